@@ -1,0 +1,54 @@
+# Everything a person or a machine does here. `make run` is the whole pipeline, `make test` the suite.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test ui bench lint clean
+
+help:
+	@echo "make run    the whole nano pipeline: data to gated model, with its result table"
+	@echo "make test   the test suite, linter and type checker included"
+	@echo "make ui     the Prefect and MLflow pages of past runs"
+	@echo "make bench  one RL step against TRL's GRPOTrainer"
+	@echo "make setup | lint | clean"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Python 3.11 to 3.13 is needed, and this is $$($(PYTHON) --version 2>&1); say make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV); a first time takes a few minutes."
+	@$(PIP) -e ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@$(PIP) -e ".[dev,bench]"
+	@touch $@
+
+run: setup
+	@$(BIN)/cascade run
+
+test: setup
+	@$(BIN)/python -m pytest -q
+
+ui: setup
+	@$(BIN)/cascade ui
+
+bench: $(VENV)/.installed-bench
+	@$(BIN)/python -m benchmarks.rl_step
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+# What the commands above made, but neither checkpoints nor data: those are DVC's (`dvc gc`).
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info report .cascade/work

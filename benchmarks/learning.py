@@ -1,0 +1,179 @@
+"""Does it learn? The whole recipe under several seeds, and distillation against RL at equal steps.
+
+    python -m benchmarks.learning --seeds 0 1 2
+
+Each seed is a project of its own under --work (kept, so that an interrupted benchmark goes on): curation, every
+node and every evaluation of the active recipe, in order. Beside the recipe's distillation node an RL node starts
+from the same checkpoint, with the same prompts, steps, rollouts and optimizer. Writes results/benchmarks/learning.json
+and .md (node × domain, means over seeds with standard errors, recovery rate) and
+results/benchmarks/distillation_versus_rl.json, the curve that the report draws.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from cascade.errors import CascadeError
+from cascade.evaluation.statistics import recovery_rate
+from cascade.files import read_json, write_atomic, write_json
+from cascade.layout import Layout
+from cascade.recipe import Node, Recipe, load
+
+RIVAL = "rl_instead"
+"""The RL node that starts where the distillation starts."""
+WINDOW = 5
+"""Steps averaged into one point of the curve."""
+
+Scores = dict[str, dict[str, float]]
+
+
+def prepare(project: Path, target: Path, seed: int) -> Layout:
+    """A project for one seed, with the rival node in its recipe."""
+    layout = Layout(target)
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(project / "models" / "base", target / "models" / "base", dirs_exist_ok=True)
+    content = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    content["seed"] = seed
+    node = next(iter(content["distill"].values()))
+    rival = {key: value for key, value in node.items() if key not in ("teachers", "importance")}
+    content["rl"][RIVAL] = {**rival, "max_refills": 0}
+    write_atomic(layout.params, yaml.safe_dump(content, sort_keys=False))
+    return layout
+
+
+def build(layout: Layout, seed: int) -> None:
+    """Every node and evaluation that has not been built yet."""
+    recipe = load(layout.params)
+    if not (layout.root / "data" / "report.json").exists():
+        _cascade(layout, seed, "node", "curate")
+    for name, node in recipe.ordered().items():
+        if not (layout.checkpoint(name) if isinstance(node, Node) else layout.decision(name)).exists():
+            _cascade(layout, seed, "node", name)
+        if isinstance(node, Node) and not (layout.root / "results" / "scores" / f"{name}.json").exists():
+            _cascade(layout, seed, "evaluate", name)
+
+
+def _cascade(layout: Layout, seed: int, *arguments: str) -> None:
+    print(f"seed {seed}: {' '.join(arguments)}", flush=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), environment.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "cascade", *arguments]
+    done = subprocess.run(command, cwd=layout.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode != 0:
+        raise CascadeError(
+            f"seed {seed}: {' '.join(arguments)} failed: {done.stderr.decode().strip().splitlines()[-1]}"
+        )
+
+
+def scores_of(layout: Layout, recipe: Recipe) -> Scores:
+    return {name: read_json(layout.root / "results" / "scores" / f"{name}.json") for name in recipe.training}
+
+
+def reward_curve(layout: Layout, node: str, domains: list[str]) -> list[float]:
+    """Mean reward over the domains on the prompts of each step, averaged over windows of steps."""
+    with open(layout.training(node) / "steps.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    by_step = [statistics.fmean(float(row[f"rollout/reward/{d}"]) for d in domains) for row in rows]
+    return [statistics.fmean(by_step[i : i + WINDOW]) for i in range(0, len(by_step), WINDOW)]
+
+
+def recovered(scores: Scores, recipe: Recipe, name: str, decision: dict) -> tuple[float | None, list[str]]:
+    """Recovery rate of a distillation over the domains where its start lay below the teacher by 2 points or more:
+    the gaps closed, over the gaps."""
+    before, after = scores[recipe.distill[name].init], scores[name]
+    teacher = {domain: scores[chosen["node"]][domain] for domain, chosen in decision["teachers"].items()}
+    dropped = [domain for domain in teacher if teacher[domain] - before[domain] >= 0.02]
+    total = {what: sum(values[d] for d in dropped) for what, values in (("b", before), ("a", after), ("t", teacher))}
+    return recovery_rate(total["b"], total["a"], total["t"]), dropped
+
+
+def summarise(layouts: dict[int, Layout]) -> dict:
+    recipe = load(next(iter(layouts.values())).params)
+    per_seed = {seed: scores_of(layout, recipe) for seed, layout in layouts.items()}
+    table = {
+        node: {
+            domain: {
+                "mean": statistics.fmean(values),
+                "se": statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None,
+            }
+            for domain in recipe.domains
+            for values in [[scores[node][domain] for scores in per_seed.values()]]
+        }
+        for node in recipe.training
+    }
+    name, node = next(iter(recipe.distill.items()))
+    recovery = {}
+    for seed, layout in layouts.items():
+        rate, dropped = recovered(per_seed[seed], recipe, name, read_json(layout.decision(node.teachers)))
+        recovery[seed] = {"rate": rate, "domains": dropped}
+    curves = {
+        method: [
+            [(i + 1) * WINDOW, statistics.fmean(points)]
+            for i, points in enumerate(
+                zip(*(reward_curve(layout, made, list(node.mix)) for layout in layouts.values()), strict=True)
+            )
+        ]
+        for method, made in ((name, name), ("rl", RIVAL))
+    }
+    return {"seeds": sorted(layouts), "table": table, "recovery": recovery, "curves": curves}
+
+
+def as_markdown(summary: dict) -> str:
+    domains = list(next(iter(summary["table"].values())))
+    lines = [
+        f"Mean avg@k over seeds {', '.join(map(str, summary['seeds']))} ± standard error, held-out prompts.",
+        "",
+        "| node | " + " | ".join(domains) + " | mean |",
+        "| --- |" + " ---: |" * (len(domains) + 1),
+    ]
+    for node, row in summary["table"].items():
+        cells = [
+            f"{100 * row[d]['mean']:.1f}" + (f" ± {100 * row[d]['se']:.1f}" if row[d]["se"] is not None else "")
+            for d in domains
+        ]
+        mean = statistics.fmean(row[d]["mean"] for d in domains)
+        lines.append(f"| {node} | " + " | ".join(cells) + f" | {100 * mean:.1f} |")
+    lines += ["", "Recovery rate of the distillation, by seed: "]
+    for seed, found in summary["recovery"].items():
+        rate = (
+            "nothing had dropped" if found["rate"] is None else f"{found['rate']:.0%} on {', '.join(found['domains'])}"
+        )
+        lines.append(f"- seed {seed}: {rate}")
+    lines += ["", "Reward on fresh prompts of every domain, by steps from the same start:", ""]
+    steps = [point[0] for point in next(iter(summary["curves"].values()))]
+    lines += ["| step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
+    lines += [
+        f"| {method} | " + " | ".join(f"{value:.3f}" for _, value in points) + " |"
+        for method, points in summary["curves"].items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--project", type=Path, default=Path.cwd())
+    parser.add_argument("--work", type=Path, default=Path(".cascade/learning"))
+    arguments = parser.parse_args()
+    layouts = {
+        seed: prepare(arguments.project, (arguments.work / str(seed)).resolve(), seed) for seed in arguments.seeds
+    }
+    for seed, layout in layouts.items():
+        build(layout, seed)
+    summary = summarise(layouts)
+    out = arguments.project / "results" / "benchmarks"
+    write_json(out / "learning.json", summary)
+    write_json(out / "distillation_versus_rl.json", summary["curves"])
+    write_atomic(out / "learning.md", as_markdown(summary))
+    print(as_markdown(summary))
+
+
+if __name__ == "__main__":
+    main()

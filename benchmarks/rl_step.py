@@ -1,0 +1,193 @@
+"""One RL step (16 prompts x 8 rollouts) against TRL's GRPOTrainer: `make bench`, or `python -m benchmarks.rl_step`.
+
+Same model, prompts, response lengths (end-of-turn ignored), optimizer, float32, threads, machine and process. The
+two take turns: after each step of TRL's, one of ours. The first steps are not counted; medians are. Rewards are a
+hash of the response, so that no group is of zero variance and neither side may skip work.
+"""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+
+from cascade import objectives
+from cascade.policy.base import Sequence
+from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
+from cascade.policy.hf import HFPolicy
+from cascade.recipe import Optimizer
+from cascade.rollout.base import SampleRequest
+from cascade.rollout.torch_sampler import TorchSampler
+from cascade.seeds import derive_seed
+
+PROMPTS, ROLLOUTS = 16, 8
+LEARNING_RATE = 1e-5
+WORDS = "a farmer has apples pears and some baskets how many remain when he sells half of them each day"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--model", type=Path, default=Path("models/base"), help="default: models/base, else random")
+    arguments.add_argument("--tokens", type=int, nargs="+", default=[32, 128, 512], help="new tokens a response")
+    arguments.add_argument("--steps", type=int, default=5, help="measured steps a side")
+    arguments.add_argument("--warmup", type=int, default=2)
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--trl-rows", type=int, default=32, help="rows of TRL's micro-batch")
+    options = arguments.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    os.environ["TQDM_DISABLE"] = "1"
+    with tempfile.TemporaryDirectory() as scratch:
+        model = options.model
+        if not (model / "config.json").is_file():
+            model = Path(scratch) / "model"
+            make_model(model)
+            print(f"no model in {options.model}: a random one of the same kind")
+        print(f"{PROMPTS} prompts x {ROLLOUTS} rollouts, {options.threads} threads, medians of {options.steps} steps")
+        print(f"{'new tokens':>10} {'TRL s':>8} {'Cascade s':>10} {'sampling':>9} {'training':>9} {'ratio':>6}")
+        for count in options.tokens:
+            theirs, ours = compare(model, count, options, Path(scratch))
+            total = statistics.median(sum(parts) for parts in ours)
+            sampling, training = (statistics.median(part) for part in zip(*ours, strict=True))
+            trl = statistics.median(theirs)
+            print(
+                f"{count:>10} {trl:>8.2f} {total:>10.2f} {sampling:>9.2f} {training:>9.2f} {trl / total:>5.1f}x",
+                flush=True,
+            )
+
+
+def compare(
+    model: Path, count: int, options: argparse.Namespace, scratch: Path
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """Seconds of TRL's steps, and (sampling, training) seconds of ours."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    words = WORDS.split()
+    texts = [" ".join(words[(3 * n + i * i) % len(words)] for i in range(8 + n % 9)) for n in range(PROMPTS)]
+    step = OwnStep(model, texts, count)
+    theirs: list[float] = []
+    ours: list[tuple[float, float]] = []
+
+    class TakeTurns(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            theirs.append(time.perf_counter() - self.start)
+            ours.append(step(len(ours)))
+
+    settings = GRPOConfig(
+        output_dir=str(scratch / "trl"),
+        per_device_train_batch_size=options.trl_rows,
+        gradient_accumulation_steps=PROMPTS * ROLLOUTS // options.trl_rows,
+        num_generations=ROLLOUTS,
+        max_completion_length=count,
+        generation_kwargs={"min_new_tokens": count},
+        max_steps=options.warmup + options.steps,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        beta=0.0,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    other, tokenizer = load_checkpoint(model)
+    trainer = GRPOTrainer(
+        model=other,
+        reward_funcs=lambda completion_ids, **_: [reward(tokens) for tokens in completion_ids],
+        args=settings,
+        train_dataset=Dataset.from_dict({"prompt": texts}),
+        processing_class=tokenizer,
+        callbacks=[TakeTurns()],
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer.train()
+    return theirs[options.warmup :], ours[options.warmup :]
+
+
+class OwnStep:
+    """Sampling, rewards and one strictly on-policy GRPO step, by the classes that the training loop uses."""
+
+    def __init__(self, model: Path, texts: list[str], count: int):
+        self.policy = HFPolicy(model, Optimizer(learning_rate=LEARNING_RATE, weight_decay=0.0))
+        self.sampler = TorchSampler(self.policy, stop=())
+        self.prompts = [self.policy.tokenizer(text)["input_ids"] for text in texts]
+        self.count = count
+        self.groups = torch.arange(PROMPTS).repeat_interleave(ROLLOUTS)
+
+    def __call__(self, number: int) -> tuple[float, float]:
+        start = time.perf_counter()
+        self.sampler.refresh(self.policy)
+        requests = [
+            SampleRequest(prompt, derive_seed("bench", number, n, rollout))
+            for n, prompt in enumerate(self.prompts)
+            for rollout in range(ROLLOUTS)
+        ]
+        samples = self.sampler.sample(requests, max_new_tokens=self.count)
+        self.policy.tokenizer.batch_decode([sample.token_ids for sample in samples])
+        sampled = time.perf_counter()
+        rewards = torch.tensor([reward(sample.token_ids) for sample in samples])
+        advantages = objectives.group_advantages(rewards, self.groups).repeat_interleave(self.count)
+        sequences = [
+            Sequence(r.prompt + s.token_ids, [False] * len(r.prompt) + [True] * self.count)
+            for r, s in zip(requests, samples, strict=True)
+        ]
+        self.policy.step(
+            sequences,
+            lambda log_probs, index: objectives.policy_gradient_loss(log_probs, advantages[index], len(advantages)),
+            LEARNING_RATE,
+        )
+        return sampled - start, time.perf_counter() - sampled
+
+
+def reward(token_ids: list[int]) -> float:
+    return derive_seed(*token_ids) % 1000 / 1000
+
+
+def make_model(directory: Path) -> None:
+    """A NemotronH of random weights, 4.2M parameters, with a tokenizer of bytes."""
+    letters = {letter: number + 3 for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab={"<pad>": 0, "<|im_start|>": 1, "<|im_end|>": 2, **letters}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    torch.manual_seed(0)
+    config = NemotronHConfig(
+        vocab_size=2048,
+        hidden_size=128,
+        hybrid_override_pattern="ME*EME*E",
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        mamba_num_heads=8,
+        mamba_head_dim=32,
+        ssm_state_size=32,
+        n_groups=1,
+        chunk_size=32,
+        n_routed_experts=16,
+        num_experts_per_tok=2,
+        moe_intermediate_size=192,
+        moe_shared_expert_intermediate_size=192,
+        initializer_range=0.06,
+    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<pad>")
+    save_checkpoint(NemotronHForCausalLM(config), wrapped, directory)
+
+
+if __name__ == "__main__":
+    main()

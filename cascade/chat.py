@@ -1,0 +1,270 @@
+"""Messages ↔ tokens: the tokenizer's own template, thinking modes, loss masks, tool-call parsing.
+
+A conversation is a list of OpenAI-style messages (`role`, `content`, and for assistants optionally
+`reasoning_content` and `tool_calls`). The template is the checkpoint's own; what it must have is the
+prefix property: the prompt rendered for generation is a prefix of the finished conversation. Nemotron's
+template has it. The response is what follows the prompt up to and including the end-of-turn token: the
+same tokens are sampled in RL and trained on in SFT.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from cascade.errors import CascadeError, RowError
+
+if TYPE_CHECKING:
+    # Importing it takes seconds, and a recipe is read without it.
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, Any]
+Row = dict[str, Any]
+
+_TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)</function>\s*", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the assistant answered, taken apart.
+
+    `finished` is False when the response ran into its length limit. `malformed` says in words why a tool
+    call could not be read; environments treat it as a wrong answer, not as a failure.
+    """
+
+    content: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finished: bool = True
+    malformed: str | None = None
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Token ids of a whole conversation, and for each whether it is trained on."""
+
+    token_ids: list[int]
+    trained: list[bool] = field(default_factory=list)
+
+
+def prompt_of(row: Row) -> tuple[list[Message], list[dict] | None]:
+    """The messages and tools of a NeMo Gym row (`responses_create_params`).
+
+    Raises RowError (`no_prompt`) when there is nothing to answer.
+    """
+    params = row.get("responses_create_params")
+    if not isinstance(params, dict) or not params.get("input"):
+        raise RowError("no_prompt", "the row has no responses_create_params.input")
+    source = params["input"]
+    items = [{"role": "user", "content": source}] if isinstance(source, str) else source
+    messages = [_message_from_item(item) for item in items]
+    return messages, [_tool_schema(tool) for tool in params.get("tools") or []] or None
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: list[dict] | None = None,
+    *,
+    thinking: bool = True,
+    for_generation: bool = False,
+) -> str:
+    """The conversation as text, by the tokenizer's chat template."""
+    if not tokenizer.chat_template:
+        raise CascadeError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; add one to it")
+    schemas: list[Any] | None = tools
+    text = tokenizer.apply_chat_template(
+        list(messages), tools=schemas, tokenize=False, add_generation_prompt=for_generation, enable_thinking=thinking
+    )
+    return str(text)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: list[dict] | None = None,
+    thinking: bool = True,
+) -> list[int]:
+    """Token ids of the prompt, up to where the assistant begins to write."""
+    return encode(tokenizer, render(tokenizer, messages, tools, thinking=thinking, for_generation=True))
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: list[dict] | None = None
+) -> Conversation:
+    """Token ids and loss mask. Trained: what the assistant wrote after the last user message.
+
+    Earlier assistant turns have lost their reasoning in the rendering, as they do when the model is used,
+    so they are context here; `split_turns` makes each of them the end of an example of its own.
+
+    Raises RowError: `no_reply` (nothing after the last user message), `template` (no prefix property).
+    """
+    last_user = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    replies = [i for i, m in enumerate(messages) if i > last_user and m["role"] == "assistant"]
+    if not replies:
+        raise RowError("no_reply", "the conversation has no assistant message after the last user message")
+    token_ids: list[int] = []
+    trained: list[bool] = []
+    done = ""
+    for index in replies:
+        thinking = bool(messages[index].get("reasoning_content"))
+        prompt = render(tokenizer, messages[:index], tools, thinking=thinking, for_generation=True)
+        text = render(tokenizer, messages[: index + 1], tools, thinking=thinking)
+        if not (prompt.startswith(done) and text.startswith(prompt)):
+            raise RowError(
+                "template", f"the chat template does not render message {index} as a continuation of its prompt"
+            )
+        end = text.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)
+        for part, is_trained in ((prompt[len(done) :], False), (text[len(prompt) : end], True)):
+            ids = encode(tokenizer, part)
+            token_ids += ids
+            trained += [is_trained] * len(ids)
+        done = text[:end]
+    return Conversation(token_ids, trained)
+
+
+def split_turns(messages: Sequence[Message]) -> list[list[Message]]:
+    """The conversation cut after each user message's replies: one training example a user message."""
+    starts = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    return [list(messages[:end]) for start, end in pairwise([*starts, len(messages)]) if end > start + 1]
+
+
+def parse_response(text: str, *, thinking: bool, finished: bool = True) -> Response:
+    """Take apart what was sampled after the prompt (end-of-turn token already cut off).
+
+    In thinking mode everything up to `</think>` is reasoning; where it is missing there is no answer.
+    """
+    reasoning: str | None = None
+    if thinking:
+        text = text.removeprefix("<think>")
+        reasoning, closed, text = text.partition("</think>")
+        reasoning = reasoning.strip()
+        if not closed:
+            return Response("", reasoning, finished=finished)
+    calls: list[ToolCall] = []
+    malformed: str | None = None
+    for body in _TOOL_CALL.findall(text):
+        try:
+            calls.append(_parse_tool_call(body))
+        except ValueError as error:
+            malformed = str(error)
+    content = _TOOL_CALL.sub("", text)
+    if "<tool_call>" in content:
+        malformed = "a <tool_call> that is not closed"
+    return Response(content.strip(), reasoning, tuple(calls), finished, malformed)
+
+
+def render_tool_call(call: ToolCall) -> str:
+    """A call as Nemotron writes it."""
+    values = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in call.arguments.items()}
+    parameters = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in values.items())
+    return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>"
+
+
+def response_from_openai(response: Any) -> Response:
+    """A Response from plain text or from an OpenAI Responses object (`output` items).
+
+    Raises RowError (`bad_response`) when it is neither.
+    """
+    if isinstance(response, str):
+        return parse_response(response, thinking="</think>" in response)
+    if not isinstance(response, dict) or not isinstance(response.get("output"), list):
+        raise RowError("bad_response", "`response` is neither text nor an OpenAI Responses object with `output`")
+    content: list[str] = []
+    reasoning: list[str] = []
+    calls: list[ToolCall] = []
+    malformed = None
+    for item in response["output"]:
+        kind = item.get("type", "message")
+        if kind == "message" and item.get("role", "assistant") == "assistant":
+            content.append(text_of(item.get("content")))
+        elif kind == "reasoning":
+            reasoning.append(text_of(item.get("content") or item.get("summary")))
+        elif kind == "function_call":
+            try:
+                calls.append(ToolCall(item["name"], json_object(item.get("arguments") or "{}")))
+            except ValueError as error:
+                malformed = f"arguments of {item.get('name')}: {error}"
+    parsed = parse_response("\n".join(content), thinking="</think>" in "\n".join(content))
+    details = response.get("incomplete_details") or {}
+    return Response(
+        parsed.content,
+        "\n".join(reasoning) or parsed.reasoning,
+        tuple(calls) + parsed.tool_calls,
+        details.get("reason") != "max_output_tokens",
+        malformed or parsed.malformed,
+    )
+
+
+def json_object(value: Any) -> dict[str, Any]:
+    """A JSON object given as text or already read. Raises ValueError otherwise."""
+    if isinstance(value, str):
+        value = json.loads(value)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _parse_tool_call(body: str) -> ToolCall:
+    match = _FUNCTION.fullmatch(body)
+    if match is None:
+        # Some models write the older JSON form inside the same tags.
+        try:
+            call = json_object(body)
+            return ToolCall(call["name"], json_object(call.get("arguments", {})))
+        except (ValueError, KeyError):
+            raise ValueError("a tool call that is neither <function=…> nor JSON") from None
+    return ToolCall(match[1].strip(), {name.strip(): _typed(value) for name, value in _PARAMETER.findall(match[2])})
+
+
+def _typed(value: str) -> Any:
+    """Parameters are written as plain text: JSON where it reads as JSON (numbers, booleans, lists), else a string."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's `content`, given as text or as a list of parts."""
+    if isinstance(content, list):
+        return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
+    return content or ""
+
+
+def _message_from_item(item: dict) -> Message:
+    """One item of an OpenAI Responses input as a chat message."""
+    kind = item.get("type", "message")
+    if kind == "function_call":
+        call = {"name": item["name"], "arguments": json_object(item.get("arguments") or "{}")}
+        return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
+    if kind == "function_call_output":
+        return {"role": "tool", "content": text_of(item.get("output"))}
+    if "role" not in item:
+        raise RowError("no_prompt", f"an input item of type {kind!r} has no role")
+    role = "system" if item["role"] == "developer" else item["role"]
+    extra = {key: item[key] for key in ("reasoning_content", "tool_calls") if item.get(key)}
+    return {"role": role, "content": text_of(item.get("content")), **extra}
+
+
+def _tool_schema(tool: dict) -> dict:
+    """The chat-completions form of a tool, which templates expect; the Responses form is flat."""
+    if "function" in tool:
+        return tool
+    return {"type": "function", "function": {k: tool[k] for k in ("name", "description", "parameters") if k in tool}}

@@ -1,0 +1,165 @@
+"""The command line. Every command imports what it needs when it runs, so that `cascade --help` is quick."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade import __version__
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+
+
+class _OneLineErrors(click.Group):
+    """Prints a CascadeError's message alone, and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CascadeError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _layout() -> Layout:
+    """The project is the directory that the command is called in, as it is for DVC and git."""
+    return Layout(Path.cwd())
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Post-train a language model by the Nemotron-Cascade 2 recipe."""
+
+
+@main.command()
+def run() -> None:
+    """Build every node of the active recipe that is not up to date."""
+    from flows.run import run_pipeline
+
+    run_pipeline(_layout())
+
+
+@main.command()
+@click.argument("name")
+def node(name: str) -> None:
+    """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
+    from cascade.nodes import run_node
+
+    run_node(name, _layout())
+
+
+@main.command()
+@click.argument("name")
+def evaluate(name: str) -> None:
+    """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
+    from cascade.nodes import evaluate_node
+
+    evaluate_node(name, _layout())
+
+
+@main.group()
+def recipe() -> None:
+    """The active recipe, params.yaml."""
+
+
+@recipe.command("use")
+@click.argument("source")
+def recipe_use(source: str) -> None:
+    """Make SOURCE the active recipe: a name in recipes/ or a file."""
+    from cascade.recipes import use
+
+    for line in use(source, _layout()):
+        click.echo(line)
+
+
+@recipe.command("show")
+@click.argument("source", required=False)
+def recipe_show(source: str | None) -> None:
+    """The nodes of a recipe in order: what each starts from, its data and its settings."""
+    from cascade.recipes import find, show
+
+    click.echo("\n".join(show(find(source, _layout()))))
+
+
+@recipe.command("check")
+@click.argument("source", required=False)
+def recipe_check(source: str | None) -> None:
+    """Say whether a recipe can be run; every problem is one line that names its key."""
+    from cascade.recipe import load
+    from cascade.recipes import find
+
+    path = find(source, _layout())
+    found = load(path)
+    click.echo(f"{path}: {found.name}, {len(found.ordered())} nodes, no problem found")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--environment", help="The environment that judges; without it each row names its own.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write each line with its verdict.")
+def score(file: Path, environment: str | None, out: Path | None) -> None:
+    """Judge a rollout file in NeMo Gym's format anew, one verdict a line."""
+    from cascade.score import score_file
+
+    summary = score_file(file, environment, out, progress=lambda count: click.echo(f"{count:,} lines", err=True))
+    mean = "none has a reward" if summary.mean_reward is None else f"mean reward {summary.mean_reward:.4f}"
+    failures = ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()) or "none"
+    click.echo(f"{summary.count:,} lines, {mean}; failures: {failures}")
+    if summary.compared:
+        click.echo(f"{summary.disagreements:,} of {summary.compared:,} rewards differ from those in the file")
+
+
+@main.command()
+@click.argument("checkpoint")
+@click.option("--no-thinking", is_flag=True, help="Answer without reasoning.")
+@click.option("--max-new-tokens", default=512, show_default=True)
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def chat(checkpoint: str, no_thinking: bool, max_new_tokens: int, temperature: float, seed: int) -> None:
+    """Talk with CHECKPOINT: a node's name or a directory."""
+    from cascade.talk import talk
+
+    talk(checkpoint, _layout(), not no_thinking, max_new_tokens, temperature, seed)
+
+
+@main.command()
+def report() -> None:
+    """Write report/index.html: tables and figures of the active recipe's results."""
+    from cascade.recipe import load
+    from cascade.report import build_report
+
+    layout = _layout()
+    click.echo(build_report(load(layout.params), layout))
+
+
+@main.command()
+@click.option("--prefect-port", default=4200, show_default=True)
+@click.option("--mlflow-port", default=5000, show_default=True)
+def ui(prefect_port: int, mlflow_port: int) -> None:
+    """Serve the pages of Prefect and MLflow on this machine until Ctrl-C."""
+    from cascade.servers import serve
+
+    serve(_layout(), prefect_port, mlflow_port)
+
+
+@main.command()
+def doctor() -> None:
+    """What was found here (engines, devices, versions, servers), what is missing and how to get it."""
+    from cascade.doctor import examine
+
+    sys.exit(0 if examine(_layout()) else 1)
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path), default=Path("recipes/base/nano.yaml"))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("models/base"), show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--processes", default=2, show_default=True, help="Processes that generate text.")
+def pretrain(source: Path, out: Path, device: str, processes: int) -> None:
+    """Make a base model from generated text, as SOURCE says (default: recipes/base/nano.yaml), and its card."""
+    from cascade.pretraining.card import write_card
+    from cascade.pretraining.pretrain import pretrain as make
+
+    make(source, out, device=device, processes=processes)
+    write_card(source, out)

@@ -1,0 +1,173 @@
+"""Removal of training rows that overlap a benchmark prompt. Benchmarks themselves are never touched.
+
+A row is dropped when, for some benchmark prompt,
+
+- at least `similarity` of the prompt's word n-grams occur in the row (anywhere in the conversation), n being
+  `ngram` words, or the prompt's own length where that is shorter, down to SHORTEST words; or
+- one of its user messages is the prompt but for a share of 1 - `similarity` of the characters (normalised
+  insertion and deletion distance).
+
+Generated rows share their wording with the generator's benchmark by construction, and differ in what was drawn:
+for them a benchmark prompt counts only where its numbers and operators are those of the row, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
+from scipy.sparse import csr_array
+from scipy.spatial.distance import cdist
+
+from cascade.curation.text import Hashes, hash_words, normalise, quantities
+from cascade.errors import RowError
+from cascade.recipe import Decontamination
+
+SHORTEST = 8
+"""Benchmark prompts of fewer words are compared as strings only: so short a run of words occurs by chance."""
+BLOCK = 512
+_BINS = 64
+_PAIRS = 1 << 20
+"""Pairs of strings whose letter counts are compared at once."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What of a row is compared: everything in it, and each user message for itself."""
+
+    whole: str
+    asked: tuple[str, ...]
+    generated: bool = False
+
+
+@dataclass(frozen=True)
+class _Grams:
+    """N-grams of one length: sorted hashes [g], and which benchmark prompts [g, prompts] have them."""
+
+    n: int
+    hashes: Hashes
+    prompts: csr_array
+    sizes: NDArray[np.int64]
+    """[prompts], distinct n-grams of each; 0 where the prompt is compared at another length."""
+
+
+class Decontaminator:
+    def __init__(self, settings: Decontamination, prompts: Sequence[tuple[str, str]]):
+        """`prompts`: id and text (user messages) of every benchmark prompt."""
+        self._similarity = settings.similarity
+        self._shortest_ratio = settings.similarity / (2 - settings.similarity)
+        # By length, so that strings are compared with a range of prompts.
+        ordered = sorted(((normalise(text), name) for name, text in prompts), key=lambda p: (len(p[0]), p))
+        self._plain = [text for text, _ in ordered]
+        self._names = [name for _, name in ordered]
+        self._lengths = np.array([len(text) for text in self._plain])
+        self._letters = _letters(self._plain)
+        self._quantities = np.array([quantities(text) for text in self._plain], np.int64)
+        self._grams = _index(self._plain, settings.ngram)
+
+    def check(self, texts: Sequence[Text]) -> list[RowError | None]:
+        """For each row an error (`benchmark_overlap`, `benchmark_similarity`) or None."""
+        if not self._names:
+            return [None] * len(texts)
+        errors: list[RowError | None] = []
+        for at in range(0, len(texts), BLOCK):
+            block = texts[at : at + BLOCK]
+            similar = self._similar(block)
+            overlap = self._overlap(block)
+            errors += [o or s for o, s in zip(overlap, similar, strict=True)]
+        return errors
+
+    def _overlap(self, block: Sequence[Text]) -> list[RowError | None]:
+        errors: list[RowError | None] = [None] * len(block)
+        words = hash_words([normalise(text.whole) for text in block])
+        for grams in self._grams:
+            hashes, rows = words.ngrams(grams.n)
+            column = np.minimum(np.searchsorted(grams.hashes, hashes), len(grams.hashes) - 1)
+            known = grams.hashes[column] == hashes
+            pairs = np.unique(np.stack([rows[known], column[known]]), axis=1)
+            shape = (len(block), len(grams.hashes))
+            found = csr_array((np.ones(pairs.shape[1], np.int32), (pairs[0], pairs[1])), shape=shape)
+            shared = (found @ grams.prompts).tocoo()
+            share = shared.data / grams.sizes[shared.col]
+            for at in np.flatnonzero(share >= self._similarity):
+                row, prompt = int(shared.row[at]), int(shared.col[at])
+                if errors[row] is None and self._same_task(block[row], prompt):
+                    errors[row] = RowError(
+                        "benchmark_overlap",
+                        f"has {share[at]:.0%} of the {grams.n}-word runs of benchmark prompt {self._names[prompt]}",
+                    )
+        return errors
+
+    def _similar(self, block: Sequence[Text]) -> list[RowError | None]:
+        errors: list[RowError | None] = [None] * len(block)
+        asked = [_Asked(row, normalise(part), text.generated) for row, text in enumerate(block) for part in text.asked]
+        # No string is similar enough to one of a very different length.
+        longest = self._lengths[-1] / self._shortest_ratio
+        asked = sorted((a for a in asked if len(a.text) <= longest), key=lambda a: len(a.text))
+        step = max(1, _PAIRS // len(self._names))
+        for start in range(0, len(asked), step):
+            part = asked[start : start + step]
+            queries, prompts = self._candidates(part)
+            values = process.cpdist(
+                [part[i].text for i in queries],
+                [self._plain[j] for j in prompts],
+                scorer=fuzz.ratio,
+                score_cutoff=100 * self._similarity,
+            )
+            for at in np.flatnonzero(values):
+                row = part[queries[at]].row
+                errors[row] = errors[row] or RowError(
+                    "benchmark_similarity",
+                    f"a message is {values[at]:.0f} % the text of benchmark prompt {self._names[prompts[at]]}",
+                )
+        return errors
+
+    def _candidates(self, asked: list["_Asked"]) -> tuple[list[int], list[int]]:
+        """Pairs (message, prompt) that can be similar enough: surplus letters must be inserted or deleted."""
+        lengths = np.array([len(a.text) for a in asked])
+        low = int(np.searchsorted(self._lengths, lengths[0] * self._shortest_ratio, "left"))
+        high = int(np.searchsorted(self._lengths, lengths[-1] / self._shortest_ratio, "right"))
+        if low >= high:
+            return [], []
+        distance = cdist(_letters([a.text for a in asked]), self._letters[low:high], "cityblock")
+        possible = distance <= (1 - self._similarity) * (lengths[:, None] + self._lengths[None, low:high]) + 1e-6
+        drawn = np.array([a.generated for a in asked])
+        same = (
+            np.array([quantities(a.text) if a.generated else 0 for a in asked])[:, None] == self._quantities[low:high]
+        )
+        pairs = np.argwhere(possible & (same | ~drawn[:, None]))
+        return pairs[:, 0].tolist(), (pairs[:, 1] + low).tolist()
+
+    def _same_task(self, text: Text, prompt: int) -> bool:
+        return not text.generated or any(quantities(normalise(a)) == self._quantities[prompt] for a in text.asked)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    row: int
+    text: str
+    generated: bool
+
+
+def _index(plain: list[str], ngram: int) -> list[_Grams]:
+    words = hash_words(plain)
+    own = np.where(words.lengths >= min(SHORTEST, ngram), np.minimum(words.lengths, ngram), 0)
+    index = []
+    for n in sorted(set(own.tolist()) - {0}):
+        hashes, rows = words.ngrams(n)
+        chosen = own[rows] == n
+        known, column = np.unique(hashes[chosen], return_inverse=True)
+        pairs = np.unique(np.stack([column, rows[chosen]]), axis=1)
+        prompts = csr_array((np.ones(pairs.shape[1], np.int32), (pairs[0], pairs[1])), shape=(len(known), len(plain)))
+        index.append(_Grams(n, known, prompts, np.bincount(pairs[1], minlength=len(plain))))
+    return index
+
+
+def _letters(texts: list[str]) -> NDArray[np.float32]:
+    """[texts, _BINS]: how often characters occur, code points folded into bins."""
+    counts = np.empty((len(texts), _BINS), np.float32)
+    for row, text in enumerate(texts):
+        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        counts[row] = np.bincount(points % _BINS, minlength=_BINS)
+    return counts

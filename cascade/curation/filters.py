@@ -1,0 +1,107 @@
+"""What a row must be to be used: well formed, readable, within the length limit, its answer verified."""
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from cascade import chat, environments
+from cascade.curation.rows import Candidate, message_text
+from cascade.environments import base
+from cascade.errors import RowError
+
+_BROKEN = re.compile("[\ud800-\udfff\ufffd\x00]")
+_MAY_FOLLOW = {
+    "system": {"user"},
+    "user": {"assistant"},
+    "assistant": {"user", "tool"},
+    "tool": {"tool", "assistant"},
+}
+
+
+def check_form(rows: Sequence[Candidate]) -> list[RowError | None]:
+    """Errors: `bad_roles`, `empty`, `broken_text`, `no_reply`, and what an environment's `check_row` finds."""
+    return [_error(_check_form, row) for row in rows]
+
+
+class LengthFilter:
+    """Tokenises: `examples` and `tokens` of each row are set here. Errors: `too_long`, `markers`, `template`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int):
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        # Text that forges a turn boundary would put words into another role's mouth.
+        known = tokenizer.get_added_vocab()
+        markers = {tokenizer.eos_token, "<|im_start|>", "<|im_end|>"} & set(known)
+        self._markers = re.compile("|".join(map(re.escape, sorted(markers))) or r"(?!)")
+
+    def check(self, rows: Sequence[Candidate]) -> list[RowError | None]:
+        return [_error(self._check, row) for row in rows]
+
+    def _check(self, row: Candidate) -> None:
+        for message in row.messages:
+            found = self._markers.search(message_text(message))
+            if found:
+                raise RowError("markers", f"a {message['role']} message contains the turn marker {found[0]}")
+        try:
+            if row.use == "sft":
+                turns = chat.split_turns(row.messages)
+                row.examples = [chat.encode_conversation(self._tokenizer, turn, row.tools) for turn in turns]
+                row.tokens = max(len(example.token_ids) for example in row.examples)
+            else:
+                row.tokens = len(chat.encode_prompt(self._tokenizer, row.messages, row.tools))
+        except (TemplateError, TypeError, AttributeError) as error:
+            raise RowError("template", f"the chat template cannot render the row: {error}") from None
+        if row.tokens > self._max_tokens:
+            raise RowError("too_long", f"{row.tokens} tokens, more than {self._max_tokens}")
+
+
+def check_answers(rows: Sequence[Candidate]) -> list[RowError | None]:
+    """Demonstrations must verify where the environment can tell. Errors: `wrong_answer`, `unverified`."""
+    return [_error(_check_answer, row) for row in rows]
+
+
+def _check_form(row: Candidate) -> None:
+    roles = [message["role"] for message in row.messages]
+    if not roles or roles[0] not in ("system", "user"):
+        raise RowError("bad_roles", "the conversation begins with neither a system nor a user message")
+    for before, after in pairwise(roles):
+        if after not in _MAY_FOLLOW.get(before, ()):
+            raise RowError("bad_roles", f"a message of role {after!r} after one of role {before!r}")
+    if row.use == "sft" and roles[-1] != "assistant":
+        raise RowError("no_reply", "the conversation does not end with an assistant message")
+    if row.use != "sft" and roles[-1] not in ("user", "tool"):
+        raise RowError("bad_roles", "the prompt does not end with a user message or a tool's result")
+    for message in row.messages:
+        if message["role"] in ("user", "assistant") and not (message["content"].strip() or message.get("tool_calls")):
+            raise RowError("empty", f"an empty {message['role']} message")
+    broken = _BROKEN.search("\n".join(map(message_text, row.messages)) + row.as_json())
+    if broken:
+        raise RowError("broken_text", f"character U+{ord(broken[0]):04X}: the text was decoded wrongly")
+    if row.gym is not None:
+        environment = base.environment_of(row.gym)
+        row.environment = environment.name
+        try:
+            environment.check_row(row.gym)
+        except (TypeError, AttributeError, KeyError, ValueError, IndexError) as error:
+            raise RowError("bad_row", f"{environment.name}: {type(error).__name__}: {error}") from None
+
+
+def _check_answer(row: Candidate) -> None:
+    if row.answer is None or row.gym is None or row.environment is None:
+        return
+    verdict = environments.get(row.environment).verify(row.gym, row.answer)
+    if verdict.reward is None:
+        raise RowError("unverified", f"the environment could not decide ({verdict.failure}): {verdict.reason}")
+    if verdict.reward < 1:
+        raise RowError("wrong_answer", f"the demonstration has reward {verdict.reward:g}: {verdict.reason}")
+
+
+def _error(check: Callable[[Candidate], None], row: Candidate) -> RowError | None:
+    try:
+        check(row)
+    except RowError as error:
+        return error
+    return None

@@ -1,0 +1,286 @@
+"""From the recipe's sources to data/: the curate node.
+
+For each use in turn (benchmarks, then RL prompts, then SFT conversations) and each source, rows are drawn in
+batches until the recipe's number is kept or the source has no more:
+
+    read → form → answers → held out → duplicates → benchmarks → length → difficulty → written
+
+Each step says of every row of a batch why it is dropped, or None. Dropped rows are counted and kept in
+data/rejects. Text never accumulates in memory: what is remembered of a row is its hashes.
+"""
+
+import heapq
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from cascade.curation import filters, packing, report, sources, store
+from cascade.curation.decontaminate import Decontaminator, Text
+from cascade.curation.dedupe import Deduplicator
+from cascade.curation.rows import USES, Candidate, Use, parse
+from cascade.errors import CascadeError, RowError
+from cascade.files import publish_directory, write_atomic, write_json
+from cascade.layout import Layout
+from cascade.progress import say
+from cascade.recipe import BASE, CURATE, Recipe, Source
+from cascade.seeds import derive_seed
+from cascade.tracking import Journal
+
+BATCH = 512
+SURPLUS = 4
+"""Rows a generator may be asked for, as a multiple of those wanted, before the rest counts as not there."""
+PROGRESS_SECONDS = 5
+PART_TOKENS = 1 << 26
+"""Tokens of one file of packed sequences."""
+
+Step = Callable[[Sequence[Candidate]], list[RowError | None]]
+
+
+def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
+    """Write data/sft, data/rl, data/benchmarks, data/rejects, data/report.json and report.md; return the report.
+
+    Everything is written aside and moved into place when complete; report.json comes last.
+
+    Raises CascadeError for a source that cannot be read, or of which no row is left.
+    """
+    aside = layout.work(CURATE)
+    shutil.rmtree(aside, ignore_errors=True)
+    made = _Curation(recipe, layout, aside).run()
+    final = layout.sft_data.parent
+    (final / "report.json").unlink(missing_ok=True)
+    for name in ("benchmarks", "rl", "sft", "rejects"):
+        publish_directory(aside / name, final / name)
+    shutil.rmtree(aside)
+    write_atomic(final / "report.md", report.as_markdown(made))
+    write_json(final / "report.json", made)
+    journal.metrics(report.as_metrics(made), step=0)
+    journal.artifact(final / "report.md", "curation")
+    return made
+
+
+class _Curation:
+    def __init__(self, recipe: Recipe, layout: Layout, aside: Path):
+        self._recipe = recipe
+        self._root = layout.root
+        self._aside = aside
+        self._tally = report.Tally()
+        base = layout.root / recipe.base
+        if not (base / "tokenizer_config.json").exists():
+            raise CascadeError(f"{base}: no tokenizer there; the recipe's `base` must be a checkpoint directory")
+        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
+        self._held_out: dict[str, set[str]] = {name: set() for name in recipe.curation.sources}
+        self._benchmarks: list[tuple[str, str]] = []
+        self._writers: dict[Path, store.RowWriter] = {}
+        self._rejects = store.RowWriter(aside / "rejects" / "part-00000.parquet", store.REJECTS)
+        self._spool = packing.Spool(aside / "spool.arrow")
+
+    def run(self) -> dict[str, Any]:
+        for use in USES:
+            (self._aside / _FOLDERS[use]).mkdir(parents=True, exist_ok=True)
+            steps = self._steps(use)
+            for name, source in self._recipe.curation.sources.items():
+                wanted = getattr(source, use)
+                if wanted:
+                    self._source(use, name, source, wanted, steps)
+        for writer in (*self._writers.values(), self._rejects):
+            writer.close()
+        self._pack()
+        return self._tally.report(self._recipe.curation.sequence_length)
+
+    def _steps(self, use: Use) -> dict[str, Step]:
+        settings = self._recipe.curation
+        duplicates = Deduplicator(settings.near_duplicate, self._aside / f"duplicates-{use}")
+        steps: dict[str, Step] = {
+            "form": filters.check_form,
+            "answers": filters.check_answers,
+        }
+        if use != "benchmark":
+            steps["held out"] = self._check_held_out
+        steps["duplicates"] = lambda rows: duplicates.check([row.text for row in rows])
+        if use != "benchmark":
+            overlap = Decontaminator(settings.decontamination, self._benchmarks)
+            steps["benchmarks"] = lambda rows: overlap.check([self._compared(row) for row in rows])
+        steps["length"] = filters.LengthFilter(self._tokenizer, settings.max_tokens).check
+        if use == "rl" and settings.difficulty is not None:
+            steps["difficulty"] = self._difficulty()
+        return steps
+
+    def _source(self, use: Use, name: str, source: Source, wanted: int, steps: dict[str, Step]) -> None:
+        self._tally.want(use, name, wanted)
+        if source.generator is not None:
+            for level, quota in _quotas(source.levels, wanted).items():
+                rows = sources.generated(source, name, use, level, SURPLUS * quota, self._recipe.seed)
+                self._fill(use, name, source, rows, quota, steps)
+        elif use == "benchmark" and wanted > 0:
+            rows = sources.stored(source, name, self._root)
+            self._hold_out(name, source, rows, wanted, steps)
+        else:
+            rows = sources.stored(source, name, self._root)
+            self._fill(use, name, source, rows, wanted if wanted > 0 else None, steps)
+        kept = self._tally.kept(use, name)
+        say(f"curate  {use}  {name}: {kept} rows kept" + (f" of {wanted} wanted" if wanted > 0 else ""))
+        if not kept:
+            raise CascadeError(
+                f"curation.sources.{name}: no row is left for {use} ({self._tally.commonest_reason(use, name)}); "
+                f"the rejected rows are in {self._aside / 'rejects'}"
+            )
+
+    def _fill(
+        self,
+        use: Use,
+        name: str,
+        source: Source,
+        rows: Iterator[sources.Raw],
+        quota: int | None,
+        steps: dict[str, Step],
+    ) -> None:
+        """Draw until `quota` rows are kept; None takes all."""
+        shown = time.monotonic()
+        while quota is None or quota > 0:
+            if time.monotonic() - shown > PROGRESS_SECONDS:
+                shown = time.monotonic()
+                say(f"curate  {use}  {name}: {self._tally.kept(use, name)} rows so far")
+            batch = list(islice(rows, BATCH if quota is None else min(BATCH, quota)))
+            if not batch:
+                return
+            kept = self._through(self._parsed(use, name, source, batch), steps)
+            for row in kept:
+                self._keep(row)
+            if quota is not None:
+                quota -= len(kept)
+
+    def _hold_out(
+        self, name: str, source: Source, rows: Iterator[sources.Raw], count: int, steps: dict[str, Step]
+    ) -> None:
+        """The benchmark of a stored source: the `count` rows whose hash is lowest, whatever their order.
+
+        The hash is of the prompt, so that a prompt is held out with all its copies.
+        """
+        lowest: list[tuple[int, str, Candidate]] = []
+        while batch := list(islice(rows, BATCH)):
+            for row in self._through(self._parsed("benchmark", name, source, batch), steps):
+                rank = blake2b(f"{self._recipe.seed}:{row.id}".encode(), digest_size=8).digest()
+                entry = (-int.from_bytes(rank, "big"), row.id, row)
+                if len(lowest) < count:
+                    heapq.heappush(lowest, entry)
+                else:
+                    heapq.heappushpop(lowest, entry)
+                    self._tally.reject("benchmark", "draw", "not_drawn", name, source.domain)
+        self._tally.enter("benchmark", "draw")
+        for _, _, row in sorted(lowest, reverse=True):
+            self._keep(row)
+
+    def _parsed(self, use: Use, name: str, source: Source, batch: list[sources.Raw]) -> list[Candidate]:
+        self._tally.enter(use, "read")
+        rows = []
+        for raw in batch:
+            self._tally.draw(use, name, source.domain)
+            try:
+                if isinstance(raw, RowError):
+                    raise raw
+                rows.append(parse(raw, use, name, source.domain, source.environment or source.generator))
+            except RowError as error:
+                content = "" if isinstance(raw, RowError) else json.dumps(raw, ensure_ascii=False, default=str)
+                self._reject(use, "read", error, name, source.domain, content)
+        return rows
+
+    def _through(self, rows: list[Candidate], steps: dict[str, Step]) -> list[Candidate]:
+        for name, step in steps.items():
+            for row in rows[:1]:
+                self._tally.enter(row.use, name)
+            kept = []
+            for row, error in zip(rows, step(rows), strict=True):
+                if error is None:
+                    kept.append(row)
+                else:
+                    self._reject(row.use, name, error, row.source, row.domain, row.as_json())
+            rows = kept
+        return rows
+
+    def _keep(self, row: Candidate) -> None:
+        self._tally.keep(row)
+        if row.use == "sft":
+            for example in row.examples:
+                self._spool.add(example)
+            return
+        if row.use == "benchmark":
+            self._held_out[row.source].add(row.id)
+            self._benchmarks.append((row.id, "\n".join(row.questions)))
+        path = self._aside / _FOLDERS[row.use] / f"{row.domain}.parquet"
+        if path not in self._writers:
+            self._writers[path] = store.RowWriter(path, store.PROMPTS)
+        values = {name: getattr(row, name) for name in ("id", "domain", "environment", "source", "level", "pass_rate")}
+        self._writers[path].write({**values, "row": row.as_json()})
+
+    def _reject(self, use: Use, step: str, error: RowError, source: str, domain: str, content: str) -> None:
+        self._tally.reject(use, step, error.code, source, domain)
+        values = {"use": use, "step": step, "reason": error.code, "message": str(error), "source": source}
+        values |= {"domain": domain, "row": content}
+        self._rejects.write({key: _writable(value) for key, value in values.items()})
+
+    def _compared(self, row: Candidate) -> Text:
+        generated = self._recipe.curation.sources[row.source].generator is not None
+        return Text(row.text, row.questions, generated)
+
+    def _check_held_out(self, rows: Sequence[Candidate]) -> list[RowError | None]:
+        """The very prompts that the source's own benchmark took."""
+        return [
+            RowError("held_out", "in the benchmark of its own source") if row.id in self._held_out[row.source] else None
+            for row in rows
+        ]
+
+    def _difficulty(self) -> Step:
+        from cascade.curation.difficulty import DifficultyFilter
+        from cascade.policy import make_policy
+        from cascade.rollout import make_sampler
+
+        settings, rollout = self._recipe.curation.difficulty, self._recipe.evaluation.rollout
+        assert settings is not None
+        checkpoint = self._root / (self._recipe.base if settings.checkpoint == BASE else settings.checkpoint)
+        policy = make_policy("hf", checkpoint, None)
+        sampler = make_sampler(rollout.engine, policy)
+        return DifficultyFilter(settings, rollout, sampler, self._tokenizer, self._recipe.seed).check
+
+    def _pack(self) -> None:
+        length = self._recipe.curation.sequence_length
+        rng = Random(derive_seed(self._recipe.seed, "curate", "packing"))
+        writer, part, tokens = None, 0, 0
+        for sequence in packing.pack(self._spool.pieces(rng), length, rng):
+            if writer is None or tokens >= PART_TOKENS:
+                if writer is not None:
+                    writer.close()
+                writer = store.RowWriter(self._aside / "sft" / f"part-{part:05d}.parquet", store.SEQUENCES)
+                part, tokens = part + 1, 0
+            tokens += len(sequence.token_ids)
+            values = {"input_ids": sequence.token_ids, "trained": sequence.trained}
+            writer.write({**values, "documents": list(sequence.documents)})
+            self._tally.pack(len(sequence.token_ids), sum(sequence.trained), len(sequence.documents))
+        if writer is not None:
+            writer.close()
+        say(f"curate  sft  {self._tally.packed['sequences']} sequences packed")
+
+
+_FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft"}
+
+
+def _quotas(levels: dict[int, float], wanted: int) -> dict[int, int]:
+    """Rows by level, summing to `wanted`: whole parts first, then by largest remainder."""
+    exact = {level: share * wanted for level, share in levels.items()}
+    quotas = {level: int(value) for level, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda level: (quotas[level] - exact[level], level))
+    for level in by_remainder[: wanted - sum(quotas.values())]:
+        quotas[level] += 1
+    return quotas
+
+
+def _writable(text: str) -> str:
+    """Broken text, written out so that a Parquet file can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()

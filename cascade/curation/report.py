@@ -1,0 +1,142 @@
+"""What curation did, in numbers: rows in and out by step, reason, domain and source; lengths; packing."""
+
+from collections import Counter
+from typing import Any
+
+from cascade.curation.rows import USES, Candidate, Use
+
+
+class Tally:
+    """Counts while rows pass through."""
+
+    def __init__(self) -> None:
+        self._wanted: Counter[tuple[str, str]] = Counter()
+        self._drawn: Counter[tuple[str, str, str]] = Counter()
+        self._kept: Counter[tuple[str, str, str]] = Counter()
+        self._rejected: Counter[tuple[str, str, str, str, str]] = Counter()
+        self._steps: dict[str, list[str]] = {use: [] for use in USES}
+        self._lengths: Counter[tuple[str, int]] = Counter()
+        self.packed: Counter[str] = Counter()
+
+    def want(self, use: Use, source: str, count: int) -> None:
+        """`count` as in the recipe: -1 is all there are."""
+        self._wanted[use, source] = count
+
+    def draw(self, use: Use, source: str, domain: str) -> None:
+        self._drawn[use, source, domain] += 1
+
+    def reject(self, use: Use, step: str, reason: str, source: str, domain: str) -> None:
+        self._rejected[use, step, reason, source, domain] += 1
+
+    def enter(self, use: Use, step: str) -> None:
+        """Names the steps of a use in their order."""
+        if step not in self._steps[use]:
+            self._steps[use].append(step)
+
+    def keep(self, row: Candidate) -> None:
+        self._kept[row.use, row.source, row.domain] += 1
+        self._lengths[row.use, max(0, row.tokens - 1).bit_length()] += 1
+
+    def pack(self, tokens: int, trained: int, documents: int) -> None:
+        self.packed.update(sequences=1, tokens=tokens, trained_tokens=trained, conversations=documents)
+
+    def kept(self, use: Use, source: str) -> int:
+        return sum(count for (u, s, _), count in self._kept.items() if (u, s) == (use, source))
+
+    def commonest_reason(self, use: Use, source: str) -> str:
+        reasons: Counter[str] = Counter()
+        for (u, _, reason, s, _), count in self._rejected.items():
+            if (u, s) == (use, source):
+                reasons[reason] += count
+        return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3)) or "nothing was drawn"
+
+    def report(self, sequence_length: int) -> dict[str, Any]:
+        """Numbers only, the same for the same data: no times, no paths."""
+        packing = {name: self.packed[name] for name in ("sequences", "conversations", "tokens", "trained_tokens")}
+        capacity = packing["sequences"] * sequence_length
+        return {
+            **{use: self._use(use) for use in USES},
+            "packing": {**packing, "fill_rate": round(packing["tokens"] / capacity, 4) if capacity else 0.0},
+        }
+
+    def _use(self, use: Use) -> dict[str, Any]:
+        drawn = sum(count for (u, *_), count in self._drawn.items() if u == use)
+        steps: dict[str, Any] = {}
+        left = drawn
+        for step in self._steps[use]:
+            reasons: Counter[str] = Counter()
+            for (u, s, reason, *_), count in self._rejected.items():
+                if (u, s) == (use, step):
+                    reasons[reason] += count
+            steps[step] = {"in": left, "out": left - reasons.total(), "rejected": dict(sorted(reasons.items()))}
+            left -= reasons.total()
+        lengths = {b: count for (u, b), count in sorted(self._lengths.items()) if u == use}
+        return {
+            "drawn": drawn,
+            "kept": left,
+            "steps": steps,
+            "domains": self._by(use, 2),
+            "sources": self._by(use, 1),
+            "tokens_up_to": {str(1 << b): count for b, count in lengths.items()},
+        }
+
+    def _by(self, use: Use, part: int) -> dict[str, Any]:
+        """Counts of a use by source (`part` 1) or domain (2)."""
+        result: dict[str, Any] = {}
+        for key, count in self._drawn.items():
+            if key[0] == use:
+                entry = result.setdefault(key[part], {"drawn": 0, "kept": 0, "rejected": {}})
+                entry["drawn"] += count
+        for key, count in self._kept.items():
+            if key[0] == use:
+                result[key[part]]["kept"] += count
+        for (u, _, reason, source, domain), count in sorted(self._rejected.items()):
+            if u == use:
+                rejected = result[(use, source, domain)[part]]["rejected"]
+                rejected[reason] = rejected.get(reason, 0) + count
+        if part == 1:
+            for name, entry in result.items():
+                entry["wanted"] = self._wanted[use, name]
+        return result
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = ["# Curation", ""]
+    packing = report["packing"]
+    lines += [
+        f"{packing['conversations']} conversations in {packing['sequences']} sequences: {packing['tokens']} tokens, "
+        f"{packing['trained_tokens']} of them trained on; {packing['fill_rate']:.1%} full.",
+        "",
+    ]
+    for use in USES:
+        part = report[use]
+        lines += [f"## {use}: {part['kept']} of {part['drawn']} rows kept", ""]
+        lines += ["| step | in | out | rejected |", "| --- | ---: | ---: | --- |"]
+        lines += [f"| {step} | {n['in']} | {n['out']} | {_reasons(n)} |" for step, n in part["steps"].items()]
+        lines += ["", "| domain | drawn | kept | rejected |", "| --- | ---: | ---: | --- |"]
+        lines += [f"| {name} | {n['drawn']} | {n['kept']} | {_reasons(n)} |" for name, n in part["domains"].items()]
+        lines += ["", "| source | wanted | kept |", "| --- | ---: | ---: |"]
+        lines += [
+            f"| {name} | {'all' if n['wanted'] < 0 else n['wanted']} | {n['kept']} |"
+            for name, n in part["sources"].items()
+        ]
+        lines += ["", "| tokens up to | " + " | ".join(part["tokens_up_to"]) + " |"]
+        lines += ["| --- |" + " ---: |" * len(part["tokens_up_to"])]
+        lines += ["| rows | " + " | ".join(map(str, part["tokens_up_to"].values())) + " |", ""]
+    return "\n".join(lines)
+
+
+def as_metrics(report: dict[str, Any]) -> dict[str, float]:
+    """The main numbers, flat, for the journal."""
+    values: dict[str, float] = {f"curate/packing/{name}": value for name, value in report["packing"].items()}
+    for use in USES:
+        values |= {f"curate/{use}/{name}": report[use][name] for name in ("drawn", "kept")}
+        for step in report[use]["steps"].values():
+            values |= {f"curate/{use}/rejected/{reason}": count for reason, count in step["rejected"].items()}
+        values |= {f"curate/{use}/kept/{domain}": n["kept"] for domain, n in report[use]["domains"].items()}
+    return values
+
+
+def _reasons(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in counts["rejected"].items())

@@ -1,0 +1,5 @@
+"""One module a domain: verify(row, response) → a verdict; and a generator of nano tasks."""
+
+from cascade.environments.base import Environment, Verdict, environment_of, get, names
+
+__all__ = ["Environment", "Verdict", "environment_of", "get", "names"]

@@ -1,0 +1,37 @@
+"""From what was written to a verdict: the one way in which training, evaluation and curation judge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cascade.chat import Response, Row, parse_response
+from cascade.environments.base import Environment, Verdict
+
+if TYPE_CHECKING:
+    # They bring torch, and a file of rollouts is scored without it.
+    from transformers import PreTrainedTokenizerBase
+
+    from cascade.rollout.base import Sample
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> str:
+    """What was sampled, as text, without the end-of-turn token."""
+    token_ids = sample.token_ids[:-1] if sample.finished else sample.token_ids
+    return str(tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def judge_text(environment: Environment, row: Row, text: str, *, thinking: bool, finished: bool) -> Verdict:
+    """`judge` of a sampled text. Unfinished, it is judged as it is: what it lacks it gets no points for."""
+    return judge(environment, row, parse_response(text, thinking=thinking, finished=finished))
+
+
+def judge(environment: Environment, row: Row, response: Response) -> Verdict:
+    """The environment's verdict. A verifier must not raise; one that does costs its rollout (`verifier_error`),
+    as does a reward outside [0, 1] (`reward_out_of_range`): both are counted, and too many stop the node."""
+    try:
+        verdict = environment.verify(row, response)
+    except Exception as error:
+        return Verdict(None, failure="verifier_error", reason=f"{type(error).__name__}: {error}")
+    if verdict.reward is not None and not 0 <= verdict.reward <= 1:
+        return Verdict(None, failure="reward_out_of_range", reason=f"reward {verdict.reward} is not in [0, 1]")
+    return verdict

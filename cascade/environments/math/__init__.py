@@ -1,0 +1,88 @@
+"""Maths answers in \\boxed{}, compared by math-verify (NeMo Gym's `math_with_judge`, rule part, and `math_with_code`).
+
+A row holds `expected_answer` (or `expected_result`). The last \\boxed{} of the response counts. NeMo Gym's rule
+also accepts an answer outside a box where it can find one; here the box is required, as the prompts ask.
+"""
+
+import re
+from collections.abc import Iterator
+
+from cascade.chat import Response, Row
+from cascade.environments import worker
+from cascade.environments.base import Environment, Verdict
+from cascade.environments.boxed import boxed
+from cascade.environments.math.tasks import make_task
+from cascade.environments.tasks import nano_rows
+from cascade.errors import RowError
+
+MAX_ANSWER = 2_000
+"""Characters in the box; longer answers are wrong."""
+MAX_DEPTH = 40
+"""Of brackets in the box; parsing time can grow exponentially with it."""
+SECONDS = 10
+"""For one comparison."""
+
+_INTEGER = re.compile(r"[+-]?\d{1,1000}")
+_WRAPPED = re.compile(r"\\\((.*)\\\)|\$(.*)\$|\\text\{([^{}]*)\}")
+
+
+class Math(Environment):
+    name = "math"
+    gym_names = ("math_with_judge", "math_with_code")
+
+    def check_row(self, row: Row) -> None:
+        """Raises RowError: `no_answer`."""
+        if not _expected(row):
+            raise RowError("no_answer", "math: the row has no `expected_answer`")
+
+    def verify(self, row: Row, response: Response) -> Verdict:
+        inside = boxed(response.content)
+        if inside is None or not inside.strip():
+            return Verdict(0.0, reason="no \\boxed{} in the answer")
+        answer, expected = _bare(inside), _bare(_expected(row))
+        if len(answer) > MAX_ANSWER:
+            return Verdict(0.0, reason=f"the boxed answer is longer than {MAX_ANSWER} characters")
+        if _depth(answer) > MAX_DEPTH:
+            return Verdict(0.0, reason=f"the boxed answer nests brackets more than {MAX_DEPTH} deep")
+        try:
+            right = _same(expected, answer)
+        except TimeoutError:
+            return Verdict(None, "timeout", answer, f"comparing with {expected!r} took longer than {SECONDS} s")
+        except worker.WorkerDied as error:
+            return Verdict(None, "verifier_crashed", answer, str(error))
+        return Verdict(float(right), extracted=answer, reason=f"{'equals' if right else 'is not'} {expected}")
+
+    def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
+        """Word problems, levels 1 to 3."""
+        return nano_rows(self.name, self.name, count, seed, level, make_task, levels=3)
+
+
+def _same(expected: str, answer: str) -> bool:
+    if expected == answer:
+        return True
+    if _INTEGER.fullmatch(expected) and _INTEGER.fullmatch(answer):
+        return int(expected) == int(answer)
+    return bool(worker.call("cascade.environments.math.compare:equal", expected, answer, seconds=SECONDS))
+
+
+def _expected(row: Row) -> str:
+    value = row.get("expected_answer", row.get("expected_result"))
+    return "" if value is None or isinstance(value, dict | list) else str(value).strip()
+
+
+def _bare(text: str) -> str:
+    """Without the delimiters around the whole: \\(…\\), $…$, \\text{…}."""
+    text = " ".join(text.split())
+    match = _WRAPPED.fullmatch(text)
+    return next(group for group in match.groups() if group is not None).strip() if match else text
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+ENVIRONMENT = Math()

@@ -1,0 +1,163 @@
+"""Held-out benchmarks: k responses a prompt, the same seeds for every checkpoint, so comparisons are paired."""
+
+import shutil
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from cascade import environments
+from cascade.chat import Row, encode, prompt_of, render
+from cascade.environments import Verdict
+from cascade.environments.judging import judge_text, text_of
+from cascade.errors import CascadeError
+from cascade.evaluation.results import (
+    EvaluationResult,
+    prompt_results,
+    record,
+    summarise,
+    write_prompts,
+    write_rollouts,
+)
+from cascade.files import hash_directory, hash_file, write_json
+from cascade.layout import Layout
+from cascade.policy import make_policy
+from cascade.policy.base import Policy
+from cascade.progress import say
+from cascade.recipe import BASE, Evaluation, Node, Recipe
+from cascade.rollout import make_sampler
+from cascade.rollout.base import Sample, Sampler, SampleRequest
+from cascade.seeds import derive_seed
+from cascade.tracking import evaluation_journal
+from cascade.training.checkpoint import fingerprint
+from cascade.training.prompts import Prompt, load_prompts
+from cascade.training.run import checkpoint_of
+
+MAX_FAILURE_RATE = 0.1
+"""Share of a domain's rollouts without a verdict above which its score would say little about the model."""
+
+
+def evaluate(
+    recipe: Recipe, node: str, layout: Layout, checkpoint: Path | None = None, out: Path | None = None
+) -> dict[str, Any]:
+    """Evaluate a node's checkpoint on every domain's benchmark and return the summary.
+
+    Writes to results/evaluations/NODE, or to `out`: summary.json, prompts.csv (one line a prompt),
+    rollouts.parquet (one line a rollout), manifest.json (hashes of what was evaluated). Finished domains are
+    kept in the work directory until all are, so an evaluation that was killed goes on where it was.
+
+    Only an evaluation of the node's own checkpoint enters the node's journal.
+    Raises CascadeError for a missing checkpoint or benchmark, or too many rollouts without a verdict.
+    """
+    source = checkpoint or checkpoint_of(recipe, layout, node)
+    out_dir = out or layout.evaluation(node)
+    settings = recipe.evaluation
+    checkpoint_hash = hash_directory(source)
+    inputs = {
+        "checkpoint": checkpoint_hash,
+        "settings": settings.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "benchmarks": {domain: _benchmark_hash(layout, domain) for domain in recipe.domains},
+    }
+    torch.set_num_threads(recipe.threads)
+    work = layout.work(f"{node}.evaluation") / fingerprint(inputs)[:16]
+    lines: list[dict[str, Any]] = []
+    benchmark: Benchmark | None = None
+    for domain in recipe.domains:
+        kept = work / f"{domain}.parquet"
+        if not kept.exists():
+            benchmark = benchmark or Benchmark(recipe, _engine(recipe, node), source)
+            began = time.perf_counter()
+            found = benchmark.run(load_prompts(layout.benchmark(domain), domain))
+            _check_failures(node, domain, found)
+            write_rollouts(kept, found)
+            say(f"{node}: {domain}: {len(found)} rollouts judged in {time.perf_counter() - began:.1f} s")
+        lines += pq.read_table(kept).to_pylist()
+    if benchmark is not None:
+        benchmark.close()
+    result = EvaluationResult(node, checkpoint_hash, prompt_results(lines))
+    summary = summarise(result, lines, settings.rollouts)
+    write_rollouts(out_dir / "rollouts.parquet", lines)
+    write_prompts(out_dir / "prompts.csv", result.domains)
+    write_json(out_dir / "manifest.json", {"node": node, "inputs": inputs, "checkpoint": checkpoint_hash})
+    write_json(out_dir / "summary.json", summary)
+    if out is None and checkpoint is None:
+        record(evaluation_journal(layout, node), layout, node)
+    shutil.rmtree(work.parent, ignore_errors=True)
+    return summary
+
+
+class Benchmark:
+    """A checkpoint, loaded to answer prompts."""
+
+    def __init__(self, recipe: Recipe, engine: str, checkpoint: Path):
+        self._seed = recipe.seed
+        self._settings: Evaluation = recipe.evaluation
+        self._policy: Policy = make_policy(engine, checkpoint, None)
+        self._sampler: Sampler = make_sampler(recipe.evaluation.rollout.engine, self._policy)
+        self._pool = ThreadPoolExecutor(max_workers=recipe.threads)
+
+    def run(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
+        """One line a rollout, prompts in their order."""
+        settings, tokenizer = self._settings.rollout, self._policy.tokenizer
+        rows = [prompt.row for prompt in prompts]
+        texts = [render(tokenizer, *prompt_of(r), thinking=settings.thinking, for_generation=True) for r in rows]
+        token_ids = [encode(tokenizer, text) for text in texts]
+        order = [(i, rollout) for i in range(len(prompts)) for rollout in range(self._settings.rollouts)]
+        samples = self._sampler.sample(
+            [SampleRequest(token_ids[i], derive_seed(self._seed, "benchmark", prompts[i].id, j)) for i, j in order],
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+        judged = self._pool.map(self._judge, (prompts[i] for i, _ in order), (rows[i] for i, _ in order), samples)
+        return [
+            {
+                "domain": prompts[i].domain,
+                "prompt_id": prompts[i].id,
+                "rollout": rollout,
+                "reward": verdict.reward,
+                "failure": verdict.failure,
+                "reason": verdict.reason,
+                "length": len(sample.token_ids),
+                "finished": sample.finished,
+                "prompt": texts[i],
+                "response": text,
+            }
+            for (i, rollout), sample, (text, verdict) in zip(order, samples, judged, strict=True)
+        ]
+
+    def close(self) -> None:
+        self._sampler.close()
+        self._pool.shutdown()
+
+    def _judge(self, prompt: Prompt, row: Row, sample: Sample) -> tuple[str, Verdict]:
+        environment, thinking = environments.get(prompt.environment), self._settings.rollout.thinking
+        text = text_of(self._policy.tokenizer, sample)
+        return text, judge_text(environment, row, text, thinking=thinking, finished=sample.finished)
+
+
+def _check_failures(node: str, domain: str, lines: list[dict[str, Any]]) -> None:
+    codes = Counter(line["failure"] for line in lines if line["failure"] is not None)
+    if codes.total() > MAX_FAILURE_RATE * len(lines):
+        shown = ", ".join(f"{code} {count}" for code, count in codes.most_common())
+        raise CascadeError(
+            f"evaluation of {node}: {domain}: {codes.total()} of {len(lines)} rollouts have no verdict ({shown}), "
+            f"above {MAX_FAILURE_RATE:.0%}; mend the verifier or the benchmark's rows, then rerun"
+        )
+
+
+def _benchmark_hash(layout: Layout, domain: str) -> str:
+    path = layout.benchmark(domain)
+    if not path.exists():
+        raise CascadeError(f"{path}: no such file; curation writes it (`cascade node curate`)")
+    return hash_file(path)
+
+
+def _engine(recipe: Recipe, node: str) -> str:
+    section = recipe.node(node) if node != BASE else None
+    return section.engine if isinstance(section, Node) else "hf"

@@ -1,0 +1,47 @@
+"""Where things lie in a project. DVC tracks data/, models/ and results/; work/ is scratch that survives kills."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def sft_data(self) -> Path:
+        """Packed sequences, Parquet: input_ids list<int32>, trained list<bool>, documents list<int32>."""
+        return self.root / "data" / "sft"
+
+    def prompts(self, domain: str) -> Path:
+        """RL prompts, Parquet: id, domain, environment, source, level, row (the Gym row as JSON), pass_rate."""
+        return self.root / "data" / "rl" / f"{domain}.parquet"
+
+    def benchmark(self, domain: str) -> Path:
+        """Held-out prompts, same columns."""
+        return self.root / "data" / "benchmarks" / f"{domain}.parquet"
+
+    def checkpoint(self, node: str) -> Path:
+        return self.root / "models" / node
+
+    def evaluation(self, node: str) -> Path:
+        """results/evaluations/NODE/: summary.json (DVC metric) and rollouts.parquet (one line a rollout)."""
+        return self.root / "results" / "evaluations" / node
+
+    def training(self, node: str) -> Path:
+        """results/training/NODE/: metrics.json (DVC metric), steps.csv (DVC plots)."""
+        return self.root / "results" / "training" / node
+
+    def decision(self, node: str) -> Path:
+        """results/decisions/NODE.json: what a teachers or gate node decided, and why."""
+        return self.root / "results" / "decisions" / f"{node}.json"
+
+    def journal(self, node: str) -> Path:
+        return self.root / ".cascade" / "journal" / f"{node}.jsonl"
+
+    def work(self, node: str) -> Path:
+        return self.root / ".cascade" / "work" / node

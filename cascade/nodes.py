@@ -1,0 +1,99 @@
+"""What a DVC stage calls: one node of the active recipe, in a process of its own."""
+
+import os
+import signal
+from types import FrameType
+
+from cascade.errors import RecipeError
+from cascade.files import hash_file, read_json, write_json
+from cascade.layout import Layout
+from cascade.recipe import CURATE, DistillNode, GateNode, Recipe, SFTNode, TeachersNode, load
+from cascade.tracking import Journal, live
+
+
+def run_node(name: str, layout: Layout) -> None:
+    """Build `curate` or a node. Raises CascadeError."""
+    recipe = _prepare(layout)
+    if name != CURATE:
+        recipe.node(name)
+    with live(recipe, layout, name):
+        _build(recipe, name, layout)
+
+
+def evaluate_node(name: str, layout: Layout) -> None:
+    """Evaluate a node's checkpoint on every benchmark and enter it in its round. Raises CascadeError."""
+    recipe = _prepare(layout)
+    if name not in recipe.training:
+        made = ", ".join(recipe.training)
+        raise RecipeError(f"{recipe.kind(name)}.{name}: makes no checkpoint to evaluate; these do: {made}")
+    from cascade.evaluation.benchmark import evaluate
+
+    with live(recipe, layout, name, evaluation=True):
+        evaluate(recipe, name, layout)
+    enter_round(recipe, name, layout)
+
+
+def enter_round(recipe: Recipe, name: str, layout: Layout) -> None:
+    """Write results/scores/NODE.json, the DVC metric: domain → avg@k; and results/lineage/ROUND/NODE.json: hashes
+    of what the round's teachers and gate nodes read of this node.
+
+    A distilled node's entry names its teachers' decision too, so whoever reads a round also depends on those
+    before it. Entries of nodes that the recipe no longer has in this round are removed.
+    """
+    node = recipe.training[name]
+    entry = {
+        "checkpoint": read_json(layout.evaluation(name) / "manifest.json")["checkpoint"],
+        "prompts": hash_file(layout.evaluation(name) / "prompts.csv"),
+    }
+    if isinstance(node, DistillNode):
+        entry["teachers"] = hash_file(layout.decision(node.teachers))
+    folder = layout.root / "results" / "lineage" / str(node.round)
+    domains = read_json(layout.evaluation(name) / "summary.json")["domains"]
+    scores = {domain: round(values["avg@k"], 4) for domain, values in domains.items()}
+    write_json(layout.root / "results" / "scores" / f"{name}.json", scores)
+    write_json(folder / f"{name}.json", entry)
+    members = {f"{member}.json" for member in recipe.evaluated_in(node.round)}
+    for path in folder.iterdir():
+        if path.name not in members:
+            path.unlink()
+
+
+def _build(recipe: Recipe, name: str, layout: Layout) -> None:
+    """Each kind of node imports its own part only: torch takes seconds."""
+    if name == CURATE:
+        from cascade.curation import build
+
+        build(recipe, layout, Journal(layout.journal(CURATE)))
+        return
+    node = recipe.node(name)
+    if isinstance(node, TeachersNode):
+        from cascade.evaluation.teachers import select_teachers
+
+        select_teachers(recipe, name, layout)
+    elif isinstance(node, GateNode):
+        from cascade.evaluation.gate import gate
+
+        gate(recipe, name, layout)
+    elif isinstance(node, SFTNode):
+        from cascade.training import run_sft
+
+        run_sft(recipe, name, layout)
+    else:
+        from cascade.training import run_on_policy
+
+        run_on_policy(recipe, name, layout)
+
+
+def _prepare(layout: Layout) -> Recipe:
+    """Load the recipe, set the process's threads before torch is imported, and stop cleanly on SIGTERM."""
+    recipe = load(layout.params)
+    for library in ("OMP", "MKL", "OPENBLAS"):
+        os.environ[f"{library}_NUM_THREADS"] = str(recipe.threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGTERM, _stop)
+    return recipe
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    # As an exception, so that children are ended and files closed on the way out.
+    raise SystemExit(128 + signum)

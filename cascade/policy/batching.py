@@ -1,0 +1,181 @@
+"""From sequences to micro-batches: only tokens whose hidden state something depends on, with little padding.
+
+Packed documents become rows of their own. Documents that begin alike up to their first trained token (the rollouts
+of one prompt) share that beginning as one row, where the engine can do so. What follows a document's last trained
+token, and that token itself, is never computed.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cascade.errors import CascadeError
+from cascade.policy.base import Sequence
+from cascade.policy.nemotron_h import Block
+
+SIMILAR = 0.8
+"""Rows shorter than this share of their block's longest go to the next block."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Blocks for one forward pass. Trained token `index[i]` of the batch is `target[i]`, predicted at position
+    `source[i]` of the blocks' tokens taken one after the other, padding included."""
+
+    blocks: list[Block]
+    source: Tensor
+    target: Tensor
+    index: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _Document:
+    tokens: np.ndarray
+    """Up to the last trained token, which is itself only a target."""
+    trained: np.ndarray
+    """Positions; the first is at least 1."""
+    first: int
+    """Number of the first trained token within the batch."""
+
+    @property
+    def prompt(self) -> int:
+        return int(self.trained[0])
+
+    @property
+    def needed(self) -> int:
+        return int(self.trained[-1])
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Documents computed together; `shared` tokens at their beginning are one row."""
+
+    documents: list[_Document]
+    shared: int
+
+    @property
+    def cost(self) -> int:
+        return self.shared + sum(d.needed - self.shared for d in self.documents)
+
+
+def micro_batches(sequences: list[Sequence], budget: int, share: bool, device: torch.device) -> list[MicroBatch]:
+    """Micro-batches of at most `budget` tokens each (a longer document is alone), similar lengths together.
+
+    With `share` a micro-batch has blocks of several lengths, some continuing rows of the first; without, one block.
+    Raises CascadeError for a sequence whose parts do not fit together.
+    """
+    groups: dict[bytes | int, list[_Document]] = {}
+    for document in _documents(sequences):
+        key = document.tokens[: document.prompt].tobytes() if share else document.first
+        groups.setdefault(key, []).append(document)
+    units = []
+    for group in groups.values():
+        shared = group[0].prompt if len(group) > 1 else 0
+        group.sort(key=lambda d: -d.needed)
+        part: list[_Document] = []
+        for document in group:
+            if part and _Unit([*part, document], shared).cost > budget:
+                units.append(_Unit(part, shared))
+                part = []
+            part.append(document)
+        units.append(_Unit(part, shared))
+    units.sort(key=lambda u: -max(d.needed - u.shared for d in u.documents))
+    batches: list[list[_Unit]] = []
+    room = 0
+    for unit in units:
+        # In a single block each row is as wide as the first, the longest.
+        cost = unit.cost if share or not batches else batches[-1][0].cost
+        if cost > room:
+            batches.append([])
+            room = budget
+            cost = unit.cost
+        batches[-1].append(unit)
+        room -= cost
+    return [_assemble(batch, share, device) for batch in batches]
+
+
+def trained_count(sequences: list[Sequence]) -> int:
+    return sum(sum(sequence.trained) for sequence in sequences)
+
+
+def _documents(sequences: list[Sequence]) -> list[_Document]:
+    documents, count = [], 0
+    for number, sequence in enumerate(sequences):
+        ends = np.cumsum([0, *(sequence.documents or (len(sequence.token_ids),))])
+        if len(sequence.trained) != len(sequence.token_ids) or ends[-1] != len(sequence.token_ids):
+            raise CascadeError(
+                f"sequence {number}: {len(sequence.token_ids)} tokens, {len(sequence.trained)} marks and documents "
+                f"of {ends[-1]} tokens; all three must agree"
+            )
+        tokens, marks = np.asarray(sequence.token_ids, dtype=np.int64), np.asarray(sequence.trained, dtype=bool)
+        for start, end in pairwise(ends):
+            trained = np.flatnonzero(marks[start:end])
+            if not len(trained):
+                continue
+            if trained[0] == 0:
+                raise CascadeError(f"sequence {number}: token {start} opens a document and cannot be trained on")
+            documents.append(_Document(tokens[start : start + trained[-1] + 1], trained, count))
+            count += len(trained)
+    return documents
+
+
+def _assemble(units: list[_Unit], share: bool, device: torch.device) -> MicroBatch:
+    """Lay the units out: shared prompts, whole documents, then what continues the prompts, in blocks."""
+    prompts = [unit for unit in units if unit.shared]
+    whole = [(d, 0, -1) for unit in units if not unit.shared for d in unit.documents]
+    tails = [(d, u.shared, n) for n, u in enumerate(prompts) for d in u.documents]
+    blocks: list[Block] = []
+    source: list[np.ndarray] = []
+    target: list[np.ndarray] = []
+    index: list[np.ndarray] = []
+    start = 0
+    prompt_ends = []
+    if prompts:
+        rows = [unit.documents[0].tokens[: unit.shared] for unit in prompts]
+        blocks.append(_block(rows, None, device))
+        width = blocks[0].tokens.shape[1]
+        prompt_ends = [n * width + unit.shared - 1 for n, unit in enumerate(prompts)]
+        start = blocks[0].tokens.numel()
+    for rows_of in (whole, tails):
+        rows_of.sort(key=lambda row: -(row[0].needed - row[1]))
+        begin = 0
+        while begin < len(rows_of):
+            longest = rows_of[begin][0].needed - rows_of[begin][1]
+            end = begin
+            while end < len(rows_of) and (not share or rows_of[end][0].needed - rows_of[end][1] >= longest * SIMILAR):
+                end += 1
+            members = rows_of[begin:end]
+            for n, (d, shared, prompt) in enumerate(members):
+                at = start + n * longest + d.trained - 1 - shared
+                source.append(np.where(d.trained > shared, at, prompt_ends[prompt]) if shared else at)
+                target.append(d.tokens[d.trained])
+                index.append(d.first + np.arange(len(d.trained)))
+            if longest:
+                parent = [prompt for _, _, prompt in members] if rows_of is tails else None
+                blocks.append(_block([d.tokens[s : d.needed] for d, s, _ in members], parent, device))
+                start += len(members) * longest
+            begin = end
+    return MicroBatch(
+        blocks,
+        torch.from_numpy(np.concatenate(source)).to(device),
+        torch.from_numpy(np.concatenate(target)).to(device),
+        torch.from_numpy(np.concatenate(index)),
+        sum(unit.cost for unit in units),
+    )
+
+
+def _block(rows: list[np.ndarray], parent: list[int] | None, device: torch.device) -> Block:
+    lengths = [len(row) for row in rows]
+    tokens = np.zeros((len(rows), max(lengths)), dtype=np.int64)
+    for n, row in enumerate(rows):
+        tokens[n, : len(row)] = row
+    padded = min(lengths) < max(lengths)
+    return Block(
+        torch.from_numpy(tokens).to(device),
+        torch.tensor(lengths, device=device) if padded else None,
+        None if parent is None else (0, torch.tensor(parent, device=device)),
+    )

@@ -1,0 +1,82 @@
+"""Checkpoints: Hugging Face directories that transformers, vLLM and NeMo Automodel read alike."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from cascade.errors import CheckpointError
+from cascade.files import publish_directory, read_json, write_json
+
+
+def load_checkpoint(
+    directory: Path, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The causal LM, its parameters in `dtype`, and its tokenizer. Only local safetensors are read.
+
+    Raises CheckpointError, in one line, for a directory that is missing, incomplete or not a causal LM.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: no such checkpoint directory; build it first (`dvc repro`) or mend `init`")
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(f"{directory}: no config.json; not a Hugging Face checkpoint")
+    if not any(directory.glob("*.safetensors")):
+        raise CheckpointError(f"{directory}: no *.safetensors weights; save the model with save_pretrained")
+    try:
+        AutoConfig.from_pretrained(directory, local_files_only=True)
+        # A missing kernel package is no news: NemotronH does not run through transformers here.
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        model, report = loaded
+    except Exception as error:
+        raise CheckpointError(f"{directory}: cannot be loaded as a causal language model ({_line(error)})") from None
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report.get(problem):
+            names = ", ".join(sorted(str(name) for name in report[problem])[:3])
+            raise CheckpointError(f"{directory}: weights do not fit config.json ({problem.replace('_', ' ')}: {names})")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{directory}: no usable tokenizer ({_line(error)})") from None
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise CheckpointError(
+            f"{directory}: the tokenizer has {len(tokenizer)} tokens, the model embeds "
+            f"{model.get_input_embeddings().num_embeddings}; they do not belong together"
+        )
+    return model, tokenizer
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write the directory whole or not at all. Equal weights give equal bytes."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
+        aside = Path(scratch) / "checkpoint"
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        # How this copy was loaded is no part of it.
+        settings = read_json(aside / "tokenizer_config.json")
+        kept = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only")}
+        write_json(aside / "tokenizer_config.json", kept)
+        config = read_json(aside / "config.json")
+        if config.get("model_type") == "nemotron_h":
+            # vLLM and NeMo Automodel read the layers from the pattern, transformers from the list.
+            config["hybrid_override_pattern"] = model.config.hybrid_override_pattern
+            config["num_hidden_layers"] = model.config.num_hidden_layers
+            write_json(aside / "config.json", dict(sorted(config.items())))
+        aside.chmod(0o755)
+        publish_directory(aside, directory)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+transformers.utils.logging.disable_progress_bar()

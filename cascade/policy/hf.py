@@ -1,0 +1,173 @@
+"""The Hugging Face engine: one device, any causal LM; NemotronH through its own fast forward pass."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cascade.errors import CascadeError, CheckpointError
+from cascade.policy import nemotron_h
+from cascade.policy.base import Objective, Scores, Sequence, StepReport
+from cascade.policy.batching import MicroBatch, micro_batches, trained_count
+from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
+from cascade.policy.logits import token_log_probs
+from cascade.recipe import Optimizer
+
+
+class HFPolicy:
+    """A checkpoint to score with and, given an optimizer, to train. On CUDA it computes in bfloat16 autocast.
+
+    Raises CheckpointError for a directory that is not a checkpoint. Dropout is off: the policy that is trained
+    is the policy that samples.
+    """
+
+    def __init__(
+        self,
+        checkpoint_dir: Path,
+        optimizer: Optimizer | None = None,
+        device: str = "cpu",
+        update_router: bool = True,
+        micro_batch_tokens: int = 8192,
+    ):
+        self.device = torch.device(device)
+        model, self.tokenizer = load_checkpoint(checkpoint_dir)
+        self.model = model.to(self.device).eval()  # type: ignore[arg-type]
+        self.settings = optimizer
+        self.micro_batch_tokens = optimizer.micro_batch_tokens if optimizer else micro_batch_tokens
+        self._fast = nemotron_h.supports(self.model)
+        self._head = self.model.get_output_embeddings()
+        if not self._fast:
+            self._check_head(checkpoint_dir)
+        for module in self._routers():
+            module.requires_grad_(update_router)
+        self._optimizer = self._adamw(optimizer) if optimizer else None
+
+    def score(self, sequences: list[Sequence]) -> Scores:
+        scores = _empty_scores(trained_count(sequences))
+        with torch.no_grad():
+            for batch in micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device):
+                log_probs, entropy, _ = self._forward(batch)
+                scores.log_probs[batch.index] = log_probs.float().cpu()
+                scores.entropy[batch.index] = entropy.float().cpu()
+        return scores
+
+    def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
+        """Raises CascadeError for a policy without optimizer, an empty batch, or a gradient that is not finite."""
+        if self._optimizer is None or self.settings is None:
+            raise CascadeError("this policy was loaded without an optimizer and cannot be trained")
+        total = trained_count(sequences)
+        if total == 0:
+            raise CascadeError("a training step got no trained token; skip the step")
+        scores, loss, tokens = _empty_scores(total), 0.0, 0
+        counts: list[Tensor] = []
+        self._optimizer.zero_grad(set_to_none=True)
+        for batch in micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device):
+            log_probs, entropy, routed = self._forward(batch)
+            part = objective(log_probs, batch.index.to(self.device))
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+            tokens += batch.tokens
+            scores.log_probs[batch.index] = log_probs.detach().float().cpu()
+            scores.entropy[batch.index] = entropy.float().cpu()
+            counts = [a + b for a, b in zip(counts, routed, strict=True)] if counts else routed
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        norm = float(nn.utils.clip_grad_norm_(trainable, self.settings.gradient_clip))
+        if not math.isfinite(norm):
+            raise CascadeError(f"the gradient norm is {norm}; lower the learning rate or look at the batch")
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        load = torch.stack([count / count.sum() for count in counts]).float().cpu() if counts else None
+        return StepReport(loss, norm, scores, load, tokens)
+
+    def save(self, directory: Path) -> None:
+        save_checkpoint(self.model, self.tokenizer, directory)
+
+    def training_state(self) -> dict[str, Tensor]:
+        state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        if self._optimizer is not None:
+            for name, parameter in self.model.named_parameters():
+                for key, value in self._optimizer.state.get(parameter, {}).items():
+                    state[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
+        return state
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Raises CheckpointError where the state belongs to another model."""
+        weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the training state is of another model ({str(error).splitlines()[-1].strip()})"
+            ) from None
+        if self._optimizer is None:
+            return
+        parameters = dict(self.model.named_parameters())
+        self._optimizer.state.clear()
+        for name, value in state.items():
+            if name.startswith("optimizer."):
+                key, parameter = name.removeprefix("optimizer.").split(".", 1)
+                device = "cpu" if key == "step" and self.device.type == "cpu" else self.device
+                self._optimizer.state[parameters[parameter]][key] = value.to(device, copy=True)
+
+    def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Log-probabilities [n] and entropies [n] of the trained tokens, tokens per expert and layer."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            if self._fast:
+                forward = nemotron_h.hidden_states(self.model, batch.blocks)
+                hidden, counts = forward.hidden, forward.expert_counts
+            else:
+                hidden, counts = self._transformers_hidden(batch)
+            return *token_log_probs(hidden[batch.source], self._head.weight, batch.target), counts
+
+    def _transformers_hidden(self, batch: MicroBatch) -> tuple[Tensor, list[Tensor]]:
+        """The same through transformers' own forward pass, one padded block."""
+        (block,) = batch.blocks
+        rows, length = block.tokens.shape
+        mask = None
+        if block.lengths is not None:
+            mask = torch.arange(length, device=self.device) < block.lengths.unsqueeze(1)
+        counts: list[Tensor] = []
+
+        def count(router: Any, _: Any, output: tuple[Tensor, ...]) -> None:
+            chosen = next(t for t in output if not t.is_floating_point()).view(rows * length, -1)
+            if mask is not None:
+                chosen = chosen[mask.flatten()]
+            counts.append(torch.bincount(chosen.flatten(), minlength=router.weight.shape[0]))
+
+        hooks = [router.register_forward_hook(count) for router in self._routers()]
+        try:
+            output = self.model.base_model(
+                input_ids=block.tokens, attention_mask=None if mask is None else mask.long(), use_cache=False
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return output.last_hidden_state.flatten(0, 1), counts
+
+    def _routers(self) -> list[nn.Module]:
+        return [module for module in self.model.modules() if type(module).__name__.endswith("Router")]
+
+    def _check_head(self, directory: Path) -> None:
+        """Log-probabilities are computed from hidden states and the output matrix alone: see that this is the model."""
+        tokens = torch.arange(4, device=self.device).unsqueeze(0)
+        with torch.no_grad():
+            hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+            logits = self.model(input_ids=tokens, use_cache=False).logits
+            if self._head.bias is not None or not torch.allclose(self._head(hidden).float(), logits.float(), atol=1e-4):
+                raise CheckpointError(f"{directory}: its logits are more than hidden states times the output matrix")
+
+    def _adamw(self, settings: Optimizer) -> torch.optim.AdamW:
+        """Weight decay on matrices only: not on norms, biases, and the per-head parameters of the state space."""
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+
+
+def _empty_scores(count: int) -> Scores:
+    return Scores(torch.empty(count), torch.empty(count))

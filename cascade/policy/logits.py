@@ -1,0 +1,73 @@
+"""Log-probabilities of chosen tokens without ever holding [tokens, vocabulary] of a whole batch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**19
+"""Logits worked on at a time: few enough to stay in a core's cache on CPUs, enough to fill a GPU."""
+HELD = 2**25
+"""Up to so many probabilities are held for the backward pass; more are computed again there."""
+
+
+def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """log π(target) and the entropy of π, both float32 [n], in nats; π = softmax(hidden · weightᵀ).
+
+    hidden [n, D], weight [V, D], targets [n]. Gradients flow through the log-probabilities only.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    return _TokenLogProbs.apply(hidden, weight, targets)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        hold = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= HELD
+        log_probs, entropies, held = [], [], []
+        for h, target in _chunks(hidden, targets, len(weight)):
+            shifted, mass, total = _softmax(h, weight)
+            log_total = total.log()
+            log_probs.append(shifted.gather(1, target.unsqueeze(1)) - log_total)
+            # H = log Z - Σ p · logit
+            entropies.append(log_total - (mass.unsqueeze(1) @ shifted.unsqueeze(2)).squeeze(2) / total)
+            if hold:
+                held += [mass, total]
+        ctx.save_for_backward(hidden, weight, targets, *held)
+        entropy = torch.cat(entropies).squeeze(1)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(log_probs).squeeze(1), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, *held = ctx.saved_tensors
+        by_hidden = torch.empty_like(hidden)
+        by_weight = torch.zeros_like(weight, dtype=gradients[0].dtype)
+        start = 0
+        for number, (h, target) in enumerate(_chunks(hidden, targets, len(weight))):
+            end = start + len(h)
+            scale = -gradients[0][start:end].unsqueeze(1)
+            mass, total = held[2 * number : 2 * number + 2] if held else _softmax(h, weight)[1:]
+            by_logits = mass * (scale / total)
+            by_logits.scatter_add_(1, target.unsqueeze(1), -scale)
+            by_logits = by_logits.to(weight.dtype)
+            by_hidden[start:end] = by_logits @ weight
+            by_weight += by_logits.t() @ h
+            start = end
+        return by_hidden, by_weight.to(weight.dtype), None
+
+
+def _softmax(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits less their maximum [n, V], the exponentials of that, and their sums [n, 1]; at least float32."""
+    logits = hidden @ weight.t()
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits -= logits.amax(-1, keepdim=True)
+    mass = logits.exp()
+    return logits, mass, mass.sum(-1, keepdim=True)
+
+
+def _chunks(hidden: Tensor, targets: Tensor, vocabulary: int) -> list[tuple[Tensor, Tensor]]:
+    size = max(64, CHUNK // vocabulary)
+    return list(zip(hidden.split(size), targets.split(size), strict=True))

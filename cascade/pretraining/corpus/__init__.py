@@ -1,0 +1,22 @@
+"""What the base model reads beside the environments' own tasks: later domains and plain English.
+
+Rows have the shape of the environments' nano tasks (`cascade.environments.base`). Single-turn rows carry
+`demonstration`, episodes `messages`, plain documents `text`. Every generator raises CascadeError for a level
+outside 1 to 5.
+"""
+
+from collections.abc import Callable, Iterator
+
+from cascade.chat import Row
+from cascade.pretraining.corpus import code, conversation, edits, facts, long_context, stories, tool_dialogues
+
+GENERATORS: dict[str, Callable[[int, int, int], Iterator[Row]]] = {
+    "code": code.generate,
+    "swe_agentless": edits.generate,
+    "swe_agentic": tool_dialogues.generate,
+    "long_context": long_context.generate,
+    "chat": conversation.generate,
+    "text": facts.generate,
+    "stories": stories.generate,
+}
+"""By source: `generate(count, seed, level)`."""

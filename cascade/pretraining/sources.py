@@ -1,0 +1,18 @@
+"""Where the mixture's rows come from: every environment's generator, and the corpus of later domains and text."""
+
+from collections.abc import Callable, Iterator
+
+from cascade import environments
+from cascade.pretraining import corpus
+
+Generator = Callable[[int, int, int], Iterator[dict]]
+
+
+def _environment(name: str) -> Generator:
+    return lambda count, seed, level: environments.get(name).generate(count, seed, level)
+
+
+GENERATORS: dict[str, Generator] = {
+    **{name: _environment(name) for name in environments.names()},
+    **corpus.GENERATORS,
+}

@@ -1,0 +1,28 @@
+"""What a person watching a node sees: a line a step at most every second, readable in a log file too."""
+
+import sys
+import time
+
+
+class Progress:
+    def __init__(self, node: str, steps: int, start: int):
+        self._node = node
+        self._steps = steps
+        self._start = start
+        self._began = time.monotonic()
+        self._shown = float("-inf")
+
+    def step(self, step: int, fields: dict[str, str]) -> None:
+        """Say that step `step` (from 0) is done. The first and the last are always shown."""
+        now = time.monotonic()
+        done = step + 1
+        if now - self._shown < 1 and done != self._steps:
+            return
+        self._shown = now
+        left = (now - self._began) / (done - self._start) * (self._steps - done)
+        parts = [f"{self._node}  {done}/{self._steps}", *(f"{name} {value}" for name, value in fields.items())]
+        say("  ".join([*parts, f"left {int(left) // 60}:{int(left) % 60:02d}"]))
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,313 @@
+"""The recipe: the one definition of the graph. `params.yaml` is the active one.
+
+Nodes stand in sections by kind (`sft`, `rl`, `teachers`, `distill`, `gate`), each under its name; names are
+unique over all sections. A node names what it starts from (`init`), so the graph is in the recipe and
+nowhere else. Errors name the key and the remedy, in one line.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from cascade.errors import RecipeError
+from cascade.files import hash_file
+from cascade.schema import (
+    Count,
+    Curation,
+    Decontamination,
+    Difficulty,
+    DistillNode,
+    Evaluation,
+    GateNode,
+    Node,
+    OnPolicyNode,
+    Optimizer,
+    RLNode,
+    Rollout,
+    Section,
+    SFTNode,
+    Source,
+    TeachersNode,
+)
+
+__all__ = [
+    "BASE",
+    "CURATE",
+    "LOCAL_POOL",
+    "PIPELINE",
+    "REPORT",
+    "Curation",
+    "Decontamination",
+    "Difficulty",
+    "DistillNode",
+    "Evaluation",
+    "GateNode",
+    "Node",
+    "OnPolicyNode",
+    "Optimizer",
+    "RLNode",
+    "Recipe",
+    "Rollout",
+    "SFTNode",
+    "Section",
+    "Source",
+    "TeachersNode",
+    "load",
+    "recipe_hash",
+]
+
+BASE = "base"
+"""What the first node starts from: the model that the recipe's `base` names."""
+
+CURATE = "curate"
+"""The stage that builds data/ before any node."""
+
+PIPELINE = "pipeline"
+"""The run that the nodes' runs belong to."""
+
+REPORT = "report"
+"""The journal whose entries belong to that run."""
+
+RESERVED = {BASE: "the base model", CURATE: "curation", PIPELINE: "the whole run", REPORT: "the report"}
+"""Names of files and runs beside those of the nodes, and whose they are."""
+
+LOCAL_POOL = "local"
+"""Nodes without an entry in `pools` run where the flow runs."""
+
+
+class Recipe(Section):
+    name: str
+    family: str
+    """Runs of one family share history."""
+    seed: int = 0
+    threads: Count = 2
+    """CPU threads; results are reproducible for a given number."""
+    base: str = "models/base"
+    """Directory of the base model."""
+    pools: dict[str, str] = Field(default_factory=dict)
+    """Node → Prefect work pool. Not part of the node: where it runs does not change what it makes."""
+    curation: Curation
+    sft: dict[str, SFTNode]
+    rl: dict[str, RLNode]
+    teachers: dict[str, TeachersNode]
+    distill: dict[str, DistillNode]
+    evaluation: Evaluation
+    gate: dict[str, GateNode]
+
+    @property
+    def training(self) -> dict[str, SFTNode | RLNode | DistillNode]:
+        """Every node that makes a checkpoint, in the order in which they can run."""
+        return {name: node for name, node in self.ordered().items() if isinstance(node, SFTNode | RLNode | DistillNode)}
+
+    @property
+    def domains(self) -> list[str]:
+        """Every domain with a benchmark, in the order of the sources."""
+        return list(dict.fromkeys(s.domain for s in self.curation.sources.values() if s.benchmark))
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "distill", "gate")}
+
+    def kind(self, name: str) -> str:
+        """The section a node stands in. Raises RecipeError naming the known nodes."""
+        for kind, section in self.sections().items():
+            if name in section:
+                return kind
+        known = ", ".join(n for section in self.sections().values() for n in section)
+        raise RecipeError(f"no node {name!r} in recipe {self.name}; nodes: {known}")
+
+    def node(self, name: str) -> Section:
+        """Raises RecipeError naming the known nodes."""
+        return self.sections()[self.kind(name)][name]
+
+    def pool(self, name: str) -> str:
+        return self.pools.get(name, LOCAL_POOL)
+
+    def parents(self, name: str) -> list[str]:
+        """Nodes whose results this one reads; `base` is not a node."""
+        node = self.node(name)
+        if isinstance(node, TeachersNode):
+            found = list(node.candidates)
+        elif isinstance(node, GateNode):
+            found = [node.candidate, *node.against]
+        elif isinstance(node, DistillNode):
+            found = [node.init, node.teachers]
+        else:
+            assert isinstance(node, Node)
+            found = [node.init]
+        return [parent for parent in found if parent != BASE]
+
+    def evaluated_in(self, round: int) -> list[str]:
+        """The training nodes of a round: a teachers or gate node of the round waits for their evaluations."""
+        return [name for name, node in self.training.items() if node.round == round]
+
+    def ordered(self) -> dict[str, Section]:
+        """All nodes, parents first. Raises RecipeError naming a cycle."""
+        order: dict[str, Section] = {}
+        path: list[str] = []
+
+        def visit(name: str) -> None:
+            if name in order:
+                return
+            if name in path:
+                raise RecipeError(
+                    f"{self.kind(name)}.{name}: the nodes form a cycle "
+                    f"({' → '.join([*path[path.index(name) :], name])}); let one of them start elsewhere"
+                )
+            path.append(name)
+            for parent in self.parents(name):
+                visit(parent)
+            path.pop()
+            order[name] = self.node(name)
+
+        for section in self.sections().values():
+            for name in section:
+                visit(name)
+        return order
+
+    @model_validator(mode="after")
+    def _graph(self) -> "Recipe":
+        names = [name for section in self.sections().values() for name in section]
+        for name in names:
+            if names.count(name) > 1:
+                raise RecipeError(f"{self.kind(name)}.{name}: a node name must be unique over all sections")
+            if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+                raise RecipeError(
+                    f"{self.kind(name)}.{name}: not a node name; it names files and stages, so lower-case letters, "
+                    "digits, _ and - alone, a letter first"
+                )
+            if name in RESERVED:
+                raise RecipeError(f"{self.kind(name)}.{name}: the name stands for {RESERVED[name]}; choose another")
+        for kind, section in self.sections().items():
+            for name, node in section.items():
+                self._check_references(f"{kind}.{name}", node)
+        for name in self.pools:
+            if name not in names:
+                raise RecipeError(f"pools.{name}: there is no such node; have {', '.join(names)}")
+        self.ordered()
+        for name, node in self.distill.items():
+            self._check_teachers(name, node)
+        for kind, section in self.sections().items():
+            for name, node in section.items():
+                self._check_round(f"{kind}.{name}", node)
+        return self
+
+    def _check_references(self, key: str, node: Any) -> None:
+        makers = [*self.sft, *self.rl, *self.distill]
+        references = {
+            "init": ([getattr(node, "init", None)], [BASE, *makers]),
+            "teachers": ([getattr(node, "teachers", None)], list(self.teachers)),
+            "candidates": (getattr(node, "candidates", []), makers),
+            "against": (getattr(node, "against", []), makers),
+            "candidate": ([getattr(node, "candidate", None)], makers),
+        }
+        for field, (values, known) in references.items():
+            for value in values:
+                if value is not None and value not in known:
+                    raise RecipeError(f"{key}.{field}: no such node {value!r}; have {', '.join(known) or 'none'}")
+        sources = self.curation.sources.values()
+        for domain in getattr(node, "mix", {}):
+            if not any(source.rl for source in sources if source.domain == domain):
+                raise RecipeError(f"{key}.mix.{domain}: no source in curation.sources gives RL prompts (rl) of it")
+        if isinstance(node, SFTNode) and not any(source.sft for source in sources):
+            raise RecipeError(f"{key}: no source in curation.sources gives rows for SFT (sft)")
+        if isinstance(node, TeachersNode):
+            for domain, allowed in node.domains.items():
+                if domain not in self.domains:
+                    raise RecipeError(f"{key}.domains.{domain}: no source in curation.sources has a benchmark of it")
+                for candidate in allowed:
+                    if candidate not in node.candidates:
+                        raise RecipeError(f"{key}.domains.{domain}: {candidate!r} is not among the candidates")
+
+    def _check_teachers(self, name: str, node: DistillNode) -> None:
+        upstream = self._ancestors(node.init) | {node.init}
+        for candidate in self.teachers[node.teachers].candidates:
+            if candidate not in upstream and not (self._ancestors(candidate) | {candidate}) & upstream & set(self.sft):
+                raise RecipeError(
+                    f"distill.{name}.teachers: candidate {candidate!r} of {node.teachers} is not upstream of "
+                    f"{node.init!r} and has no SFT node in common with it; leave it out"
+                )
+        for domain in node.mix:
+            if domain not in self.domains:
+                raise RecipeError(
+                    f"distill.{name}.mix.{domain}: without a benchmark of it no teacher can be chosen; give a source "
+                    "of this domain a benchmark"
+                )
+
+    def _check_round(self, key: str, node: Any) -> None:
+        """DVC's stages must be ordered as the nodes are: what a round's readers wait for cannot come after them."""
+        for field, names in {
+            "init": [getattr(node, "init", BASE)],
+            "candidates": getattr(node, "candidates", []),
+            "against": getattr(node, "against", []),
+            "candidate": [getattr(node, "candidate", BASE)],
+        }.items():
+            for name in names:
+                if name != BASE and node.round < (earliest := self.training[name].round):
+                    raise RecipeError(f"{key}.round: {node.round}, but its {field} {name!r} is of round {earliest}")
+        if isinstance(node, DistillNode) and node.round != self.teachers[node.teachers].round + 1:
+            raise RecipeError(
+                f"{key}.round: {node.round}; a distillation opens the round after its teachers', "
+                f"{self.teachers[node.teachers].round + 1}"
+            )
+        if node.round > 1 and not any(other.round == node.round for other in self.distill.values()):
+            raise RecipeError(f"{key}.round: {node.round}, but no distillation opens that round")
+
+    def _ancestors(self, name: str) -> set[str]:
+        return set().union(*({p} | self._ancestors(p) for p in self.parents(name))) if name != BASE else set()
+
+
+def load(path: Path) -> Recipe:
+    """Raises RecipeError: one line a problem, each naming its key."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; `cascade recipe use nano` makes the default one active") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text file; a recipe is YAML") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: not a recipe; a recipe is a YAML mapping, see recipes/nano.yaml")
+    try:
+        return Recipe.model_validate(content)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{path}: {_line(problem, content)}" for problem in error.errors())) from None
+
+
+def recipe_hash(path: Path) -> str:
+    """First 12 hex digits of the SHA-256 of the file."""
+    return hash_file(path)[:12]
+
+
+def _line(problem: Any, content: Any) -> str:
+    """A pydantic problem as `key: what is wrong`, with the nearest known key for a misspelt one."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _fields(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        return f"{key}: unknown key; " + (f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}")
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"]
+    said = problem["type"] == "value_error" or isinstance(given, dict | list)
+    return f"{key}: {message}" + ("" if said else f" (it is {given!r})")
+
+
+def _fields(location: tuple[Any, ...]) -> list[str]:
+    """Known keys of the section at a location of the recipe."""
+    section: Any = Recipe
+    for part in location:
+        if isinstance(section, type) and issubclass(section, Section):
+            section = section.model_fields[str(part)].annotation
+        else:
+            section = section.__args__[-1]
+        if hasattr(section, "__args__") and getattr(section, "__origin__", None) is not dict:
+            section = next(a for a in section.__args__ if isinstance(a, type) and issubclass(a, Section))
+    return list(section.model_fields)

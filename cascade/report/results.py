@@ -1,0 +1,95 @@
+"""All results of the active recipe that exist, read from results/. What has not run yet is left out."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade.evaluation.statistics import recovery_rate
+from cascade.files import read_json, read_jsonl
+from cascade.layout import Layout
+from cascade.recipe import BASE, Recipe
+
+Series = dict[str, list[tuple[int, float]]]
+"""Metric → (step, value) where it was measured."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A distillation on one domain: scores of its start, itself and its teacher."""
+
+    domain: str
+    teacher: str
+    before: float
+    after: float
+    goal: float
+
+    @property
+    def rate(self) -> float | None:
+        return recovery_rate(self.before, self.after, self.goal)
+
+
+@dataclass(frozen=True)
+class Results:
+    recipe: Recipe
+    summaries: dict[str, dict[str, Any]]
+    """Node → evaluation summary, in the cascade's order, the base model first where it was evaluated."""
+    steps: dict[str, Series]
+    manifests: dict[str, dict[str, Any]]
+    decisions: dict[str, dict[str, Any]]
+    samples: dict[str, list[dict[str, Any]]]
+
+    def score(self, node: str, domain: str) -> float | None:
+        found = self.summaries.get(node, {}).get("domains", {}).get(domain)
+        return None if found is None else float(found["avg@k"])
+
+    def mean(self, node: str) -> float:
+        return float(self.summaries[node]["mean"]["avg@k"])
+
+    def best(self, domain: str) -> float | None:
+        """The highest score of any node."""
+        scores = [score for node in self.summaries if (score := self.score(node, domain)) is not None]
+        return max(scores, default=None)
+
+    def recoveries(self, node: str) -> list[Recovery]:
+        """Of a distillation, by domain: empty before it and its teachers' decision are there."""
+        section = self.recipe.distill[node]
+        teachers = self.decisions.get(section.teachers, {}).get("teachers", {})
+        found: list[Recovery] = []
+        for domain in section.mix:
+            teacher = teachers.get(domain, {}).get("node")
+            scores = [self.score(n, domain) for n in (section.init, node, teacher)]
+            if teacher is not None and None not in scores:
+                found.append(Recovery(domain, teacher, *scores))  # type: ignore[arg-type]
+        return found
+
+
+def pooled_recovery(recoveries: list[Recovery]) -> float | None:
+    """Recovered over recoverable, summed over the domains in which there was something to recover."""
+    below = [r for r in recoveries if r.goal > r.before]
+    lost = sum(r.goal - r.before for r in below)
+    return sum(r.after - r.before for r in below) / lost if below else None
+
+
+def load_results(recipe: Recipe, layout: Layout) -> Results:
+    nodes = [BASE, *recipe.training]
+    training = {node: layout.training(node) for node in recipe.training}
+    return Results(
+        recipe,
+        {n: read_json(p) for n in nodes if (p := layout.evaluation(n) / "summary.json").exists()},
+        {n: read_steps(d / "steps.csv") for n, d in training.items() if (d / "steps.csv").exists()},
+        {n: read_json(d / "manifest.json") for n, d in training.items() if (d / "manifest.json").exists()},
+        {n: read_json(p) for n in (*recipe.teachers, *recipe.gate) if (p := layout.decision(n)).exists()},
+        {n: list(read_jsonl(d / "samples.jsonl")) for n, d in training.items() if (d / "samples.jsonl").exists()},
+    )
+
+
+def read_steps(path: Path) -> Series:
+    series: Series = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            step = int(line.pop("step"))
+            for name, value in line.items():
+                if value:
+                    series.setdefault(name, []).append((step, float(value)))
+    return series

@@ -1,0 +1,55 @@
+"""Step-by-step decoding of a batch, behind one protocol; here through transformers' own cache, for any model."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+
+class Decoder(Protocol):
+    def prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
+        """Read each prompt once; row i of the batch continues prompt rows[i]. Logits [len(rows), V] of what follows."""
+        ...
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token a row; logits [B, V] of the next."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only, in this order."""
+        ...
+
+
+class TransformersDecoder:
+    """Prompts are padded on the left, under the attention mask, with positions counted from their first token."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+
+    def prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
+        width = max(map(len, prompts))
+        tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=rows.device)
+        lengths = torch.tensor([len(p) for p in prompts], device=rows.device)
+        self._mask = (torch.arange(width, device=rows.device) >= width - lengths.unsqueeze(1)).long()
+        self._position = lengths
+        self._cache = DynamicCache(config=self.model.config)
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)
+        logits = self._forward(tokens, positions)
+        self.keep(rows)
+        return logits[rows]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], 1)
+        logits = self._forward(tokens.unsqueeze(1), self._position.unsqueeze(1))
+        self._position = self._position + 1
+        return logits
+
+    def keep(self, rows: Tensor) -> None:
+        self._mask, self._position = self._mask[rows], self._position[rows]
+        self._cache.reorder_cache(rows)  # type: ignore[arg-type]
+
+    def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        arguments: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True, "logits_to_keep": 1}
+        output = self.model(input_ids=tokens, attention_mask=self._mask, position_ids=positions, **arguments)
+        return output.logits[:, -1]

@@ -1,0 +1,223 @@
+"""The recipe's sections: what may stand in one, and what each value means."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cascade import environments
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+
+
+def _registered(name: str) -> str:
+    if name not in environments.names():
+        raise ValueError(f"unknown environment {name!r}; known: {', '.join(environments.names())}")
+    return name
+
+
+EnvironmentName = Annotated[str, BeforeValidator(_registered)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    """Where rows come from. Exactly one of `generator`, `path`, `dataset`."""
+
+    generator: EnvironmentName | None = None
+    """An environment's own task generator."""
+    path: str | None = None
+    """A local JSONL or Parquet file (or glob) of chat rows (`messages`) or NeMo Gym rows."""
+    dataset: str | None = None
+    """A Hugging Face dataset, streamed."""
+    subset: str | None = None
+    split: str = "train"
+    environment: EnvironmentName | None = None
+    """For rows that do not name theirs."""
+    agent: str | None = None
+    """Only the rows whose NeMo Gym agent or environment has a name that begins so."""
+    domain: str
+    levels: dict[int, Share] = {1: 1.0}
+    """Generators: share of rows at each difficulty level."""
+    brief: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Generators: share of SFT demonstrations whose reasoning stops after its opening, though the answer is right.
+    A model that imitates them also answers without thinking through; RL can remove the habit."""
+    sft: Annotated[int, Field(ge=-1)] = 0
+    """Rows for SFT; 0 takes none, -1 all."""
+    rl: Annotated[int, Field(ge=-1)] = 0
+    """Prompts for RL and distillation; 0 takes none, -1 all."""
+    benchmark: Annotated[int, Field(ge=-1)] = 0
+    """Held-out prompts for the domain's benchmark; 0 takes none, -1 all."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Source":
+        if sum(x is not None for x in (self.generator, self.path, self.dataset)) != 1:
+            raise ValueError("needs exactly one of generator, path, dataset")
+        if self.generator is not None:
+            _sums_to_one("levels", self.levels)
+            if -1 in (self.sft, self.rl, self.benchmark):
+                raise ValueError("a generator has no end: give a number of rows instead of -1")
+        elif self.brief:
+            raise ValueError("brief: only a generator's demonstrations can be shortened; take it out")
+        return self
+
+
+class Decontamination(Section):
+    ngram: Count = 13
+    """Word n-grams shared with a benchmark prompt make a row suspect (n of the longest run looked for)."""
+    similarity: Share = 0.9
+    """Share of a benchmark prompt's n-grams found in the row, or string similarity, from which it is dropped."""
+
+
+class Difficulty(Section):
+    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped."""
+
+    checkpoint: str
+    rollouts: Count = 8
+    minimum: float = 0.0
+    maximum: float = 1.0
+
+
+class Curation(Section):
+    sources: dict[str, Source]
+    max_tokens: Count
+    """Conversations longer than this are rejected, in tokens."""
+    sequence_length: Count
+    """Length of a packed SFT sequence, in tokens."""
+    near_duplicate: Share = 0.9
+    """Jaccard similarity of word shingles from which a row counts as a near-duplicate."""
+    decontamination: Decontamination = Decontamination()
+    difficulty: Difficulty | None = None
+
+    @model_validator(mode="after")
+    def _a_conversation_fits(self) -> "Curation":
+        if self.max_tokens > self.sequence_length:
+            raise ValueError(
+                f"max_tokens {self.max_tokens} is more than sequence_length {self.sequence_length}; "
+                "a conversation must fit into one sequence"
+            )
+        return self
+
+
+class Optimizer(Section):
+    learning_rate: Annotated[float, Field(gt=0)]
+    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_from: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate at the first step of a linear warm-up."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    micro_batch_tokens: Count = 8192
+    """Tokens of one forward and backward pass; changes memory and speed, not results beyond rounding."""
+
+
+class Rollout(Section):
+    engine: Literal["torch", "vllm"] = "torch"
+    max_new_tokens: Count
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Share = 1.0
+    thinking: bool = True
+    max_log_prob_gap: Annotated[float, Field(gt=0)] = 0.1
+    """Mean |trainer − sampler| log-probability difference, in nats, above which the node stops."""
+
+
+class Node(Section):
+    init: str
+    """The node, or `base`, whose weights this one starts from."""
+    round: Count
+    """A distillation opens a new round. A teachers or gate node reads every evaluation of its round."""
+    engine: Literal["hf", "nemo"] = "hf"
+    checkpoint_every: Count = 20
+    """Steps between saves of the resumable state."""
+
+
+class SFTNode(Node):
+    """Supervised fine-tuning on the packed sequences of data/sft."""
+
+    epochs: Annotated[float, Field(gt=0)]
+    batch: Count
+    """Packed sequences a step."""
+    optimizer: Optimizer
+    update_router: bool = True
+
+
+class OnPolicyNode(Node):
+    """What RL and distillation share: prompts, rollouts, one optimizer step per batch of fresh rollouts."""
+
+    mix: dict[str, Share]
+    """Domain → share of the prompts of each step."""
+    steps: Count
+    prompts: Count
+    rollouts: Count
+    rollout: Rollout
+    optimizer: Optimizer
+    max_failure_rate: Share = 0.1
+    """Share of rollouts without a verdict above which the node stops."""
+    update_router: bool = False
+
+    @model_validator(mode="after")
+    def _mix(self) -> "OnPolicyNode":
+        _sums_to_one("mix", self.mix)
+        return self
+
+
+class RLNode(OnPolicyNode):
+    """GRPO, strictly on-policy (recipe, common settings)."""
+
+    rollouts: Annotated[int, Field(gt=1)]
+    """Rollouts of a group; its mean is the baseline, so at least two."""
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL term to the node's own start."""
+    dynamic_filtering: bool = True
+    """Drop zero-variance groups and draw other prompts in their place."""
+    max_refills: Annotated[int, Field(ge=0)] = 2
+    """Further rounds of sampling to fill the batch; after that the step runs with what it has."""
+    overlong: Literal["zero", "mask", "keep"] = "zero"
+    """An unfinished response: reward 0, no part in the loss, or judged as it is."""
+
+
+class DistillNode(OnPolicyNode):
+    """MOPD: the teacher's log-ratio on the sampled token as advantage."""
+
+    teachers: str
+    """The teachers node that chose them."""
+    importance: tuple[float, float] = (0.5, 2.0)
+    """Range of π_train/π_inf outside which a token is dropped."""
+
+
+class TeachersNode(Section):
+    """Choice of the best checkpoint per domain, from the history of evaluations."""
+
+    round: Count
+    """The round whose evaluations it waits for and reads, with those of the rounds before."""
+    candidates: Annotated[list[str], Field(min_length=1)]
+    domains: dict[str, list[str]] = {}
+    """Domain → the only candidates allowed for it; other domains take the best of all."""
+
+
+class Evaluation(Section):
+    rollouts: Count
+    """Responses a benchmark prompt."""
+    rollout: Rollout
+
+
+class GateNode(Section):
+    round: Count
+    """The round whose evaluations it waits for and reads, with those of the rounds before."""
+    candidate: str
+    against: Annotated[list[str], Field(min_length=1)]
+    """Earlier training nodes; the best of them per domain is what the candidate must not fall below."""
+    significance: Share = 0.05
+    minimum_effect: float = 0.02
+    """A drop smaller than this, in reward, does not count even where it is significant."""
+    registered_name: str
+    alias: str = "champion"
+
+
+def _sums_to_one(key: str, shares: dict[Any, float]) -> None:
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"{key}: the shares sum to {sum(shares.values()):g}, not 1")

@@ -1,0 +1,174 @@
+"""Prefect's and MLflow's servers on this machine: how they are reached, and how `cascade ui` runs them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from cascade.errors import CascadeError
+from cascade.files import write_json
+from cascade.layout import Layout
+
+HOST = "127.0.0.1"
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DVC_NO_ANALYTICS": "1",
+}
+"""Nobody is told what runs here."""
+
+
+def set_environment(layout: Layout) -> None:
+    """Settings that Prefect and MLflow read when they are imported; what the user set stays.
+
+    Prefect keeps its database in the project, so that runs stay visible. A running `cascade ui` is used
+    instead of a temporary server.
+    """
+    os.environ.update(QUIET)
+    os.environ.setdefault("PREFECT_HOME", str(layout.root / ".prefect"))
+    # Prefect gives its temporary server 20 s, which a busy machine with two cores exceeds.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    if "PREFECT_API_URL" not in os.environ and (url := running_prefect(layout)):
+        os.environ["PREFECT_API_URL"] = url
+
+
+def running_prefect(layout: Layout) -> str | None:
+    """The API of the Prefect server that `cascade ui` runs for this project, where it answers."""
+    try:
+        url = json.loads(_note(layout).read_text())["prefect"]
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+            return url if answer.status == 200 else None
+    except (OSError, ValueError, KeyError, urllib.error.URLError):
+        return None
+
+
+def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
+    """Run both servers on the loopback interface until Ctrl-C or SIGTERM, then stop both.
+
+    Raises CascadeError when a port is taken or a server does not start.
+    """
+    from cascade.tracking.store import tracking_uri
+
+    for option, port in (("--prefect-port", prefect_port), ("--mlflow-port", mlflow_port)):
+        _require_free(option, port)
+    set_environment(layout)
+    store = tracking_uri(layout)
+    pages = {"Prefect": f"http://{HOST}:{prefect_port}", "MLflow": f"http://{HOST}:{mlflow_port}"}
+    commands = {
+        "Prefect": ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)],
+        "MLflow": [
+            "mlflow",
+            "server",
+            "--host",
+            HOST,
+            "--port",
+            str(mlflow_port),
+            "--backend-store-uri",
+            store,
+            "--workers",
+            "1",
+        ],
+    }
+    environment = {**os.environ, "PREFECT_API_URL": f"{pages['Prefect']}/api"}
+    signal.signal(signal.SIGTERM, _interrupt)
+    servers: dict[str, subprocess.Popen] = {}
+    try:
+        for name, command in commands.items():
+            servers[name] = _start(name, command, layout, environment)
+        for name, server in servers.items():
+            _wait(name, server, f"{pages[name]}/{'api/health' if name == 'Prefect' else 'health'}", layout)
+            click.echo(f"{name:8}{pages[name]}")
+        write_json(_note(layout), {"prefect": f"{pages['Prefect']}/api"})
+        click.echo("Ctrl-C stops both.")
+        while True:
+            for name, server in servers.items():
+                if server.poll() is not None:
+                    raise CascadeError(f"{name} stopped by itself; its log is {_log(layout, name)}")
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        click.echo("Stopping.")
+    finally:
+        _note(layout).unlink(missing_ok=True)
+        stop_groups(list(servers.values()), patience=10)
+
+
+def stop_groups(processes: list[subprocess.Popen], patience: float) -> None:
+    """SIGTERM to each process's group, a wait, SIGKILL to what is left. The processes lead their sessions."""
+    for number, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        for process in processes:
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                continue
+        deadline = time.monotonic() + wait
+        while time.monotonic() < deadline and any(_group_lives(process) for process in processes):
+            time.sleep(0.05)
+
+
+def _group_lives(process: subprocess.Popen) -> bool:
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _start(name: str, command: list[str], layout: Layout, environment: Mapping[str, str]) -> subprocess.Popen:
+    log = _log(layout, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=layout.root,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def _wait(name: str, server: subprocess.Popen, url: str, layout: Layout, patience: float = 90) -> None:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise CascadeError(f"{name} did not start; its log is {_log(layout, name)}")
+
+
+def _require_free(option: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise CascadeError(f"port {port} is taken; choose another with {option}") from None
+
+
+def _note(layout: Layout) -> Path:
+    return layout.root / ".cascade" / "servers.json"
+
+
+def _log(layout: Layout, name: str) -> Path:
+    return layout.root / ".cascade" / "logs" / f"{name.lower()}.log"
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,93 @@
+"""Publishing while a node runs. MLflow being slow, away or not installed never stops or loses anything."""
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from cascade.layout import Layout
+from cascade.progress import say
+from cascade.recipe import Recipe
+from cascade.tracking.journal import Journal, evaluation_journal
+from cascade.tracking.publisher import Publisher
+
+INTERVAL = 5.0
+PATIENCE = 30.0
+"""Seconds that the end of a node waits for a publication under way."""
+
+_warned = False
+
+
+def publish(recipe: Recipe, layout: Layout, nodes: Iterable[str]) -> bool:
+    """Replay the journals of these nodes, and the report's, into MLflow, and end the pipeline's run.
+
+    Nodes that have none are passed over. Says once where MLflow fails; returns whether all is there. What is
+    missing follows with the next call, of any process.
+    """
+    try:
+        publisher = Publisher(recipe, layout)
+        for node in nodes:
+            if publisher.has_journal(node):
+                publisher.node(node)
+        publisher.report()
+        publisher.finish()
+    except Exception as error:
+        warn(error)
+        return False
+    return True
+
+
+@contextmanager
+def live(recipe: Recipe, layout: Layout, node: str, evaluation: bool = False) -> Iterator[None]:
+    """While the block runs, publish the node's journal every few seconds from a thread of its own; at its end,
+    say in the journal how it ended and publish the rest."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(recipe, layout, node, stop), name="mlflow", daemon=True)
+    thread.start()
+    journal = evaluation_journal(layout, node) if evaluation else Journal(layout.journal(node))
+    try:
+        yield
+        journal.status("finished")
+    except BaseException:
+        journal.status("failed")
+        raise
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+
+
+def _follow(recipe: Recipe, layout: Layout, node: str, stop: threading.Event) -> None:
+    """Publish until told to stop, and then once more."""
+    publisher: Publisher | None = None
+    pause = INTERVAL
+    while True:
+        stopping = stop.wait(pause)
+        began = time.monotonic()
+        try:
+            publisher = publisher or Publisher(recipe, layout)
+            publisher.node(node, running=not stopping)
+        except Exception as error:
+            warn(error)
+            publisher = None
+        if stopping:
+            return
+        # At most a tenth of the time goes into publishing, however long the journal has grown.
+        pause = max(INTERVAL, 10 * (time.monotonic() - began))
+
+
+def warn(error: Exception) -> None:
+    """Say, once a process, that MLflow cannot be used and that nothing is lost by it."""
+    global _warned
+    if _warned:
+        return
+    _warned = True
+    if isinstance(error, ImportError):
+        reason = "MLflow is not installed here"
+    else:
+        reason = f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI', 'mlflow/mlflow.db')}: {_first_line(error)}"
+    say(f"{reason}; measurements stay in .cascade/journal and are published later")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

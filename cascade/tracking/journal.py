@@ -1,0 +1,98 @@
+"""The one small interface through which the engine says what it measured.
+
+Everything goes first into a local journal (JSON Lines, one file a node), which loses nothing when a process
+is killed or a server is down. Trackers that publish elsewhere read the journal.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from cascade.files import write_atomic
+from cascade.layout import Layout
+
+EVALUATED = "evaluated_checkpoint"
+"""Tag of an evaluation: the hash of the checkpoint that it is of."""
+
+
+class Journal:
+    """Append-only record of one node's run, with one writer and any number of readers.
+
+    Entries: {"kind": "metrics", "step": 3, "values": {...}}, {"kind": "params", ...}, {"kind": "tags", ...},
+    {"kind": "artifact", "path": ..., "folder": ...}, {"kind": "dataset", ...}, {"kind": "model", ...},
+    {"kind": "status", ...}. Each carries `time` (Unix seconds).
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._appended = False
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """Names are grouped by prefix: train/, rollout/, eval/<domain>/, curate/."""
+        self._append("metrics", step=step, values=values)
+
+    def params(self, values: dict[str, Any]) -> None:
+        self._append("params", values=values)
+
+    def tags(self, values: dict[str, str]) -> None:
+        self._append("tags", values=values)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file that a tracker shows beside the numbers."""
+        self._append("artifact", path=os.path.abspath(path), folder=folder)
+
+    def dataset(self, name: str, path: Path, digest: str, context: str) -> None:
+        """Data that the node read: `digest` is the hash of its content, `context` what it was for."""
+        self._append("dataset", name=name, path=os.path.abspath(path), digest=digest, context=context)
+
+    def model(self, name: str, alias: str, tags: dict[str, str]) -> None:
+        """A checkpoint to be registered; `tags` are its lineage and hold its `checkpoint_hash`."""
+        self._append("model", name=name, alias=alias, tags=tags)
+
+    def status(self, value: Literal["finished", "failed"]) -> None:
+        """How the node's process ended. A killed one says nothing."""
+        self._append("status", value=value)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every whole entry; a last line cut short by a kill is ignored."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics of steps ≥ `step`: a node that resumes there will measure them again.
+
+        At step 0 the node starts anew, and everything is forgotten.
+        """
+        kept = [e for e in self.entries() if step > 0 and (e["kind"] != "metrics" or e["step"] < step)]
+        write_atomic(self.path, "".join(_line(entry) for entry in kept))
+
+    def _append(self, kind: str, **fields: Any) -> None:
+        if not self._appended:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._drop_torn_line()
+            self._appended = True
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(_line({"kind": kind, "time": time.time(), **fields}))
+
+    def _drop_torn_line(self) -> None:
+        """What a kill left of a last line must not become the start of the next."""
+        if self.path.exists() and not (content := self.path.read_bytes()).endswith(b"\n"):
+            os.truncate(self.path, content.rfind(b"\n") + 1)
+
+
+def evaluation_journal(layout: Layout, node: str) -> Journal:
+    """The evaluation of a node has a journal of its own: it is another process, rerun at other times."""
+    return Journal(layout.journal(f"{node}.evaluation"))
+
+
+def tags_of(entries: list[dict[str, Any]]) -> dict[str, str]:
+    """All tags of a journal; a later value replaces an earlier one."""
+    return {k: str(v) for entry in entries if entry["kind"] == "tags" for k, v in entry["values"].items()}
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False, default=str) + "\n"

@@ -1,0 +1,189 @@
+"""Journals replayed into MLflow, idempotently: what is already there is left alone, what is missing is added."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from cascade.files import hash_file
+from cascade.layout import Layout
+from cascade.recipe import PIPELINE, REPORT, Recipe, recipe_hash
+from cascade.tracking import store
+from cascade.tracking.journal import EVALUATED, Journal, evaluation_journal, tags_of
+from cascade.tracking.registry import register
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+METRICS_PER_CALL = 1000
+PARAMS_PER_CALL = 100
+PUBLISHED = "cascade.published_step"
+ARTIFACT = PurePosixPath("cascade.artifact")
+
+Entries = list[dict[str, Any]]
+
+
+class Publisher:
+    """Publishes the nodes of one pipeline run. Any exception of MLflow passes through."""
+
+    def __init__(self, recipe: Recipe, layout: Layout):
+        self._recipe = recipe
+        self._layout = layout
+        self.client = store.connect(layout)
+        self._experiment = store.experiment(self.client, layout, recipe.family)
+        self._pipeline = store.pipeline_run_id(layout)
+        self._parent: str | None = None
+        self._ended: dict[str, str] = {}
+
+    def node(self, name: str, running: bool = False) -> str:
+        """Replay all that the node and its evaluation wrote. Returns the id of the node's run.
+
+        `running`: the node's process is at work, so the run is shown as such.
+        """
+        training, evaluation = self._entries(name)
+        entries = sorted([*training, *evaluation], key=lambda entry: entry["time"])
+        tags = tags_of(entries)
+        identity = {**self._identity(name), store.INPUTS: tags.get("inputs_hash", "")}
+        start = entries[0]["time"] if entries else time.time()
+        run = store.find_or_create_run(
+            self.client, self._layout, self._experiment, name, identity, self.parent(), start
+        )
+        run_id: str = run.info.run_id
+        # Of a node that was resumed, steps measured twice have equal values: the first are kept. Without a hash of
+        # its inputs that is not known; then MLflow alone drops what it has already.
+        published = int(run.data.tags.get(PUBLISHED, -1)) if "inputs_hash" in tags else -1
+        new = [e for e in training if e["kind"] == "metrics" and e["step"] > published]
+        steps = [e["step"] for e in new]
+        if steps:
+            tags[PUBLISHED] = str(max(steps))
+        tags |= {f"dvc/{path}": digest for path, digest in store.dvc_hashes(self._layout.root, name).items()}
+        self._log(run, [*new, *(e for e in evaluation if e["kind"] == "metrics")], entries, tags)
+        self._artifacts(run, entries)
+        for entry in [e for e in entries if e["kind"] == "model"][-1:]:
+            register(self.client, run, entry["name"], entry["alias"], entry["tags"])
+        self._set_status(run, entries, running)
+        return run_id
+
+    def report(self) -> None:
+        """Files of the report journal, to the parent run."""
+        entries = Journal(self._layout.journal(REPORT)).entries()
+        run = self.client.get_run(self.parent())
+        self._log(run, [e for e in entries if e["kind"] == "metrics"], entries, tags_of(entries))
+        self._artifacts(run, entries)
+
+    def finish(self) -> None:
+        """The pipeline run has ended: as failed where a node published here has."""
+        self.client.set_terminated(self.parent(), "FAILED" if "FAILED" in self._ended.values() else "FINISHED")
+
+    def has_journal(self, node: str) -> bool:
+        return any(self._entries(node))
+
+    def find(self, node: str) -> "Run | None":
+        """The node's run as it now stands, with its metrics and tags."""
+        training, _ = self._entries(node)
+        identity = {**self._identity(node), store.INPUTS: tags_of(training).get("inputs_hash", "")}
+        return store.find_run(self.client, self._experiment, identity)
+
+    def parent(self) -> str:
+        """The id of the pipeline run's own run."""
+        if self._parent is None:
+            identity = self._identity(PIPELINE)
+            name = f"{self._recipe.name} {self._pipeline}"
+            run = store.find_or_create_run(
+                self.client, self._layout, self._experiment, name, identity, None, time.time()
+            )
+            told = {
+                "recipe": self._recipe.name,
+                "recipe_hash": recipe_hash(self._layout.params) if self._layout.params.exists() else None,
+                "git_revision": store.git_revision(self._layout.root),
+                "seed": str(self._recipe.seed),
+            }
+            tags = {key: value for key, value in told.items() if value is not None}
+            self._log(run, [], [], tags)
+            if self._layout.params.exists():
+                self._artifacts(run, [{"kind": "artifact", "path": str(self._layout.params), "folder": ""}])
+            self._parent = str(run.info.run_id)
+        return self._parent
+
+    def _identity(self, node: str) -> dict[str, str]:
+        return {store.RUN_ID: self._pipeline, store.NODE: node}
+
+    def _entries(self, node: str) -> tuple[Entries, Entries]:
+        """The node's own entries and its evaluation's, where that is of the checkpoint the node now has."""
+        training = Journal(self._layout.journal(node)).entries()
+        evaluation = evaluation_journal(self._layout, node).entries()
+        made = tags_of(training).get("checkpoint_hash")
+        if training and tags_of(evaluation).get(EVALUATED) != made:
+            evaluation = []
+        return training, evaluation
+
+    def _log(self, run: "Run", metrics: Entries, entries: Entries, tags: dict[str, str]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+        run_id = run.info.run_id
+        flat = {_name(k): v for e in entries if e["kind"] == "params" for k, v in _flatten(e["values"])}
+        # A parameter cannot be changed once it is there.
+        params = [Param(key, str(value)) for key, value in flat.items() if key not in run.data.params]
+        for start in range(0, len(params), PARAMS_PER_CALL):
+            self.client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
+        points = [
+            Metric(_name(key), float(value), int(entry["time"] * 1000), entry["step"])
+            for entry in metrics
+            for key, value in entry["values"].items()
+        ]
+        for start in range(0, len(points), METRICS_PER_CALL):
+            self.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_CALL])
+        # The step up to which metrics are published is among the tags: said only after they are.
+        named = {_name(key): value for key, value in tags.items()}
+        changed = [RunTag(key, value) for key, value in named.items() if run.data.tags.get(key) != value]
+        for start in range(0, len(changed), PARAMS_PER_CALL):
+            self.client.log_batch(run_id, tags=changed[start : start + PARAMS_PER_CALL])
+        known = {(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs} if run.inputs else set()
+        inputs = [
+            DatasetInput(
+                Dataset(e["name"], e["digest"][:36], "local", e["path"]),
+                [InputTag("mlflow.data.context", e["context"])],
+            )
+            for e in entries
+            if e["kind"] == "dataset" and (e["name"], e["digest"][:36]) not in known
+        ]
+        if inputs:
+            self.client.log_inputs(run_id, inputs)
+
+    def _artifacts(self, run: "Run", entries: Entries) -> None:
+        """Each file once, and again only when its content has changed."""
+        for entry in {(e["path"], e["folder"]): e for e in entries if e["kind"] == "artifact"}.values():
+            path = Path(entry["path"])
+            if not path.exists():
+                continue
+            digest, key = hash_file(path), _name((ARTIFACT / entry["folder"] / path.name).as_posix())
+            if run.data.tags.get(key) != digest:
+                self.client.log_artifact(run.info.run_id, str(path), entry["folder"] or None)
+                self.client.set_tag(run.info.run_id, key, digest)
+
+    def _set_status(self, run: "Run", entries: Entries, running: bool) -> None:
+        said = [e["value"] for e in entries if e["kind"] == "status"]
+        wanted = "RUNNING" if running else "FAILED" if said[-1:] == ["failed"] else "FINISHED"
+        self._ended[run.data.tags[store.NODE]] = wanted
+        if run.info.status == wanted:
+            return
+        if wanted == "RUNNING":
+            for each in (run.info.run_id, self.parent()):
+                self.client.update_run(each, status=wanted)
+        else:
+            end = entries[-1]["time"] if entries else time.time()
+            self.client.set_terminated(run.info.run_id, wanted, int(end * 1000))
+
+
+def _name(key: str) -> str:
+    """A name that MLflow accepts: pass@1 becomes pass_at_1."""
+    return re.sub(r"[^\w./ :-]", "_", key.replace("@", "_at_"))
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

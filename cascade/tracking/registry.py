@@ -1,0 +1,40 @@
+"""The model registry: what passed the gate, under an alias, with its lineage."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+REGISTERED = "cascade.registered"
+
+
+def register(client: "MlflowClient", run: "Run", name: str, alias: str, tags: dict[str, str]) -> str:
+    """Register the checkpoint that `tags` describe and point the alias to it. Returns the version.
+
+    Idempotent: a checkpoint is one version, found by its `checkpoint_hash`, and a registration that was done is
+    not done again, so an alias that a person moved since stays where it is.
+
+    The version's source is a small file in the gate's run that says where the checkpoint lies and what its
+    hashes are. The weights themselves are DVC's; MLflow servers refuse paths outside their own store.
+    """
+    from mlflow.exceptions import MlflowException
+
+    done = f"{name} {tags['checkpoint_hash']}"
+    said = run.data.tags.get(REGISTERED, "")
+    if said.startswith(done):
+        return said.rpartition(" ")[2]
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    versions = client.search_model_versions(f"name = '{name}'")
+    version = next((v for v in versions if v.tags.get("checkpoint_hash") == tags["checkpoint_hash"]), None)
+    if version is None:
+        client.log_dict(run.info.run_id, tags, "checkpoint/lineage.json")
+        source = f"runs:/{run.info.run_id}/checkpoint"
+        version = client.create_model_version(name, source, run.info.run_id, tags=tags)
+    client.set_registered_model_alias(name, alias, version.version)
+    client.set_tag(run.info.run_id, REGISTERED, f"{done} {version.version}")
+    return str(version.version)

@@ -1,0 +1,54 @@
+"""The rollouts that a step trains on, as flat tensors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cascade.policy.base import Sequence
+from cascade.training.rollouts import Group, Rollout
+
+
+@dataclass(frozen=True)
+class Batch:
+    """R rollouts with N response tokens in all; tokens lie in the order of the rollouts."""
+
+    rollouts: list[Rollout]
+    groups: Tensor
+    """[R] number of the rollout's group."""
+    sequences: list[Sequence]
+    sampler_log_probs: Tensor
+    """[N] log π_inf."""
+    owner: Tensor
+    """[N] which rollout a token belongs to."""
+
+    @classmethod
+    def of(cls, groups: list[Group], *, rewarded: bool) -> "Batch | None":
+        """The rollouts of the groups; where `rewarded`, only those with a reward. None when there are none."""
+        chosen = [(i, r) for i, g in enumerate(groups) for r in g.rollouts if not rewarded or r.reward is not None]
+        if not chosen:
+            return None
+        rollouts = [rollout for _, rollout in chosen]
+        lengths = torch.tensor([len(rollout.sample.token_ids) for rollout in rollouts])
+        return cls(
+            rollouts,
+            torch.tensor([group for group, _ in chosen]),
+            [_sequence(rollout) for rollout in rollouts],
+            torch.tensor([x for rollout in rollouts for x in rollout.sample.log_probs], dtype=torch.float32),
+            torch.repeat_interleave(torch.arange(len(rollouts)), lengths),
+        )
+
+    @property
+    def domains(self) -> list[str]:
+        """Of each rollout."""
+        return [rollout.prompt.domain for rollout in self.rollouts]
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return len(self.owner)
+
+
+def _sequence(rollout: Rollout) -> Sequence:
+    prompt, response = rollout.prompt_ids, rollout.sample.token_ids
+    return Sequence(prompt + response, [False] * len(prompt) + [True] * len(response))

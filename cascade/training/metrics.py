@@ -1,0 +1,96 @@
+"""What a step measured, by name: overall, and per domain under the same name with `/<domain>` behind it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from cascade.objectives import mismatch_kl, segment_mean
+from cascade.policy.base import StepReport
+from cascade.training.batch import Batch
+from cascade.training.rollouts import Collected, Group, Rollout, failure_codes
+
+Metrics = dict[str, float]
+
+
+def step_metrics(report: StepReport, rate: float, seconds: float) -> Metrics:
+    """Of one optimizer step, SFT's or on-policy's."""
+    values = {
+        "train/loss": report.loss,
+        "train/learning_rate": rate,
+        "train/gradient_norm": report.gradient_norm,
+        "train/entropy": report.scores.entropy.mean().item(),
+        "train/tokens": report.tokens,
+        "time/training_seconds": seconds,
+        "speed/training_tokens_per_second": report.tokens / seconds,
+    }
+    if report.expert_load is not None:
+        load = report.expert_load
+        values["train/expert_load_max_over_mean"] = (load.amax(1) / load.mean(1)).mean().item()
+    return values
+
+
+def agreement_metrics(batch: Batch, report: StepReport) -> Metrics:
+    """How far trainer and sampler are apart on the sampled tokens, in nats; and the entropy by domain."""
+    gap = (report.scores.log_probs - batch.sampler_log_probs).abs()
+    return {
+        **token_means("train/log_prob_gap", gap, batch),
+        "train/log_prob_gap_max": gap.max().item(),
+        "train/mismatch_kl": mismatch_kl(report.scores.log_probs, batch.sampler_log_probs).mean().item(),
+        **token_means("train/entropy", report.scores.entropy, batch),
+    }
+
+
+def token_means(name: str, values: Tensor, batch: Batch) -> Metrics:
+    """Mean of [N] per-token values, over all tokens and over each domain's."""
+    domains = sorted(set(batch.domains))
+    of_token = torch.tensor([domains.index(domain) for domain in batch.domains])[batch.owner]
+    means = segment_mean(values, of_token, len(domains)).tolist()
+    return {name: values.mean().item(), **{f"{name}/{d}": mean for d, mean in zip(domains, means, strict=True)}}
+
+
+def rollout_metrics(collected: Collected) -> Metrics:
+    """Of everything sampled in a step, dropped groups included: they too say how good the policy is."""
+    values = {
+        "rollout/refills": float(collected.refills),
+        "rollout/groups": float(len(collected.groups)),
+        "time/sampling_seconds": collected.sampling_seconds,
+        "time/verifying_seconds": collected.verifying_seconds,
+        "speed/sampling_tokens_per_second": sum(_lengths(collected.rollouts)) / collected.sampling_seconds,
+        "speed/verifying_rollouts_per_second": len(collected.rollouts) / collected.verifying_seconds,
+    }
+    for code, count in failure_codes(collected.rollouts).items():
+        values[f"rollout/failure_code/{code}"] = float(count)
+    dropped = {id(group) for group in collected.dropped}
+    for domain in ["", *sorted({group.prompt.domain for group in collected.groups})]:
+        groups = [group for group in collected.groups if domain in ("", group.prompt.domain)]
+        suffix = f"/{domain}" if domain else ""
+        filtered = _share(id(group) in dropped for group in groups)
+        values |= {f"rollout/{name}{suffix}": x for name, x in {**_group_metrics(groups), "filtered": filtered}.items()}
+    return values
+
+
+def _group_metrics(groups: list[Group]) -> Metrics:
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rewards = [reward for group in groups for reward in group.rewards]
+    judged = [group.rewards for group in groups if group.rewards]
+    values = {
+        "zero_variance": _share(group.zero_variance for group in groups),
+        "truncated": _share(not rollout.sample.finished for rollout in rollouts),
+        "failures": failure_codes(rollouts).total() / len(rollouts),
+        "length": sum(_lengths(rollouts)) / len(rollouts),
+    }
+    if rewards:
+        values["reward"] = sum(rewards) / len(rewards)
+        values["solved_by_all"] = _share(min(group) == 1 for group in judged)
+        values["solved_by_none"] = _share(max(group) == 0 for group in judged)
+    return values
+
+
+def _lengths(rollouts: list[Rollout]) -> list[int]:
+    return [len(rollout.sample.token_ids) for rollout in rollouts]
+
+
+def _share(conditions: Iterable[bool]) -> float:
+    found = list(conditions)
+    return sum(found) / len(found)

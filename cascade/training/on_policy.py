@@ -1,0 +1,119 @@
+"""The one on-policy loop, for RL and for multi-domain distillation.
+
+Draw prompts; sample a group for each; verify; drop zero-variance groups and refill; advantages (group-relative,
+or teacher log-ratio); one optimizer step; log; save. Strictly on-policy: one step per batch of fresh rollouts.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+
+from cascade.errors import CascadeError, RecipeError
+from cascade.layout import Layout
+from cascade.policy import make_policy
+from cascade.progress import Progress
+from cascade.recipe import DistillNode, OnPolicyNode, Recipe, RLNode
+from cascade.rollout import make_sampler
+from cascade.training.advantages import AdvantageSource, GroupRelative, TeacherLogRatio
+from cascade.training.batch import Batch
+from cascade.training.metrics import Metrics, agreement_metrics, rollout_metrics, step_metrics
+from cascade.training.prompts import Cursor, PromptSource, load_prompts
+from cascade.training.rollouts import Collector, sample_rows
+from cascade.training.run import NodeRun, require_files
+from cascade.training.schedule import learning_rate
+from cascade.training.teachers import Teacher, Teachers, check_compatible, chosen_teachers
+
+
+def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
+    """Train node `name` of section `rl` or `distill` and publish its checkpoint.
+
+    Raises CascadeError when trainer and sampler disagree by more than `max_log_prob_gap`, when too many
+    rollouts have no verdict, and when an input is missing or does not fit.
+    """
+    node = recipe.node(name)
+    assert isinstance(node, OnPolicyNode)
+    _check_sampling(name, node)
+    files = {domain: layout.prompts(domain) for domain in node.mix}
+    require_files(list(files.values()), "`cascade node curate` writes it")
+    of_domain = chosen_teachers(name, node, layout) if isinstance(node, DistillNode) else {}
+    teacher_hashes = {"teachers": {domain: teacher.hash for domain, teacher in of_domain.items()}}
+    run = NodeRun(recipe, name, layout, list(files.values()), teacher_hashes if of_domain else {})
+
+    policy = make_policy(node.engine, run.parent, node.optimizer, update_router=node.update_router)
+    advantages = _advantage_source(node, run, of_domain)
+    state = run.resume(policy)
+    cursor = Cursor(**state.progress)
+    prompts = {domain: load_prompts(path, domain) for domain, path in files.items()}
+    source = PromptSource(prompts, node.mix, recipe.seed, name, cursor=cursor)
+    progress = Progress(name, node.steps, state.step)
+
+    with ThreadPoolExecutor(recipe.threads) as pool, closing(make_sampler(node.rollout.engine, policy)) as sampler:
+        collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
+        for step in range(state.step, node.steps):
+            began = time.perf_counter()
+            sampler.refresh(policy)
+            collected = collector.collect(step)
+            metrics: Metrics = rollout_metrics(collected)
+            batch = Batch.of(collected.kept, rewarded=isinstance(node, RLNode))
+            if batch is None:
+                metrics["train/tokens"] = 0  # Nothing to learn from: no step, not even of the optimizer's momentum.
+            else:
+                scoring = time.perf_counter()
+                signal = advantages(batch)
+                training = time.perf_counter()
+                rate = learning_rate(node.optimizer, step, node.steps)
+                report = policy.step(batch.sequences, signal, rate)
+                metrics |= step_metrics(report, rate, time.perf_counter() - training)
+                metrics |= agreement_metrics(batch, report) | signal.metrics(report.scores.log_probs)
+                metrics["time/scoring_seconds"] = training - scoring
+            metrics["rollout/skipped_step"] = float(batch is None)
+            metrics["time/step_seconds"] = time.perf_counter() - began
+            run.journal.metrics(metrics, step)
+            _check_gap(name, node, step, metrics)
+            if step in (0, node.steps // 2, node.steps - 1):
+                run.add_samples(sample_rows(collected.rollouts, step))
+            progress.step(step, _headline(metrics))
+            if (step + 1) % node.checkpoint_every == 0 or step + 1 == node.steps:
+                run.save(policy, step + 1, cursor.as_json())
+    run.finish(policy)
+
+
+def _advantage_source(node: OnPolicyNode, run: NodeRun, of_domain: dict[str, Teacher]) -> AdvantageSource:
+    if isinstance(node, DistillNode):
+        for checkpoint in sorted({teacher.checkpoint for teacher in of_domain.values()}):
+            check_compatible(run.parent, checkpoint)
+        return partial(TeacherLogRatio, teachers=Teachers(of_domain, node), importance=node.importance)
+    assert isinstance(node, RLNode)
+    if node.kl == 0:
+        return GroupRelative
+    start = make_policy(node.engine, run.parent, None)
+    return partial(GroupRelative, kl=node.kl, start=start)
+
+
+def _check_sampling(name: str, node: OnPolicyNode) -> None:
+    if node.rollout.temperature != 1 or node.rollout.top_p != 1:
+        raise RecipeError(
+            f"{name}.rollout: temperature and top_p must be 1 in training: what is sampled must be what is trained"
+        )
+
+
+def _check_gap(name: str, node: OnPolicyNode, step: int, metrics: Metrics) -> None:
+    gap = metrics.get("train/log_prob_gap", 0.0)
+    if not gap <= node.rollout.max_log_prob_gap:
+        raise CascadeError(
+            f"{name}: step {step}: trainer and sampler differ by {gap:.3g} nats a token, above "
+            f"rollout.max_log_prob_gap {node.rollout.max_log_prob_gap}; the sampler runs other weights or numerics"
+        )
+
+
+def _headline(metrics: Metrics) -> dict[str, str]:
+    fields = {"reward": f"{metrics['rollout/reward']:.3f}"} if "rollout/reward" in metrics else {}
+    if "train/reverse_kl" in metrics:
+        fields["reverse KL"] = f"{metrics['train/reverse_kl']:.3f}"
+    if metrics["rollout/skipped_step"]:
+        fields["step"] = "skipped, nothing to learn from"
+    return fields | {
+        "length": f"{metrics['rollout/length']:.0f}",
+        "tokens/s": f"{metrics['speed/sampling_tokens_per_second']:,.0f}",
+    }

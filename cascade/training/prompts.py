@@ -1,0 +1,129 @@
+"""Which prompts a step trains on: shares by domain, exact over time, and no prompt twice before all were seen."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from cascade import environments
+from cascade.chat import Row, prompt_of
+from cascade.errors import CascadeError, RowError
+from cascade.progress import say
+from cascade.training.order import ShuffledEpochs
+
+COLUMNS = ["id", "environment", "row"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    id: str
+    domain: str
+    environment: str
+    json: str
+    """The Gym row. Kept as text: read, a row takes several times the memory."""
+
+    @property
+    def row(self) -> Row:
+        return json.loads(self.json)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A prompt, drawn. `position` counts the draws of its domain over the whole node."""
+
+    prompt: Prompt
+    position: int
+
+
+@dataclass
+class Cursor:
+    """Where drawing stands: what a resumed node needs to continue with the very next prompt."""
+
+    position: dict[str, int] = field(default_factory=dict)
+    """Prompts drawn so far, by domain."""
+    owed: dict[str, float] = field(default_factory=dict)
+    """Prompts that a domain's share exceeds what it was given by; negative where it was given more."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"position": self.position, "owed": self.owed}
+
+
+class PromptSource:
+    """The prompts of a node's domains, drawn in seeded order."""
+
+    def __init__(self, prompts: dict[str, list[Prompt]], mix: dict[str, float], *keys: int | str, cursor: Cursor):
+        self.cursor = cursor
+        self._prompts = prompts
+        self._mix = mix
+        self._order = {domain: ShuffledEpochs(len(prompts[domain]), *keys, "prompts", domain) for domain in mix}
+
+    def draw_step(self, count: int) -> list[Draw]:
+        """`count` prompts by the mix: shares are exact up to one prompt, and what rounding takes now it gives later."""
+        counts = apportion(self._mix, count, self.cursor.owed)
+        return [draw for domain, n in counts.items() for draw in self.draw(domain, n)]
+
+    def draw(self, domain: str, count: int) -> list[Draw]:
+        """The domain's next `count` prompts."""
+        start = self.cursor.position.get(domain, 0)
+        self.cursor.position[domain] = start + count
+        order, prompts = self._order[domain], self._prompts[domain]
+        return [Draw(prompts[order[position]], position) for position in range(start, start + count)]
+
+
+def apportion(mix: dict[str, float], count: int, owed: dict[str, float]) -> dict[str, int]:
+    """Whole numbers that sum to `count`, by largest remainder of share · count + what is owed; updates `owed`.
+
+    Given out one at a time to whom most is due, which also never gives a negative number to a domain that had
+    more than its share before.
+    """
+    total = sum(mix.values())
+    due = {domain: share / total * count + owed.get(domain, 0.0) for domain, share in mix.items()}
+    counts = dict.fromkeys(mix, 0)
+    for _ in range(count):
+        domain = max(due, key=lambda d: due[d])
+        counts[domain] += 1
+        due[domain] -= 1
+    owed.update(due)
+    return counts
+
+
+def load_prompts(path: Path, domain: str) -> list[Prompt]:
+    """The usable prompts of a domain's Parquet file. Rows that their environment cannot verify are left out, counted.
+
+    Raises CascadeError naming the file when it lacks a column or has no usable row.
+    """
+    names = pq.read_schema(path).names
+    missing = [column for column in COLUMNS if column not in names]
+    if missing:
+        raise CascadeError(f"{path}: no column {missing[0]!r}; prompt files have {', '.join(COLUMNS)}")
+    found: list[Prompt] = []
+    rejected: Counter[str] = Counter()
+    for row in pq.read_table(path, columns=COLUMNS).to_pylist():
+        prompt = Prompt(row["id"], domain, sys.intern(row["environment"]), row["row"])
+        try:
+            _check(prompt)
+        except RowError as error:
+            rejected[error.code] += 1
+        else:
+            found.append(prompt)
+    if rejected:
+        reasons = ", ".join(f"{code} {count}" for code, count in sorted(rejected.items()))
+        say(f"{path}: {rejected.total()} of {rejected.total() + len(found)} rows left out ({reasons})")
+    if not found:
+        raise CascadeError(f"{path}: no usable prompt for domain {domain!r}; check the curation report")
+    return found
+
+
+def _check(prompt: Prompt) -> None:
+    try:
+        row = prompt.row
+    except json.JSONDecodeError as error:
+        raise RowError("not_json", f"row {prompt.id}: not JSON ({error})") from None
+    if prompt.environment not in environments.names():
+        raise RowError("no_environment", f"row {prompt.id}: unknown environment {prompt.environment!r}")
+    prompt_of(row)
+    environments.get(prompt.environment).check_row(row)

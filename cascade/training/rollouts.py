@@ -1,0 +1,219 @@
+"""From prompts to judged groups: sample a group for each prompt, verify, drop zero-variance groups, refill."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from cascade import environments
+from cascade.chat import Row, encode_prompt, prompt_of
+from cascade.environments import Verdict
+from cascade.environments.judging import judge_text, text_of
+from cascade.errors import CascadeError
+from cascade.recipe import OnPolicyNode, RLNode
+from cascade.rollout.base import Sample, Sampler, SampleRequest
+from cascade.seeds import derive_seed
+from cascade.training.prompts import Draw, Prompt, PromptSource
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One response of the policy and what became of it. `reward` is None where there is none to learn from:
+    the verifier failed, or the response is overlong and masked."""
+
+    prompt: Prompt
+    prompt_ids: list[int]
+    sample: Sample
+    text: str
+    verdict: Verdict | None
+    """None: not judged, because it is overlong."""
+    reward: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rollouts of one prompt."""
+
+    prompt: Prompt
+    rollouts: list[Rollout]
+
+    @property
+    def rewards(self) -> list[float]:
+        return [rollout.reward for rollout in self.rollouts if rollout.reward is not None]
+
+    @property
+    def zero_variance(self) -> bool:
+        """No two rewards differ: nothing to prefer, so no advantage."""
+        return len(set(self.rewards)) < 2
+
+
+@dataclass
+class Collected:
+    """The groups of one step."""
+
+    kept: list[Group] = field(default_factory=list)
+    dropped: list[Group] = field(default_factory=list)
+    refills: int = 0
+    """Rounds of sampling after the first."""
+    sampling_seconds: float = 0.0
+    verifying_seconds: float = 0.0
+
+    @property
+    def groups(self) -> list[Group]:
+        return [*self.kept, *self.dropped]
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [rollout for group in self.groups for rollout in group.rollouts]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rollouts count. Distillation takes all: its advantage comes from the teacher, not from rewards."""
+
+    dynamic_filtering: bool = False
+    max_refills: int = 0
+    overlong: Literal["zero", "mask", "keep"] = "keep"
+
+    @classmethod
+    def of(cls, node: OnPolicyNode) -> "Selection":
+        if isinstance(node, RLNode):
+            return cls(node.dynamic_filtering, node.max_refills if node.dynamic_filtering else 0, node.overlong)
+        return cls()
+
+    def drops(self, group: Group) -> bool:
+        return self.dynamic_filtering and group.zero_variance
+
+
+class Collector:
+    """Makes the groups of a step with the sampler's current weights."""
+
+    def __init__(
+        self,
+        node: OnPolicyNode,
+        name: str,
+        seed: int,
+        sampler: Sampler,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: PromptSource,
+        pool: ThreadPoolExecutor,
+    ):
+        self._node = node
+        self._name = name
+        self._seed = seed
+        self._sampler = sampler
+        self._tokenizer = tokenizer
+        self._prompts = prompts
+        self._pool = pool
+        self._selection = Selection.of(node)
+
+    def collect(self, step: int) -> Collected:
+        """Draw, sample and judge; under dynamic filtering, draw other prompts of the same domains in place of
+        zero-variance groups, in a bounded number of rounds.
+
+        Raises CascadeError when more rollouts than `max_failure_rate` have no verdict.
+        """
+        collected = Collected()
+        draws = self._prompts.draw_step(self._node.prompts)
+        while True:
+            groups = self._judged_groups(draws, step, collected)
+            dropped = [group for group in groups if self._selection.drops(group)]
+            collected.kept += [group for group in groups if not self._selection.drops(group)]
+            collected.dropped += dropped
+            self._check_failures(collected, step)
+            if not dropped or collected.refills == self._selection.max_refills:
+                return collected
+            collected.refills += 1
+            missing = Counter(group.prompt.domain for group in dropped)
+            draws = [draw for domain, count in missing.items() for draw in self._prompts.draw(domain, count)]
+
+    def _judged_groups(self, draws: list[Draw], step: int, collected: Collected) -> list[Group]:
+        began = time.perf_counter()
+        settings = self._node.rollout
+        rows = [draw.prompt.row for draw in draws]
+        prompt_ids = [encode_prompt(self._tokenizer, *prompt_of(row), thinking=settings.thinking) for row in rows]
+        # The draw's position stands for the refill round and the epoch: a prompt drawn again is sampled anew.
+        requests = [
+            SampleRequest(ids, derive_seed(self._seed, self._name, step, draw.prompt.id, rollout, draw.position))
+            for draw, ids in zip(draws, prompt_ids, strict=True)
+            for rollout in range(self._node.rollouts)
+        ]
+        samples = self._sampler.sample(
+            requests,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+        sampled = time.perf_counter()
+        size = self._node.rollouts
+        owners = [i for i in range(len(draws)) for _ in range(size)]
+        rollouts = list(
+            self._pool.map(
+                self._judge,
+                [draws[i].prompt for i in owners],
+                [rows[i] for i in owners],
+                [prompt_ids[i] for i in owners],
+                samples,
+            )
+        )
+        collected.sampling_seconds += sampled - began
+        collected.verifying_seconds += time.perf_counter() - sampled
+        return [Group(draw.prompt, rollouts[i * size : (i + 1) * size]) for i, draw in enumerate(draws)]
+
+    def _judge(self, prompt: Prompt, row: Row, prompt_ids: list[int], sample: Sample) -> Rollout:
+        text = text_of(self._tokenizer, sample)
+        if not sample.finished and self._selection.overlong != "keep":
+            reward = 0.0 if self._selection.overlong == "zero" else None
+            return Rollout(prompt, prompt_ids, sample, text, None, reward)
+        environment, thinking = environments.get(prompt.environment), self._node.rollout.thinking
+        verdict = judge_text(environment, row, text, thinking=thinking, finished=sample.finished)
+        return Rollout(prompt, prompt_ids, sample, text, verdict, verdict.reward)
+
+    def _check_failures(self, collected: Collected, step: int) -> None:
+        rollouts = collected.rollouts
+        failures = failure_codes(rollouts)
+        if failures.total() > self._node.max_failure_rate * len(rollouts):
+            codes = ", ".join(f"{code} {count}" for code, count in failures.most_common())
+            raise CascadeError(
+                f"{self._name}: step {step}: {failures.total()} of {len(rollouts)} rollouts have no verdict ({codes}), "
+                f"above max_failure_rate {self._node.max_failure_rate}; mend the verifier or its rows, then rerun"
+            )
+
+
+def failure_codes(rollouts: list[Rollout]) -> Counter[str]:
+    """Failed verdicts, counted by code."""
+    return Counter(r.verdict.failure for r in rollouts if r.verdict is not None and r.verdict.failure is not None)
+
+
+def sample_rows(rollouts: list[Rollout], step: int) -> list[dict]:
+    """The best, the worst, the longest and the first failed rollout, for people to read."""
+    judged = [rollout for rollout in rollouts if rollout.reward is not None]
+    failed = [rollout for rollout in rollouts if rollout.verdict is not None and rollout.verdict.failure is not None]
+    chosen = [("longest", max(rollouts, key=lambda r: len(r.sample.token_ids)))]
+    if judged:
+        chosen.insert(0, ("best", max(judged, key=lambda r: r.reward or 0.0)))
+        chosen.insert(1, ("worst", min(judged, key=lambda r: r.reward or 0.0)))
+    if failed:
+        chosen.append(("failed", failed[0]))
+    return [_readable(step, kind, rollout) for kind, rollout in chosen]
+
+
+def _readable(step: int, kind: str, rollout: Rollout) -> dict:
+    messages, _ = prompt_of(rollout.prompt.row)
+    verdict = rollout.verdict
+    return {
+        "step": step,
+        "kind": kind,
+        "domain": rollout.prompt.domain,
+        "prompt_id": rollout.prompt.id,
+        "prompt": messages,
+        "response": rollout.text,
+        "tokens": len(rollout.sample.token_ids),
+        "finished": rollout.sample.finished,
+        "reward": rollout.reward,
+        "failure": verdict.failure if verdict else None,
+        "reason": verdict.reason if verdict else "overlong",
+    }

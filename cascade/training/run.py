@@ -1,0 +1,191 @@
+"""What every training node has around its loop: inputs, resuming, logging, and a finish that can be trusted."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import cascade
+from cascade.errors import CascadeError, CheckpointError
+from cascade.files import (
+    hash_directory,
+    hash_file,
+    publish_directory,
+    read_jsonl,
+    write_atomic,
+    write_json,
+    write_jsonl,
+)
+from cascade.layout import Layout
+from cascade.policy import make_policy
+from cascade.policy.base import Policy, Sequence
+from cascade.progress import say
+from cascade.recipe import BASE, OnPolicyNode, Recipe, SFTNode
+from cascade.tracking import Journal
+from cascade.training.checkpoint import State, fingerprint, load_state, save_state
+
+MAX_RELOAD_GAP = 0.05
+"""Mean log-probability difference, in nats, between the trained model and what was written of it. Not zero,
+because a model trained in float32 may be stored in bfloat16."""
+
+
+def checkpoint_of(recipe: Recipe, layout: Layout, node: str) -> Path:
+    """The directory of a node's checkpoint, or of the base model. Raises CheckpointError when it is not there."""
+    path = layout.root / recipe.base if node == BASE else layout.checkpoint(node)
+    if not (path / "config.json").exists():
+        raise CheckpointError(f"{path}: no checkpoint there; `cascade node {node}` makes it")
+    return path
+
+
+class NodeRun:
+    """One run of one training node, from its inputs to its published checkpoint.
+
+    `data` are the files that the node trains on; `others` names further inputs by their hashes. All that is
+    written before the end lies in the node's work directory: its state, its samples. The checkpoint and the
+    results appear when they are finished.
+    """
+
+    def __init__(self, recipe: Recipe, name: str, layout: Layout, data: list[Path], others: dict[str, Any]):
+        self.name = name
+        node = recipe.node(name)
+        assert isinstance(node, SFTNode | OnPolicyNode)
+        self.node = node
+        self.parent = checkpoint_of(recipe, layout, node.init)
+        self.work = layout.work(name)
+        self.journal = Journal(layout.journal(name))
+        self._layout = layout
+        self._data = data
+        self._data_hashes = {path.name: hash_file(path) for path in data}
+        # Its place in the pipeline and how often it saves change nothing in what a node makes.
+        section = node.model_dump(mode="json", exclude={"round", "checkpoint_every"})
+        self.inputs: dict[str, Any] = {
+            "recipe section": fingerprint(section),
+            "seed and threads": [recipe.seed, recipe.threads],
+            "parent": hash_directory(self.parent),
+            "data": fingerprint(self._data_hashes),
+            "engine": [cascade.__version__, torch.__version__, transformers.__version__],
+            **others,
+        }
+        self._state_path = self.work / "state.safetensors"
+        self._samples_path = self.work / "samples.jsonl"
+        torch.set_num_threads(recipe.threads)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What CUDA needs to be deterministic.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    def resume(self, policy: Policy) -> State:
+        """Continue from the saved state where it was made from the same inputs; else start from step 0."""
+        state, reason = load_state(self._state_path, self.inputs)
+        if reason:
+            say(f"{self.name}: starting anew: {reason}")
+        if state is None:
+            state = State(0, {}, {})
+        else:
+            policy.load_training_state(state.tensors)
+            say(f"{self.name}: resuming after step {state.step}")
+        self.journal.rewind(state.step)
+        kept = [row for row in self._samples() if row["step"] < state.step]
+        write_jsonl(self._samples_path, kept)
+        self.journal.params(self.node.model_dump(mode="json"))
+        self.journal.tags(
+            {
+                "parent": self.node.init,
+                "parent_hash": self.inputs["parent"],
+                "data_hash": self.inputs["data"],
+                "inputs_hash": fingerprint(self.inputs),
+            }
+        )
+        for path in self._data:
+            self.journal.dataset(f"training/{path.stem}", path, self._data_hashes[path.name], "training")
+        return state
+
+    def save(self, policy: Policy, step: int, progress: dict[str, Any]) -> None:
+        """Save what resuming after `step` steps needs."""
+        save_state(self._state_path, State(step, progress, policy.training_state()), self.inputs)
+
+    def add_samples(self, rows: list[dict]) -> None:
+        """Rollouts to be read by people; each row has its `step`."""
+        write_jsonl(self._samples_path, [*self._samples(), *rows])
+
+    def finish(self, policy: Policy) -> None:
+        """Write the checkpoint, load it back, publish it with its results, forget the state."""
+        finished = self.work / "checkpoint"
+        shutil.rmtree(finished, ignore_errors=True)
+        policy.save(finished)
+        self._prove_loads(policy, finished)
+        target = self._layout.checkpoint(self.name)
+        publish_directory(finished, target)
+        self._write_results(hash_directory(target))
+        shutil.rmtree(self.work)
+
+    def _samples(self) -> list[dict]:
+        return list(read_jsonl(self._samples_path)) if self._samples_path.exists() else []
+
+    def _prove_loads(self, policy: Policy, directory: Path) -> None:
+        count = min(16, len(policy.tokenizer))
+        probe = [Sequence(list(range(count)), [False] + [True] * (count - 1))]
+        loaded = make_policy(self.node.engine, directory, None)
+        gap = (loaded.score(probe).log_probs - policy.score(probe).log_probs).abs().mean().item()
+        if not gap <= MAX_RELOAD_GAP:
+            raise CheckpointError(
+                f"{directory}: the checkpoint loads, but its log-probabilities are {gap:.3g} nats off"
+            )
+
+    def _write_results(self, checkpoint_hash: str) -> None:
+        results = self._layout.training(self.name)
+        steps = [(e["step"], e["values"]) for e in self.journal.entries() if e["kind"] == "metrics"]
+        write_atomic(results / "steps.csv", _csv(steps))
+        seconds = sum(values["time/step_seconds"] for _, values in steps)
+        tokens = sum(values["train/tokens"] for _, values in steps)
+        write_json(results / "metrics.json", {"steps": len(steps), **_summary(steps)})
+        write_json(
+            results / "manifest.json",
+            {
+                "node": self.name,
+                "parent": self.node.init,
+                "inputs": self.inputs,
+                "checkpoint": checkpoint_hash,
+                "seconds": round(seconds, 1),
+                "tokens": int(tokens),
+            },
+        )
+        if samples := self._samples():
+            write_jsonl(results / "samples.jsonl", samples)
+            self.journal.artifact(results / "samples.jsonl", "samples")
+        for file in ("steps.csv", "manifest.json"):
+            self.journal.artifact(results / file, "training")
+        self.journal.tags({"checkpoint_hash": checkpoint_hash})
+
+
+def require_files(paths: list[Path], remedy: str) -> list[Path]:
+    """Raises CascadeError naming the first that is missing, or the lack of any."""
+    for path in paths:
+        if not path.exists():
+            raise CascadeError(f"{path}: no such file; {remedy}")
+    return paths
+
+
+def _csv(steps: list[tuple[int, dict[str, float]]]) -> str:
+    """One line a step; a step that did not measure something has an empty cell there."""
+    names = sorted({name for _, values in steps for name in values})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *names])
+    writer.writerows([step, *(json.dumps(values[n]) if n in values else "" for n in names)] for step, values in steps)
+    return text.getvalue()
+
+
+def _summary(steps: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Every metric's mean over the last tenth of the steps, at least one."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for _, values in steps[-max(1, len(steps) // 10) :]:
+        for name, value in values.items():
+            found[name].append(value)
+    return {name: sum(values) / len(values) for name, values in sorted(found.items())}

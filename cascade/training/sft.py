@@ -1,0 +1,101 @@
+"""Supervised fine-tuning: packed sequences, loss on assistant tokens only, one pass over shuffled epochs."""
+
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+from cascade.policy import make_policy
+from cascade.policy.base import Objective, Sequence
+from cascade.progress import Progress
+from cascade.recipe import Recipe, SFTNode
+from cascade.training.metrics import step_metrics
+from cascade.training.order import ShuffledEpochs
+from cascade.training.run import NodeRun
+from cascade.training.schedule import learning_rate
+
+COLUMNS = ["input_ids", "trained", "documents"]
+
+
+def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
+    """Train node `name` on data/sft and publish its checkpoint.
+
+    Each step's sequences follow from its number alone, so resuming needs no cursor.
+    """
+    node = recipe.sft[name]
+    files = sorted(layout.sft_data.glob("*.parquet"))
+    if not files:
+        raise CascadeError(f"{layout.sft_data}: no Parquet files; `cascade node curate` writes them")
+    run = NodeRun(recipe, name, layout, files, {})
+    policy = make_policy(node.engine, run.parent, node.optimizer, update_router=node.update_router)
+    step = run.resume(policy).step
+    data = PackedSequences(files, run.work / "sequences.arrow")
+    steps = step_count(node, len(data))
+    order = ShuffledEpochs(len(data), recipe.seed, name, "sequences")
+    progress = Progress(name, steps, step)
+    while step < steps:
+        began = time.perf_counter()
+        batch = [data[order[position]] for position in range(step * node.batch, (step + 1) * node.batch)]
+        trained = sum(sum(sequence.trained) for sequence in batch)
+        rate = learning_rate(node.optimizer, step, steps)
+        report = policy.step(batch, mean_negative_log_prob(trained), rate)
+        seconds = time.perf_counter() - began
+        run.journal.metrics({**step_metrics(report, rate, seconds), "time/step_seconds": seconds}, step)
+        progress.step(step, {"loss": f"{report.loss:.3f}", "tokens/s": f"{report.tokens / seconds:,.0f}"})
+        step += 1
+        if step % node.checkpoint_every == 0 or step == steps:
+            run.save(policy, step, {})
+    run.finish(policy)
+
+
+def step_count(node: SFTNode, sequences: int) -> int:
+    """Optimizer steps that come closest to the asked epochs, at least one."""
+    return max(1, round(node.epochs * sequences / node.batch))
+
+
+def mean_negative_log_prob(trained: int) -> Objective:
+    """-1/N Σ log π over the N trained tokens of the step."""
+
+    def objective(log_probs: Tensor, index: Tensor) -> Tensor:
+        return -log_probs.sum() / trained
+
+    return objective
+
+
+class PackedSequences:
+    """The rows of the Parquet files, read at random through a memory map: memory stays flat as data grows.
+
+    Raises CascadeError naming the file that lacks a column.
+    """
+
+    def __init__(self, files: list[Path], mapped: Path):
+        mapped.parent.mkdir(parents=True, exist_ok=True)
+        aside = mapped.with_suffix(".tmp")
+        writer: pa.RecordBatchFileWriter | None = None
+        for path in files:
+            file = pq.ParquetFile(path)
+            missing = [column for column in COLUMNS if column not in file.schema_arrow.names]
+            if missing:
+                raise CascadeError(f"{path}: no column {missing[0]!r}; packed sequences have {', '.join(COLUMNS)}")
+            for batch in file.iter_batches(columns=COLUMNS):
+                writer = writer or pa.ipc.new_file(str(aside), batch.schema)
+                writer.write_batch(batch)
+        if writer is None:
+            raise CascadeError(
+                f"{files[0].parent}: the Parquet files hold no packed sequences; check the curation report"
+            )
+        writer.close()
+        os.replace(aside, mapped)
+        self._table = pa.ipc.open_file(pa.memory_map(str(mapped))).read_all()
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, index: int) -> Sequence:
+        token_ids, trained, documents = (self._table[column][index].as_py() for column in COLUMNS)
+        return Sequence(token_ids, trained, tuple(documents))

@@ -1,0 +1,73 @@
+"""`cascade run`: the flow, here and now, with its progress and its results on the terminal."""
+
+import signal
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+from cascade.recipe import Recipe, load
+from cascade.servers import set_environment
+from tasks.gates import gate_failures
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+LOOK = """
+Where to look next
+  report/index.html        tables and figures: open it in a browser
+  cascade ui               Prefect's page of the run, MLflow's curves of every node
+  dvc metrics show         numbers; dvc plots show: curves; dvc dag: the graph
+  cascade chat NODE        talk with a checkpoint; cascade recipe show: what was run"""
+
+
+def run_pipeline(layout: Layout) -> None:
+    """Build what is not up to date and print the result table. Raises CascadeError where a node or a gate fails."""
+    began = time.monotonic()
+    recipe = load(layout.params)
+    set_environment(layout)
+    if not (stale := stale_stages(layout)):
+        _print_results(recipe, layout)
+        click.echo(f"Nothing changed: every node of {recipe.name} is up to date ({time.monotonic() - began:.0f} s).")
+        if missed := gate_failures(recipe, layout):
+            raise CascadeError("; ".join(missed))
+        return
+    click.echo(f"{recipe.name}: {len(stale)} of {len(recipe.ordered()) + len(recipe.training) + 1} stages to build")
+    state = _run_flow(layout)
+    _print_results(recipe, layout)
+    click.echo(f"{state.name} after {(time.monotonic() - began) / 60:.1f} minutes.")
+    if not state.is_completed():
+        raise CascadeError(state.message)
+
+
+def stale_stages(layout: Layout) -> list[str]:
+    """DVC stages that are not up to date. Raises CascadeError where DVC cannot say."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(layout.root)) as repo:
+            return sorted(repo.status())
+    except DvcException as error:
+        raise CascadeError(f"DVC: {' '.join(str(error).split())}") from None
+
+
+def _run_flow(layout: Layout) -> "State":
+    """Run the flow in this process; Ctrl-C and SIGTERM stop it and every stage under way."""
+    from flows.cascade import cascade_flow
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    return cascade_flow(str(layout.root), return_state=True)
+
+
+def _print_results(recipe: Recipe, layout: Layout) -> None:
+    from cascade.report import result_table
+
+    click.echo(result_table(recipe, layout))
+    click.echo(LOOK)

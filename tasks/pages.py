@@ -1,0 +1,26 @@
+"""What a run's page in Prefect shows beside its tasks: the result table, the gates, where the measurements are."""
+
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from cascade.layout import Layout
+from cascade.recipe import CURATE, Recipe
+from cascade.report import build_report, result_table
+from cascade.tracking import publish
+from tasks.gates import gate_decisions
+
+
+def show_results(recipe: Recipe, layout: Layout) -> None:
+    """Write the report, publish everything measured, and put table, gates and links on the run's page."""
+    report = build_report(recipe, layout)
+    publish(recipe, layout, [CURATE, *recipe.ordered()])
+    create_markdown_artifact(key="results", markdown=result_table(recipe, layout), description=recipe.name)
+    create_link_artifact(key="report", link=report.absolute().as_uri(), link_text="Report: tables and figures")
+    for name, decision in gate_decisions(recipe, layout).items():
+        create_markdown_artifact(key=f"gate-{name.replace('_', '-')}", markdown=_as_markdown(name, decision))
+
+
+def _as_markdown(name: str, decision: dict[str, Any]) -> str:
+    lines = [f"# Gate {name}: {'passed' if decision['passed'] else 'failed'}", "", decision["words"], ""]
+    return "\n".join([*lines, *(f"- {domain}: {found['words']}" for domain, found in decision["domains"].items())])

@@ -1,0 +1,105 @@
+"""DVC stages as child processes: each in a session of its own, so that stopping one stops all that it started."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cascade.servers import stop_groups
+
+_NOISE = re.compile(
+    r"^(Running stage '|> cascade |(Generating|Updating) lock file|To (track the changes|enable auto staging)|"
+    r"Stage '.*didn't change|Data and pipelines are up to date|\s+git add|\s+dvc config|Use `dvc push`|"
+    r"Verifying data sources|$)"
+)
+_EXIT = re.compile(r"exited with (-?\d+)")
+_LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+_TAIL = 50
+PATIENCE = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+_alive: set[subprocess.Popen] = set()
+_stopping = threading.Event()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended. `failed`: its command said no, and would again. `interrupted`: it was killed from
+    outside or kept out by DVC's locks; run again, it resumes. `message` is its last words."""
+
+    kind: Literal["built", "unchanged", "failed", "interrupted"]
+    message: str = ""
+
+
+def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -> Outcome:
+    """Bring one DVC stage up to date. Every line that it prints goes to `say` as it comes."""
+    if _stopping.is_set():
+        return Outcome("failed", "not started: the run was stopped")
+    environment = {
+        **os.environ,
+        "CASCADE_RUN_ID": run_id,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--single-item", stage],
+        cwd=root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    _alive.add(child)
+    tail: deque[str] = deque(maxlen=_TAIL)
+    try:
+        assert child.stdout is not None
+        for line in map(str.rstrip, child.stdout):
+            tail.append(line)
+            if not _NOISE.match(line):
+                say(line)
+        code = child.wait()
+    finally:
+        stop_groups([child], PATIENCE)
+        _alive.discard(child)
+    return Outcome("failed", "stopped") if _stopping.is_set() and code else outcome(code, list(tail))
+
+
+def outcome(code: int, lines: list[str]) -> Outcome:
+    """From the exit status and the last lines of `dvc repro`."""
+    if code == 0:
+        return Outcome("unchanged" if any("didn't change, skipping" in line for line in lines) else "built")
+    text = "\n".join(lines)
+    ended = _EXIT.search(text)
+    # Shells report a signal as 128 + its number, Python as its negative.
+    by_signal = code < 0 or (ended is not None and not 0 <= int(ended[1]) <= 128)
+    return Outcome("interrupted" if by_signal or _LOCKED.search(text) else "failed", _last_words(lines))
+
+
+def _last_words(lines: list[str]) -> str:
+    """The line that says what went wrong: the command's own where it left one, else DVC's, else the last."""
+    for mark in ("Error: ", "ERROR: ", ""):
+        if found := [line for line in lines if line.startswith(mark) and line]:
+            return found[-1].removeprefix(mark)
+    return "it ended without a word"
+
+
+@contextmanager
+def stopped_on_exit() -> Iterator[None]:
+    """Children do not outlive the block when an exception leaves it: Ctrl-C, SIGTERM, a cancelled run."""
+    _stopping.clear()
+    try:
+        yield
+    except BaseException:
+        _stopping.set()
+        stop_groups(list(_alive), PATIENCE)
+        raise

@@ -1,0 +1,75 @@
+from collections.abc import Callable
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from cascade.curation import build
+from cascade.curation.difficulty import DifficultyFilter
+from cascade.curation.filters import check_form
+from cascade.curation.rows import Candidate, parse
+from cascade.layout import Layout
+from cascade.recipe import Difficulty, Recipe, Rollout
+from cascade.rollout.base import Sample, SampleRequest
+from cascade.tracking import Journal
+
+from .conftest import math_row, read_prompts
+
+ROLLOUTS = 4
+
+
+class ScriptedSampler:
+    """Answers 4 to every prompt, in the first `right` of its rollouts as many as the question says."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        self._tokenizer = tokenizer
+        self.requests: list[SampleRequest] = []
+
+    def sample(self, requests: list[SampleRequest], *, max_new_tokens: int, temperature: float, top_p: float):
+        self.requests += requests
+        samples = []
+        for index, request in enumerate(requests):
+            right = int(self._tokenizer.decode(request.prompt).split("right ")[1][0])
+            answer = 4 if index % ROLLOUTS < right else 5
+            text = f"Let me see.\n</think>\n\\boxed{{{answer}}}<|im_end|>"
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            samples.append(Sample(ids, [0.0] * len(ids), True))
+        return samples
+
+
+def rows() -> list[Candidate]:
+    made = [parse(math_row(f"2 + 2? right {n}", "4"), "rl", "s", "math", None) for n in range(5)]
+    assert check_form(made) == [None] * 5
+    return made
+
+
+def test_prompts_outside_the_range_are_dropped_and_rates_recorded(tokenizer: PreTrainedTokenizerFast):
+    settings = Difficulty(checkpoint="base", rollouts=ROLLOUTS, minimum=0.2, maximum=0.8)
+    prompts = rows()
+    sampler = ScriptedSampler(tokenizer)
+    check = DifficultyFilter(settings, Rollout(max_new_tokens=64), sampler, tokenizer, seed=0).check
+    assert [error.code if error else None for error in check(prompts)] == ["too_hard", None, None, None, "too_easy"]
+    assert [row.pass_rate for row in prompts] == [0, 0.25, 0.5, 0.75, 1]
+    assert len({request.seed for request in sampler.requests}) == 5 * ROLLOUTS
+
+
+def test_the_default_range_drops_nothing(tokenizer: PreTrainedTokenizerFast):
+    settings = Difficulty(checkpoint="base", rollouts=ROLLOUTS)
+    check = DifficultyFilter(settings, Rollout(max_new_tokens=64), ScriptedSampler(tokenizer), tokenizer, seed=0).check
+    assert check(rows()) == [None] * 5
+
+
+def test_a_checkpoint_is_sampled_where_the_recipe_asks(
+    layout: Layout, tokenizer: PreTrainedTokenizerFast, make_recipe: Callable[..., Recipe]
+):
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size, **ends)).save_pretrained(
+        layout.root / "models/base"
+    )
+    difficulty = {"checkpoint": "base", "rollouts": 2}
+    recipe = make_recipe({"q": {"generator": "mcqa", "domain": "mcqa", "rl": 5}}, difficulty=difficulty)
+    report = build(recipe, layout, Journal(layout.root / "journal.jsonl"))
+    assert report["rl"]["steps"]["difficulty"]["out"] == 5
+    # Untrained weights answer nothing.
+    assert [row["pass_rate"] for row in read_prompts(layout.prompts("mcqa"))] == [0.0] * 5

@@ -1,0 +1,160 @@
+import json
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from cascade import environments
+from cascade.chat import Response, ToolCall
+from cascade.curation import sources
+from cascade.errors import CascadeError, RowError
+from cascade.recipe import Source
+
+from .conftest import chat_row, math_row, write_jsonl
+
+CHAT = [chat_row(f"Question {i}?", f"<think>\nt\n</think>\n{i}") for i in range(9)]
+
+
+def stored(root: Path, **fields: object) -> list:
+    return list(sources.stored(Source.model_validate({"domain": "d", **fields}), "name", root))
+
+
+def test_jsonl_of_several_files_in_order(tmp_path: Path):
+    write_jsonl(tmp_path / "b.jsonl", [{"n": 2}])
+    write_jsonl(tmp_path / "a.jsonl", [{"n": 0}, {"n": 1}])
+    assert stored(tmp_path, path="*.jsonl") == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert stored(tmp_path, path=str(tmp_path / "b.jsonl")) == [{"n": 2}]
+
+
+def test_lines_that_are_not_json_objects_are_rejected_one_by_one(tmp_path: Path):
+    (tmp_path / "x.jsonl").write_bytes(b'{"n": 1}\n{broken\n\n[1]\n{"s": "\xff"}\n{"n": 2}\n')
+    rows = stored(tmp_path, path="x.jsonl")
+    assert [row.code if isinstance(row, RowError) else "row" for row in rows] == [
+        "row",
+        "not_json",
+        "not_json",
+        "row",
+        "row",
+    ]
+    assert "x.jsonl:2" in str(rows[1])
+
+
+def test_parquet_drops_the_nulls_that_columns_fill_in(tmp_path: Path):
+    rows = [{"options": [{"A": "x"}, {"B": "y"}], "answer": "A"}, {"options": [{"A": "z"}], "mode": "strict"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert stored(tmp_path, path="*.parquet") == [rows[0], {"options": [{"A": "z"}]}]
+
+
+def test_missing_and_wrong_files_name_the_key(tmp_path: Path):
+    (tmp_path / "x.csv").write_text("a,b")
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(CascadeError, match=r"curation.sources.name.path: no file matches y"):
+        stored(tmp_path, path="y/*.jsonl")
+    with pytest.raises(CascadeError, match=r"neither .jsonl nor .parquet"):
+        stored(tmp_path, path="x.csv")
+    with pytest.raises(CascadeError, match="not a Parquet file"):
+        stored(tmp_path, path="x.parquet")
+
+
+def test_generators_draw_otherwise_for_every_use():
+    source = Source(generator="mcqa", domain="mcqa")
+    drawn = {use: list(sources.generated(source, "mcqa", use, 1, 5, 0)) for use in ("benchmark", "rl", "sft")}
+    prompts = [json.dumps(row["responses_create_params"]) for rows in drawn.values() for row in rows]
+    assert len(set(prompts)) == 15
+    again = list(sources.generated(source, "mcqa", "rl", 1, 5, 0))
+    assert again == drawn["rl"]
+
+
+BRIEF = ["math", "mcqa", "tool_calling", "structured_output", "instruction_following", "reasoning_gym"]
+
+
+def generated(generator: str, use: str, brief: float, count: int = 60) -> list:
+    source = Source(generator=generator, domain="d", brief=brief)
+    return list(sources.generated(source, "name", use, 2, count, 0))
+
+
+@pytest.mark.parametrize("generator", BRIEF)
+def test_brief_demonstrations_think_less_and_answer_the_same(generator: str):
+    environment = environments.get(generator)
+    full, brief = generated(generator, "sft", 0), generated(generator, "sft", 1)
+    shown = [(row.pop("demonstration"), other.pop("demonstration")) for row, other in zip(full, brief, strict=True)]
+    assert full == brief
+    for row, (careful, hurried) in zip(full, shown, strict=True):
+        assert {**careful, "reasoning": ""} == {**hurried, "reasoning": ""}
+        assert 0 < len(hurried["reasoning"]) <= len(careful["reasoning"])
+        calls = [call["function"] for call in hurried.get("tool_calls", [])]
+        answer = Response(hurried["content"], None, tuple(ToolCall(c["name"], c["arguments"]) for c in calls))
+        assert environment.verify(row, answer).reward == 1
+    words = [sum(len(pair[side]["reasoning"].split()) for pair in shown) for side in (0, 1)]
+    assert words[1] < 0.6 * words[0]
+
+
+def test_the_share_of_brief_demonstrations_is_as_asked():
+    full, some = generated("mcqa", "sft", 0, 600), generated("mcqa", "sft", 0.3, 600)
+    changed = sum(row != other for row, other in zip(full, some, strict=True))
+    assert 0.24 < changed / 600 < 0.36
+    assert generated("mcqa", "sft", 0.3, 600) == some
+    assert generated("mcqa", "sft", 0.3, 900)[:600] == some
+
+
+@pytest.mark.parametrize("use", ["rl", "benchmark"])
+def test_only_sft_gets_brief_demonstrations(use: str):
+    assert generated("mcqa", use, 1) == generated("mcqa", use, 0)
+
+
+@pytest.mark.parametrize("fields", [{"generator": "mcqa", "brief": 1.5}, {"path": "rows.jsonl", "brief": 0.5}])
+def test_brief_is_a_share_of_what_a_generator_makes(fields: dict):
+    with pytest.raises(ValidationError, match="brief"):
+        Source(domain="d", **fields)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A local dataset directory with the subsets and columns of the released data."""
+    root = tmp_path / "dataset"
+    write_jsonl(root / "math" / "train.jsonl", CHAT)
+    mcqa = {"options": [{"A": "x"}, {"B": "y"}], "expected_answer": "A", "grading_mode": "strict_single_letter_boxed"}
+    rows = [{**math_row("Which?", "A"), **mcqa}, {**math_row("Two?", "2"), "kwargs": [None, {"n": 1}, {"w": "s"}]}]
+    write_jsonl(root / "multi-domain-RL" / "train.jsonl", rows)
+    subsets = "".join(f"- config_name: {name}\n  data_files: {name}/*.jsonl\n" for name in ("math", "multi-domain-RL"))
+    (root / "README.md").write_text(f"---\nconfigs:\n{subsets}---\n")
+    return root
+
+
+def test_datasets_are_streamed_by_subset(dataset: Path):
+    rows = stored(dataset.parent, dataset="dataset", subset="math")
+    assert rows == CHAT
+    source = Source(dataset="dataset", subset="math", domain="d")
+    assert len(list(islice(sources.stored(source, "name", dataset.parent), 2))) == 2
+
+
+def test_datasets_of_prompt_rows_come_back_as_they_were(dataset: Path):
+    first, second = stored(dataset.parent, dataset="dataset", subset="multi-domain-RL")
+    assert first["options"] == [{"A": "x"}, {"B": "y"}]
+    assert first["responses_create_params"] == math_row("Which?", "A")["responses_create_params"]
+    assert "kwargs" not in first
+    assert second["kwargs"] == [None, {"n": 1}, {"w": "s"}]
+    assert "options" not in second
+
+
+def test_unknown_subset_or_split_names_the_key(dataset: Path):
+    with pytest.raises(CascadeError, match=r"curation.sources.name.dataset: cannot open dataset \(subset nothing"):
+        stored(dataset.parent, dataset="dataset", subset="nothing")
+    with pytest.raises(CascadeError, match="split nowhere"):
+        stored(dataset.parent, dataset="dataset", subset="math", split="nowhere")
+
+
+def test_an_agent_picks_its_rows_from_a_mixed_file(tmp_path: Path):
+    rows = [
+        {"environment": "mcqa"},
+        {"agent_ref": {"name": "mcqa_simple_agent"}},
+        {"environment_name": "workplace_assistant"},
+        {"agent_ref": "not an object"},
+        {},
+    ]
+    write_jsonl(tmp_path / "mixed.jsonl", rows)
+    assert stored(tmp_path, path="mixed.jsonl", agent="mcqa") == rows[:2]
+    assert stored(tmp_path, path="mixed.jsonl", agent="workplace") == [rows[2]]

@@ -1,0 +1,63 @@
+"""The flow's own judgement: what failed by itself is said once, and a gate that did not pass fails the run."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.states import Completed, Failed, Pending
+
+from cascade.files import write_json
+from cascade.layout import Layout
+from cascade.recipe import load
+from flows import cascade as flow
+from tasks import nodes
+from tasks.gates import gate_failures
+
+ROOT = Path(__file__).parents[2]
+RECIPE = load(ROOT / "recipes" / "nano.yaml")
+
+
+def decide(layout: Layout, passed: bool) -> None:
+    write_json(layout.decision("release"), {"passed": passed, "words": "mopd falls below sft in math", "domains": {}})
+
+
+@pytest.fixture
+def conclude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(flow, "show_results", lambda recipe, layout: None)
+    return lambda *states: flow._conclude(RECIPE, Layout(tmp_path), [SimpleNamespace(state=s) for s in states])
+
+
+def test_a_gate_that_did_not_pass_is_said(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert gate_failures(RECIPE, layout) == []
+    decide(layout, passed=True)
+    assert gate_failures(RECIPE, layout) == []
+    decide(layout, passed=False)
+    assert gate_failures(RECIPE, layout) == ["gate release: mopd falls below sft in math"]
+
+
+def test_the_state_names_what_failed_not_what_waited(conclude: Any) -> None:
+    state = conclude(Completed(), Failed(message="rl@if_rl: killed"), Pending(name="NotReady"))
+    assert state.is_failed()
+    assert state.message == "rl@if_rl: killed"
+
+
+def test_a_failed_gate_is_the_state_of_the_run(conclude: Any, tmp_path: Path) -> None:
+    decide(Layout(tmp_path), passed=False)
+    state = conclude(Completed())
+    assert (state.name, state.is_failed()) == ("Gate failed", True)
+    decide(Layout(tmp_path), passed=True)
+    assert conclude(Completed()).is_completed()
+
+
+@pytest.mark.parametrize(("name", "retried"), [(nodes.INTERRUPTED, True), ("Failed", False)])
+def test_only_interrupted_stages_are_run_again(name: str, retried: bool) -> None:
+    assert nodes._was_interrupted(None, None, Failed(data=Failed(name=name))) is retried
+
+
+def test_slots_leave_each_stage_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes.os, "sched_getaffinity", lambda pid: set(range(8)))
+    for threads, slots in ((2, 4), (3, 2), (16, 1)):
+        nodes.set_slots(threads)
+        assert nodes._slots._value == slots

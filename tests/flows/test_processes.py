@@ -1,0 +1,103 @@
+"""Stages as processes, against a real DVC project of shell commands."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks import processes
+from tasks.processes import outcome, run_stage, stopped_on_exit
+
+DVC_YAML = """
+stages:
+  good:
+    cmd: echo working && echo $CASCADE_RUN_ID > good
+    outs: [good]
+  bad:
+    cmd: "echo 'Error: rl.if_rl: no such thing' >&2; exit 1"
+    outs: [bad]
+  killed:
+    cmd: exec sh -c 'kill -9 $$'
+    outs: [killed]
+  long:
+    cmd: "sh -c 'trap \\"\\" TERM; echo $$ > pid; while :; do sleep 0.1; done'"
+    outs: [long]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n    check_update = false\n")
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
+    return tmp_path
+
+
+def test_a_stage_is_built_once_and_its_lines_come_through(project: Path) -> None:
+    lines: list[str] = []
+    assert run_stage("good", project, "run-7", lines.append).kind == "built"
+    assert lines == ["> echo working && echo $CASCADE_RUN_ID > good", "working"]
+    assert (project / "good").read_text() == "run-7\n"
+    assert run_stage("good", project, "run-8", lines.append).kind == "unchanged"
+    assert (project / "good").read_text() == "run-7\n"
+
+
+def test_a_command_that_says_no_has_failed_with_its_own_words(project: Path) -> None:
+    ended = run_stage("bad", project, "", lambda line: None)
+    assert (ended.kind, ended.message) == ("failed", "rl.if_rl: no such thing")
+
+
+def test_a_killed_command_was_interrupted(project: Path) -> None:
+    assert run_stage("killed", project, "", lambda line: None).kind == "interrupted"
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_leaving_the_block_stops_children_that_ignore_sigterm(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(run_stage("long", project, "", lambda line: None)))
+
+    def start_and_fail() -> None:
+        thread.start()
+        while not (project / "pid").exists() or not (project / "pid").read_text():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), stopped_on_exit():
+        start_and_fail()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert ended[0].kind == "failed"
+    assert not alive(int((project / "pid").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "kind", "message"),
+    [
+        (0, ["Running stage 'x':"], "built", ""),
+        (0, ["Stage 'x' didn't change, skipping"], "unchanged", ""),
+        (255, ["Error: a", "ERROR: failed to run: cascade node x, exited with 1"], "failed", "a"),
+        (255, ["ERROR: failed to run: cascade node x, exited with -9"], "interrupted", None),
+        (255, ["ERROR: failed to run: cascade node x, exited with 137"], "interrupted", None),
+        (255, ["ERROR: failed to run: cascade node x, exited with 143"], "interrupted", None),
+        (255, ["ERROR: Unable to acquire lock. Most likely another DVC process is running"], "interrupted", None),
+        (-signal.SIGKILL, [], "interrupted", "it ended without a word"),
+        (1, ["Traceback", "ValueError: x"], "failed", "ValueError: x"),
+    ],
+)
+def test_outcomes(code: int, lines: list[str], kind: str, message: str | None) -> None:
+    ended = outcome(code, lines)
+    assert ended.kind == kind
+    assert message is None or ended.message == message

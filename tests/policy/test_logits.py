@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from cascade.policy import logits
+
+
+@pytest.mark.parametrize("held", [0, 2**25])
+def test_equals_log_softmax_with_gradients_in_any_chunk(monkeypatch, held):
+    monkeypatch.setattr(logits, "CHUNK", 64 * 11)
+    monkeypatch.setattr(logits, "HELD", held)
+    torch.manual_seed(0)
+    hidden = torch.randn(150, 7, dtype=torch.float64, requires_grad=True)
+    weight = (3 * torch.randn(11, 7, dtype=torch.float64)).requires_grad_()
+    targets = torch.randint(0, 11, (150,))
+    scale = torch.randn(150, dtype=torch.float64)
+    distribution = (hidden @ weight.t()).log_softmax(-1)
+    expected = distribution.gather(1, targets.unsqueeze(1)).squeeze(1)
+    log_probs, entropy = logits.token_log_probs(hidden, weight, targets)
+    torch.testing.assert_close(log_probs, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(entropy, -(distribution.exp() * distribution).sum(-1), atol=1e-12, rtol=0)
+    assert not entropy.requires_grad
+    ours = torch.autograd.grad((log_probs * scale).sum(), (hidden, weight))
+    theirs = torch.autograd.grad((expected * scale).sum(), (hidden, weight))
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+def test_large_logits_stay_finite():
+    hidden, weight = torch.tensor([[1e4, 0.0]]), torch.eye(2)
+    log_probs, entropy = logits.token_log_probs(hidden, weight, torch.tensor([1]))
+    assert log_probs.item() == -1e4
+    assert entropy.item() == 0

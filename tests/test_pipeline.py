@@ -1,0 +1,154 @@
+"""The whole pipeline, smaller than nano, from raw data to the gate: by `cascade run` and by `dvc repro`."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from cascade.files import hash_directory, hash_file, read_json
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(900)
+
+DOMAINS = ("instruction_following", "mcqa")
+ROLLOUT = {"max_new_tokens": 24}
+
+
+def small_recipe() -> dict:
+    """The nano recipe with two domains, one RL node and a few steps."""
+    recipe = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
+    sources = recipe["curation"]["sources"]
+    recipe["curation"]["sources"] = {
+        name: {**source, "levels": {1: 1.0}, "sft": 100, "rl": 40, "benchmark": 10}
+        for name, source in sources.items()
+        if name in DOMAINS
+    }
+    steps = {"steps": 3, "prompts": 4, "rollouts": 4, "rollout": ROLLOUT}
+    recipe |= {"name": "small", "family": "small", "threads": 1}
+    recipe["sft"]["sft"] |= {"epochs": 1.0, "batch": 8}
+    recipe["rl"] = {"if_rl": {**recipe["rl"]["if_rl"], **steps}}
+    recipe["teachers"]["select_teachers"] |= {"candidates": ["sft", "if_rl"], "domains": {"mcqa": ["sft"]}}
+    mix = {"instruction_following": 0.5, "mcqa": 0.5}
+    recipe["distill"]["mopd"] |= {**steps, "rollouts": 2, "init": "if_rl", "mix": mix}
+    recipe["evaluation"] = {"rollouts": 2, "rollout": ROLLOUT}
+    recipe["gate"]["release"] |= {"against": ["sft", "if_rl"], "registered_name": "small"}
+    return recipe
+
+
+def make_project(folder: Path) -> Path:
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "models" / "base", folder / "models" / "base")
+    (folder / "params.yaml").write_text(yaml.safe_dump(small_recipe(), sort_keys=False))
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    return folder
+
+
+def start(project: Path, *module: str) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "CASCADE_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return subprocess.Popen(
+        [sys.executable, "-m", *module],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    return out
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """The same project built by `cascade run` and, up to distillation, by `dvc repro`; and what the first printed."""
+    by_flow = make_project(tmp_path_factory.mktemp("flow"))
+    by_dvc = make_project(tmp_path_factory.mktemp("dvc"))
+    processes = [start(by_flow, "cascade", "run"), start(by_dvc, "dvc", "repro", "distill@mopd")]
+    try:
+        told = [finish(process) for process in processes]
+    finally:
+        for process in processes:
+            process.terminate()
+    return by_flow, by_dvc, told[0]
+
+
+def test_everything_is_there(built: tuple[Path, Path, str]) -> None:
+    project, _, told = built
+    for node in ("sft", "if_rl", "mopd"):
+        assert (project / "models" / node / "model.safetensors").exists()
+        assert set(read_json(project / "results" / "scores" / f"{node}.json")) == set(DOMAINS)
+        assert node in told
+    for domain in DOMAINS:
+        assert pq.read_table(project / "data" / "benchmarks" / f"{domain}.parquet").num_rows == 10
+    choice = read_json(project / "results" / "decisions" / "select_teachers.json")["teachers"]
+    assert choice["mcqa"]["node"] == "sft"
+    assert choice["instruction_following"]["node"] in ("sft", "if_rl")
+    assert read_json(project / "results" / "decisions" / "release.json")["candidate"] == "mopd"
+    assert (project / "report" / "index.html").exists()
+    assert "Where to look next" in told
+
+
+def test_training_changed_the_weights(built: tuple[Path, Path, str]) -> None:
+    project, _, _ = built
+    weights = [hash_file(project / "models" / node / "model.safetensors") for node in ("base", "sft", "if_rl", "mopd")]
+    assert len(set(weights)) == 4
+
+
+def test_dvc_repro_alone_gives_the_same(built: tuple[Path, Path, str]) -> None:
+    by_flow, by_dvc, _ = built
+    for folder in ("data/sft", "data/rl", "data/benchmarks", "models/sft", "models/if_rl", "models/mopd"):
+        assert hash_directory(by_flow / folder) == hash_directory(by_dvc / folder), folder
+    for node in ("sft", "if_rl"):
+        for file in ("prompts.csv", "summary.json"):
+            path = Path("results") / "evaluations" / node / file
+            assert (by_flow / path).read_bytes() == (by_dvc / path).read_bytes(), path
+
+
+def test_a_second_run_does_nothing_and_says_so(built: tuple[Path, Path, str]) -> None:
+    project, _, _ = built
+    before = {path: path.stat().st_mtime_ns for path in (project / "models").rglob("*")}
+    began = time.monotonic()
+    told = finish(start(project, "cascade", "run"))
+    assert time.monotonic() - began < 15
+    assert "Nothing changed: every node of small is up to date" in told
+    assert {path: path.stat().st_mtime_ns for path in (project / "models").rglob("*")} == before
+
+
+def test_a_change_downstream_rebuilds_only_what_depends_on_it(built: tuple[Path, Path, str]) -> None:
+    project, _, _ = built
+    recipe = yaml.safe_load((project / "params.yaml").read_text())
+    recipe["gate"]["release"]["minimum_effect"] = 0.9
+    original = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    try:
+        stale = finish(start(project, "dvc", "status", "--json"))
+    finally:
+        (project / "params.yaml").write_text(original)
+    assert set(yaml.safe_load(stale)) == {"gate@release"}
+
+
+def test_metrics_show_is_the_score_matrix(built: tuple[Path, Path, str]) -> None:
+    project, _, _ = built
+    shown = yaml.safe_load(finish(start(project, "dvc", "metrics", "show", "--json")))
+    files = shown[""]["data"]
+    assert {Path(path).stem: set(found["data"]) for path, found in files.items()} == {
+        node: set(DOMAINS) for node in ("sft", "if_rl", "mopd")
+    }
+
+
+def test_plots_can_be_drawn(built: tuple[Path, Path, str]) -> None:
+    project, _, _ = built
+    finish(start(project, "dvc", "plots", "show"))
+    assert "if_rl: reward" in (project / "dvc_plots" / "index.html").read_text()

@@ -1,0 +1,207 @@
+import html.parser
+import random
+import re
+
+import pytest
+
+from cascade.evaluation.gate import gate
+from cascade.evaluation.history import FileHistory
+from cascade.evaluation.teachers import select_teachers
+from cascade.files import write_atomic, write_json, write_jsonl
+from cascade.layout import Layout
+from cascade.report import build_report, result_table
+from cascade.report.results import load_results, pooled_recovery, read_steps
+from cascade.tracking import Journal
+from tests.evaluation.project import recipe_with_gate, share, write_evaluation
+
+
+def write_training(layout: Layout, node: str, domains: list[str], steps: int = 60, seed: int = 0) -> None:
+    """Curves as a training node leaves them; with no domains, an SFT node's."""
+    draw = random.Random(seed)
+    names = ["train/entropy", "train/loss"]
+    if domains:
+        names += [f"rollout/{what}{d}" for what in ("reward", "length") for d in ("", *(f"/{d}" for d in domains))]
+    lines = [",".join(["step", *names])]
+    for step in range(steps):
+        values = {
+            "train/entropy": 1.2 - 0.6 * step / steps,
+            "train/loss": 2 / (1 + step / 10),
+            **{n: min(1, 0.3 + 0.6 * step / steps + draw.gauss(0, 0.06)) for n in names if "reward" in n},
+            **{n: 30 + 10 * step / steps + draw.gauss(0, 2) for n in names if "length" in n},
+        }
+        # A step in which a domain had no rollout leaves its cell empty.
+        lines.append(",".join([str(step), *("" if step == 3 and "/one" in n else repr(values[n]) for n in names)]))
+    write_atomic(layout.training(node) / "steps.csv", "\n".join(lines) + "\n")
+    write_json(layout.training(node) / "manifest.json", {"node": node, "seconds": 61.5, "tokens": 123456})
+
+
+RECIPE = recipe_with_gate()
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project in which all nodes have run."""
+    layout, recipe = Layout(tmp_path_factory.mktemp("finished")), RECIPE
+    write_atomic(layout.params, "name: miniature\n")
+    write_evaluation(layout, "sft", {"one": share(16), "two": share(30)})
+    write_evaluation(layout, "rl", {"one": share(36), "two": share(20)})
+    write_evaluation(layout, "mopd", {"one": share(35), "two": share(28)})
+    write_training(layout, "sft", [])
+    write_training(layout, "rl", ["one"], seed=1)
+    write_training(layout, "mopd", ["one", "two"], seed=2)
+    hostile = "<script>alert(1)</script></pre> & \u202e"
+    write_jsonl(
+        layout.training("rl") / "samples.jsonl",
+        [
+            {
+                "step": 59,
+                "kind": "best",
+                "domain": "one",
+                "prompt_id": "one-1",
+                "prompt": [{"role": "user", "content": hostile}],
+                "response": hostile,
+                "tokens": 7,
+                "finished": False,
+                "reward": None,
+                "failure": "timeout",
+                "reason": hostile,
+            }
+        ],
+    )
+    select_teachers(recipe, "choose", layout, FileHistory(layout))
+    gate(recipe, "release", layout, FileHistory(layout))
+    write_json(
+        layout.root / "results" / "benchmarks" / "distillation_versus_rl.json",
+        {"MOPD": [[0, 0.5], [10, 0.7]], "RL": [[0, 0.5], [10, 0.6]]},
+    )
+    return layout
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    """The text of its report."""
+    index = build_report(RECIPE, finished)
+    assert index == finished.root / "report" / "index.html"
+    return index.read_text()
+
+
+def test_table_by_hand(finished):
+    table = result_table(RECIPE, finished).splitlines()
+    assert [cell.strip() for cell in table[0].strip("|").split("|")] == ["", "one", "two", "mean"]
+    assert re.match(r"\| sft +\| +40\.0 \[\d+, \d+\] \| +75\.0\* \[\d+, \d+\] \| +57\.5 \|", table[2])
+    assert re.match(r"\| rl +\| +90\.0\* ", table[3])
+    assert re.match(r"\| mopd +\| +87\.5 .* \| +78\.8\* \|", table[4])
+    assert len({len(line) for line in table[:5]}) == 1
+    # two: (70 - 50) / (75 - 50); one: the start is its own teacher, so there is nothing to recover.
+    assert "mopd: recovered 80 % of what its start lacked on the teachers (two 80 %)." in table
+    assert table[-1].startswith("release: passed")
+
+
+def test_table_of_a_project_in_which_little_or_nothing_has_run(layout):
+    assert result_table(RECIPE, layout) == "No node has been evaluated yet."
+    write_evaluation(layout, "sft", {"one": share(16)})
+    row = result_table(RECIPE, layout).splitlines()[2]
+    assert row.split("|")[3].strip() == "–"
+
+
+def test_pooled_recovery_weighs_by_what_was_lost(finished):
+    recoveries = load_results(RECIPE, finished).recoveries("mopd")
+    assert [(r.domain, r.teacher, r.rate) for r in recoveries] == [
+        ("one", "rl", None),
+        ("two", "sft", pytest.approx(0.8)),
+    ]
+    assert pooled_recovery(recoveries) == pytest.approx(0.8)
+    assert pooled_recovery(recoveries[:1]) is None
+
+
+def test_steps_without_a_measurement_are_left_out(finished):
+    series = read_steps(finished.training("mopd") / "steps.csv")
+    assert len(series["rollout/reward/one"]) == 59
+    assert len(series["rollout/reward/two"]) == 60
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that every element is closed in order, and collects what the page would load or run."""
+
+    VOID = ("meta", "br", "link", "img", "input", "hr", "path", "use", "rect")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.loaded += [
+            v for k, v in attributes if k in ("src", "href", "xlink:href", "data") and not v.startswith("#")
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_loads_nothing_and_runs_nothing(page):
+    parser = Page()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.loaded == []
+    assert "script" not in parser.tags
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "Scores by stage and domain",
+        "Gate release",
+        "Teachers: choose",
+        "Recovery: mopd",
+        "at equal steps",
+        "Sample rollouts",
+        "Costs",
+        "Made with",
+    ],
+)
+def test_the_page_has_every_part(page, part):
+    assert part in page
+
+
+def test_every_figure_is_on_the_page_and_in_the_journal(page, finished):
+    # The graph, the curve against RL, two recovery panels, and the training panels of sft, rl and mopd.
+    assert page.count("<svg") == 1 + 1 + 2 + 2 + 3 + 3
+    figures = ["distillation_versus_rl.png", "recovery_mopd.png", "scores.png", "training.png"]
+    assert sorted(path.name for path in (finished.root / "report" / "figures").iterdir()) == figures
+    logged = {e["path"].rpartition("/")[2] for e in Journal(finished.journal("report")).entries()}
+    assert logged == {"index.html", *figures}
+
+
+def test_equal_results_are_equal_bytes(page, finished, tmp_path):
+    assert build_report(RECIPE, finished, tmp_path).read_text() == page
+    for file in ("scores.png", "training.png"):
+        again, first = tmp_path / "figures" / file, finished.root / "report" / "figures" / file
+        assert again.read_bytes() == first.read_bytes()
+
+
+def test_a_page_of_a_project_in_which_nothing_has_run(layout):
+    text = build_report(RECIPE, layout).read_text()
+    assert "No node has been evaluated yet" in text
+    assert "Costs" not in text
+
+
+def test_a_page_between_two_stages(layout):
+    """SFT is evaluated, RL trained but not evaluated, no decision taken."""
+    write_evaluation(layout, "sft", {"one": share(16), "two": share(30)})
+    write_training(layout, "rl", ["one"])
+    text = build_report(RECIPE, layout).read_text()
+    assert "Gate release" not in text
+    assert "Recovery" not in text

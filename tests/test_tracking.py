@@ -1,0 +1,356 @@
+"""The journal, and its replay into a real MLflow store (SQLite)."""
+
+import json
+import shutil
+import sys
+import threading
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from cascade.files import hash_file
+from cascade.layout import Layout
+from cascade.recipe import PIPELINE
+from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, live, publish, store
+from cascade.tracking.publisher import Publisher
+from tests.evaluation.project import recipe_with_gate
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """Making MLflow's schema takes seconds: once for all tests."""
+    layout = Layout(tmp_path_factory.mktemp("store"))
+    store.connect(layout).search_experiments()
+    return layout.root / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture
+def layout(tmp_path, empty_store, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("CASCADE_RUN_ID", raising=False)
+    monkeypatch.setattr(background, "_warned", False)
+    (tmp_path / "mlflow").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
+    return Layout(tmp_path)
+
+
+@pytest.fixture
+def recipe():
+    return recipe_with_gate()
+
+
+def client_of(layout: Layout) -> MlflowClient:
+    return MlflowClient(tracking_uri=store.tracking_uri(layout))
+
+
+def runs_of(layout: Layout) -> dict[str, list]:
+    client = client_of(layout)
+    found: dict[str, list] = {}
+    for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
+        found.setdefault(run.data.tags[store.NODE], []).append(run)
+    return found
+
+
+def write_training(layout: Layout, node: str = "rl", steps: int = 3, **tags: str) -> Journal:
+    journal = Journal(layout.journal(node))
+    journal.rewind(0)
+    journal.params({"steps": steps, "rollout": {"temperature": 1.0}})
+    journal.tags({"inputs_hash": "i1", **tags})
+    for step in range(steps):
+        journal.metrics({"train/loss": 1.0 / (step + 1), "eval/one/pass@1": 0.5}, step)
+    journal.tags({"checkpoint_hash": "c1"})
+    return journal
+
+
+# The journal
+
+
+def test_journal_ignores_and_later_drops_a_torn_line(tmp_path):
+    journal = Journal(tmp_path / "a" / "node.jsonl")
+    journal.tags({"a": "1"})
+    with open(journal.path, "a") as file:
+        file.write('{"kind": "tags", "val')
+    assert len(journal.entries()) == 1
+    after_restart = Journal(journal.path)
+    after_restart.tags({"b": "2"})
+    assert [entry["values"] for entry in after_restart.entries()] == [{"a": "1"}, {"b": "2"}]
+
+
+def test_rewind_forgets_later_metrics_and_at_zero_everything(tmp_path):
+    journal = Journal(tmp_path / "node.jsonl")
+    journal.params({"a": 1})
+    for step in range(4):
+        journal.metrics({"x": step}, step)
+    journal.rewind(2)
+    assert [e["step"] for e in journal.entries() if e["kind"] == "metrics"] == [0, 1]
+    assert any(e["kind"] == "params" for e in journal.entries())
+    journal.rewind(0)
+    assert journal.entries() == []
+
+
+# The replay
+
+
+def test_a_node_is_a_child_of_the_pipeline_run(layout, recipe):
+    write_training(layout)
+    assert publish(recipe, layout, ["rl"])
+    runs = runs_of(layout)
+    (parent,), (child,) = runs[PIPELINE], runs["rl"]
+    assert child.data.tags[store.PARENT] == parent.info.run_id
+    assert child.data.params == {"steps": "3", "rollout.temperature": "1.0"}
+    assert child.data.metrics["eval/one/pass_at_1"] == 0.5
+    assert child.data.tags["checkpoint_hash"] == "c1"
+    assert child.info.status == "FINISHED"
+    history = client_of(layout).get_metric_history(child.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
+
+
+def test_replaying_adds_nothing_twice(layout, recipe):
+    write_training(layout)
+    (layout.root / "file.txt").write_text("x")
+    Journal(layout.journal("rl")).artifact(layout.root / "file.txt", "folder")
+    for _ in range(3):
+        assert publish(recipe, layout, ["rl"])
+    runs = runs_of(layout)
+    assert {node: len(found) for node, found in runs.items()} == {PIPELINE: 1, "rl": 1}
+    client = client_of(layout)
+    assert len(client.get_metric_history(runs["rl"][0].info.run_id, "train/loss")) == 3
+    assert [f.path for f in client.list_artifacts(runs["rl"][0].info.run_id, "folder")] == ["folder/file.txt"]
+
+
+def test_a_resumed_node_goes_on_where_its_run_was(layout, recipe):
+    journal = write_training(layout, steps=4)
+    publish(recipe, layout, ["rl"])
+    journal.rewind(2)
+    for step in range(2, 6):
+        journal.metrics({"train/loss": 1.0 / (step + 1)}, step)
+    publish(recipe, layout, ["rl"])
+    (run,) = runs_of(layout)["rl"]
+    points = client_of(layout).get_metric_history(run.info.run_id, "train/loss")
+    assert [point.step for point in points] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_node_that_does_not_name_its_inputs_is_published_anew(layout, recipe):
+    for rows in (10, 20):
+        journal = Journal(layout.journal("curate"))
+        journal.rewind(0)
+        journal.metrics({"curate/rows": rows}, 0)
+        publish(recipe, layout, ["curate"])
+    (run,) = runs_of(layout)["curate"]
+    assert run.data.metrics["curate/rows"] == 20
+
+
+def test_a_node_of_other_inputs_is_another_run(layout, recipe):
+    write_training(layout)
+    publish(recipe, layout, ["rl"])
+    write_training(layout, steps=2, inputs_hash="i2")
+    publish(recipe, layout, ["rl"])
+    assert sorted(run.data.params["steps"] for run in runs_of(layout)["rl"]) == ["2", "3"]
+
+
+def test_another_pipeline_run_has_runs_of_its_own(layout, recipe, monkeypatch):
+    write_training(layout)
+    publish(recipe, layout, ["rl"])
+    monkeypatch.setenv("CASCADE_RUN_ID", "flow-2")
+    publish(recipe, layout, ["rl"])
+    assert {run.data.tags[store.RUN_ID] for run in runs_of(layout)["rl"]} == {
+        "flow-2",
+        (layout.root / ".cascade" / "run_id").read_text().strip(),
+    }
+
+
+def test_more_points_than_fit_one_call(layout, recipe):
+    journal = Journal(layout.journal("rl"))
+    for step in range(30):
+        journal.metrics({f"metric/{i}": float(i) for i in range(70)}, step)
+    journal.params({f"key{i}": i for i in range(150)})
+    assert publish(recipe, layout, ["rl"])
+    (run,) = runs_of(layout)["rl"]
+    assert len(run.data.metrics) == 70
+    assert len(run.data.params) == 150
+    assert len(client_of(layout).get_metric_history(run.info.run_id, "metric/69")) == 30
+
+
+def test_a_file_is_logged_again_only_when_it_changed(layout, recipe):
+    file = layout.root / "file.txt"
+    file.write_text("one")
+    Journal(layout.journal("rl")).artifact(file)
+    publish(recipe, layout, ["rl"])
+    file.write_text("two")
+    publish(recipe, layout, ["rl"])
+    (run,) = runs_of(layout)["rl"]
+    client_of(layout).download_artifacts(run.info.run_id, "file.txt", str(layout.root / "mlflow"))
+    assert (
+        hash_file(file) == hash_file(layout.root / "mlflow" / "file.txt") == run.data.tags["cascade.artifact/file.txt"]
+    )
+
+
+def test_names_that_mlflow_refuses_are_rewritten(layout, recipe):
+    journal = Journal(layout.journal("rl"))
+    journal.metrics({"eval/c++ (hard)/pass@1": 0.5}, 0)
+    journal.params({"mix": {"c++": 1.0}})
+    journal.tags({"teacher/c++": "sft"})
+    assert publish(recipe, layout, ["rl"])
+    (run,) = runs_of(layout)["rl"]
+    assert run.data.metrics == {"eval/c__ _hard_/pass_at_1": 0.5}
+    assert run.data.params == {"mix.c__": "1.0"}
+    assert run.data.tags["teacher/c__"] == "sft"
+
+
+def test_an_evaluation_of_an_older_checkpoint_does_not_count(layout, recipe):
+    write_training(layout)
+    evaluation = evaluation_journal(layout, "rl")
+    evaluation.metrics({"eval/one/avg@k": 0.25}, 0)
+    evaluation.tags({EVALUATED: "older"})
+    publish(recipe, layout, ["rl"])
+    assert "eval/one/avg_at_k" not in runs_of(layout)["rl"][0].data.metrics
+    evaluation.tags({EVALUATED: "c1"})
+    publish(recipe, layout, ["rl"])
+    assert runs_of(layout)["rl"][0].data.metrics["eval/one/avg_at_k"] == 0.25
+
+
+def test_datasets_and_dvc_hashes_are_named(layout, recipe):
+    journal = write_training(layout)
+    journal.dataset("benchmark/one", layout.root / "one.parquet", "d" * 64, "evaluation")
+    lock = {
+        "schema": "2.0",
+        "stages": {
+            "rl@rl": {
+                "cmd": "x",
+                "deps": [{"path": "data/rl", "md5": "aa.dir"}],
+                "outs": [{"path": "models/rl", "md5": "bb.dir"}],
+            },
+            "rl@other": {"cmd": "x", "outs": [{"path": "models/other", "md5": "cc.dir"}]},
+        },
+    }
+    (layout.root / "dvc.lock").write_text(json.dumps(lock))
+    for _ in range(2):
+        publish(recipe, layout, ["rl"])
+    (run,) = runs_of(layout)["rl"]
+    assert run.data.tags["dvc/data/rl"] == "aa.dir"
+    assert run.data.tags["dvc/models/rl"] == "bb.dir"
+    assert "dvc/models/other" not in run.data.tags
+    assert [(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs] == [("benchmark/one", "d" * 36)]
+
+
+def test_the_active_run_of_the_environment_is_left_alone(layout, recipe, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef0123456789abcdef")
+    write_training(layout)
+    assert publish(recipe, layout, ["rl"])
+    assert "0123456789abcdef0123456789abcdef" not in {run.info.run_id for run in runs_of(layout)["rl"]}
+
+
+def test_the_report_belongs_to_the_parent(layout, recipe):
+    (layout.root / "figure.png").write_text("png")
+    Journal(layout.journal("report")).artifact(layout.root / "figure.png", "figures")
+    publish(recipe, layout, [])
+    (parent,) = runs_of(layout)[PIPELINE]
+    assert [f.path for f in client_of(layout).list_artifacts(parent.info.run_id, "figures")] == ["figures/figure.png"]
+
+
+def test_processes_at_once_make_one_run(layout, recipe):
+    write_training(layout)
+    client_of(layout).search_experiments()
+    threads = [threading.Thread(target=lambda: Publisher(recipe, layout).node("rl")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {node: len(found) for node, found in runs_of(layout).items()} == {PIPELINE: 1, "rl": 1}
+
+
+def test_nodes_that_never_ran_have_no_run_and_the_parent_ends_as_its_nodes_did(layout, recipe):
+    write_training(layout)
+    publish(recipe, layout, ["sft", "rl"])
+    assert set(runs_of(layout)) == {PIPELINE, "rl"}
+    assert runs_of(layout)[PIPELINE][0].info.status == "FINISHED"
+    Journal(layout.journal("rl")).status("failed")
+    publish(recipe, layout, ["sft", "rl"])
+    assert runs_of(layout)[PIPELINE][0].info.status == "FAILED"
+
+
+# Outages
+
+
+def test_an_outage_is_said_once_and_made_up_for_later(layout, recipe, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    write_training(layout)
+    assert not publish(recipe, layout, ["rl"])
+    assert not publish(recipe, layout, ["rl"])
+    told = capsys.readouterr().err
+    assert told.count("published later") == 1
+    assert "127.0.0.1:9" in told
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert publish(recipe, layout, ["rl"])
+    assert len(runs_of(layout)["rl"]) == 1
+
+
+def test_without_mlflow_the_journal_is_kept(layout, recipe, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with live(recipe, layout, "rl"):
+        write_training(layout)
+    assert "MLflow is not installed" in capsys.readouterr().err
+    assert Journal(layout.journal("rl")).entries()[-1]["value"] == "finished"
+
+
+# Live
+
+
+def test_a_node_is_seen_while_it_runs_and_its_end_is_known(layout, recipe, monkeypatch):
+    monkeypatch.setattr(background, "INTERVAL", 0.05)
+    with live(recipe, layout, "rl"):
+        write_training(layout)
+        seen = _wait_for(lambda: runs_of(layout).get("rl"))
+        assert seen[0].info.status == "RUNNING"
+        assert runs_of(layout)[PIPELINE][0].info.status == "RUNNING"
+    assert runs_of(layout)["rl"][0].info.status == "FINISHED"
+
+
+def test_a_node_that_raised_is_failed_and_running_again_when_rerun(layout, recipe):
+    write_training(layout)
+    with pytest.raises(RuntimeError), live(recipe, layout, "rl"):
+        raise RuntimeError
+    assert runs_of(layout)["rl"][0].info.status == "FAILED"
+    Publisher(recipe, layout).node("rl", running=True)
+    assert runs_of(layout)["rl"][0].info.status == "RUNNING"
+    with live(recipe, layout, "rl"):
+        pass
+    assert [run.info.status for run in runs_of(layout)["rl"]] == ["FINISHED"]
+
+
+def _wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+# The registry
+
+
+def test_a_passed_checkpoint_is_one_version_under_its_alias(layout, recipe):
+    journal = Journal(layout.journal("release"))
+    journal.model("miniature", "champion", {"checkpoint_hash": "c1", "node": "mopd"})
+    for _ in range(2):
+        assert publish(recipe, layout, ["release"])
+    client = client_of(layout)
+    version = client.get_model_version_by_alias("miniature", "champion")
+    assert (version.version, version.tags["node"]) in (("1", "mopd"), (1, "mopd"))
+    assert len(client.search_model_versions("name = 'miniature'")) == 1
+    assert version.source == f"runs:/{version.run_id}/checkpoint"
+
+
+def test_the_next_checkpoint_takes_the_alias_over_and_a_replay_does_not_take_it_back(layout, recipe):
+    journal = Journal(layout.journal("release"))
+    for content in ("c1", "c2"):
+        journal.model("miniature", "champion", {"checkpoint_hash": content})
+        publish(recipe, layout, ["release"])
+    client = client_of(layout)
+    assert client.get_model_version_by_alias("miniature", "champion").tags["checkpoint_hash"] == "c2"
+    client.set_registered_model_alias("miniature", "champion", "1")
+    publish(recipe, layout, ["release"])
+    assert client.get_model_version_by_alias("miniature", "champion").tags["checkpoint_hash"] == "c1"

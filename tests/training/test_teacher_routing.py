@@ -1,0 +1,93 @@
+import pytest
+
+from cascade.errors import CascadeError, CheckpointError
+from cascade.layout import Layout
+from cascade.training import run_on_policy, teachers
+from tests.training.miniature import VOCABULARY, choose_teachers, make_checkpoint, make_recipe, make_tokenizer
+
+
+def refused(project: Layout, message: str, error: type[CascadeError] = CheckpointError) -> None:
+    with pytest.raises(error, match=message) as caught:
+        run_on_policy(make_recipe(), "mopd", project)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_domain_without_teacher_is_an_error_at_the_start(project: Layout):
+    choose_teachers(project, one="rl")
+    refused(project, r"choose.json: no teacher for domain 'two' of distill.mopd.mix; it has one for one", CascadeError)
+
+
+def test_a_missing_decision_is_named(project: Layout):
+    project.decision("choose").unlink()
+    refused(project, r"choose.json: no such file", CascadeError)
+
+
+def test_a_teacher_that_is_gone_or_changed_since_it_was_chosen_is_refused(project: Layout):
+    make_checkpoint(project.checkpoint("other"), seed=9)
+    refused(
+        project, r"models/other: not the checkpoint that .*choose.json chose for 'two'; rerun `cascade node choose`"
+    )
+    (project.checkpoint("other") / "config.json").unlink()
+    refused(project, r"models/other: no checkpoint there, but .*choose.json names it as teacher of 'two'")
+
+
+def test_another_vocabulary_is_refused(project: Layout):
+    swapped = [*VOCABULARY[:-2], VOCABULARY[-1], VOCABULARY[-2]]
+    make_checkpoint(project.checkpoint("other"), 3, make_tokenizer(swapped))
+    choose_teachers(project, one="rl", two="other")
+    refused(project, r"models/other: its vocabulary differs from that of the student .*models/sft;")
+
+
+def test_other_special_tokens_are_refused(project: Layout):
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = "<user>"
+    make_checkpoint(project.checkpoint("other"), 3, tokenizer)
+    choose_teachers(project, one="rl", two="other")
+    refused(project, r"models/other: its special tokens differ")
+
+
+def test_another_chat_template_is_refused(project: Layout):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template += " "
+    make_checkpoint(project.checkpoint("other"), 3, tokenizer)
+    choose_teachers(project, one="rl", two="other")
+    refused(project, r"models/other: its chat template differs")
+
+
+def test_teachers_of_equal_content_are_loaded_once_and_scored_once_a_step(project: Layout, monkeypatch):
+    make_checkpoint(project.checkpoint("other"), seed=2)  # what models/rl is
+    choose_teachers(project, one="rl", two="other")
+    loaded = []
+    real = teachers.make_policy
+
+    def counting(engine, checkpoint, optimizer):
+        policy = real(engine, checkpoint, optimizer)
+        score = policy.score
+        policy.calls = []
+        policy.score = lambda sequences: policy.calls.append(len(sequences)) or score(sequences)
+        loaded.append(policy)
+        return policy
+
+    monkeypatch.setattr(teachers, "make_policy", counting)
+    run_on_policy(make_recipe(mopd={"steps": 2}), "mopd", project)
+    (policy,) = loaded
+    assert policy.calls == [16, 16]
+
+
+def test_each_token_is_scored_by_its_own_domains_teacher(project: Layout, monkeypatch):
+    seen = []
+    real = teachers.Teachers.score
+
+    def recording(self, batch):
+        scores = real(self, batch)
+        seen.append((self, batch, scores))
+        return scores
+
+    monkeypatch.setattr(teachers.Teachers, "score", recording)
+    run_on_policy(make_recipe(mopd={"steps": 1}), "mopd", project)
+    ((made, batch, scores),) = seen
+    one, two = (made._policies[made._hash[domain]].score(batch.sequences).log_probs for domain in ("one", "two"))
+    of_two = [batch.domains[rollout] == "two" for rollout in batch.owner.tolist()]
+    expected = [b if second else a for a, b, second in zip(one.tolist(), two.tolist(), of_two, strict=True)]
+    assert scores.tolist() == pytest.approx(expected, abs=1e-5)
+    assert one.tolist() != pytest.approx(two.tolist(), abs=0.1)
