@@ -62,6 +62,14 @@ def _drop(path: str) -> Callable[[Recipe], None]:
     return change
 
 
+def _rename(path: str, name: str) -> Callable[[Recipe], None]:
+    def change(recipe: Recipe) -> None:
+        section, node = path.split(".")
+        recipe[section][name] = recipe[section].pop(node)
+
+    return change
+
+
 def _second_origin(recipe: Recipe) -> None:
     recipe["sft"]["other"] = copy.deepcopy(recipe["sft"]["sft"])
     recipe["teachers"]["select_teachers"]["candidates"].append("other")
@@ -103,7 +111,8 @@ CASES = {
         Case("a domain without prompts", "recipe check", _set("rl.if_rl.mix", {"poetry": 1.0})),
         Case("a teacher that is not upstream", "recipe check", _second_origin),
         Case("a gate before its candidate", "recipe check", _set("gate.release.round", 1)),
-        Case("a conversation longer than a sequence", "node curate", _set("curation.max_tokens", 4096)),
+        Case("a conversation longer than a sequence", "recipe check", _set("curation.max_tokens", 4096)),
+        Case("a node whose name is taken", "recipe check", _rename("rl.if_rl", "report")),
         Case("a recipe nobody knows", "recipe use nanoo"),
     ],
     "Nodes and checkpoints": [
