@@ -129,8 +129,8 @@ def test_a_node_ends_cleanly_on_sigterm(project: Path) -> None:
     cascade("recipe", "use", "nano")
     code = (
         "import time\nfrom pathlib import Path\nfrom cascade import nodes\nfrom cascade.layout import Layout\n"
-        "nodes._prepare(Layout(Path.cwd()))\nprint('ready', flush=True)\n"
-        "try:\n    time.sleep(60)\nfinally:\n    print('cleaned up', flush=True)\n"
+        "nodes._prepare(Layout(Path.cwd()))\n"
+        "try:\n    print('ready', flush=True)\n    time.sleep(60)\nfinally:\n    print('cleaned up', flush=True)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=project)
     assert child.stdout is not None

@@ -29,7 +29,8 @@ def small_recipe() -> dict:
         for name, source in sources.items()
         if name in DOMAINS
     }
-    steps = {"steps": 3, "prompts": 4, "rollouts": 4, "rollout": ROLLOUT}
+    # Long enough to finish an answer: if all were overlong, no group would have an advantage.
+    steps = {"steps": 3, "prompts": 4, "rollouts": 4, "rollout": {"max_new_tokens": 96}}
     recipe |= {"name": "small", "family": "small", "threads": 1}
     recipe["sft"]["sft"] |= {"epochs": 1.0, "batch": 8}
     recipe["rl"] = {"if_rl": {**recipe["rl"]["if_rl"], **steps}}
