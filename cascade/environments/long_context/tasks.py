@@ -1,4 +1,8 @@
-"""Questions on documents of many short facts: one needle, several needles, counts, lists, sums, changes."""
+"""Nano tasks: questions on documents of many short facts.
+
+One needle, several needles, counts, lists, sums, comparisons, chains of two facts, and facts that a later sentence
+takes back. Everything else in a document, other people's facts of the same form among it, is a distractor.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -87,7 +91,10 @@ class Question:
 
 
 def generate(count: int, seed: int, level: int) -> Iterator[Row]:
-    """Rows with `question_type`, `expected_answer` and `needles`, the sentences that it rests on."""
+    """Rows with `question_type`, `expected_answer` and `needles`, the sentences that it rests on.
+
+    Raises CascadeError for a level outside 1 to 5.
+    """
     return rows("long_context", _row, count, seed, level)
 
 
@@ -103,6 +110,7 @@ def _row(rng: Random, level: int) -> Row:
     shape = rng.choice(("{o}\n\n{t}\n\n{q}", "{o} {q}\n\n{t}", "{t}\n\nQuestion: {q}", "{o}\n\n{t}\n\nQuestion: {q}"))
     reasoning = "The text says: " + " ".join(question.needles) + (f" {question.steps}" if question.steps else "")
     return prompt(shape.format(o=opening, t=text, q=question.text)) | {
+        "environment": "long_context",
         "question_type": question.kind,
         "expected_answer": question.answer,
         "needles": list(question.needles),
