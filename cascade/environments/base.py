@@ -22,6 +22,7 @@ MODULES = {
     "tool_calling": "cascade.environments.tool_calling",
     "structured_output": "cascade.environments.structured_output",
     "long_context": "cascade.environments.long_context",
+    "gym_server": "cascade.environments.gym_server",
 }
 
 
