@@ -97,12 +97,16 @@ def recipe_check(source: str | None) -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--environment", help="The environment that judges; without it each row names its own.")
+@click.option("--gym-url", help="A running NeMo Gym resources server, http://host:port, that judges instead.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write each line with its verdict.")
-def score(file: Path, environment: str | None, out: Path | None) -> None:
+def score(file: Path, environment: str | None, gym_url: str | None, out: Path | None) -> None:
     """Judge a rollout file in NeMo Gym's format anew, one verdict a line."""
     from cascade.score import score_file
 
-    summary = score_file(file, environment, out, progress=lambda count: click.echo(f"{count:,} lines", err=True))
+    def progress(count: int) -> None:
+        click.echo(f"{count:,} lines", err=True)
+
+    summary = score_file(file, environment, out, progress, gym_url)
     mean = "none has a reward" if summary.mean_reward is None else f"mean reward {summary.mean_reward:.4f}"
     failures = ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()) or "none"
     click.echo(f"{summary.count:,} lines, {mean}; failures: {failures}")

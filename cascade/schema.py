@@ -38,6 +38,8 @@ class Source(Section):
     """For rows that do not name theirs."""
     agent: str | None = None
     """Only the rows whose NeMo Gym agent or environment has a name that begins so."""
+    gym_url: str | None = None
+    """A running NeMo Gym resources server, http://host:port, that judges the rows, whatever environment they name."""
     domain: str
     levels: dict[int, Share] = {1: 1.0}
     """Generators: share of rows at each difficulty level."""
@@ -61,6 +63,15 @@ class Source(Section):
                 raise ValueError("a generator has no end: give a number of rows instead of -1")
         elif self.brief:
             raise ValueError("brief: only a generator's demonstrations can be shortened; take it out")
+        if self.gym_url is not None:
+            from cascade.environments.gym_server import is_server_url  # brings httpx, and few recipes have a server
+
+            if self.generator is not None:
+                raise ValueError("gym_url: a server judges rows of path or dataset, not a generator's; take it out")
+            if not is_server_url(self.gym_url):
+                raise ValueError(f"gym_url: {self.gym_url!r} is not of the form http://host:port")
+        elif self.environment == "gym_server":
+            raise ValueError("environment gym_server needs gym_url, the server's address")
         return self
 
 

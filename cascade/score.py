@@ -1,9 +1,10 @@
 """Re-score a file of rollouts: each line a prompt row with `response`, as NeMo Gym writes them."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,7 +17,13 @@ from cascade.files import open_atomic
 PROGRESS_EVERY = 1_000
 """Lines between two calls of `progress`."""
 
+ASKED_AT_ONCE = 64
+"""Lines that a server judges at the same time: waiting for it costs nothing here."""
+
 REPLACED = ("reward", "failure", "extracted", "reason")
+
+Scored = tuple[dict[str, Any], Verdict]
+"""A line as it was read, and what came out."""
 
 
 @dataclass
@@ -54,20 +61,27 @@ def score_file(
     environment: str | None = None,
     out: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    gym_url: str | None = None,
 ) -> Summary:
-    """Score every line of `path`, one at a time, and write the lines with their verdicts to `out`.
+    """Score every line of `path` and write the lines with their verdicts, in their order, to `out`.
 
-    The environment is `environment`, else what the row names. Each line out is the line in with `reward` (null on
-    failure), `failure` (a code), `extracted` and `reason`; a `reward` that came with the line is kept as
-    `reward_given`. A line that cannot be judged is a failure with its reason, never an exception.
-    Raises CascadeError where `path` cannot be read or `environment` is unknown.
+    The environment is the NeMo Gym resources server at `gym_url`, else `environment`, else what the row names. Each
+    line out is the line in with `reward` (null on failure), `failure` (a code), `extracted` and `reason`; a `reward`
+    that came with the line is kept as `reward_given`. A line that cannot be judged is a failure with its reason,
+    never an exception.
+    Raises CascadeError where `path` cannot be read, `environment` is unknown or `gym_url` is not a server's address.
     """
     chosen = get(environment) if environment else None
+    if gym_url is not None:
+        from cascade.environments.gym_server import GymServer  # brings httpx
+
+        chosen = GymServer(gym_url)
     summary = Summary()
     with ExitStack() as files:
         target: TextIO | None = files.enter_context(open_atomic(out)) if out else None
-        for number, line in _lines(path):
-            row, verdict = _score_line(line, number, chosen)
+        for row, verdict in files.enter_context(
+            closing(_score_lines(_lines(path), chosen, ASKED_AT_ONCE if gym_url else 1))
+        ):
             _count(summary, row, verdict)
             if target:
                 target.write(json.dumps(_with_verdict(row, verdict), default=str) + "\n")
@@ -86,7 +100,27 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise CascadeError(f"{path}: cannot be read ({error.strerror}); give a JSON Lines file of rollouts") from None
 
 
-def _score_line(line: bytes, number: int, chosen: Environment | None) -> tuple[dict[str, Any], Verdict]:
+def _score_lines(
+    lines: Iterable[tuple[int, bytes]], chosen: Environment | None, at_once: int
+) -> Generator[Scored, None, None]:
+    """In the order of the lines, `at_once` of them at a time and as many again in waiting."""
+    if at_once == 1:
+        yield from (_score_line(line, number, chosen) for number, line in lines)
+        return
+    pool = ThreadPoolExecutor(at_once)
+    under_way: deque[Future[Scored]] = deque()
+    try:
+        for number, line in lines:
+            under_way.append(pool.submit(_score_line, line, number, chosen))
+            if len(under_way) == 2 * at_once:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _score_line(line: bytes, number: int, chosen: Environment | None) -> Scored:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -35,10 +35,18 @@ def generated(source: Source, name: str, use: str, level: int, count: int, seed:
 def stored(source: Source, name: str, root: Path) -> Iterator[Raw]:
     """The rows of a file, several files or a dataset, in their order; those of the source's agent where it has one.
 
+    Which server judges a row is the recipe's to say: a `gym_url` that comes with a row is dropped.
+
     Raises CascadeError naming the recipe's key where there is no such file or dataset.
     """
-    rows = _all_rows(source, name, root)
-    return rows if source.agent is None else (row for row in rows if _is_of_agent(row, source.agent))
+    for row in _all_rows(source, name, root):
+        if source.agent is not None and not _is_of_agent(row, source.agent):
+            continue
+        if isinstance(row, dict):
+            row.pop("gym_url", None)
+            if source.gym_url is not None:
+                row |= {"environment": "gym_server", "gym_url": source.gym_url}
+        yield row
 
 
 def _all_rows(source: Source, name: str, root: Path) -> Iterator[Raw]:

@@ -21,6 +21,8 @@ MODULES = {
     "mcqa": "cascade.environments.mcqa",
     "tool_calling": "cascade.environments.tool_calling",
     "structured_output": "cascade.environments.structured_output",
+    "long_context": "cascade.environments.long_context",
+    "gym_server": "cascade.environments.gym_server",
 }
 
 

@@ -164,6 +164,24 @@ def test_calls_are_assigned_so_that_as_many_as_possible_match():
     assert judge(action(loose, tight), ("f", {"q": "a x"}), ("f", {"q": "c d"})).reward == 1.0
 
 
+@pytest.mark.parametrize(
+    ("agent", "one_word_of_two", "none"),
+    [
+        ("single_step_tool_use", 1.0, 0.0),
+        ("toolcall_schema", 1.0, 0.0),
+        ("search_pivot", 0.0, 0.0),  # a quarter of the words of both is not three tenths
+        ("swe_pivot", 1.0, 1.0),
+        ("droid_pivot", 1.0, 1.0),
+    ],
+)
+def test_how_alike_texts_must_be_depends_on_the_agent(agent, one_word_of_two, none):
+    row = action(("find", {"q": "red house"}), agent=f"{agent}_single_step_tool_use_with_argument_comparison_agent")
+    assert judge(row, ("find", {"q": "red boat"})).reward == one_word_of_two
+    assert judge(row, ("find", {"q": "blue boat"})).reward == none
+    assert judge(row, ("find", {"q": "red house"})).reward == 1.0
+    assert judge(row, ("find", {"q": "red"})).reward == 0.0  # single words exactly, whatever the agent
+
+
 def test_expected_message():
     row = {"responses_create_params": {"input": "?"}, "expected_action": {"type": "message", "content": "Hi"}}
     assert judge(row, content="anything").reward == 1.0

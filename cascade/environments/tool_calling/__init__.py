@@ -11,8 +11,9 @@
   different calls that end in the same state.
 - `expected_action` of NeMo Gym's `single_step_tool_use_with_argument_comparison`: a `message` (any text without a
   call is right), a `function_call`, or a `function_call_batch`. Arguments must have the same keys and types; text of
-  two words or more matches when the words in common are at least a tenth of the words of both; floats match to 1e-6.
-  Further calls cost nothing, except for the agent `parallel_tool_calls_…`, whose reward is F1 over calls.
+  two words or more matches when the words in common are at least a tenth of the words of both (three tenths for the
+  agent `search_pivot_…`; for `swe_pivot_…` and `droid_pivot_…` any such text matches, as NeMo Gym configures them);
+  floats match to 1e-6. Further calls cost nothing, except for `parallel_tool_calls_…`, whose reward is F1 over calls.
 
 Numbers, booleans and null where the schema asks for a string are taken as text first: the call format of the
 chat template carries no types ("<parameter=id>\\n12"). Text where the schema asks for a number stays wrong.
@@ -28,6 +29,8 @@ from cascade.environments.tool_calling.tasks import make_task
 from cascade.errors import RowError
 
 WORKPLACE = "workplace_assistant"
+SIMILARITIES = {"search_pivot": 0.3, "swe_pivot": 0.0, "droid_pivot": 0.0}
+"""By the beginning of the agent's name; others have `actions.WORD_SIMILARITY`."""
 
 
 class ToolCalling(Environment):
@@ -65,8 +68,12 @@ class ToolCalling(Environment):
         if not made and not response.content.strip():
             return Verdict(0.0, extracted=shown, reason="the response has neither a call nor text")
         if "expected_action" in row:
-            parallel = _agent(row).startswith("parallel_tool_calls")
-            reward, reason = actions.compare(row["expected_action"], made, f1=parallel)
+            agent = _agent(row)
+            similarity = next(
+                (s for start, s in SIMILARITIES.items() if agent.startswith(start)), actions.WORD_SIMILARITY
+            )
+            parallel = agent.startswith("parallel_tool_calls")
+            reward, reason = actions.compare(row["expected_action"], made, f1=parallel, similarity=similarity)
         elif _is_workplace(row):
             reward, reason = calls.compare_effects(calls.ground_truth(row), made, tools)
         else:

@@ -12,6 +12,7 @@ from cascade.environments.tool_calling.calls import Score, read_call
 from cascade.errors import RowError
 
 WORD_SIMILARITY = 0.1
+"""Words in common, as a share of the words of both texts, from which two texts match; rows' agents may have another."""
 FLOAT_TOLERANCE = 1e-6
 
 
@@ -20,13 +21,19 @@ def check(action: Any) -> None:
     _expected_calls(action)
 
 
-def compare(action: dict[str, Any], made: Sequence[ToolCall], *, f1: bool) -> Score:
+def compare(
+    action: dict[str, Any], made: Sequence[ToolCall], *, f1: bool = False, similarity: float = WORD_SIMILARITY
+) -> Score:
+    """Reward and reason. `similarity` is the least share of words that two texts must have in common to match.
+
+    Raises RowError (`bad_ground_truth`).
+    """
     expected = _expected_calls(action)
     if expected is None:
         return (0.0, "a call was made where a message was expected") if made else (1.0, "a message, as expected")
     if not made:
         return 0.0, "no call, where one was expected"
-    differences = [[_difference(want, got) for got in made] for want in expected]
+    differences = [[_difference(want, got, similarity) for got in made] for want in expected]
     # A call may match several expected ones (words are compared loosely): count the best assignment.
     matches = np.array([[difference is None for difference in row] for row in differences], dtype=float)
     matched = int(matches[linear_sum_assignment(matches, maximize=True)].sum())
@@ -53,13 +60,13 @@ def _expected_calls(action: Any) -> list[ToolCall] | None:
     )
 
 
-def _difference(want: ToolCall, got: ToolCall) -> str | None:
+def _difference(want: ToolCall, got: ToolCall, similarity: float) -> str | None:
     if want.name != got.name:
         return f"called {got.name}, expected {want.name}"
-    return _value_difference(want.arguments, got.arguments, want.name)
+    return _value_difference(want.arguments, got.arguments, want.name, similarity)
 
 
-def _value_difference(want: Any, got: Any, where: str) -> str | None:
+def _value_difference(want: Any, got: Any, where: str, similarity: float) -> str | None:
     if not isinstance(got, type(want)):
         return f"{where}: {type(got).__name__}, expected {type(want).__name__}"
     if isinstance(want, dict):
@@ -71,16 +78,16 @@ def _value_difference(want: Any, got: Any, where: str) -> str | None:
             return f"{where}: {len(got)} items, expected {len(want)}"
         parts = ((w, g, f"{where}[{i}]") for i, (w, g) in enumerate(zip(want, got, strict=True)))
     else:
-        return None if _same(want, got) else f"{where}: {got!r}, expected {want!r}"
-    return next(filter(None, (_value_difference(*part) for part in parts)), None)
+        return None if _same(want, got, similarity) else f"{where}: {got!r}, expected {want!r}"
+    return next(filter(None, (_value_difference(*part, similarity) for part in parts)), None)
 
 
-def _same(want: Any, got: Any) -> bool:
+def _same(want: Any, got: Any, similarity: float) -> bool:
     if isinstance(want, float):
         return abs(got - want) < FLOAT_TOLERANCE
     if isinstance(want, str):
         wanted, given = Counter(want.lower().split()), Counter(got.lower().split())
         if wanted.total() < 2 or given.total() < 2:
             return bool(want == got)
-        return (wanted & given).total() / (wanted.total() + given.total()) >= WORD_SIMILARITY
+        return (wanted & given).total() / (wanted.total() + given.total()) >= similarity
     return bool(want == got)

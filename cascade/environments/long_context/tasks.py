@@ -1,64 +1,19 @@
-"""Questions on documents of many short facts: one needle, several needles, counts, lists, sums, changes."""
+"""Nano tasks: questions on documents of many short facts.
+
+One needle, several needles, counts, lists, sums, comparisons, chains of two facts, and facts that a later sentence
+takes back. Everything else in a document, other people's facts of the same form among it, is a distractor.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
 from cascade.chat import Row
-from cascade.pretraining.corpus.common import (
-    ANIMALS,
-    CITIES,
-    COLOURS,
-    DAYS,
-    FOODS,
-    FRUITS,
-    JOBS,
-    PEOPLE,
-    THINGS,
-    a,
-    joined,
-    plural,
-    prompt,
-    rows,
-)
+from cascade.environments.long_context.wording import ASKS, FILLER, OPENINGS, SAYS, VALUES, WHO
+from cascade.pretraining.corpus.common import CITIES, DAYS, FRUITS, PEOPLE, THINGS, a, joined, plural, prompt, rows
 
 SENTENCES = {1: 14, 2: 26, 3: 45, 4: 70, 5: 105}
 """How many sentences a document has, by level."""
-
-VALUES = {"city": CITIES, "job": JOBS, "pet": ANIMALS, "colour": COLOURS, "food": FOODS}
-SAYS = {
-    "city": ("{} lives in {}.", "{} has a house in {}.", "The home of {} is in {}."),
-    "job": ("{} works as {}.", "{} is {}.", "The job of {} is {}."),
-    "pet": ("{} has {}.", "The pet of {} is {}."),
-    "colour": ("{} likes the colour {}.", "The best colour for {} is {}."),
-    "food": ("{} likes to eat {}.", "The best food for {} is {}."),
-    "age": ("{} is {} years old.", "The age of {} is {}."),
-    "day": ("{} was born on a {}.", "{} came to the world on a {}."),
-}
-ASKS = {
-    "city": ("Where does {} live?", "In which city does {} live?", "Which city is the home of {}?"),
-    "job": ("What is the job of {}?", "What does {} work as?"),
-    "pet": ("Which pet does {} have?", "What animal does {} have?"),
-    "colour": ("Which colour does {} like?", "What is the best colour for {}?"),
-    "food": ("What does {} like to eat?", "Which food does {} like?"),
-    "age": ("How old is {}?", "What is the age of {}?"),
-    "day": ("On which day was {} born?", "When was {} born?"),
-}
-WHO = {
-    "city": "who lives in {}",
-    "job": "who works as {}",
-    "pet": "who has {}",
-    "colour": "who likes the colour {}",
-    "food": "who likes to eat {}",
-}
-FILLER = (
-    *("The weather is fine today.", "It rained all night.", "The shop opens at nine.", "The old road is closed."),
-    *("Many people came to the market.", "The train was late again.", "The children play in the park."),
-    *("Dinner is ready at six.", "The river is cold in winter.", "Nobody knows the name of the street."),
-    *("The sun was warm and the sky was blue.", "A letter came in the morning.", "The music was too loud."),
-    *("All the lights were on.", "The garden is full of flowers.", "The door was open."),
-)
-OPENINGS = ("Read the text and answer.", "Answer from the text.", "Here is a text.", "Use only this text.")
 
 
 @dataclass
@@ -87,7 +42,10 @@ class Question:
 
 
 def generate(count: int, seed: int, level: int) -> Iterator[Row]:
-    """Rows with `question_type`, `expected_answer` and `needles`, the sentences that it rests on."""
+    """Rows with `question_type`, `expected_answer` and `needles`, the sentences that it rests on.
+
+    Raises CascadeError for a level outside 1 to 5.
+    """
     return rows("long_context", _row, count, seed, level)
 
 
@@ -103,6 +61,7 @@ def _row(rng: Random, level: int) -> Row:
     shape = rng.choice(("{o}\n\n{t}\n\n{q}", "{o} {q}\n\n{t}", "{t}\n\nQuestion: {q}", "{o}\n\n{t}\n\nQuestion: {q}"))
     reasoning = "The text says: " + " ".join(question.needles) + (f" {question.steps}" if question.steps else "")
     return prompt(shape.format(o=opening, t=text, q=question.text)) | {
+        "environment": "long_context",
         "question_type": question.kind,
         "expected_answer": question.answer,
         "needles": list(question.needles),
