@@ -3,10 +3,11 @@
     python -m benchmarks.learning --seeds 0 1 2
 
 Each seed is a project of its own under --work (kept, so that an interrupted benchmark goes on): curation, every
-node and every evaluation of the active recipe, in order. Beside the recipe's distillation node an RL node starts
-from the same checkpoint, with the same prompts, steps, rollouts and optimizer. Writes results/benchmarks/learning.json
-and .md (node × domain, means over seeds with standard errors, recovery rate) and
-results/benchmarks/distillation_versus_rl.json, the curve that the report draws.
+node and every evaluation of the active recipe, in order, with larger benchmarks than the recipe's, for narrower
+intervals. Beside the recipe's distillation node an RL node starts from the same checkpoint, with the same prompts,
+steps, rollouts and optimizer. Writes results/benchmarks/learning.json and .md (node × domain, means over seeds with
+standard errors, and what is claimed of them) and results/benchmarks/distillation_versus_rl.json, the curve that the
+report draws.
 """
 
 import argparse
@@ -30,17 +31,21 @@ RIVAL = "rl_instead"
 """The RL node that starts where the distillation starts."""
 WINDOW = 5
 """Steps averaged into one point of the curve."""
+DROP = 0.02
+"""What a domain must lie below its teacher, in reward, to count as dropped."""
 
 Scores = dict[str, dict[str, float]]
 
 
-def prepare(project: Path, target: Path, seed: int) -> Layout:
-    """A project for one seed, with the rival node in its recipe."""
+def prepare(project: Path, target: Path, seed: int, prompts: int) -> Layout:
+    """A project for one seed, with `prompts` in each benchmark and the rival node in its recipe."""
     layout = Layout(target)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copytree(project / "models" / "base", target / "models" / "base", dirs_exist_ok=True)
     content = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     content["seed"] = seed
+    for source in content["curation"]["sources"].values():
+        source["benchmark"] = prompts
     node = next(iter(content["distill"].values()))
     rival = {key: value for key, value in node.items() if key not in ("teachers", "importance")}
     content["rl"][RIVAL] = {**rival, "max_refills": 0}
@@ -84,14 +89,48 @@ def reward_curve(layout: Layout, node: str, domains: list[str]) -> list[float]:
     return [statistics.fmean(by_step[i : i + WINDOW]) for i in range(0, len(by_step), WINDOW)]
 
 
-def recovered(scores: Scores, recipe: Recipe, name: str, decision: dict) -> tuple[float | None, list[str]]:
-    """Recovery rate of a distillation over the domains where its start lay below the teacher by 2 points or more:
-    the gaps closed, over the gaps."""
-    before, after = scores[recipe.distill[name].init], scores[name]
-    teacher = {domain: scores[chosen["node"]][domain] for domain, chosen in decision["teachers"].items()}
-    dropped = [domain for domain in teacher if teacher[domain] - before[domain] >= 0.02]
-    total = {what: sum(values[d] for d in dropped) for what, values in (("b", before), ("a", after), ("t", teacher))}
-    return recovery_rate(total["b"], total["a"], total["t"]), dropped
+def taught(scores: Scores, decision: dict) -> dict[str, float]:
+    """Domain → score of the teacher chosen for it."""
+    return {domain: scores[chosen["node"]][domain] for domain, chosen in decision["teachers"].items()}
+
+
+def recovered(before: dict[str, float], after: dict[str, float], teacher: dict[str, float]) -> dict:
+    """Recovery rate of a distillation over the domains where its start lay below the teacher: the gaps closed, over
+    the gaps. None where there was none."""
+    dropped = [domain for domain in teacher if teacher[domain] - before[domain] >= DROP]
+    total = [sum(values[domain] for domain in dropped) for values in (before, after, teacher)]
+    return {"rate": recovery_rate(*total), "domains": dropped}
+
+
+def claims(recipe: Recipe, mean: Scores, teacher: dict[str, float], recovery: dict) -> list[str]:
+    """What the means over seeds say, a sentence each."""
+    name, distillation = next(iter(recipe.distill.items()))
+    first, final = mean[next(iter(recipe.sft))], mean[name]
+    found = []
+    for stage, node in recipe.rl.items():
+        if stage == RIVAL:
+            continue
+        before, after = mean[node.init], mean[stage]
+        gains = {domain: after[domain] - before[domain] for domain in node.mix}
+        by_domain = ", ".join(f"{domain} {100 * gain:+.1f}" for domain, gain in gains.items())
+        total = f"{100 * statistics.fmean(gains.values()):+.1f} points on its own domains ({by_domain})"
+        others = {domain: after[domain] - before[domain] for domain in recipe.domains if domain not in node.mix}
+        worst = min(others, key=lambda domain: others[domain])
+        found.append(f"{stage}: {total}; of the others {worst} moved least in its favour, {100 * others[worst]:+.1f}.")
+    if recovery["rate"] is None:
+        found.append(f"{name}: no domain had dropped by {100 * DROP:.0f} points or more.")
+    else:
+        dropped = ", ".join(
+            f"{d} {100 * mean[distillation.init][d]:.1f} → {100 * final[d]:.1f}, teacher {100 * teacher[d]:.1f}"
+            for d in recovery["domains"]
+        )
+        found.append(f"{name}: recovery rate {recovery['rate']:.0%} on what had dropped ({dropped}).")
+    behind = {domain: teacher[domain] - final[domain] for domain in recipe.domains}
+    worst = max(behind, key=lambda domain: behind[domain])
+    found.append(f"{name}: furthest below its teacher in {worst}, by {100 * behind[worst]:.1f} points.")
+    gain = statistics.fmean(final[d] - first[d] for d in recipe.domains)
+    found.append(f"{name}: {100 * gain:+.1f} points over {next(iter(recipe.sft))} on average over the domains.")
+    return found
 
 
 def summarise(layouts: dict[int, Layout]) -> dict:
@@ -109,10 +148,11 @@ def summarise(layouts: dict[int, Layout]) -> dict:
         for node in recipe.training
     }
     name, node = next(iter(recipe.distill.items()))
-    recovery = {}
-    for seed, layout in layouts.items():
-        rate, dropped = recovered(per_seed[seed], recipe, name, read_json(layout.decision(node.teachers)))
-        recovery[seed] = {"rate": rate, "domains": dropped}
+    teachers = {seed: taught(per_seed[seed], read_json(at.decision(node.teachers))) for seed, at in layouts.items()}
+    recovery = {seed: recovered(of[node.init], of[name], teachers[seed]) for seed, of in per_seed.items()}
+    mean = {made: {domain: cell["mean"] for domain, cell in row.items()} for made, row in table.items()}
+    mean_teacher = {d: statistics.fmean(of[d] for of in teachers.values()) for d in recipe.domains}
+    mean_recovery = recovered(mean[node.init], mean[name], mean_teacher)
     curves = {
         method: [
             [(i + 1) * WINDOW, statistics.fmean(points)]
@@ -122,13 +162,22 @@ def summarise(layouts: dict[int, Layout]) -> dict:
         ]
         for method, made in ((name, name), ("rl", RIVAL))
     }
-    return {"seeds": sorted(layouts), "table": table, "recovery": recovery, "curves": curves}
+    return {
+        "seeds": sorted(layouts),
+        "prompts": next(iter(recipe.curation.sources.values())).benchmark,
+        "k": recipe.evaluation.rollouts,
+        "table": table,
+        "claims": claims(recipe, mean, mean_teacher, mean_recovery),
+        "recovery": recovery,
+        "curves": curves,
+    }
 
 
 def as_markdown(summary: dict) -> str:
     domains = list(next(iter(summary["table"].values())))
     lines = [
-        f"Mean avg@k over seeds {', '.join(map(str, summary['seeds']))} ± standard error, held-out prompts.",
+        f"avg@{summary['k']} on {summary['prompts']} held-out prompts a domain, in percent: mean over seeds "
+        f"{', '.join(map(str, summary['seeds']))} ± standard error.",
         "",
         "| node | " + " | ".join(domains) + " | mean |",
         "| --- |" + " ---: |" * (len(domains) + 1),
@@ -140,7 +189,8 @@ def as_markdown(summary: dict) -> str:
         ]
         mean = statistics.fmean(row[d]["mean"] for d in domains)
         lines.append(f"| {node} | " + " | ".join(cells) + f" | {100 * mean:.1f} |")
-    lines += ["", "Recovery rate of the distillation, by seed: "]
+    lines += ["", *(f"- {claim}" for claim in summary["claims"])]
+    lines += ["", "Recovery rate of the distillation, by seed:", ""]
     for seed, found in summary["recovery"].items():
         rate = (
             "nothing had dropped" if found["rate"] is None else f"{found['rate']:.0%} on {', '.join(found['domains'])}"
@@ -160,10 +210,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--project", type=Path, default=Path.cwd())
+    parser.add_argument("--prompts", type=int, default=240, help="of each benchmark")
     parser.add_argument("--work", type=Path, default=Path(".cascade/learning"))
     arguments = parser.parse_args()
     layouts = {
-        seed: prepare(arguments.project, (arguments.work / str(seed)).resolve(), seed) for seed in arguments.seeds
+        seed: prepare(arguments.project, (arguments.work / str(seed)).resolve(), seed, arguments.prompts)
+        for seed in arguments.seeds
     }
     for seed, layout in layouts.items():
         build(layout, seed)
