@@ -1,10 +1,12 @@
 """The journal, and its replay into a real MLflow store (SQLite)."""
 
+import contextlib
 import json
 import shutil
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mlflow import MlflowClient
@@ -258,6 +260,25 @@ def test_processes_at_once_make_one_run(layout, recipe):
     for thread in threads:
         thread.join()
     assert {node: len(found) for node, found in runs_of(layout).items()} == {PIPELINE: 1, "rl": 1}
+
+
+def test_publishers_at_once_tell_of_the_parent_without_getting_in_each_others_way(layout, recipe, monkeypatch):
+    layout.params.write_text("name: small\n")
+    tell, together, told_tags = MlflowClient.set_tag, threading.Barrier(4), []
+
+    def tell_together(self, *what):
+        told_tags.append(what)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.5)  # all have read what the run has before any adds to it, unless they take turns
+        tell(self, *what)
+
+    monkeypatch.setattr(MlflowClient, "set_tag", tell_together)
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(lambda _: Publisher(recipe, layout).parent(), range(4)))
+    [parent] = runs_of(layout)[PIPELINE]
+    assert told == [parent.info.run_id] * 4
+    assert len(told_tags) == 1
+    assert parent.data.tags["recipe"] == recipe.name
 
 
 def test_nodes_that_never_ran_have_no_run_and_the_parent_ends_as_its_nodes_did(layout, recipe):

@@ -100,9 +100,12 @@ class Publisher:
                 "seed": str(self._recipe.seed),
             }
             tags = {key: value for key, value in told.items() if value is not None}
-            self._log(run, [], [], tags)
-            if self._layout.params.exists():
-                self._artifacts(run, [{"kind": "artifact", "path": str(self._layout.params), "folder": ""}])
+            # Nodes that begin side by side, and a decision beside its own node's publishing, all come here at once.
+            with store.locked(self._layout):
+                run = self.client.get_run(run.info.run_id)
+                self._log(run, [], [], tags)
+                if self._layout.params.exists():
+                    self._artifacts(run, [{"kind": "artifact", "path": str(self._layout.params), "folder": ""}])
             self._parent = str(run.info.run_id)
         return self._parent
 

@@ -50,7 +50,7 @@ def pipeline_run_id(layout: Layout) -> str:
     if given := os.environ.get("CASCADE_RUN_ID"):
         return given
     path = layout.root / ".cascade" / "run_id"
-    with _locked(layout):
+    with locked(layout):
         if not path.exists():
             write_atomic(path, uuid.uuid4().hex[:12] + "\n")
     return path.read_text().strip()
@@ -68,13 +68,13 @@ def connect(layout: Layout) -> "MlflowClient":
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     # SQLite's schema is made at the first connection, which two processes must not do at once.
-    with _locked(layout):
+    with locked(layout):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def experiment(client: "MlflowClient", layout: Layout, family: str) -> str:
     """The id of the family's experiment, made where there is none."""
-    with _locked(layout):
+    with locked(layout):
         found = client.get_experiment_by_name(family)
         if found is not None:
             return str(found.experiment_id)
@@ -100,7 +100,7 @@ def find_or_create_run(
     start: float,
 ) -> "Run":
     """`start` is in Unix seconds: when the node began, which a replay may learn much later."""
-    with _locked(layout):
+    with locked(layout):
         if run := find_run(client, experiment_id, identity):
             return run
         tags = {**identity, **({PARENT: parent} if parent else {})}
@@ -137,7 +137,7 @@ def dvc_hashes(root: Path, node: str) -> dict[str, str]:
 
 
 @contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
+def locked(layout: Layout) -> Iterator[None]:
     """One process of this project at a time."""
     path = layout.root / ".cascade" / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)

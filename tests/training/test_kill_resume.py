@@ -19,7 +19,7 @@ while len(done) < 8:
     time.sleep(0.03)
     done += STEP
     state.write_text(done)
-made.mkdir(parents=True)
+made.mkdir(parents=True, exist_ok=True)
 (made / "weights").write_text(done)
 state.unlink()
 """
