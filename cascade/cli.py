@@ -99,9 +99,17 @@ def recipe_check(source: str | None) -> None:
 @click.option("--environment", help="The environment that judges; without it each row names its own.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write each line with its verdict.")
 def score(file: Path, environment: str | None, out: Path | None) -> None:
-    """Judge a rollout file in NeMo Gym's format anew, one verdict a line."""
+    """Judge a rollout file in NeMo Gym's format anew, one verdict a line.
+
+    Each rollout is judged by itself; where only comparisons tell, it is compared with the row's reference. Where a
+    model judges, it is the active recipe's.
+    """
+    from cascade import judges
+    from cascade.recipe import load
     from cascade.score import score_file
 
+    if _layout().params.exists():
+        judges.use(load(_layout().params).judges)
     summary = score_file(file, environment, out, progress=lambda count: click.echo(f"{count:,} lines", err=True))
     mean = "none has a reward" if summary.mean_reward is None else f"mean reward {summary.mean_reward:.4f}"
     failures = ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()) or "none"
