@@ -38,9 +38,9 @@ def use(settings: Judges) -> None:
     _clients.clear()
     if settings.preference is None and settings.answer is None:
         return
-    from cascade.judges.answer import LLMJudge
     from cascade.judges.client import ChatClient
     from cascade.judges.genrm import GenRM
+    from cascade.judges.llm_judge import LLMJudge
 
     if settings.preference is not None:
         _clients.append(ChatClient(settings.preference))

@@ -24,6 +24,9 @@ score_1 and score_2: how helpful each response is, from 1 (not at all) to 5 (ext
 ranking: 1 response 1 is much better, 2 better, 3 slightly better; 4 response 2 is slightly better, 5 better, \
 6 much better."""
 
+OBJECTS_TRIED = 64
+"""Opening braces from the end of an answer at which its verdict is looked for: a verdict comes last."""
+
 
 class GenRM:
     """Compares by asking a model (see `PreferenceJudge`). `roles`: it knows `response_1` and `response_2`."""
@@ -57,8 +60,10 @@ def in_words(messages: Sequence[Message], first: str, second: str) -> list[Messa
 def read_comparison(text: str) -> Comparison:
     """The last JSON object of the answer that holds all three numbers in their range. Raises ValueError."""
     decoder = json.JSONDecoder()
-    at = text.rfind("{")
-    while at >= 0:
+    at = len(text)
+    for _ in range(OBJECTS_TRIED):
+        if (at := text.rfind("{", 0, at)) < 0:
+            break
         try:
             found, _ = decoder.raw_decode(text, at)
             if isinstance(found, dict) and {"score_1", "score_2", "ranking"} <= found.keys():
@@ -72,7 +77,6 @@ def read_comparison(text: str) -> Comparison:
             pass
         except RecursionError:
             raise ValueError("a JSON object nested too deeply") from None
-        at = text.rfind("{", 0, at)
     raise ValueError("no JSON object with score_1, score_2 and ranking")
 
 
