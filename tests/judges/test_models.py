@@ -1,17 +1,22 @@
 """The two judges: what they ask, what they make of an answer, how they are chosen."""
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
-from cascade import judges
+from cascade import cli, judges, nodes
 from cascade.judges import Comparison, JudgeError, genrm, llm_judge
 from cascade.judges.client import ChatClient
 from cascade.judges.genrm import GenRM
 from cascade.judges.llm_judge import LLMJudge
+from cascade.layout import Layout
 from cascade.schema import Judges
 from tests.judges.server import serving, verdict
 
+ROOT = Path(__file__).parents[2]
 TALK = [
     {"role": "user", "content": "Hi"},
     {"role": "assistant", "content": "Hello!", "reasoning_content": "A greeting."},
@@ -166,3 +171,27 @@ def test_the_recipe_chooses_who_judges():
     assert judges.preference() is None
     assert judges.answer() is None
     assert judges.take_usage().requests == 0
+
+
+def test_a_node_lets_its_recipes_models_judge_and_so_does_scoring(tmp_path, monkeypatch):
+    for library in ("OMP", "MKL", "OPENBLAS"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setattr(nodes.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("cascade.cli._layout", lambda: Layout(tmp_path))
+    with serving(lambda body: verdict(4, 4, 3.5)) as server:
+        content = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
+        content["judges"] = {"preference": {"url": server.url, "model": "m"}}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+        row = {"agent_ref": {"name": "genrm_simple_agent"}, "responses_create_params": {"input": "Hi"}}
+        rollouts = tmp_path / "rollouts.jsonl"
+        rollouts.write_text(json.dumps({**row, "reference": "Hello.", "response": "Hi."}) + "\n")
+        try:
+            nodes._prepare(Layout(tmp_path))
+            assert judges.preference() is not None
+            judges.use(Judges())
+            scored = CliRunner().invoke(cli.main, ["score", str(rollouts)])
+        finally:
+            judges.use(Judges())
+    assert scored.output == "1 lines, mean reward 0.5000; failures: none\n"
+    assert len(server.requests) == 2
