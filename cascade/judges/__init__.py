@@ -35,7 +35,8 @@ def use(settings: Judges) -> None:
     """Let the recipe's models judge from now on. Asks them nothing yet: a node may not need them."""
     global _preference, _answer
     _preference = _answer = None
-    _clients.clear()
+    while _clients:
+        _clients.pop().close()
     if settings.preference is None and settings.answer is None:
         return
     from cascade.judges.client import ChatClient

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 4
 """Of one question: NeMo Gym's three retries after the first."""
-BACKOFF_SECONDS = 0.5
+BACKOFF_SECONDS = 1.0
 """Before the first retry; doubled before each further one."""
 CONNECT_SECONDS = 10.0
 TEMPERATURE, TOP_P = 0.6, 0.95
@@ -94,6 +94,10 @@ class ChatClient:
         with self._lock:
             taken, self._usage = self._usage, Usage()
         return taken
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._http.close()
 
     def _complete(self, messages: Sequence[Message], attempt: int) -> httpx.Response:
         endpoint = self._endpoint
