@@ -100,12 +100,20 @@ def recipe_check(source: str | None) -> None:
 @click.option("--gym-url", help="A running NeMo Gym resources server, http://host:port, that judges instead.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write each line with its verdict.")
 def score(file: Path, environment: str | None, gym_url: str | None, out: Path | None) -> None:
-    """Judge a rollout file in NeMo Gym's format anew, one verdict a line."""
+    """Judge a rollout file in NeMo Gym's format anew, one verdict a line.
+
+    Each rollout is judged by itself; where only comparisons tell, it is compared with the row's reference. Where a
+    model judges, it is the active recipe's.
+    """
+    from cascade import judges
+    from cascade.recipe import load
     from cascade.score import score_file
 
     def progress(count: int) -> None:
         click.echo(f"{count:,} lines", err=True)
 
+    if _layout().params.exists():
+        judges.use(load(_layout().params).judges)
     summary = score_file(file, environment, out, progress, gym_url)
     mean = "none has a reward" if summary.mean_reward is None else f"mean reward {summary.mean_reward:.4f}"
     failures = ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()) or "none"

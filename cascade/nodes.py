@@ -4,6 +4,7 @@ import os
 import signal
 from types import FrameType
 
+from cascade import judges
 from cascade.errors import RecipeError
 from cascade.files import hash_file, read_json, write_json
 from cascade.layout import Layout
@@ -85,8 +86,10 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
 
 
 def _prepare(layout: Layout) -> Recipe:
-    """Load the recipe, set the process's threads before torch is imported, and stop cleanly on SIGTERM."""
+    """Load the recipe, let its models judge, set the process's threads before torch is imported, and stop cleanly on
+    SIGTERM."""
     recipe = load(layout.params)
+    judges.use(recipe.judges)
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = str(recipe.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -23,6 +23,7 @@ from cascade.schema import (
     DistillNode,
     Evaluation,
     GateNode,
+    Judges,
     Node,
     OnPolicyNode,
     Optimizer,
@@ -46,6 +47,7 @@ __all__ = [
     "DistillNode",
     "Evaluation",
     "GateNode",
+    "Judges",
     "Node",
     "OnPolicyNode",
     "Optimizer",
@@ -90,6 +92,7 @@ class Recipe(Section):
     """Directory of the base model."""
     pools: dict[str, str] = Field(default_factory=dict)
     """Node → Prefect work pool. Not part of the node: where it runs does not change what it makes."""
+    judges: Judges = Judges()
     curation: Curation
     sft: dict[str, SFTNode]
     rl: dict[str, RLNode]
@@ -97,6 +100,11 @@ class Recipe(Section):
     distill: dict[str, DistillNode]
     evaluation: Evaluation
     gate: dict[str, GateNode]
+
+    @property
+    def judging_threads(self) -> int:
+        """Threads that judge responses: one that waits for a judge's server takes no CPU."""
+        return max(self.threads, self.judges.concurrency)
 
     @property
     def training(self) -> dict[str, SFTNode | RLNode | DistillNode]:

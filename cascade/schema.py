@@ -216,6 +216,50 @@ class Evaluation(Section):
     rollout: Rollout
 
 
+class JudgeEndpoint(Section):
+    """A model that judges, behind the OpenAI chat API (vLLM, NIM, …). The server's key, where it wants one, stands in
+    the environment variable JUDGE_API_KEY."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Up to and including /v1."""
+    model: str
+    max_tokens: Count = 16384
+    """Of an answer, reasoning included."""
+    concurrency: Count = 64
+    """Requests under way at once."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600
+    """Of one request."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its verdicts depend on; where it runs and how fast it is asked do not count."""
+        return self.model_dump(mode="json", exclude={"url", "concurrency", "timeout_seconds"})
+
+
+class PreferenceEndpoint(JudgeEndpoint):
+    roles: bool = False
+    """The model takes the responses in the roles response_1 and response_2, as NVIDIA's GenRM models do."""
+
+
+class Judges(Section):
+    """Who judges where no rule can. Nano's generated rows need none."""
+
+    preference: PreferenceEndpoint | None = None
+    """Compares two responses: a generative reward model."""
+    answer: JudgeEndpoint | None = None
+    """Compares an answer with the reference answer."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Their part in what a result was made from; nothing where nobody judges."""
+        found = {kind: judge.identity for kind in ("preference", "answer") if (judge := getattr(self, kind))}
+        return {"judges": found} if found else {}
+
+    @property
+    def concurrency(self) -> int:
+        return max((judge.concurrency for judge in (self.preference, self.answer) if judge), default=0)
+
+
 class GateNode(Section):
     round: Count
     """The round whose evaluations it waits for and reads, with those of the rounds before."""

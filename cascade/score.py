@@ -65,6 +65,9 @@ def score_file(
 ) -> Summary:
     """Score every line of `path` and write the lines with their verdicts, in their order, to `out`.
 
+    Each rollout is judged by itself (`Environment.verify`), also where training compares the rollouts of a prompt:
+    in human_preference it is compared with the row's `reference`.
+
     The environment is the NeMo Gym resources server at `gym_url`, else `environment`, else what the row names. Each
     line out is the line in with `reward` (null on failure), `failure` (a code), `extracted` and `reason`; a `reward`
     that came with the line is kept as `reward_given`. A line that cannot be judged is a failure with its reason,

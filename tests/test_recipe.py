@@ -100,6 +100,24 @@ def test_a_cycle_is_shown(content: dict, problem: Any) -> None:
     )
 
 
+def test_judges_are_models_behind_an_address(content: dict, problem: Any, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(content)
+    assert (recipe.judges.inputs, recipe.judging_threads) == ({}, recipe.threads)
+    endpoint = {"url": "http://127.0.0.1:8000/v1", "model": "m", "concurrency": 32}
+    recipe = Recipe.model_validate(content | {"judges": {"preference": endpoint | {"roles": True}}})
+    assert recipe.judging_threads == 32
+    assert recipe.judges.inputs == {"judges": {"preference": {"model": "m", "max_tokens": 16384, "roles": True}}}
+    assert problem(content | {"judges": {"preferences": endpoint}}) == [
+        "judges.preferences: unknown key; did you mean preference?"
+    ]
+    assert problem(content | {"judges": {"answer": endpoint | {"roles": True}}}) == [
+        "judges.answer.roles: unknown key; known here: url, model, max_tokens, concurrency, timeout_seconds"
+    ]
+    [line] = problem(content | {"judges": {"answer": endpoint | {"url": "127.0.0.1:8000"}}})
+    assert line.startswith("judges.answer.url: ")
+    assert problem(content | {"judges": {"answer": {"url": "http://x/v1"}}}) == ["judges.answer.model: missing"]
+
+
 def test_an_unknown_environment_is_named(content: dict, problem: Any) -> None:
     content["curation"]["sources"]["mcqa"]["generator"] = "mcq"
     [line] = problem(content)

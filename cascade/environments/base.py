@@ -7,7 +7,7 @@ and counted, because learning from it as a zero would teach noise.
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ MODULES = {
     "structured_output": "cascade.environments.structured_output",
     "long_context": "cascade.environments.long_context",
     "gym_server": "cascade.environments.gym_server",
+    "human_preference": "cascade.environments.human_preference",
 }
 
 
@@ -63,6 +64,19 @@ class Environment(ABC):
         only appends. `demonstration` is a correct answer: `reasoning`, `content`, and `tool_calls` where the
         answer is a call.
         """
+
+
+class GroupEnvironment(Environment):
+    """A domain whose reward is relative: it says which rollouts of a prompt are better, not how good they are.
+
+    Training rewards a group by `verify_group`. `verify` judges one response by itself, against something that stays
+    the same from checkpoint to checkpoint; evaluation, curation and `cascade score` use it.
+    """
+
+    @abstractmethod
+    def verify_group(self, row: Row, responses: Sequence[Response]) -> list[Verdict]:
+        """Judge the responses to one prompt together: a verdict each, in their order. Equal responses have equal
+        rewards. Never raises on what a model wrote."""
 
 
 def names() -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cascade.chat import Response, Row, parse_response
-from cascade.environments.base import Environment, Verdict
+from cascade.environments.base import Environment, GroupEnvironment, Verdict
 
 if TYPE_CHECKING:
     # They bring torch, and a file of rollouts is scored without it.
@@ -29,9 +30,29 @@ def judge(environment: Environment, row: Row, response: Response) -> Verdict:
     """The environment's verdict. A verifier must not raise; one that does costs its rollout (`verifier_error`),
     as does a reward outside [0, 1] (`reward_out_of_range`): both are counted, and too many stop the node."""
     try:
-        verdict = environment.verify(row, response)
+        return _in_range(environment.verify(row, response))
     except Exception as error:
-        return Verdict(None, failure="verifier_error", reason=f"{type(error).__name__}: {error}")
+        return _broken(error)
+
+
+def judge_together(environment: Environment, row: Row, responses: Sequence[Response]) -> list[Verdict]:
+    """`judge` of the responses to one prompt, with each other where the environment's reward is relative."""
+    if not isinstance(environment, GroupEnvironment):
+        return [judge(environment, row, response) for response in responses]
+    try:
+        verdicts = [_in_range(verdict) for verdict in environment.verify_group(row, responses)]
+        if len(verdicts) != len(responses):
+            raise ValueError(f"{len(verdicts)} verdicts for {len(responses)} responses")
+    except Exception as error:
+        return [_broken(error)] * len(responses)
+    return verdicts
+
+
+def _broken(error: Exception) -> Verdict:
+    return Verdict(None, failure="verifier_error", reason=f"{type(error).__name__}: {error}")
+
+
+def _in_range(verdict: Verdict) -> Verdict:
     if verdict.reward is not None and not 0 <= verdict.reward <= 1:
         return Verdict(None, failure="reward_out_of_range", reason=f"reward {verdict.reward} is not in [0, 1]")
     return verdict

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
-from cascade.chat import Row, ToolCall
+from cascade.chat import Message, Row, ToolCall
 from cascade.errors import CascadeError
 from cascade.seeds import derive_seed
 
@@ -17,7 +17,8 @@ from cascade.seeds import derive_seed
 class NanoTask:
     """One task with its correct answer. `fields` is what the environment verifies with."""
 
-    prompt: str
+    prompt: str | list[Message]
+    """The user's message, or a conversation that ends with one."""
     reasoning: str
     content: str
     fields: dict[str, Any]
@@ -53,7 +54,8 @@ def shortened(reasoning: str, rng: Random) -> str:
 
 
 def _row(environment: str, domain: str, level: int, task: NanoTask) -> Row:
-    params: dict[str, Any] = {"input": [{"role": "user", "content": task.prompt}]}
+    messages = [{"role": "user", "content": task.prompt}] if isinstance(task.prompt, str) else task.prompt
+    params: dict[str, Any] = {"input": messages}
     if task.tools:
         params["tools"] = task.tools
     demonstration: dict[str, Any] = {"reasoning": task.reasoning, "content": task.content}

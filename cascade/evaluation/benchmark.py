@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from cascade import environments
+from cascade import environments, judges
 from cascade.chat import Row, encode, prompt_of, render
 from cascade.environments import Verdict
 from cascade.environments.judging import judge_text, text_of
@@ -50,6 +50,9 @@ def evaluate(
     rollouts.parquet (one line a rollout), manifest.json (hashes of what was evaluated). Finished domains are
     kept in the work directory until all are, so an evaluation that was killed goes on where it was.
 
+    Every response is judged by itself (`Environment.verify`), so scores compare between checkpoints: where a
+    domain's reward is relative, against the row's reference.
+
     Only an evaluation of the node's own checkpoint enters the node's journal.
     Raises CascadeError for a missing checkpoint or benchmark, or too many rollouts without a verdict.
     """
@@ -62,6 +65,7 @@ def evaluate(
         "settings": settings.model_dump(mode="json"),
         "seed": recipe.seed,
         "benchmarks": {domain: _benchmark_hash(layout, domain) for domain in recipe.domains},
+        **recipe.judges.inputs,
     }
     torch.set_num_threads(recipe.threads)
     work = layout.work(f"{node}.evaluation") / fingerprint(inputs)[:16]
@@ -76,6 +80,8 @@ def evaluate(
             _check_failures(node, domain, found)
             write_rollouts(kept, found)
             say(f"{node}: {domain}: {len(found)} rollouts judged in {time.perf_counter() - began:.1f} s")
+            if (usage := judges.take_usage()).requests:
+                say(f"{node}: {domain}: the judge took {usage}")
         lines += pq.read_table(kept).to_pylist()
     if benchmark is not None:
         benchmark.close()
@@ -99,7 +105,7 @@ class Benchmark:
         self._settings: Evaluation = recipe.evaluation
         self._policy: Policy = make_policy(engine, checkpoint, None)
         self._sampler: Sampler = make_sampler(recipe.evaluation.rollout.engine, self._policy)
-        self._pool = ThreadPoolExecutor(max_workers=recipe.threads)
+        self._pool = ThreadPoolExecutor(max_workers=recipe.judging_threads)
 
     def run(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
         """One line a rollout, prompts in their order."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from cascade import environments
+from cascade.environments.human_preference.tasks import mixed_quality
 from cascade.pretraining import corpus
 
 Generator = Callable[[int, int, int], Iterator[dict]]
@@ -14,5 +15,7 @@ def _environment(name: str) -> Generator:
 
 GENERATORS: dict[str, Generator] = {
     **{name: _environment(name) for name in environments.names()},
+    # Not its demonstrations, which are all good: the base reads replies of every quality.
+    "human_preference": mixed_quality,
     **corpus.GENERATORS,
 }

@@ -1,6 +1,7 @@
 """What a step measured, by name: overall, and per domain under the same name with `/<domain>` behind it."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -59,6 +60,8 @@ def rollout_metrics(collected: Collected) -> Metrics:
         "speed/sampling_tokens_per_second": sum(_lengths(collected.rollouts)) / collected.sampling_seconds,
         "speed/verifying_rollouts_per_second": len(collected.rollouts) / collected.verifying_seconds,
     }
+    if collected.judging.requests:
+        values |= {f"rollout/judge_{name}": float(used) for name, used in asdict(collected.judging).items()}
     for code, count in failure_codes(collected.rollouts).items():
         values[f"rollout/failure_code/{code}"] = float(count)
     dropped = {id(group) for group in collected.dropped}

@@ -8,10 +8,10 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from cascade import environments
-from cascade.chat import Row, encode_prompt, prompt_of
-from cascade.environments import Verdict
-from cascade.environments.judging import judge_text, text_of
+from cascade import environments, judges
+from cascade.chat import Row, encode_prompt, parse_response, prompt_of
+from cascade.environments import GroupEnvironment, Verdict
+from cascade.environments.judging import judge_together, text_of
 from cascade.errors import CascadeError
 from cascade.recipe import OnPolicyNode, RLNode
 from cascade.rollout.base import Sample, Sampler, SampleRequest
@@ -60,6 +60,8 @@ class Collected:
     """Rounds of sampling after the first."""
     sampling_seconds: float = 0.0
     verifying_seconds: float = 0.0
+    judging: judges.Usage = field(default_factory=judges.Usage)
+    """What the models that judge have cost, where any did."""
 
     @property
     def groups(self) -> list[Group]:
@@ -149,28 +151,43 @@ class Collector:
         )
         sampled = time.perf_counter()
         size = self._node.rollouts
-        owners = [i for i in range(len(draws)) for _ in range(size)]
-        rollouts = list(
-            self._pool.map(
-                self._judge,
-                [draws[i].prompt for i in owners],
-                [rows[i] for i in owners],
-                [prompt_ids[i] for i in owners],
-                samples,
-            )
+        jobs = [job for i in range(len(draws)) for job in self._jobs(draws[i].prompt, i * size)]
+        owners = [job[0] // size for job in jobs]
+        judged = self._pool.map(
+            self._judge,
+            [draws[i].prompt for i in owners],
+            [rows[i] for i in owners],
+            [prompt_ids[i] for i in owners],
+            [[samples[i] for i in job] for job in jobs],
         )
+        rollouts = [rollout for of_job in judged for rollout in of_job]
         collected.sampling_seconds += sampled - began
         collected.verifying_seconds += time.perf_counter() - sampled
+        collected.judging += judges.take_usage()
         return [Group(draw.prompt, rollouts[i * size : (i + 1) * size]) for i, draw in enumerate(draws)]
 
-    def _judge(self, prompt: Prompt, row: Row, prompt_ids: list[int], sample: Sample) -> Rollout:
-        text = text_of(self._tokenizer, sample)
-        if not sample.finished and self._selection.overlong != "keep":
-            reward = 0.0 if self._selection.overlong == "zero" else None
-            return Rollout(prompt, prompt_ids, sample, text, None, reward)
-        environment, thinking = environments.get(prompt.environment), self._node.rollout.thinking
-        verdict = judge_text(environment, row, text, thinking=thinking, finished=sample.finished)
-        return Rollout(prompt, prompt_ids, sample, text, verdict, verdict.reward)
+    def _jobs(self, prompt: Prompt, first: int) -> list[list[int]]:
+        """Which of a group's rollouts, the first of them `first`, are judged in one call: all or one by one."""
+        group = list(range(first, first + self._node.rollouts))
+        together = isinstance(environments.get(prompt.environment), GroupEnvironment)
+        return [group] if together else [[rollout] for rollout in group]
+
+    def _judge(self, prompt: Prompt, row: Row, prompt_ids: list[int], samples: list[Sample]) -> list[Rollout]:
+        texts = [text_of(self._tokenizer, sample) for sample in samples]
+        thinking, overlong = self._node.rollout.thinking, self._selection.overlong
+        responses = {
+            i: parse_response(texts[i], thinking=thinking, finished=sample.finished)
+            for i, sample in enumerate(samples)
+            if sample.finished or overlong == "keep"
+        }
+        found = judge_together(environments.get(prompt.environment), row, list(responses.values()))
+        verdicts = dict(zip(responses, found, strict=True))
+        unjudged = 0.0 if overlong == "zero" else None
+        return [
+            Rollout(prompt, prompt_ids, sample, texts[i], verdict, verdict.reward if verdict else unjudged)
+            for i, sample in enumerate(samples)
+            for verdict in [verdicts.get(i)]
+        ]
 
     def _check_failures(self, collected: Collected, step: int) -> None:
         rollouts = collected.rollouts

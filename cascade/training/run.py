@@ -71,6 +71,7 @@ class NodeRun:
             "parent": hash_directory(self.parent),
             "data": fingerprint(self._data_hashes),
             "engine": [cascade.__version__, torch.__version__, transformers.__version__],
+            **recipe.judges.inputs,
             **others,
         }
         self._state_path = self.work / "state.safetensors"

@@ -2,8 +2,9 @@
 
 import pytest
 
-from cascade.environments import Verdict
-from cascade.environments.judging import judge, judge_text, text_of
+from cascade.chat import Response
+from cascade.environments import GroupEnvironment, Verdict
+from cascade.environments.judging import judge, judge_text, judge_together, text_of
 from cascade.rollout.base import Sample
 from tests.training.miniature import VOCABULARY, FindTheWord, make_tokenizer
 
@@ -51,3 +52,28 @@ def test_a_verifier_that_raises_costs_its_rollout_and_says_why():
     assert (verdict.reward, verdict.failure) == (None, "verifier_error")
     assert verdict.reason == "RuntimeError: the verifier broke"
     assert judge(FindTheWord(), {"fail": "timeout"}, None).failure == "timeout"
+
+
+class Ranks(FindTheWord, GroupEnvironment):
+    """Rewards the responses of a group in their order."""
+
+    def __init__(self, *rewards: float):
+        self._rewards = rewards
+
+    def verify_group(self, row, responses):
+        return [Verdict(reward) for reward in self._rewards]
+
+
+def test_responses_are_judged_together_where_the_reward_is_relative_and_one_by_one_elsewhere():
+    responses = [Response("w1"), Response("w2")]
+    assert [v.reward for v in judge_together(FindTheWord(), ROW, responses)] == [1, 0]
+    assert [v.reward for v in judge_together(Ranks(0.2, 0.7), ROW, responses)] == [0.2, 0.7]
+    assert judge(Ranks(0.2, 0.7), ROW, responses[0]).reward == 1, "by itself a response is verified"
+
+
+def test_a_group_s_judge_that_misbehaves_costs_what_it_concerns():
+    responses = [Response("w1"), Response("w2")]
+    assert [v.failure for v in judge_together(Ranks(0.2, 1.5), ROW, responses)] == [None, "reward_out_of_range"]
+    missing = judge_together(Ranks(0.2), ROW, responses)
+    assert [v.failure for v in missing] == ["verifier_error"] * 2
+    assert missing[0].reason == "ValueError: 1 verdicts for 2 responses"

@@ -1,4 +1,4 @@
-"""What every nano task generator promises, for the five environments that have no other page for it."""
+"""What every nano task generator promises, for the environments that have no other page for it."""
 
 import json
 import time
@@ -17,6 +17,7 @@ LEVELS = {
     "mcqa": (1, 2, 3, 4),
     "tool_calling": (1, 2, 3, 4),
     "structured_output": (1, 2, 3, 4),
+    "human_preference": (1, 2, 3, 4, 5),
 }
 DOMAINS = {"reasoning_gym": "math"}
 CASES = [(name, level) for name, levels in LEVELS.items() for level in levels]

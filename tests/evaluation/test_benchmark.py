@@ -3,12 +3,13 @@ import types
 
 import pytest
 
-from cascade.environments import base
+from cascade.environments import GroupEnvironment, base
 from cascade.errors import CascadeError, CheckpointError
 from cascade.evaluation import benchmark
 from cascade.evaluation.results import load_result
 from cascade.files import read_json
 from cascade.layout import Layout
+from cascade.recipe import Recipe
 from cascade.rollout.torch_sampler import TorchSampler
 from cascade.seeds import derive_seed
 from cascade.tracking import EVALUATED, evaluation_journal
@@ -57,6 +58,30 @@ def test_every_prompt_is_answered_k_times_and_scored(layout, asked):
     assert [summary["domains"][d]["prompts"] for d in ("one", "two")] == [6, 6]
     assert not layout.work("sft.evaluation").exists()
     assert load_result(layout, "sft").score("one") == summary["domains"]["one"]["avg@k"]
+
+
+def test_a_relative_reward_is_not_used_because_it_says_nothing_between_checkpoints(layout, asked, monkeypatch):
+    class Relative(FindTheWord, GroupEnvironment):
+        def verify_group(self, row, responses):
+            raise AssertionError("an evaluation judges every response by itself")
+
+    absolute = benchmark.evaluate(recipe_with_gate(), "sft", layout)
+    monkeypatch.setattr(sys.modules["find_the_word"], "ENVIRONMENT", Relative())
+    assert benchmark.evaluate(recipe_with_gate(), "sft", layout) == absolute
+
+
+def test_another_judge_is_another_evaluation_but_another_address_is_not(layout, asked):
+    def inputs(**judge: object) -> dict:
+        judges = {"judges": {"preference": {"url": "http://a/v1", "model": "m", **judge}}} if judge else {}
+        recipe = Recipe.model_validate(recipe_with_gate().model_dump() | judges)
+        benchmark.evaluate(recipe, "sft", layout)
+        return read_json(layout.evaluation("sft") / "manifest.json")["inputs"]
+
+    assert "judges" not in inputs()
+    one = inputs(model="m")
+    assert one["judges"]["preference"]["model"] == "m"
+    assert inputs(url="http://b/v1", concurrency=2) == one
+    assert inputs(model="n") != one
 
 
 def test_seeds_are_of_prompt_and_rollout_alone_so_checkpoints_are_paired(layout, asked):

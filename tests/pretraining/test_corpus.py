@@ -15,7 +15,7 @@ from cascade.pretraining.corpus.facts import in_words
 from cascade.pretraining.corpus.tool_dialogues import Workspace
 
 LEVELS = (1, 2, 3, 4, 5)
-CHAT = ["code", "swe_agentless", "swe_agentic", "chat"]
+CHAT = ["code", "swe_agentless", "swe_agentic"]
 
 
 def sample(domain, count=60, seed=3):
@@ -226,22 +226,6 @@ def test_tools_answer_bad_calls_with_an_error():
     assert not workspace.submitted
     workspace.call("submit", {})
     assert workspace.submitted
-
-
-def test_conversation_marks_its_quality():
-    rows = sample("chat", 150)
-    by_quality = {}
-    for row in rows:
-        by_quality.setdefault(row["quality"], []).append(row)
-    assert set(by_quality) == {"good", "curt", "padded", "offtopic"}
-    assert 0.4 < len(by_quality["good"]) / len(rows) < 0.75
-    assert all(row["demonstration"]["content"] == row["reference"] for row in by_quality["good"])
-
-    def mean_length(quality):
-        return sum(len(row["demonstration"]["content"]) for row in by_quality[quality]) / len(by_quality[quality])
-
-    assert mean_length("curt") < mean_length("good") < mean_length("padded")
-    assert all(row["demonstration"]["content"] != row["reference"] for row in by_quality["offtopic"])
 
 
 def test_arithmetic_in_the_facts_is_right():

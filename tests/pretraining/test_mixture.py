@@ -81,7 +81,7 @@ def test_direct_answers_keep_what_is_answered():
         assert answer_of(direct).content == answer_of(thought).content
 
 
-@pytest.mark.parametrize("source", ["math", "tool_calling", "swe_agentic", "chat", "code"])
+@pytest.mark.parametrize("source", ["math", "tool_calling", "swe_agentic", "human_preference", "code"])
 def test_what_the_assistant_writes_is_learned_and_all_else_only_read(source):
     for document in made(source, 15, 1, hasty=0.5, direct=0.5):
         assert [trained for _, trained in document.segments] == [False, True] * (len(document.segments) // 2)
@@ -89,6 +89,13 @@ def test_what_the_assistant_writes_is_learned_and_all_else_only_read(source):
             assert text.endswith("<|im_end|>" if trained else ("<think>\n", "<think></think>"))
         assert document.segments[0][0].startswith("<|im_start|>system\n")
         assert "<|im_start|>" not in "".join(text for text, trained in document.segments if trained)
+
+
+def test_of_conversation_the_base_reads_replies_of_every_quality():
+    rows = list(GENERATORS["human_preference"](60, derive_seed(5, "rows", "human_preference"), 1))
+    assert {row["quality"] for row in rows} == {"good", "curt", "padded", "offtopic"}
+    written = [answer_of(document).content for document in made("human_preference", 60, 1, hasty=1)]
+    assert written == [row["demonstration"]["content"] for row in rows]
 
 
 def test_an_episode_is_one_document_with_every_turn_learned():

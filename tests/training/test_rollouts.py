@@ -4,11 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cascade import judges
+from cascade.environments import GroupEnvironment, Verdict, base
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.training.batch import Batch
+from cascade.training.metrics import rollout_metrics
 from cascade.training.prompts import Cursor, Prompt, PromptSource
 from cascade.training.rollouts import Collected, Collector, sample_rows
-from tests.training.miniature import VOCABULARY, make_recipe, make_tokenizer, prompt_rows
+from tests.training.miniature import VOCABULARY, FindTheWord, make_recipe, make_tokenizer, prompt_rows
 
 
 class Scripted:
@@ -82,3 +85,55 @@ def test_the_sample_table_shows_best_worst_longest():
         ("longest", "w0 w1", 1),
     ]
     assert rows[0]["prompt"][0]["role"] == "user"
+
+
+class MostWords(FindTheWord, GroupEnvironment):
+    """Reward 1 for the longest response of a group, 0 for the others; by itself, FindTheWord's."""
+
+    def verify_group(self, row, responses):
+        lengths = [len(response.content.split()) for response in responses]
+        return [Verdict(float(length == max(lengths))) for length in lengths]
+
+
+@pytest.fixture
+def relative(monkeypatch):
+    monkeypatch.setattr("find_the_word.ENVIRONMENT", MostWords())
+    assert isinstance(base.get("find_the_word"), GroupEnvironment)
+
+
+@pytest.mark.parametrize(
+    ("rule", "rewards"), [("zero", [1, 0, 0, 0]), ("mask", [1, 0, None, None]), ("keep", [0, 0, 1, 1])]
+)
+def test_a_relative_reward_is_of_the_group_without_its_overlong_rollouts(relative, rule: str, rewards: list):
+    collected = collect(Scripted(*MIXED), overlong=rule)
+    (group,) = collected.kept
+    assert [rollout.reward for rollout in group.rollouts] == rewards
+    assert [rollout.text for rollout in group.rollouts] == ["w0 w1", "w1", "w0 w0 w0", "w2 w2 w2"]
+
+
+def test_each_group_is_compared_within_itself(relative):
+    collected = collect(
+        Scripted("w1 </s>", "w1 w1 </s>", *["w1 </s>"] * 2, *["w1 w2 w3 </s>"] * 3, "w1 </s>"), prompts=2
+    )
+    assert [group.rewards for group in collected.kept] == [[0, 1, 0, 0], [1, 1, 1, 0]]
+
+
+def test_a_judge_that_breaks_costs_its_group_and_says_why(relative, monkeypatch):
+    def broken(self, row, responses):
+        raise RuntimeError("the judge broke")
+
+    monkeypatch.setattr(MostWords, "verify_group", broken)
+    collected = collect(Scripted(*MIXED), overlong="zero", max_failure_rate=1.0, dynamic_filtering=False)
+    verdicts = [rollout.verdict for rollout in collected.rollouts]
+    assert [v and v.failure for v in verdicts] == ["verifier_error", "verifier_error", None, None]
+    assert verdicts[0].reason == "RuntimeError: the judge broke"
+
+
+def test_what_judging_cost_is_measured_where_a_model_judged(monkeypatch):
+    assert not any("judge" in name for name in rollout_metrics(collect(Scripted(*MIXED))))
+    spent = judges.Usage(requests=6, retries=1, failures=0, prompt_tokens=500, completion_tokens=70, seconds=2.5)
+    monkeypatch.setattr(judges, "take_usage", lambda: spent)
+    metrics = rollout_metrics(collect(Scripted(*MIXED)))
+    assert metrics["rollout/judge_requests"] == 6
+    assert metrics["rollout/judge_completion_tokens"] == 70
+    assert metrics["rollout/judge_seconds"] == 2.5

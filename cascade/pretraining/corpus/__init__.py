@@ -8,13 +8,12 @@ outside 1 to 5.
 from collections.abc import Callable, Iterator
 
 from cascade.chat import Row
-from cascade.pretraining.corpus import code, conversation, edits, facts, stories, tool_dialogues
+from cascade.pretraining.corpus import code, edits, facts, stories, tool_dialogues
 
 GENERATORS: dict[str, Callable[[int, int, int], Iterator[Row]]] = {
     "code": code.generate,
     "swe_agentless": edits.generate,
     "swe_agentic": tool_dialogues.generate,
-    "chat": conversation.generate,
     "text": facts.generate,
     "stories": stories.generate,
 }

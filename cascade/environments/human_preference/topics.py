@@ -1,25 +1,22 @@
-"""Everyday requests and replies of mixed quality: what a preference reward later has to tell apart."""
+"""What people of the nano world ask in everyday talk, and what there is to say: topics, conditions, courtesies."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from random import Random
-
-from cascade.chat import Message, Row
-from cascade.pretraining.corpus.common import ANIMALS, CITIES, DAYS, FOODS, PEOPLE, THINGS, a, rows
-
-QUALITIES = ("good", "good", "good", "good", "curt", "padded", "offtopic")
 
 FAMILY = ("sister", "brother", "mother", "father", "friend", "son", "daughter", "teacher")
 
 
 @dataclass(frozen=True)
 class Topic:
+    """Its texts have slots in braces, filled alike in a whole conversation."""
+
     goal: str
     """Completes `The user wants …`."""
     asks: tuple[str, ...]
     openings: tuple[str, ...]
     ideas: tuple[str, ...]
+    """What helps, in the order in which it is said."""
     short: str
+    """What somebody says who does not care."""
 
 
 def _topic(goal: str, asks: str, openings: str, ideas: str, short: str) -> Topic:
@@ -135,6 +132,7 @@ TOPICS = (
            "OK."),
 )  # fmt: skip
 
+# What a user adds about themselves, and the sentence that shows that it was heard.
 CONDITIONS = (
     ("I have very little time.", "All of this is quick, as you have little time."),
     ("I have no money.", "None of this costs much money."),
@@ -152,77 +150,3 @@ PADDING = (
     *("I could go on and on about this for a long time.", "To say it again in other words, I say it again."),
 )
 MORE = ("Do you have one more idea?", "What else?", "Thanks. Anything more?", "Good. Is there more I can do?")
-
-
-def generate(count: int, seed: int, level: int) -> Iterator[Row]:
-    """Rows with `topic`, `quality` (good, curt, padded or offtopic) and `reference`, a good reply."""
-    return rows("chat", _row, count, seed, level)
-
-
-def _row(rng: Random, level: int) -> Row:
-    topic, other = rng.sample(TOPICS, 2)
-    slots = _slots(rng)
-    condition = rng.choice(CONDITIONS) if level in (2, 4, 5) else None
-    ask = rng.choice(topic.asks).format(**slots)
-    if rng.random() < 0.5:
-        ask = f"{rng.choice(GREETINGS).format(**slots)} {ask}"
-    if condition:
-        ask += f" {condition[0]}"
-    if rng.random() < 0.4:
-        ask += f" {rng.choice(TAILS)}"
-    count = rng.choice((2, 3)) if level > 2 else 2
-    # In their own order: a message begins with `Dear …`.
-    ideas = [topic.ideas[i].format(**slots) for i in sorted(rng.sample(range(len(topic.ideas)), 3))]
-    good = [rng.choice(topic.openings).format(**slots), *ideas[:count]]
-    if condition:
-        good.append(condition[1])
-    if rng.random() < 0.7:
-        good.append(rng.choice(CLOSINGS))
-    messages: list[Message] = [{"role": "user", "content": ask}]
-    if level in (3, 5):
-        # The follow-up asks for one more idea; what was said must not come again.
-        said, fresh = ideas[:2], ideas[2]
-        messages += [
-            {"role": "assistant", "content": " ".join([good[0], *said])},
-            {"role": "user", "content": rng.choice(MORE)},
-        ]
-        good = ["Of course!", fresh, *([condition[1]] if condition else []), rng.choice(CLOSINGS)]
-    quality = rng.choice(QUALITIES)
-    goal = topic.goal.format(**slots)
-    content, reasoning = " ".join(good), f"The user wants {goal}. I give real ideas and stay kind."
-    if quality == "curt":
-        content, reasoning = topic.short.format(**slots), f"The user wants {goal}. A few words will do."
-    elif quality == "padded":
-        filler = rng.sample(PADDING, 3)
-        content = " ".join([filler[0], *good[:2], filler[1], good[1], filler[2]])
-        reasoning = f"The user wants {goal}. I write as much as I can."
-    elif quality == "offtopic":
-        away = [rng.choice(other.openings), *rng.sample(other.ideas, 2)]
-        content = " ".join(away).format(**slots)
-        reasoning = f"I would rather talk about {other.goal.format(**slots).removeprefix('to ')}."
-    return {
-        "responses_create_params": {"input": messages},
-        "topic": topic.goal.format(**slots),
-        "quality": quality,
-        "reference": " ".join(good),
-        "demonstration": {"reasoning": reasoning, "content": content, "tool_calls": []},
-    }
-
-
-def _slots(rng: Random) -> dict[str, str]:
-    name, other = rng.sample(PEOPLE, 2)
-    thing, animal, food = rng.choice(THINGS), rng.choice(ANIMALS), rng.choice(FOODS)
-    return {
-        "family": rng.choice(FAMILY),
-        "day": rng.choice(DAYS),
-        "name": name,
-        "name2": other,
-        "city": rng.choice(CITIES),
-        "thing": thing,
-        "thing_a": a(thing),
-        "animal": animal,
-        "animal_a": a(animal),
-        "Animal_a": a(animal).capitalize(),
-        "food": food,
-        "Food": food.capitalize(),
-    }

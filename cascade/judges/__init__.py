@@ -1,0 +1,66 @@
+"""Models that judge: a generative reward model (two responses) and a judge of answers (against a reference).
+
+Which models judge is the recipe's (`judges`). A process runs one recipe, and environments are reached by name from
+everywhere, so the choice is made once a process, by `use`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cascade.judges.base import AnswerJudge, Comparison, JudgeError, PreferenceJudge, Usage
+
+if TYPE_CHECKING:
+    from cascade.judges.client import ChatClient
+    from cascade.schema import Judges
+
+__all__ = [
+    "AnswerJudge",
+    "Comparison",
+    "JudgeError",
+    "PreferenceJudge",
+    "Usage",
+    "answer",
+    "preference",
+    "take_usage",
+    "use",
+]
+
+_preference: PreferenceJudge | None = None
+_answer: AnswerJudge | None = None
+_clients: list[ChatClient] = []
+
+
+def use(settings: Judges) -> None:
+    """Let the recipe's models judge from now on. Asks them nothing yet: a node may not need them."""
+    global _preference, _answer
+    _preference = _answer = None
+    while _clients:
+        _clients.pop().close()
+    if settings.preference is None and settings.answer is None:
+        return
+    from cascade.judges.client import ChatClient
+    from cascade.judges.genrm import GenRM
+    from cascade.judges.llm_judge import LLMJudge
+
+    if settings.preference is not None:
+        _clients.append(ChatClient(settings.preference))
+        _preference = GenRM(_clients[-1], settings.preference.roles)
+    if settings.answer is not None:
+        _clients.append(ChatClient(settings.answer))
+        _answer = LLMJudge(_clients[-1])
+
+
+def preference() -> PreferenceJudge | None:
+    """The recipe's `judges.preference`, if it has one."""
+    return _preference
+
+
+def answer() -> AnswerJudge | None:
+    """The recipe's `judges.answer`, if it has one."""
+    return _answer
+
+
+def take_usage() -> Usage:
+    """What both have used since the last call."""
+    return sum((client.take_usage() for client in _clients), Usage())

@@ -1,0 +1,71 @@
+"""What a judge is asked and what it says.
+
+A judge that could not decide says why by a JudgeError. Nobody guesses in its place: a neutral score for an answer
+that nobody understood would be learnt from like any other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from cascade.chat import Message
+from cascade.errors import CascadeError
+
+
+class JudgeError(CascadeError):
+    """A question that the judge did not decide. `code` becomes the verdict's failure."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A judge's opinion of two responses, in the form of NeMo Gym's `genrm_compare`."""
+
+    score_1: float
+    """How helpful the first response is, 1 to 5."""
+    score_2: float
+    ranking: float
+    """1: the first is much better; 6: the second is much better; 3.5: neither."""
+    reasons: str = ""
+
+
+class PreferenceJudge(Protocol):
+    def compare(self, messages: Sequence[Message], pairs: Sequence[tuple[str, str]]) -> list[Comparison | JudgeError]:
+        """Compare the responses of each pair to the conversation, in the order given, all pairs at once.
+
+        A comparison that failed is an error in its place; the others are unaffected.
+        """
+        ...
+
+
+class AnswerJudge(Protocol):
+    def is_correct(self, question: str, reference: str, answer: str) -> bool:
+        """Whether `answer` says what `reference` says. Raises JudgeError."""
+        ...
+
+
+@dataclass
+class Usage:
+    """What judging has cost."""
+
+    requests: int = 0
+    """Sent, retries included."""
+    retries: int = 0
+    failures: int = 0
+    """Questions left undecided after their last retry."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    """Summed over requests; those in flight together each count in full."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.requests:,} requests ({self.retries:,} retries, {self.failures:,} failures), "
+            f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens, {self.seconds:,.1f} s"
+        )

@@ -1,0 +1,184 @@
+"""The transport against a real server on loopback: good, slow, broken and absent; bounds and counters."""
+
+import json
+import socket
+import time
+
+import pytest
+
+from cascade.judges import JudgeError, client
+from cascade.judges.client import ATTEMPTS, ChatClient
+from cascade.schema import JudgeEndpoint
+from tests.judges.server import serving
+
+ASK = [{"role": "user", "content": "yes or no?"}]
+
+
+def yes(text: str) -> bool:
+    if text.strip() not in ("yes", "no"):
+        raise ValueError("neither yes nor no")
+    return text.strip() == "yes"
+
+
+def failure(endpoint: JudgeEndpoint, question=ASK) -> tuple[JudgeError, ChatClient]:
+    asked = ChatClient(endpoint)
+    with pytest.raises(JudgeError) as caught:
+        asked.ask(question, yes)
+    return caught.value, asked
+
+
+def test_a_question_goes_out_as_a_chat_completion_and_its_cost_is_counted():
+    with serving(lambda body: "<think>no? no.</think>\nyes") as server:
+        asked = ChatClient(server.endpoint(max_tokens=77))
+        assert asked.ask(ASK, yes) is True
+    [request] = server.requests
+    assert request.pop("seed") >= 0
+    assert request == {
+        "path": "/v1/chat/completions", "model": "judge", "messages": ASK, "temperature": 0.6, "top_p": 0.95,
+        "max_tokens": 77,
+    }  # fmt: skip
+    usage = asked.take_usage()
+    assert (usage.requests, usage.retries, usage.failures) == (1, 0, 0)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (100, 10)
+    assert 0 < usage.seconds < 5
+    assert asked.take_usage().requests == 0
+
+
+def test_a_malformed_answer_is_asked_for_again_with_another_seed():
+    answers = iter(["perhaps", "well", "no"])
+    with serving(lambda body: next(answers)) as server:
+        asked = ChatClient(server.endpoint())
+        assert asked.ask(ASK, yes) is False
+    assert len({request["seed"] for request in server.requests}) == 3
+    usage = asked.take_usage()
+    assert (usage.requests, usage.retries, usage.failures, usage.completion_tokens) == (3, 2, 0, 30)
+
+
+def test_the_same_question_has_the_same_seed():
+    with serving(lambda body: "yes") as server:
+        for _ in range(2):
+            ChatClient(server.endpoint()).ask(ASK, yes)
+        ChatClient(server.endpoint()).ask([{"role": "user", "content": "really?"}], yes)
+    first, second, other = (request["seed"] for request in server.requests)
+    assert first == second != other
+
+
+def no_choice(body: dict) -> bytes:
+    return b'{"choices": []}'
+
+
+def no_text(body: dict) -> bytes:
+    return json.dumps({"choices": [{"message": {"content": None, "reasoning_content": "hm"}}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (lambda body: "perhaps", "judge_malformed", "neither yes nor no; it wrote …'perhaps'"),
+        (no_choice, "judge_malformed", "no chat completion"),
+        (lambda body: b"[1]", "judge_malformed", "no chat completion"),
+        (lambda body: b"<html>", "judge_malformed", "no chat completion"),
+        (no_text, "judge_malformed", "max_tokens too small"),
+        (lambda body: 500, "judge_error", "HTTP 500 the server says no"),
+        (lambda body: 429, "judge_error", "HTTP 429"),
+    ],
+)
+def test_what_stays_wrong_is_a_typed_failure_after_the_last_attempt(answer, code, said):
+    with serving(answer) as server:
+        error, asked = failure(server.endpoint())
+    assert error.code == code
+    assert said in str(error)
+    assert "\n" not in str(error)
+    assert len(server.requests) == ATTEMPTS
+    usage = asked.take_usage()
+    assert (usage.requests, usage.retries, usage.failures) == (ATTEMPTS, ATTEMPTS - 1, 1)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_a_refused_request_is_not_repeated(status):
+    with serving(lambda body: status) as server:
+        error, _ = failure(server.endpoint())
+    assert error.code == "judge_refused"
+    assert len(server.requests) == 1
+
+
+def test_a_slow_server_is_a_timeout(monkeypatch):
+    monkeypatch.setattr(client, "ATTEMPTS", 2)
+
+    def slow(body: dict) -> str:
+        time.sleep(0.5)
+        return "yes"
+
+    with serving(slow) as server:
+        began = time.perf_counter()
+        error, _ = failure(server.endpoint(timeout_seconds=0.1))
+        assert time.perf_counter() - began < 0.5
+    assert error.code == "judge_timeout"
+    assert "no answer within 0.1 s" in str(error)
+
+
+def closed_port() -> str:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+
+
+def test_nobody_there_is_unreachable():
+    error, asked = failure(JudgeEndpoint(url=closed_port(), model="judge"))
+    assert error.code == "judge_unreachable"
+    assert asked.take_usage().requests == ATTEMPTS
+
+
+def test_a_server_that_stays_away_is_given_up_so_that_nothing_stalls(monkeypatch):
+    monkeypatch.setattr(client, "GIVE_UP_AFTER", 3)
+    asked = ChatClient(JudgeEndpoint(url=closed_port(), model="judge", concurrency=1))
+    found = asked.ask_all([ASK] * 20, yes)
+    assert all(isinstance(one, JudgeError) and one.code == "judge_unreachable" for one in found)
+    usage = asked.take_usage()
+    assert (usage.requests, usage.failures) == (3 * ATTEMPTS, 20)
+
+
+def test_failures_that_are_not_in_a_row_do_not_give_a_server_up(monkeypatch):
+    monkeypatch.setattr(client, "GIVE_UP_AFTER", 2)
+    monkeypatch.setattr(client, "ATTEMPTS", 1)
+    answers = iter([500, "yes", 500, "yes", 500, "perhaps", 500, "yes"])
+    with serving(lambda body: next(answers)) as server:
+        found = ChatClient(server.endpoint(concurrency=1)).ask_all([ASK] * 8, yes)
+    assert [one if one is True else one.code for one in found] == [
+        "judge_error", True, "judge_error", True, "judge_error", "judge_malformed", "judge_error", True,
+    ]  # fmt: skip
+
+
+def test_many_questions_are_asked_at_once_but_no_more_than_allowed_and_answered_in_order():
+    def by_parity(body: dict) -> str | int:
+        time.sleep(0.03)
+        number = int(body["messages"][0]["content"])
+        return 500 if number == 7 else "yes" if number % 2 == 0 else "no"
+
+    with serving(by_parity) as server:
+        asked = ChatClient(server.endpoint(concurrency=4))
+        found = asked.ask_all([[{"role": "user", "content": str(i)}] for i in range(20)], yes)
+    assert [i for i, one in enumerate(found) if isinstance(one, JudgeError)] == [7]
+    assert [one for i, one in enumerate(found) if i != 7] == [i % 2 == 0 for i in range(20) if i != 7]
+    assert 2 <= server.most_at_once <= 4
+    assert asked.take_usage().requests == 20 + ATTEMPTS - 1
+
+
+def test_the_key_comes_from_the_environment_alone(monkeypatch):
+    with serving(lambda body: "yes") as server:
+        ChatClient(server.endpoint()).ask(ASK, yes)
+        monkeypatch.setenv("JUDGE_API_KEY", "secret")
+        ChatClient(server.endpoint()).ask(ASK, yes)
+    assert [headers.get("Authorization") for headers in server.headers] == [None, "Bearer secret"]
+
+
+def test_text_that_has_no_utf_8_is_asked_about_like_any_other():
+    with serving(lambda body: "yes") as server:
+        assert ChatClient(server.endpoint()).ask([{"role": "user", "content": "\ud800 \x00 ü"}], yes)
+    assert server.requests[0]["messages"][0]["content"] == "\ud800 \x00 ü"
+
+
+def test_usage_adds_up():
+    one, two = client.Usage(1, 2, 3, 4, 5, 0.5), client.Usage(10, 20, 30, 40, 50, 0.25)
+    assert one + two == client.Usage(11, 22, 33, 44, 55, 0.75)
+    assert str(one + two) == "11 requests (22 retries, 33 failures), 44 + 55 tokens, 0.8 s"
