@@ -2,7 +2,8 @@
 
     python -m benchmarks.learning --seeds 0 1 2
 
-Each seed is a project of its own under --work (kept, so that an interrupted benchmark goes on): curation, every
+Seeds run two at a time, on one thread each. Each is a project of its own under --work (kept, so that an interrupted
+benchmark goes on): curation, every
 node and every evaluation of the active recipe, in order, with larger benchmarks than the recipe's, for narrower
 intervals. Beside the recipe's distillation node an RL node starts from the same checkpoint, with the same prompts,
 steps, rollouts and optimizer. Writes results/benchmarks/learning.json and .md (node × domain, means over seeds with
@@ -17,6 +18,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -37,13 +39,13 @@ DROP = 0.02
 Scores = dict[str, dict[str, float]]
 
 
-def prepare(project: Path, target: Path, seed: int, prompts: int) -> Layout:
+def prepare(project: Path, target: Path, seed: int, prompts: int, threads: int) -> Layout:
     """A project for one seed, with `prompts` in each benchmark and the rival node in its recipe."""
     layout = Layout(target)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copytree(project / "models" / "base", target / "models" / "base", dirs_exist_ok=True)
     content = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
-    content["seed"] = seed
+    content |= {"seed": seed, "threads": threads}
     for source in content["curation"]["sources"].values():
         source["benchmark"] = prompts
     node = next(iter(content["distill"].values()))
@@ -211,14 +213,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--project", type=Path, default=Path.cwd())
     parser.add_argument("--prompts", type=int, default=240, help="of each benchmark")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each")
     parser.add_argument("--work", type=Path, default=Path(".cascade/learning"))
     arguments = parser.parse_args()
     layouts = {
-        seed: prepare(arguments.project, (arguments.work / str(seed)).resolve(), seed, arguments.prompts)
+        seed: prepare(
+            arguments.project,
+            (arguments.work / str(seed)).resolve(),
+            seed,
+            arguments.prompts,
+            arguments.threads,
+        )
         for seed in arguments.seeds
     }
-    for seed, layout in layouts.items():
-        build(layout, seed)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(build, layouts.values(), layouts))
     summary = summarise(layouts)
     out = arguments.project / "results" / "benchmarks"
     write_json(out / "learning.json", summary)
