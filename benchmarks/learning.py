@@ -3,12 +3,11 @@
     python -m benchmarks.learning --seeds 0 1 2
 
 Seeds run two at a time, on one thread each. Each is a project of its own under --work (kept, so that an interrupted
-benchmark goes on): curation, every
-node and every evaluation of the active recipe, in order, with larger benchmarks than the recipe's, for narrower
-intervals. Beside the recipe's distillation node an RL node starts from the same checkpoint, with the same prompts,
-steps, rollouts and optimizer. Writes results/benchmarks/learning.json and .md (node × domain, means over seeds with
-standard errors, and what is claimed of them) and results/benchmarks/distillation_versus_rl.json, the curve that the
-report draws.
+benchmark goes on): curation, every node and every evaluation of the active recipe, in order, with larger benchmarks
+than the recipe's, for narrower intervals. Beside the recipe's distillation node an RL node starts from the same
+checkpoint, with the same prompts, steps, rollouts and optimizer. Writes results/benchmarks/learning.json and .md
+(node × domain, means over seeds with standard errors, and what is claimed of them) and
+results/benchmarks/distillation_versus_rl.json, the curve that the report draws.
 """
 
 import argparse
