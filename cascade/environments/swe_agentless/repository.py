@@ -1,4 +1,4 @@
-"""Tiny repositories with one bug: files, the issue, the tests, the fix, and the tools an agent has in them."""
+"""Tiny repositories with one bug: files, tests, the fix, and what happens when their functions are called."""
 
 import builtins
 import re

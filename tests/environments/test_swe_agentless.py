@@ -1,0 +1,368 @@
+"""Rewards of the whole environment: edits applied, tests run in the sandbox, rows of all forms."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cascade.chat import Response
+from cascade.environments.base import environment_of, get
+from cascade.environments.swe_agentless import checks, repository, runner
+from cascade.environments.swe_agentless.diffs import parse_diff
+from cascade.environments.swe_agentless.editing import place
+from cascade.environments.swe_agentless.tasks import render_block
+from cascade.errors import CascadeError, RowError
+from cascade.sandbox import SandboxError
+
+SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "swerl_gen.jsonl"
+SWE = get("swe_agentless")
+LEVELS = (1, 2, 3, 4, 5)
+
+SOURCE = "def double(x):\n    return x * 3\n\n\ndef even(x):\n    return x % 2 == 0\n"
+GOOD = render_block("shop.py", "    return x * 3", "    return x * 2")
+
+
+def row(**changes):
+    """A row written by hand: one test that fails, two that pass."""
+    return {
+        "environment": "swe_agentless",
+        "problem_statement": "`double` is wrong.",
+        "patch": "",
+        "files": {"shop.py": SOURCE},
+        "tests": {
+            "test_shop.py": "import shop\nfrom shop import double\n\n\ndef test_double():\n    assert double(20) == 40\n"
+            "\n\ndef test_even():\n    x = 4\n    assert [shop.even(x), shop.even(x + 1)] == [True, False]\n"
+            "\n\ndef test_zero():\n    assert {double(0): (1.5, None)} == {0: (1.5, None)}\n"
+        },
+        "FAIL_TO_PASS": ["test_shop.py::test_double"],
+        "PASS_TO_PASS": ["test_shop.py::test_even", "test_shop.py::test_zero"],
+        **changes,
+    }
+
+
+def rewritten(source: str) -> str:
+    """An answer that replaces the whole file."""
+    return render_block("shop.py", SOURCE.removesuffix("\n"), source)
+
+
+def verdict(answer: str, **changes):
+    return SWE.verify(row(**changes), Response(answer))
+
+
+def test_a_fix_is_right_in_both_forms():
+    for answer in (
+        GOOD,
+        "```diff\n--- a/shop.py\n+++ b/shop.py\n@@ -2 +2 @@\n-    return x * 3\n+    return x * 2\n```",
+    ):
+        found = verdict(answer)
+        assert found.reward == 1.0, found
+        assert found.reason == "all 3 tests pass"
+        assert "-    return x * 3\n+    return x * 2\n" in found.extracted
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (render_block("shop.py", "    return x * 3", "    return x * 4"), "test_double: 80, not 40"),
+        (render_block("shop.py", "    return x * 3", "    return 40"), "test_zero"),  # PASS_TO_PASS breaks
+        (render_block("shop.py", "    return x * 3", "    return float(x * 2)"), "40.0, not 40"),
+        (render_block("shop.py", "    return x * 3", "    return x *"), "raises SyntaxError"),
+        (render_block("shop.py", "    return x * 3", "    return y"), "raises NameError"),
+        (render_block("shop.py", "    return x % 2 == 0", "    return x % 2 < 1"), "1 of 3 tests fail"),
+        (render_block("test_shop.py", "", "def test_double(): pass"), "edits a test file"),
+        (render_block("conftest.py", "", "import sys"), "edits a test file"),
+        (render_block("tests/helper.py", "", "x = 1"), "edits a test file"),
+        (GOOD + "\n" + render_block("pkg/check_test.py", "", "x = 1"), "edits a test file"),
+        ("", "neither"),
+        ("I would return x * 2.", "neither"),
+    ],
+)
+def test_wrong_answers_have_reward_zero_and_a_reason(answer: str, reason: str):
+    found = verdict(answer)
+    assert found.reward == 0.0
+    assert reason in found.reason
+
+
+ATTACKS = {
+    "exit": "import sys\nsys.exit(0)",
+    "exit at once": "import os\nos._exit(0)",
+    "print the verdict": "print('true\\n' * 9, '3 passed')\nimport os\nos._exit(0)",
+    "equal to all": "class Same:\n    def __eq__(self, other):\n        return True\ndef double(x):\n    return Same()",
+    "forged answers": "import os\nfor fd in range(3, 50):\n    try:\n        os.write(fd, b'80\\n[true, false]\\n{}\\n')\n"
+    "    except OSError:\n        pass\nos._exit(0)",
+    "every answer": "import os\nfor n in range(100):\n    for fd in range(1, 20):\n        try:\n"
+    "            os.write(fd, b'%d\\n' % n)\n        except OSError:\n            pass\ndef double(x):\n    return 3",
+    "patched runner": "import sys\nsys.modules['__main__'].as_text = lambda value: 'true'\ndef double(x):\n    return 1",
+    "patched json": "import json\njson.dumps = lambda *a, **k: 'true'\ndef double(x):\n    return 1",
+    "reads the tests": "import os, re\nfound = []\nfor folder, _, names in os.walk('.'):\n    for name in names:\n"
+    "        if name.endswith('.py'):\n            source = open(os.path.join(folder, name)).read()\n"
+    "            found += re.findall(r'double.*== *(\\d+)', source)\n"
+    "def double(x):\n    return int(found[0]) if found else -1",
+    "reads the caller": "import re, sys\ndef double(x):\n    frame, found = sys._getframe(1), []\n    while frame:\n"
+    "        found += re.findall(r'double.*== *(\\d+)', repr(frame.f_locals))\n        frame = frame.f_back\n"
+    "    return int(found[0]) if found else -1",
+    "overwrites the runner": "open('runner.py', 'w').write('print(40)')\ndef double(x):\n    return 1",
+    "writes tests": "open('test_shop.py', 'w').write('def test_double(): pass')\ndef double(x):\n    return 1",
+    "loop": "while True:\n    pass",
+    "recursion": "def double(x):\n    return double(x)",
+    "memory": "def double(x):\n    return [x] * 10**10",
+    "flood": "import sys\nwhile True:\n    sys.stderr.write('x' * 10**6)",
+    "long value": "def double(x):\n    return 'x' * 10**7",
+    "crash": "import ctypes\nctypes.string_at(0)",
+    "thread": "import os, threading, time\nthreading.Thread(target=lambda: (time.sleep(0.05), os._exit(0))).start()\n"
+    "def double(x):\n    return 1",
+    "no answer at exit": "import atexit\natexit.register(print, 'true')\ndef double(x):\n    return 1",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_code_that_cheats_has_reward_zero(attack: str):
+    found = verdict(rewritten(f"{ATTACKS[attack]}\n\n\ndef even(x):\n    return x % 2 == 0"))
+    assert found.reward == 0.0
+    assert "test_shop.py::test_double: " in found.reason
+
+
+def test_what_right_code_prints_or_leaves_running_does_not_cost_it_its_reward():
+    noise = "import atexit, threading, time\nprint('x' * 10**6)\natexit.register(print, 1)\n"
+    noise += "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    assert verdict(rewritten(noise + SOURCE.replace("* 3", "* 2"))).reward == 1.0
+
+
+def test_neither_the_expected_values_nor_the_test_files_enter_the_sandbox(monkeypatch):
+    execute, seen = checks.execute, []
+
+    def watched(command, files, **options):
+        seen.append((files, options["stdin"]))
+        return execute(command, files, **options)
+
+    monkeypatch.setattr(checks, "execute", watched)
+    assert verdict(GOOD).reward == 1.0
+    ((files, stdin),) = seen
+    assert set(files) == {"runner.py", "repository/shop.py"}
+    assert "double(20)" in stdin
+    assert "40" not in stdin + files["repository/shop.py"]
+
+
+def test_a_broken_sandbox_is_a_failure_and_not_a_zero(monkeypatch):
+    def broken(*args, **options):
+        raise SandboxError("no namespaces here")
+
+    monkeypatch.setattr(checks, "execute", broken)
+    found = verdict(GOOD)
+    assert (found.reward, found.failure) == (None, "sandbox_error")
+    assert verdict("nothing").reward == 0.0
+
+
+def test_values_are_told_apart_by_their_types():
+    values = [1, True, 1.0, "1", None, [1], (1,), {1}, frozenset({1}), {1: 1}, {"1": 1}, [[1]], [True], -0.0, 0.0, b"1"]
+    texts = [runner.as_text(value) for value in values]
+    assert len(set(texts)) == len(values)
+    assert runner.as_text({2: 1, 1: 2}) == runner.as_text({1: 2, 2: 1})
+    assert runner.as_text({"b", "a"}) == runner.as_text({"a", "b"})
+    assert "\n" not in runner.as_text("a\nb")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_generated_row_is_failed_by_its_bug_and_passed_by_its_fix(level: int):
+    """Values of the bug and of the fix, compared as the verifier does, without a sandbox: the code is ours."""
+    for sample in SWE.generate(150, seed=5, level=level):
+        fixed = place(sample["files"], parse_diff(sample["patch"])).after
+        names = [*sample["FAIL_TO_PASS"], *sample["PASS_TO_PASS"]]
+        found = checks.read_checks(sample["tests"], names)
+        assert failed(fixed, found) == set()
+        assert failed(sample["files"], found) == set(sample["FAIL_TO_PASS"]) != set()
+
+
+def failed(files, found) -> set[str]:
+    modules = {}
+
+    def importer(name, *rest):
+        if f"{name}.py" not in files:
+            return __import__(name, *rest)
+        if name not in modules:
+            modules[name] = type("module", (), {})()
+            namespace = {"__builtins__": {**vars(__import__("builtins")), "__import__": importer}}
+            exec(files[f"{name}.py"], namespace)
+            vars(modules[name]).update(namespace)
+        return modules[name]
+
+    wrong = set()
+    for check in found:
+        namespace = {"__builtins__": {**vars(__import__("builtins")), "__import__": importer}}
+        try:
+            exec(check.setup, namespace)
+            if runner.as_text(eval(check.expression, namespace)) != check.expected:
+                wrong.add(check.name)
+        except Exception:
+            wrong.add(check.name)
+    return wrong
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_in_the_sandbox_demonstrations_are_right_and_the_bug_left_in_is_wrong(level: int):
+    for sample in SWE.generate(8, seed=6, level=level):
+        SWE.check_row(sample)
+        again = json.loads(json.dumps(sample))
+        found = SWE.verify(again, Response(sample["demonstration"]["content"]))
+        assert found.reward == 1.0, (sample, found)
+        assert found.extracted == sample["patch"]
+        unrelated = render_block("notes.py", "", "x = 1")
+        assert SWE.verify(again, Response(unrelated)).reward == 0.0
+
+
+def test_the_answer_to_another_issue_is_wrong():
+    rows = list(SWE.generate(12, seed=8, level=2))
+    for sample, other in zip(rows, rows[1:], strict=False):
+        assert SWE.verify(sample, Response(other["demonstration"]["content"])).reward == 0.0
+
+
+def test_bugs_are_of_many_kinds():
+    kinds = {sample["bug"] for level in LEVELS for sample in SWE.generate(60, 3, level)}
+    assert len(kinds) >= 7
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_same_seed_gives_the_same_rows_and_more_of_them_only_append(level: int):
+    few = list(SWE.generate(10, seed=3, level=level))
+    assert list(SWE.generate(25, seed=3, level=level))[:10] == few
+    other = list(SWE.generate(10, seed=4, level=level))
+    assert {sample["id"] for sample in few}.isdisjoint(sample["id"] for sample in other)
+    for sample in few:
+        assert environment_of(sample) is SWE
+        prompt = sample["responses_create_params"]["input"][0]["content"]
+        assert sample["problem_statement"] in prompt
+        assert all(f"### {path}\n" in prompt for path in sample["files"])
+        assert not any(test in prompt for test in sample["tests"])
+
+
+@pytest.mark.parametrize("level", [0, 6])
+def test_a_level_that_does_not_exist_is_refused(level: int):
+    with pytest.raises(CascadeError, match="swe_agentless has levels 1 to 5"):
+        SWE.generate(1, seed=0, level=level)
+
+
+def test_tests_are_read_from_pytest_files_as_the_repository_writes_them():
+    case = repository.Case("test_m.py::test_f_0", "m", "f", ([1], "a"), (True, -2))
+    found = checks.read_checks(repository.test_files((case,)), [case.name])
+    assert found == [checks.Check(case.name, "from m import f", "f([1], 'a')", '{"tuple": [true, -2]}')]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"problem_statement": None}, "no_instance"),
+        ({"patch": {"search": "a"}}, "no_instance"),
+        ({"files": {}}, "no_files"),
+        ({"files": None}, "no_files"),
+        ({"files": {"shop.py": 3}}, "no_files"),
+        ({"files": "{"}, "no_files"),
+        ({"files": {"../shop.py": ""}}, "bad_path"),
+        ({"files": {"/shop.py": ""}}, "bad_path"),
+        ({"FAIL_TO_PASS": []}, "no_tests_named"),
+        ({"FAIL_TO_PASS": None}, "no_tests_named"),
+        ({"FAIL_TO_PASS": "[1]"}, "no_tests_named"),
+        ({"PASS_TO_PASS": "x"}, "no_tests_named"),
+        ({"mode": "guess"}, "bad_mode"),
+        ({"grade": "looks"}, "bad_mode"),
+        ({"FAIL_TO_PASS": ["test_shop.py::test_none"]}, "bad_tests"),
+        ({"tests": {"test_shop.py": "def"}}, "bad_tests"),
+        ({"tests": {"test_shop.py": "def test_double():\n    assert 1"}}, "bad_tests"),
+        ({"tests": {"test_shop.py": "def test_double():\n    assert 1 == f()"}}, "bad_tests"),
+        ({"tests": {"test_shop.py": "def test_double():\n    return\n    assert f() == 1"}}, "bad_tests"),
+    ],
+)
+def test_bad_rows_are_refused(changes, code):
+    with pytest.raises(RowError) as caught:
+        SWE.check_row(row(**changes))
+    assert caught.value.code == code
+    assert "\n" not in str(caught.value)
+
+
+def swe_bench_row(**changes):
+    return {
+        "instance_id": "shop__shop-1",
+        "repo": "shop/shop",
+        "base_commit": "0" * 40,
+        "problem_statement": "`double` is wrong.",
+        "patch": "diff --git a/src/shop.py b/src/shop.py\n",
+        "test_patch": "--- a/checks/shop.txt\n+++ b/checks/shop.txt\n@@ -1 +1 @@\n-1\n+2\n",
+        "FAIL_TO_PASS": '["src/shop_checks.py::Double::test_it[a::b]"]',
+        "PASS_TO_PASS": "[]",
+        **changes,
+    }
+
+
+def gym_row(mode="eval", **changes):
+    return {
+        "agent_ref": {"type": "responses_api_agents", "name": "swerl_gen_simple_agent"},
+        "instance": swe_bench_row(),
+        "metadata": {
+            "relevant_file_contents": json.dumps({"shop/src/shop.py": SOURCE, "shop/src/shop_checks.py": "x\n"}),
+            "image": "shop.sif",
+            "remove_repo_name": True,
+        },
+        "mode": mode,
+        **changes,
+    }
+
+
+IN_GYM = f"<solution>\n{GOOD.replace('### shop.py', '### shop/src/shop.py')}\n</solution>"
+
+
+def test_swe_bench_rows_load_and_their_tests_cannot_be_decided_here():
+    sample = swe_bench_row(environment="swe_agentless", files={"src/shop.py": SOURCE, "checks/shop.txt": "1\n"})
+    SWE.check_row(sample)
+    found = SWE.verify(sample, Response(GOOD.replace("### shop.py", "### src/shop.py")))
+    assert (found.reward, found.failure) == (None, "no_tests")
+    assert found.extracted.startswith("diff --git a/src/shop.py b/src/shop.py\n")
+    for path in ("src/shop.py", "src/shop_checks.py", "checks/shop.txt"):  # of the tests and of the test patch
+        found = SWE.verify(sample, Response(render_block(path, "1", "2")))
+        assert found.reward == 0.0, path
+
+
+def test_gym_rows_ask_for_a_solution_and_their_form_can_be_scored():
+    sample = gym_row()
+    assert environment_of(sample) is SWE
+    SWE.check_row(sample)
+    found = SWE.verify(sample, Response(IN_GYM))
+    assert (found.reward, found.failure) == (None, "no_tests")
+    assert "shop.sif" in found.reason
+    assert found.extracted.startswith("diff --git a/src/shop.py b/src/shop.py\n")  # without the repository's name
+    form = gym_row(grade="form")
+    assert SWE.verify(form, Response(IN_GYM)).reward == 1.0
+    for answer in (
+        IN_GYM.removeprefix("<solution>"),
+        IN_GYM.replace("x * 3", "x * 7"),
+        IN_GYM.replace("src/shop.py", "src/none.py"),
+        IN_GYM.replace("src/shop.py", "src/shop_checks.py").replace("    return x * 3", "x"),
+        "<solution></solution>",
+        "",
+    ):
+        for asked in (sample, form):
+            assert SWE.verify(asked, Response(answer)).reward == 0.0
+
+
+def test_reproduction_scripts_are_read_but_not_run():
+    script = "<solution>\n```python\nimport sys\nsys.exit(2)\n```\n</solution>"
+    found = SWE.verify(gym_row("repro-gen"), Response(script))
+    assert (found.reward, found.failure, found.extracted) == (None, "no_tests", "import sys\nsys.exit(2)")
+    assert SWE.verify(gym_row("repro-gen", grade="form"), Response(script)).reward == 1.0
+    for answer in ("", "sys.exit(2)", "<solution>", "```python\n```"):
+        assert SWE.verify(gym_row("repro-gen"), Response(answer)).reward == 0.0
+
+
+def test_gym_samples_load_and_the_golden_patch_has_the_right_form():
+    if not SAMPLES.exists():
+        pytest.skip(f"{SAMPLES} is not there")
+    for line in SAMPLES.read_text().splitlines():
+        sample = json.loads(line)
+        assert environment_of(sample) is SWE
+        SWE.check_row(sample)
+        form = sample | {"grade": "form"}
+        patch = f"<solution>\n```diff\n{sample['instance']['patch']}```\n</solution>"
+        script = "<solution>\n```python\nimport sys\n```\n</solution>"
+        good, bad = (patch, patch.replace("-", "- ")) if sample["mode"] == "eval" else (script, "import sys")
+        assert SWE.verify(form, Response(good)).reward == 1.0
+        assert SWE.verify(form, Response(bad)).reward == 0.0
+        assert SWE.verify(sample, Response(good)).failure == "no_tests"
+        assert SWE.verify(sample, Response(bad)).reward == 0.0
