@@ -1,7 +1,7 @@
 """Rewards of the whole environment: edits applied, tests run in the sandbox, rows of all forms."""
 
 import json
-from pathlib import Path
+from itertools import pairwise
 
 import pytest
 
@@ -11,33 +11,12 @@ from cascade.environments.swe_agentless import checks, repository, runner
 from cascade.environments.swe_agentless.diffs import parse_diff
 from cascade.environments.swe_agentless.editing import place
 from cascade.environments.swe_agentless.tasks import render_block
-from cascade.errors import CascadeError, RowError
+from cascade.errors import CascadeError
 from cascade.sandbox import SandboxError
+from tests.environments.swe_rows import GOOD, SOURCE, row
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "swerl_gen.jsonl"
 SWE = get("swe_agentless")
 LEVELS = (1, 2, 3, 4, 5)
-
-SOURCE = "def double(x):\n    return x * 3\n\n\ndef even(x):\n    return x % 2 == 0\n"
-GOOD = render_block("shop.py", "    return x * 3", "    return x * 2")
-
-
-def row(**changes):
-    """A row written by hand: one test that fails, two that pass."""
-    return {
-        "environment": "swe_agentless",
-        "problem_statement": "`double` is wrong.",
-        "patch": "",
-        "files": {"shop.py": SOURCE},
-        "tests": {
-            "test_shop.py": "import shop\nfrom shop import double\n\n\ndef test_double():\n    assert double(20) == 40\n"
-            "\n\ndef test_even():\n    x = 4\n    assert [shop.even(x), shop.even(x + 1)] == [True, False]\n"
-            "\n\ndef test_zero():\n    assert {double(0): (1.5, None)} == {0: (1.5, None)}\n"
-        },
-        "FAIL_TO_PASS": ["test_shop.py::test_double"],
-        "PASS_TO_PASS": ["test_shop.py::test_even", "test_shop.py::test_zero"],
-        **changes,
-    }
 
 
 def rewritten(source: str) -> str:
@@ -88,11 +67,13 @@ ATTACKS = {
     "exit at once": "import os\nos._exit(0)",
     "print the verdict": "print('true\\n' * 9, '3 passed')\nimport os\nos._exit(0)",
     "equal to all": "class Same:\n    def __eq__(self, other):\n        return True\ndef double(x):\n    return Same()",
-    "forged answers": "import os\nfor fd in range(3, 50):\n    try:\n        os.write(fd, b'80\\n[true, false]\\n{}\\n')\n"
+    "forged answers": "import os\nfor fd in range(3, 50):\n    try:\n"
+    "        os.write(fd, b'80\\n[true, false]\\n{}\\n')\n"
     "    except OSError:\n        pass\nos._exit(0)",
     "every answer": "import os\nfor n in range(100):\n    for fd in range(1, 20):\n        try:\n"
     "            os.write(fd, b'%d\\n' % n)\n        except OSError:\n            pass\ndef double(x):\n    return 3",
-    "patched runner": "import sys\nsys.modules['__main__'].as_text = lambda value: 'true'\ndef double(x):\n    return 1",
+    "patched runner": "import sys\nsys.modules['__main__'].as_text = lambda value: 'true'\n"
+    "def double(x):\n    return 1",
     "patched json": "import json\njson.dumps = lambda *a, **k: 'true'\ndef double(x):\n    return 1",
     "reads the tests": "import os, re\nfound = []\nfor folder, _, names in os.walk('.'):\n    for name in names:\n"
     "        if name.endswith('.py'):\n            source = open(os.path.join(folder, name)).read()\n"
@@ -212,7 +193,7 @@ def test_in_the_sandbox_demonstrations_are_right_and_the_bug_left_in_is_wrong(le
 
 def test_the_answer_to_another_issue_is_wrong():
     rows = list(SWE.generate(12, seed=8, level=2))
-    for sample, other in zip(rows, rows[1:], strict=False):
+    for sample, other in pairwise(rows):
         assert SWE.verify(sample, Response(other["demonstration"]["content"])).reward == 0.0
 
 
@@ -245,124 +226,3 @@ def test_tests_are_read_from_pytest_files_as_the_repository_writes_them():
     case = repository.Case("test_m.py::test_f_0", "m", "f", ([1], "a"), (True, -2))
     found = checks.read_checks(repository.test_files((case,)), [case.name])
     assert found == [checks.Check(case.name, "from m import f", "f([1], 'a')", '{"tuple": [true, -2]}')]
-
-
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"problem_statement": None}, "no_instance"),
-        ({"patch": {"search": "a"}}, "no_instance"),
-        ({"files": {}}, "no_files"),
-        ({"files": None}, "no_files"),
-        ({"files": {"shop.py": 3}}, "no_files"),
-        ({"files": "{"}, "no_files"),
-        ({"files": {"../shop.py": ""}}, "bad_path"),
-        ({"files": {"/shop.py": ""}}, "bad_path"),
-        ({"FAIL_TO_PASS": []}, "no_tests_named"),
-        ({"FAIL_TO_PASS": None}, "no_tests_named"),
-        ({"FAIL_TO_PASS": "[1]"}, "no_tests_named"),
-        ({"PASS_TO_PASS": "x"}, "no_tests_named"),
-        ({"mode": "guess"}, "bad_mode"),
-        ({"grade": "looks"}, "bad_mode"),
-        ({"FAIL_TO_PASS": ["test_shop.py::test_none"]}, "bad_tests"),
-        ({"tests": {"test_shop.py": "def"}}, "bad_tests"),
-        ({"tests": {"test_shop.py": "def test_double():\n    assert 1"}}, "bad_tests"),
-        ({"tests": {"test_shop.py": "def test_double():\n    assert 1 == f()"}}, "bad_tests"),
-        ({"tests": {"test_shop.py": "def test_double():\n    return\n    assert f() == 1"}}, "bad_tests"),
-    ],
-)
-def test_bad_rows_are_refused(changes, code):
-    with pytest.raises(RowError) as caught:
-        SWE.check_row(row(**changes))
-    assert caught.value.code == code
-    assert "\n" not in str(caught.value)
-
-
-def swe_bench_row(**changes):
-    return {
-        "instance_id": "shop__shop-1",
-        "repo": "shop/shop",
-        "base_commit": "0" * 40,
-        "problem_statement": "`double` is wrong.",
-        "patch": "diff --git a/src/shop.py b/src/shop.py\n",
-        "test_patch": "--- a/checks/shop.txt\n+++ b/checks/shop.txt\n@@ -1 +1 @@\n-1\n+2\n",
-        "FAIL_TO_PASS": '["src/shop_checks.py::Double::test_it[a::b]"]',
-        "PASS_TO_PASS": "[]",
-        **changes,
-    }
-
-
-def gym_row(mode="eval", **changes):
-    return {
-        "agent_ref": {"type": "responses_api_agents", "name": "swerl_gen_simple_agent"},
-        "instance": swe_bench_row(),
-        "metadata": {
-            "relevant_file_contents": json.dumps({"shop/src/shop.py": SOURCE, "shop/src/shop_checks.py": "x\n"}),
-            "image": "shop.sif",
-            "remove_repo_name": True,
-        },
-        "mode": mode,
-        **changes,
-    }
-
-
-IN_GYM = f"<solution>\n{GOOD.replace('### shop.py', '### shop/src/shop.py')}\n</solution>"
-
-
-def test_swe_bench_rows_load_and_their_tests_cannot_be_decided_here():
-    sample = swe_bench_row(environment="swe_agentless", files={"src/shop.py": SOURCE, "checks/shop.txt": "1\n"})
-    SWE.check_row(sample)
-    found = SWE.verify(sample, Response(GOOD.replace("### shop.py", "### src/shop.py")))
-    assert (found.reward, found.failure) == (None, "no_tests")
-    assert found.extracted.startswith("diff --git a/src/shop.py b/src/shop.py\n")
-    for path in ("src/shop.py", "src/shop_checks.py", "checks/shop.txt"):  # of the tests and of the test patch
-        found = SWE.verify(sample, Response(render_block(path, "1", "2")))
-        assert found.reward == 0.0, path
-
-
-def test_gym_rows_ask_for_a_solution_and_their_form_can_be_scored():
-    sample = gym_row()
-    assert environment_of(sample) is SWE
-    SWE.check_row(sample)
-    found = SWE.verify(sample, Response(IN_GYM))
-    assert (found.reward, found.failure) == (None, "no_tests")
-    assert "shop.sif" in found.reason
-    assert found.extracted.startswith("diff --git a/src/shop.py b/src/shop.py\n")  # without the repository's name
-    form = gym_row(grade="form")
-    assert SWE.verify(form, Response(IN_GYM)).reward == 1.0
-    for answer in (
-        IN_GYM.removeprefix("<solution>"),
-        IN_GYM.replace("x * 3", "x * 7"),
-        IN_GYM.replace("src/shop.py", "src/none.py"),
-        IN_GYM.replace("src/shop.py", "src/shop_checks.py").replace("    return x * 3", "x"),
-        "<solution></solution>",
-        "",
-    ):
-        for asked in (sample, form):
-            assert SWE.verify(asked, Response(answer)).reward == 0.0
-
-
-def test_reproduction_scripts_are_read_but_not_run():
-    script = "<solution>\n```python\nimport sys\nsys.exit(2)\n```\n</solution>"
-    found = SWE.verify(gym_row("repro-gen"), Response(script))
-    assert (found.reward, found.failure, found.extracted) == (None, "no_tests", "import sys\nsys.exit(2)")
-    assert SWE.verify(gym_row("repro-gen", grade="form"), Response(script)).reward == 1.0
-    for answer in ("", "sys.exit(2)", "<solution>", "```python\n```"):
-        assert SWE.verify(gym_row("repro-gen"), Response(answer)).reward == 0.0
-
-
-def test_gym_samples_load_and_the_golden_patch_has_the_right_form():
-    if not SAMPLES.exists():
-        pytest.skip(f"{SAMPLES} is not there")
-    for line in SAMPLES.read_text().splitlines():
-        sample = json.loads(line)
-        assert environment_of(sample) is SWE
-        SWE.check_row(sample)
-        form = sample | {"grade": "form"}
-        patch = f"<solution>\n```diff\n{sample['instance']['patch']}```\n</solution>"
-        script = "<solution>\n```python\nimport sys\n```\n</solution>"
-        good, bad = (patch, patch.replace("-", "- ")) if sample["mode"] == "eval" else (script, "import sys")
-        assert SWE.verify(form, Response(good)).reward == 1.0
-        assert SWE.verify(form, Response(bad)).reward == 0.0
-        assert SWE.verify(sample, Response(good)).failure == "no_tests"
-        assert SWE.verify(sample, Response(bad)).reward == 0.0

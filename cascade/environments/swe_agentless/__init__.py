@@ -1,7 +1,8 @@
 """Code repair without tools: an issue and the files it concerns in the prompt, edits of them as the answer.
 
-The answer is SEARCH/REPLACE blocks or a unified diff (`answers`, `diffs`), applied whole or not at all (`editing`). An answer that cannot be read or applied, or that touches the tests, has reward 0. Else the tests decide,
-in the sandbox (`checks`): reward 1 if all of `FAIL_TO_PASS` and `PASS_TO_PASS` pass, else 0.
+The answer is SEARCH/REPLACE blocks or a unified diff (`answers`, `diffs`), applied whole or not at all (`editing`). One
+that cannot be read or applied, or that touches the tests, has reward 0. Else the tests decide, in the sandbox
+(`checks`): reward 1 if all of `FAIL_TO_PASS` and `PASS_TO_PASS` pass, else 0.
 
 Rows (`instances`) come in our own form, in that of SWE-bench and SWE-Gym, and in that of NeMo Gym's `swerl_gen`. Of
 the latter two the tests need the repository's container, which this environment does not run: an answer that applies

@@ -63,16 +63,14 @@ def load(row: Row) -> Instance:
     """Raises RowError: `no_instance`, `no_files`, `bad_path`, `no_tests_named`, `bad_mode`."""
     of_gym = isinstance(row.get("instance"), dict)
     source = row["instance"] if of_gym else row
-    metadata = row.get("metadata") if isinstance(row.get("metadata"), dict) else {}
+    metadata: dict[str, Any] = row["metadata"] if isinstance(row.get("metadata"), dict) else {}
     missing = [key for key in ("problem_statement", "patch") if not isinstance(source.get(key), str)]
     if missing:
         raise RowError("no_instance", f"swe_agentless: the row has no {' and no '.join(missing)} as text")
     mode, grade = row.get("mode", "eval"), row.get("grade", "tests")
-    if mode not in MODES or grade not in GRADES:
-        raise RowError(
-            "bad_mode",
-            f"swe_agentless: mode {mode!r}, grade {grade!r}; have {', '.join(MODES)} and {', '.join(GRADES)}",
-        )
+    for key, value, known in (("mode", mode, MODES), ("grade", grade, GRADES)):
+        if value not in known:
+            raise RowError("bad_mode", f"swe_agentless: unknown {key} {value!r}; have {', '.join(known)}")
     files = _files(metadata.get("relevant_file_contents") if of_gym else row.get("files"))
     tests = _files(row.get("tests") or {})
     fail_to_pass, pass_to_pass = _names(source, "FAIL_TO_PASS"), _names(source, "PASS_TO_PASS")

@@ -7,6 +7,7 @@ and writes one line each, in order, with the expression's value or the exception
 import json
 import os
 import sys
+from typing import Any
 
 REPOSITORY = "repository"
 """Folder of the files under test, below the working directory."""
@@ -35,7 +36,7 @@ def main() -> None:
     os._exit(0)
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
