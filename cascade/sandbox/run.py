@@ -1,19 +1,24 @@
 """Starts the launcher for one command or for two that talk, and reads its answer."""
 
+import atexit
+import contextlib
 import functools
 import marshal
 import os
 import platform
+import select
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from cascade.errors import SandboxError
 from cascade.sandbox import seccomp
-from cascade.sandbox.launcher import NOBODY, SCRATCH
 
 MIB = 1 << 20
 Ending = Literal["exited", "signalled", "cpu_time", "wall_time", "memory", "output"]
@@ -24,10 +29,18 @@ PYTHON = (os.path.realpath(sys.executable), "-I", "-S")
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
+_SCRATCH = "/scratch"
+_NOBODY = 65534
+"""Who root's commands are to the kernel, so that the limit on processes binds them."""
 _GRACE_SECONDS = 15.0
 """How much longer than its command the launcher may take."""
 _OLDEST_KERNEL = (5, 14)
 """The first that counts processes in each user namespace by itself."""
+_REMEDY = (
+    "Allow user namespaces without privileges (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, on "
+    "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined "
+    "--security-opt systempaths=unconfined), or use another machine"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ def execute(
     files: Mapping[str, str | bytes],
     *,
     stdin: str = "",
-    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    limits: Limits = Limits(),
     keep: Sequence[str] = (),
 ) -> Execution:
     """Run `command` in a fresh scratch directory that holds `files`, and give back what it wrote.
@@ -82,8 +95,10 @@ def execute(
     machine lacks what confines a program (`missing`) and where the sandbox broke.
     """
     require()
-    launcher = _start(Program(command, files, limits), stdin=stdin, keep=keep)
-    return launcher.answer()
+    request = _request(Program(command, files, limits), stdin=stdin, keep=keep)
+    with _slots, _launcher() as launcher:
+        launcher.send(request, limits.wall_seconds + _GRACE_SECONDS)
+        return _execution(launcher.receive())
 
 
 def connect(asker: Program, answerer: Program) -> tuple[Execution, Execution | None]:
@@ -94,26 +109,21 @@ def connect(asker: Program, answerer: Program) -> tuple[Execution, Execution | N
     """
     require()
     questions, answers = os.pipe(), os.pipe()
-    try:
-        launchers = [_start(asker, streams=(answers[0], questions[1]))]
+    ends = ((answers[0], questions[1]), (questions[0], answers[1]))
+    with _slots, ExitStack() as stack:
+        launchers = []
         try:
-            launchers.append(_start(answerer, streams=(questions[0], answers[1])))
-        except BaseException:
-            launchers[0].kill()
-            raise
-    finally:
-        for descriptor in (*questions, *answers):
-            os.close(descriptor)
-    first, second = launchers
-    try:
-        asked = first.answer()
-    except BaseException:
-        second.kill()
-        raise
-    try:
-        return asked, second.answer(1.0)
-    except TimeoutError:
-        return asked, None
+            for program, streams in zip((asker, answerer), ends, strict=True):
+                launchers.append(stack.enter_context(_launcher(*streams)))
+                launchers[-1].send(_request(program, streams=streams), program.limits.wall_seconds + _GRACE_SECONDS)
+        finally:
+            for descriptor in (*questions, *answers):
+                os.close(descriptor)
+        asked = _execution(launchers[0].receive())
+        try:
+            return asked, _execution(launchers[1].receive(1.0))
+        except TimeoutError:
+            return asked, None
 
 
 def missing() -> list[str]:
@@ -126,93 +136,131 @@ def require() -> None:
     lacks = _missing()
     if lacks:
         raise SandboxError(
-            f"this machine cannot confine programs; it lacks: {'; '.join(lacks)}. Nothing was run. "
-            "Run it where unprivileged user namespaces are allowed (see docs/sandbox.md)"
+            f"nothing was run, because this machine cannot confine programs: {'; '.join(lacks)}. {_REMEDY}"
         )
 
 
 @functools.cache
 def _missing() -> tuple[str, ...]:
     if platform.system() != "Linux":
-        return ("Linux",)
+        return ("it is not Linux",)
     if platform.machine() not in seccomp.MACHINES:
-        return (f"a list of system calls for {platform.machine()} (there are {', '.join(seccomp.MACHINES)})",)
+        return (f"it has no list of system calls for {platform.machine()} (there are {', '.join(seccomp.MACHINES)})",)
     release = tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2])
     if release < _OLDEST_KERNEL:
-        return (f"Linux {'.'.join(map(str, _OLDEST_KERNEL))} or later (this is {platform.release()})",)
-    lacks = _Launcher({"probe": True}, 0.0, ()).read()["lacks"]
-    if lacks:
-        return tuple(f"{name} namespaces without privileges" for name in lacks)
+        return (f"it needs Linux {'.'.join(map(str, _OLDEST_KERNEL))} or later (this is {platform.release()})",)
     try:
-        trial = _start(Program([*PYTHON, "-c", "pass"])).answer()
+        with _launcher() as launcher:
+            launcher.send({"probe": True, "streams": ()}, _GRACE_SECONDS)
+            if lacks := launcher.receive()["lacks"]:
+                return tuple(f"it has no {name} namespaces for this user" for name in lacks)
+            launcher.send(_request(Program([*PYTHON, "-c", "pass"])), _GRACE_SECONDS)
+            trial = _execution(launcher.receive())
     except SandboxError as error:
         return (str(error),)
-    return () if trial.exit_code == 0 else (f"a Python that starts in the sandbox: {trial.stderr.strip()[-200:]}",)
+    return () if trial.exit_code == 0 else (f"Python does not start in the sandbox: {trial.stderr.strip()[-200:]}",)
 
 
 class _Launcher:
-    """The process of one execution."""
+    """A process that confines one command after the other."""
 
-    def __init__(self, request: dict[str, Any], wall_seconds: float, streams: Sequence[int]):
-        self.wall_seconds = wall_seconds
+    def __init__(self, streams: Sequence[int] = ()):
         self.process = subprocess.Popen(
             [*PYTHON, _LAUNCHER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env={},
             pass_fds=streams,
             start_new_session=True,
         )
-        self.request = marshal.dumps(request)
-        assert self.process.stdin is not None
-        try:
-            # The launcher reads all of it before it does anything, so this cannot wait for an answer.
-            self.process.stdin.write(self.request)
-            self.process.stdin.close()
-        except BrokenPipeError:
-            pass
-        self.process.stdin = None
+        self.deadline = 0.0
 
-    def read(self, seconds: float = _GRACE_SECONDS) -> dict[str, Any]:
-        """Raises SandboxError, or TimeoutError after `seconds`, when the process has been killed."""
+    def send(self, request: dict[str, Any], seconds: float) -> None:
+        """`seconds`: how long its answer may take."""
+        assert self.process.stdin is not None
+        data = marshal.dumps(request)
+        # The launcher reads all of it before it does anything, so this waits for no answer.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(len(data).to_bytes(8, "little") + data)
+            self.process.stdin.flush()
+        self.deadline = time.monotonic() + seconds
+
+    def receive(self, seconds: float | None = None) -> dict[str, Any]:
+        """The answer. Raises SandboxError; TimeoutError where `seconds` are given and are over."""
+        deadline = self.deadline if seconds is None else time.monotonic() + seconds
         try:
-            out, error = self.process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise TimeoutError from None
-        except BaseException:
-            self.kill()
-            raise
-        if not out:
-            raise SandboxError(f"the sandbox ended without an answer: {error.decode(errors='replace').strip()[-300:]}")
-        answer: dict[str, Any] = marshal.loads(out)
+            length = int.from_bytes(self._read(8, deadline), "little")
+            answer: dict[str, Any] = marshal.loads(self._read(length, deadline))
+        except TimeoutError:
+            if seconds is not None:
+                raise
+            raise SandboxError("the sandbox did not end its command in time") from None
         if "broken" in answer:
             raise SandboxError(f"the sandbox could not be set up: {answer['broken']}")
         return answer
 
-    def answer(self, seconds: float | None = None) -> Execution:
-        """Raises TimeoutError after `seconds`; without them, SandboxError when the launcher itself hangs."""
-        try:
-            answer = self.read(self.wall_seconds + _GRACE_SECONDS if seconds is None else seconds)
-        except TimeoutError:
-            if seconds is not None:
-                raise
-            raise SandboxError("the sandbox did not end its command in time; it was killed") from None
-        texts = {name: answer.pop(name).decode(errors="replace") for name in ("stdout", "stderr")}
-        return Execution(**answer, **texts)
+    def _read(self, count: int, deadline: float) -> bytes:
+        assert self.process.stdout is not None
+        data = bytearray()
+        poll = select.poll()
+        poll.register(self.process.stdout, select.POLLIN)
+        while len(data) < count:
+            if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+                raise TimeoutError
+            part = os.read(self.process.stdout.fileno(), min(count - len(data), MIB))
+            if not part:
+                raise SandboxError("the sandbox's launcher ended without an answer")
+            data += part
+        return bytes(data)
 
-    def kill(self) -> None:
-        """The kernel kills the whole PID namespace with its first process, which dies with the launcher."""
+    def stop(self) -> None:
+        """The kernel kills a whole PID namespace with its first process, which dies with the launcher."""
         self.process.kill()
         self.process.communicate()
 
 
-def _start(
-    program: Program, *, stdin: str = "", keep: Sequence[str] = (), streams: tuple[int, int] | None = None
-) -> _Launcher:
-    python = os.path.realpath(sys.base_prefix)
-    request = {
+_slots = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+"""More executions than processors would only use up each other's wall time."""
+_idle: list[_Launcher] = []
+
+
+@contextmanager
+def _launcher(*streams: int) -> Iterator[_Launcher]:
+    """An idle launcher, or one of its own for `streams`. It is stopped after any error, and reused after none."""
+    launcher = None
+    while _idle and not streams and launcher is None:
+        with contextlib.suppress(IndexError):
+            launcher = _idle.pop()
+    launcher = launcher or _Launcher(streams)
+    try:
+        yield launcher
+    except BaseException:
+        launcher.stop()
+        raise
+    if streams:
+        launcher.stop()
+    else:
+        _idle.append(launcher)
+
+
+@atexit.register
+def _stop_all() -> None:
+    while _idle:
+        _idle.pop().stop()
+
+
+# A forked child must not talk through its parent's pipes.
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+def _request(
+    program: Program, *, stdin: str = "", keep: Sequence[str] = (), streams: Sequence[int] = ()
+) -> dict[str, Any]:
+    prefix = os.path.realpath(sys.base_prefix)
+    python = () if f"{prefix}/".startswith("/usr/") else (prefix,)
+    return {
+        "probe": False,
         "command": list(program.command),
         "files": {_inside(path): _bytes(content) for path, content in program.files.items()},
         "keep": [_inside(path) for path in keep],
@@ -221,16 +269,21 @@ def _start(
         "limits": asdict(program.limits),
         "environment": {
             "PATH": f"{os.path.dirname(PYTHON[0])}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": SCRATCH,
-            "TMPDIR": SCRATCH,
+            "HOME": _SCRATCH,
+            "TMPDIR": _SCRATCH,
             "LANG": "C.UTF-8",
             "PYTHONHASHSEED": "0",
         },
-        "readable": [path for path in (*_SYSTEM, *_DEVICES, python) if os.path.lexists(path)],
-        "become_nobody": _can_become_nobody(),
+        "readable": [path for path in (*_SYSTEM, *_DEVICES, *python) if os.path.lexists(path)],
+        "scratch": _SCRATCH,
+        "become": _NOBODY if _can_become_nobody() else None,
         "seccomp": seccomp.compile_filter(platform.machine()),
     }
-    return _Launcher(request, program.limits.wall_seconds, streams or ())
+
+
+def _execution(answer: dict[str, Any]) -> Execution:
+    texts = {name: answer.pop(name).decode(errors="replace") for name in ("stdout", "stderr")}
+    return Execution(**answer, **texts)
 
 
 def _inside(path: str) -> str:
@@ -254,6 +307,6 @@ def _can_become_nobody() -> bool:
 
     def covers(table: str) -> bool:
         ranges = [list(map(int, line.split())) for line in Path(f"/proc/self/{table}").read_text().splitlines()]
-        return any(first <= NOBODY < first + count for first, _, count in ranges)
+        return any(first <= _NOBODY < first + count for first, _, count in ranges)
 
     return covers("uid_map") and covers("gid_map")
