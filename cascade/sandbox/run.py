@@ -220,7 +220,7 @@ class _Launcher:
         self.process.communicate()
 
 
-_slots = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+_slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 """More executions than processors would only use up each other's wall time."""
 _idle: list[_Launcher] = []
 
