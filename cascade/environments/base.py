@@ -21,6 +21,7 @@ MODULES = {
     "mcqa": "cascade.environments.mcqa",
     "tool_calling": "cascade.environments.tool_calling",
     "structured_output": "cascade.environments.structured_output",
+    "code": "cascade.environments.code",
     "swe_agentless": "cascade.environments.swe_agentless",
 }
 

@@ -46,7 +46,7 @@ class SWEAgentless(Environment):
         except Refused as reason:
             return Verdict(0.0, reason=str(reason))
         except SandboxError as error:
-            return Verdict(None, failure="sandbox_error", reason=str(error))
+            return Verdict(None, failure="sandbox", reason=str(error))
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Levels 1 to 3: one, two and three functions, in up to two files; from 4 the bug shows in a caller in another

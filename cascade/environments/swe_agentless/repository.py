@@ -9,8 +9,8 @@ from random import Random
 from types import CodeType, ModuleType
 from typing import Any
 
-from cascade.pretraining.corpus import programs
-from cascade.pretraining.corpus.programs import Program
+from cascade.environments.code import programs
+from cascade.environments.code.programs import Program
 
 Files = dict[str, str]
 

@@ -8,10 +8,9 @@ outside 1 to 5.
 from collections.abc import Callable, Iterator
 
 from cascade.chat import Row
-from cascade.pretraining.corpus import code, conversation, facts, long_context, stories, tool_dialogues
+from cascade.pretraining.corpus import conversation, facts, long_context, stories, tool_dialogues
 
 GENERATORS: dict[str, Callable[[int, int, int], Iterator[Row]]] = {
-    "code": code.generate,
     "swe_agentic": tool_dialogues.generate,
     "long_context": long_context.generate,
     "chat": conversation.generate,

@@ -1,18 +1,12 @@
 """Agentic code repair: whole episodes with tools over a tiny repository, every tool result computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import TYPE_CHECKING
 
 from cascade.chat import Message, Row
 from cascade.environments.swe_agentless import repository, tasks
+from cascade.environments.swe_agentless.repository import Repository
 from cascade.pretraining.corpus.common import prompt, rows
-
-if TYPE_CHECKING:
-    # The repositories are made of programs in this package: at run time the import would go round in a circle.
-    from cascade.environments.swe_agentless.repository import Repository
 
 REQUESTS = (
     "Fix this issue in the repository: {issue}",
