@@ -8,7 +8,9 @@ Rows (`instances`) come in our own form, in that of SWE-bench and SWE-Gym, and i
 the latter two the tests need the repository's container, which this environment does not run: an answer that applies
 is a failure `no_tests`, with the patch as `extracted`, ready for a harness that has the containers. As in NeMo Gym,
 `swerl_gen` answers stand within `<solution>`, and a row of mode `repro-gen` asks for a test script, the last
-```python fence.
+```python fence. Unlike there, a diff is an answer too, lines to replace that stand in two places are refused (there the
+first place is taken), a search may not end within a line, and only all tests together earn a reward (there some
+earn 0.2).
 
 The form alone is scored where a row says `"grade": "form"`: reward 1 for an answer that can be read and applied (for
 `repro-gen`, that holds a script). `cascade score` does so for any row that has the key.
