@@ -19,3 +19,7 @@ class RowError(CascadeError):
     def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
+
+
+class SandboxError(CascadeError):
+    """A program could not be confined, or the sandbox itself broke; it says nothing about the program."""

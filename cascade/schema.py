@@ -187,6 +187,8 @@ class RLNode(OnPolicyNode):
     """Drop zero-variance groups and draw other prompts in their place."""
     max_refills: Annotated[int, Field(ge=0)] = 2
     """Further rounds of sampling to fill the batch; after that the step runs with what it has."""
+    min_best_reward: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Drop a group whose best reward does not exceed this, as a zero-variance group is dropped; 0 drops none for it."""
     overlong: Literal["zero", "mask", "keep"] = "zero"
     """An unfinished response: reward 0, no part in the loss, or judged as it is."""
 

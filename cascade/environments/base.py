@@ -24,6 +24,8 @@ MODULES = {
     "long_context": "cascade.environments.long_context",
     "gym_server": "cascade.environments.gym_server",
     "human_preference": "cascade.environments.human_preference",
+    "code": "cascade.environments.code",
+    "swe_agentless": "cascade.environments.swe_agentless",
 }
 
 

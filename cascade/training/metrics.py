@@ -65,11 +65,14 @@ def rollout_metrics(collected: Collected) -> Metrics:
     for code, count in failure_codes(collected.rollouts).items():
         values[f"rollout/failure_code/{code}"] = float(count)
     dropped = {id(group) for group in collected.dropped}
+    low_best = {id(group) for group in collected.low_best}
     for domain in ["", *sorted({group.prompt.domain for group in collected.groups})]:
         groups = [group for group in collected.groups if domain in ("", group.prompt.domain)]
         suffix = f"/{domain}" if domain else ""
-        filtered = _share(id(group) in dropped for group in groups)
-        values |= {f"rollout/{name}{suffix}": x for name, x in {**_group_metrics(groups), "filtered": filtered}.items()}
+        found = _group_metrics(groups)
+        found["filtered"] = _share(id(group) in dropped for group in groups)
+        found["low_best"] = _share(id(group) in low_best for group in groups)
+        values |= {f"rollout/{name}{suffix}": value for name, value in found.items()}
     return values
 
 

@@ -56,6 +56,8 @@ class Collected:
 
     kept: list[Group] = field(default_factory=list)
     dropped: list[Group] = field(default_factory=list)
+    low_best: list[Group] = field(default_factory=list)
+    """Those of `dropped` that no zero variance explains: none of their rollouts is good enough."""
     refills: int = 0
     """Rounds of sampling after the first."""
     sampling_seconds: float = 0.0
@@ -79,15 +81,22 @@ class Selection:
     dynamic_filtering: bool = False
     max_refills: int = 0
     overlong: Literal["zero", "mask", "keep"] = "keep"
+    min_best_reward: float = 0.0
 
     @classmethod
     def of(cls, node: OnPolicyNode) -> "Selection":
         if isinstance(node, RLNode):
-            return cls(node.dynamic_filtering, node.max_refills if node.dynamic_filtering else 0, node.overlong)
+            refills = node.max_refills if node.dynamic_filtering else 0
+            return cls(node.dynamic_filtering, refills, node.overlong, node.min_best_reward)
         return cls()
 
-    def drops(self, group: Group) -> bool:
-        return self.dynamic_filtering and group.zero_variance
+    def why_dropped(self, group: Group) -> Literal["zero_variance", "low_best"] | None:
+        """None: the group counts."""
+        if self.dynamic_filtering and group.zero_variance:
+            return "zero_variance"
+        if self.min_best_reward > 0 and max(group.rewards, default=0.0) <= self.min_best_reward:
+            return "low_best"
+        return None
 
 
 class Collector:
@@ -114,7 +123,7 @@ class Collector:
 
     def collect(self, step: int) -> Collected:
         """Draw, sample and judge; under dynamic filtering, draw other prompts of the same domains in place of
-        zero-variance groups, in a bounded number of rounds.
+        dropped groups, in a bounded number of rounds.
 
         Raises CascadeError when more rollouts than `max_failure_rate` have no verdict.
         """
@@ -122,9 +131,11 @@ class Collector:
         draws = self._prompts.draw_step(self._node.prompts)
         while True:
             groups = self._judged_groups(draws, step, collected)
-            dropped = [group for group in groups if self._selection.drops(group)]
-            collected.kept += [group for group in groups if not self._selection.drops(group)]
+            why = [self._selection.why_dropped(group) for group in groups]
+            dropped = [group for group, reason in zip(groups, why, strict=True) if reason]
+            collected.kept += [group for group, reason in zip(groups, why, strict=True) if not reason]
             collected.dropped += dropped
+            collected.low_best += [group for group, reason in zip(groups, why, strict=True) if reason == "low_best"]
             self._check_failures(collected, step)
             if not dropped or collected.refills == self._selection.max_refills:
                 return collected

@@ -6,6 +6,7 @@ import pytest
 
 from cascade import judges
 from cascade.environments import GroupEnvironment, Verdict, base
+from cascade.environments.judging import judge_text
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.training.batch import Batch
 from cascade.training.metrics import rollout_metrics
@@ -58,6 +59,38 @@ def test_masking_can_leave_a_group_without_variance():
     assert not collected.kept
     assert len(collected.dropped) == 1
     assert Batch.of(collected.kept, rewarded=True) is None
+
+
+@pytest.mark.parametrize(
+    ("bound", "filtering", "low_best", "kept"),
+    [
+        (0.0, True, 0, 1),
+        (0.4, True, 0, 1),
+        (0.5, True, 1, 0),
+        (0.9, True, 1, 0),
+        (0.5, False, 2, 0),
+        (0.0, False, 0, 2),
+    ],
+)
+def test_groups_whose_best_reward_does_not_exceed_the_bound_are_dropped_and_counted_apart(
+    monkeypatch, bound: float, filtering: bool, low_best: int, kept: int
+):
+    halved = {0.0: 0.0, 1.0: 0.5}
+    monkeypatch.setattr(
+        "cascade.training.rollouts.judge_text",
+        lambda *args, **options: Verdict(halved[judge_text(*args, **options).reward]),
+    )
+    none, some = ["w1 </s>"] * 4, ["w0 </s>", *["w1 </s>"] * 3]
+    sampler = Scripted(*none, *some)
+    collected = collect(
+        sampler, prompts=2, max_refills=0, dynamic_filtering=filtering, **({"min_best_reward": bound} if bound else {})
+    )
+    assert (len(collected.low_best), len(collected.kept)) == (low_best, kept)
+    assert len(collected.dropped) == 2 - kept
+    values = rollout_metrics(collected)
+    assert values["rollout/low_best"] == values["rollout/low_best/one"] == low_best / 2
+    assert values["rollout/filtered"] == 1 - kept / 2
+    assert values["rollout/zero_variance"] == 0.5
 
 
 def test_refills_stop_when_the_batch_is_full_and_take_new_prompts_with_new_seeds():

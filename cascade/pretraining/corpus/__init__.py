@@ -8,11 +8,9 @@ outside 1 to 5.
 from collections.abc import Callable, Iterator
 
 from cascade.chat import Row
-from cascade.pretraining.corpus import code, edits, facts, stories, tool_dialogues
+from cascade.pretraining.corpus import facts, stories, tool_dialogues
 
 GENERATORS: dict[str, Callable[[int, int, int], Iterator[Row]]] = {
-    "code": code.generate,
-    "swe_agentless": edits.generate,
     "swe_agentic": tool_dialogues.generate,
     "text": facts.generate,
     "stories": stories.generate,

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from cascade.chat import Message, Row
-from cascade.pretraining.corpus import edits, repository
+from cascade.environments.swe_agentless import repository, tasks
+from cascade.environments.swe_agentless.repository import Repository
 from cascade.pretraining.corpus.common import prompt, rows
-from cascade.pretraining.corpus.repository import Repository
 
 REQUESTS = (
     "Fix this issue in the repository: {issue}",
@@ -90,7 +90,7 @@ def generate(count: int, seed: int, level: int) -> Iterator[Row]:
 
 def _row(rng: Random, level: int) -> Row:
     repo = repository.draw(rng, level)
-    request = rng.choice(REQUESTS).format(issue=edits.issue(rng, repo, level))
+    request = rng.choice(REQUESTS).format(issue=tasks.issue(rng, repo, level))
     if len(repo.files) == 1 or rng.random() < 0.2:
         request += f" The function is in {_file_of(repo)}."
     messages: list[Message] = [{"role": "user", "content": request}]
@@ -112,16 +112,16 @@ def _row(rng: Random, level: int) -> Row:
     if wrong is not None:
         act(f"`{bad}` looks wrong. Try `{wrong}`.", "edit", path=repo.path, search=bad, replace=wrong)
         act("Check the change.", "run_tests")
-        act(f"A test still fails. {edits.diagnosis(repo, told)}".replace(f"`{bad}`", f"`{wrong}`"), "edit",
+        act(f"A test still fails. {tasks.diagnosis(repo, told)}".replace(f"`{bad}`", f"`{wrong}`"), "edit",
             path=repo.path, search=wrong, replace=good)  # fmt: skip
     else:
-        act(edits.diagnosis(repo, told), "edit", path=repo.path, search=bad, replace=good)
+        act(tasks.diagnosis(repo, told), "edit", path=repo.path, search=bad, replace=good)
     if checks or wrong is not None:
         act("Now run the tests.", "run_tests")
         act("All tests pass. Submit.", "submit")
     else:
         act("The line is fixed. Submit.", "submit")
-    return prompt(request, TOOLS) | edits.repository_fields(repo) | {"messages": messages}
+    return prompt(request, TOOLS) | tasks.repository_fields(repo) | {"messages": messages}
 
 
 def _find(rng: Random, repo: Repository, request: str, act: Callable[..., str]) -> None:

@@ -1,13 +1,11 @@
 """Small Python tasks with hidden tests: a function, or a program that reads stdin and writes stdout."""
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from cascade.chat import Row
-from cascade.pretraining.corpus import programs
-from cascade.pretraining.corpus.common import prompt, rows
-from cascade.pretraining.corpus.programs import Program
+from cascade.environments.code import programs
+from cascade.environments.code.programs import Program
+from cascade.environments.tasks import NanoTask
 
 TESTS = 6
 
@@ -36,11 +34,6 @@ READS = {
 }
 
 
-def generate(count: int, seed: int, level: int) -> Iterator[Row]:
-    """Rows with `tests`: `input` and `output` of hidden calls of `function`, or of stdin where that is None."""
-    return rows("code", _row, count, seed, level)
-
-
 def fenced(source: str) -> str:
     return f"```python\n{source.rstrip()}\n```"
 
@@ -51,7 +44,8 @@ def outputs(program: Program, calls: list[list[Any]]) -> list[Any]:
     return [namespace[program.name](*call) for call in calls]
 
 
-def _row(rng: Random, level: int) -> Row:
+def make_task(rng: Random, level: int) -> NanoTask:
+    """`tests` holds `input` and `output` of hidden calls of `function`, or of stdin and stdout where that is None."""
     while True:
         program = programs.draw(rng, level)
         cases = _cases(rng, program)
@@ -60,18 +54,15 @@ def _row(rng: Random, level: int) -> Row:
             break
     shown, hidden = cases[TESTS], cases[:TESTS]
     if program.expression and rng.random() < 0.3:
-        return _program_row(rng, program, shown, hidden)
+        return _program_task(rng, program, shown, hidden)
     text = rng.choice(FUNCTION_ASKS).format(signature=program.signature, says=program.says)
     if rng.random() < 0.5:
         call = f"{program.name}({', '.join(map(repr, shown[0]))})"
         text += rng.choice((" For example, `{}` returns {!r}.", " Example: {} == {!r}", "\n>>> {}\n{!r}")).format(
             call, shown[1]
         )
-    return prompt(text) | {
-        "function": program.name,
-        "tests": [{"input": call, "output": output} for call, output in hidden],
-        "demonstration": {"reasoning": program.plan, "content": fenced(program.source()), "tool_calls": []},
-    }
+    tests = [{"input": call, "output": output} for call, output in hidden]
+    return NanoTask(text, program.plan, fenced(program.source()), {"function": program.name, "tests": tests})
 
 
 def _cases(rng: Random, program: Program) -> list[tuple[list[Any], Any]]:
@@ -85,9 +76,9 @@ def _cases(rng: Random, program: Program) -> list[tuple[list[Any], Any]]:
     return [(call, output) for _, call, output in sorted(ranked, key=lambda case: case[0])]
 
 
-def _program_row(
+def _program_task(
     rng: Random, program: Program, shown: tuple[list[Any], Any], hidden: list[tuple[list[Any], Any]]
-) -> Row:
+) -> NanoTask:
     inputs = [READS[kind][0].format(name) for kind, name in zip(program.kinds, program.parameters, strict=True)]
     reads = [READS[kind][1].format(name) for kind, name in zip(program.kinds, program.parameters, strict=True)]
     is_list = isinstance(shown[1], list)
@@ -99,11 +90,7 @@ def _program_row(
         text += f"\nInput:\n{example['input']}Output:\n{example['output'].rstrip()}"
     source = "\n".join([*reads, f"print({value})"])
     plan = f"Read {'the lines' if len(reads) > 1 else 'the line'}. {program.plan} Print it."
-    return prompt(text) | {
-        "function": None,
-        "tests": tests,
-        "demonstration": {"reasoning": plan, "content": fenced(source), "tool_calls": []},
-    }
+    return NanoTask(text, plan, fenced(source), {"function": None, "tests": tests})
 
 
 def _stdin(call: list[Any]) -> str:

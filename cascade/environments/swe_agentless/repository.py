@@ -1,4 +1,4 @@
-"""Tiny repositories with one bug: files, the issue, the tests, the fix, and the tools an agent has in them."""
+"""Tiny repositories with one bug: files, tests, the fix, and what happens when their functions are called."""
 
 import builtins
 import re
@@ -9,8 +9,8 @@ from random import Random
 from types import CodeType, ModuleType
 from typing import Any
 
-from cascade.pretraining.corpus import programs
-from cascade.pretraining.corpus.programs import Program
+from cascade.environments.code import programs
+from cascade.environments.code.programs import Program
 
 Files = dict[str, str]
 

@@ -1,17 +1,19 @@
-"""Agentless code repair: an issue and the files in the prompt, a SEARCH/REPLACE block as the answer."""
+"""Nano tasks: a tiny repository with a bug, the issue about it, and the SEARCH/REPLACE block that mends it."""
 
-import re
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 from cascade.chat import Row
-from cascade.pretraining.corpus import repository
-from cascade.pretraining.corpus.common import prompt, rows
-from cascade.pretraining.corpus.repository import Files, Repository
+from cascade.environments.swe_agentless import repository
+from cascade.environments.swe_agentless.answers import DIVIDER, REPLACE, SEARCH
+from cascade.environments.swe_agentless.diffs import render_diff
+from cascade.environments.swe_agentless.editing import Edit, place
+from cascade.environments.swe_agentless.repository import Files, Repository
+from cascade.errors import CascadeError
+from cascade.seeds import derive_seed
 
-_BLOCK = re.compile(
-    r"```python\n### ([^\n]+)\n<{7} SEARCH\n(.*?)\n={7}\n(.*?)\n?>{7} REPLACE\n```", re.DOTALL
-)  # fmt: skip
+LEVELS = 5
 
 INTRODUCTIONS = (
     "Fix the bug described in the issue.",
@@ -37,23 +39,21 @@ DUTIES = ("It should return {says}.", "It must return {says}.", "The function re
 
 
 def generate(count: int, seed: int, level: int) -> Iterator[Row]:
-    """Rows with `files`, `tests` (pytest files), `FAIL_TO_PASS`, `PASS_TO_PASS`, `bug` and the golden `patch`."""
-    return rows("swe_agentless", _row, count, seed, level)
+    """Rows with what a verifier needs (`repository_fields`); row i depends on (seed, level, i) alone.
+
+    Raises CascadeError where there is no such level.
+    """
+    if level not in range(1, LEVELS + 1):
+        raise CascadeError(f"swe_agentless has levels 1 to {LEVELS}; there is no level {level}")
+    # The base model has read rows drawn under this key.
+    return (
+        _row(Random(derive_seed("corpus", "swe_agentless", seed, level, index)), level, f"{seed}-{level}-{index}")
+        for index in range(count)
+    )
 
 
 def render_block(path: str, search: str, replace: str) -> str:
-    return f"```python\n### {path}\n<<<<<<< SEARCH\n{search}\n=======\n{replace}\n>>>>>>> REPLACE\n```"
-
-
-def apply_blocks(files: Files, answer: str) -> Files | None:
-    """The files after every SEARCH/REPLACE block of the answer; None where there is none or one does not apply."""
-    blocks = _BLOCK.findall(answer)
-    for path, search, new in blocks:
-        edited = repository.apply_edit(files, path.strip(), search, new)
-        if edited is None:
-            return None
-        files = edited
-    return files if blocks else None
+    return f"```python\n### {path}\n{SEARCH}\n{search}\n{DIVIDER}\n{replace}\n{REPLACE}\n```"
 
 
 def issue(rng: Random, repo: Repository, level: int) -> str:
@@ -89,30 +89,37 @@ def diagnosis(repo: Repository, told: bool) -> str:
     return " ".join(parts)
 
 
-def repository_fields(repo: Repository) -> Row:
-    """What a verifier needs."""
+def repository_fields(repo: Repository) -> dict[str, Any]:
+    """What a verifier needs, in SWE-bench's names; beside them the files, the test files and the bug's kind."""
+    fix = place(repo.files, [Edit(repo.path, (repo.bad,), (repo.good,))])
     return {
         "files": repo.files,
         "tests": repo.tests,
         "FAIL_TO_PASS": list(repo.failing),
         "PASS_TO_PASS": list(repo.passing),
+        "patch": render_diff(fix),
         "bug": repo.kind,
-        "patch": {"path": repo.path, "search": repo.bad, "replace": repo.good},
     }
 
 
-def _row(rng: Random, level: int) -> Row:
+def _row(rng: Random, level: int, number: str) -> Row:
     repo = repository.draw(rng, level)
     paths = list(repo.files)
     rng.shuffle(paths)
-    text = "\n\n".join(
-        [
-            rng.choice(INTRODUCTIONS),
-            f"Issue: {issue(rng, repo, level)}",
-            render_files({path: repo.files[path] for path in paths}),
-            rng.choice(ENDINGS),
-        ]
-    )
-    block = render_block(repo.path, repo.bad, repo.good)
-    demonstration = {"reasoning": diagnosis(repo, told=level < 5), "content": block, "tool_calls": []}
-    return prompt(text) | repository_fields(repo) | {"demonstration": demonstration}
+    introduction = rng.choice(INTRODUCTIONS)
+    problem = issue(rng, repo, level)
+    shown = render_files({path: repo.files[path] for path in paths})
+    prompt = "\n\n".join([introduction, f"Issue: {problem}", shown, rng.choice(ENDINGS)])
+    return {
+        "id": f"swe_agentless-{number}",
+        "environment": "swe_agentless",
+        "domain": "swe_agentless",
+        "level": level,
+        "responses_create_params": {"input": [{"role": "user", "content": prompt}]},
+        "problem_statement": problem,
+        **repository_fields(repo),
+        "demonstration": {
+            "reasoning": diagnosis(repo, told=level < 5),
+            "content": render_block(repo.path, repo.bad, repo.good),
+        },
+    }

@@ -1,0 +1,158 @@
+"""Runs an answer on the tests of a problem and says whether it passes all of them.
+
+The candidate's process never holds what decides: of calls it gets the arguments, of programs the input, and what
+comes back is compared here, as plain data. Of `check(candidate)` the test runs in a second sandbox and only its calls
+cross over. So there is nothing to read, to overwrite or to spoof; a candidate can at most answer.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade.environments.code.answers import Answer
+from cascade.environments.code.inside import values
+from cascade.environments.code.outputs import same_output
+from cascade.environments.code.problems import Calls, Check, Streams
+from cascade.sandbox import PYTHON, Execution, Limits, Program, connect, execute
+
+SECONDS_A_TEST = 10
+"""CPU time of one input of a program, as in NeMo Gym; wall time is twice that."""
+SECONDS = 60
+"""CPU time of all tests of an answer together, except where one test may take as long."""
+MEMORY_BYTES = 1 << 30
+COMPILER = ("g++", "-O2", "-std=c++17", "-o", "program", "main.cpp")
+COMPILING = Limits(cpu_seconds=60, wall_seconds=120, memory_bytes=2 << 30)
+
+_INSIDE = {path.name: path.read_text() for path in Path(values.__file__).parent.glob("*.py")}
+
+
+class Undecided(Exception):
+    """The tests could not be run. `code` is the failure of the verdict."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Grade:
+    passed: bool
+    reason: str
+
+
+def grade_calls(problem: Calls, source: str) -> Grade:
+    job = {"source": source, "function": problem.function, "prelude": problem.prelude}
+    lines = [job, *({"args": values.encode(call)} for call in problem.arguments)]
+    result = execute(
+        [*PYTHON, "functions.py"], _INSIDE, stdin="".join(json.dumps(line) + "\n" for line in lines), limits=_limits(1)
+    )
+    loaded, *results = [*_lines(result), None]
+    if loaded is None or "loaded" not in loaded:
+        return Grade(False, f"does not load: {_why(loaded, result)}")
+    for number, expected in enumerate(problem.outputs):
+        answer = results[number] if number < len(results) else None
+        if answer is None or "value" not in answer:
+            return Grade(False, f"test {number + 1}: {_why(answer, result)}")
+        if not _same(expected, answer["value"]):
+            return Grade(False, f"test {number + 1}: a wrong value")
+    return Grade(True, f"all {len(problem.outputs)} tests passed")
+
+
+def grade_check(problem: Check, source: str) -> Grade:
+    """Raises Undecided (`bad_test`, `judge_died`) where the row's own code fails."""
+    # A function of its own, or the prompt's to be completed.
+    name = re.escape(problem.entry_point)
+    separator = "\n" if re.search(rf"^\s*(async\s+)?def\s+{name}\b|^{name}\s*=", source, re.MULTILINE) else ""
+    job = {
+        "source": problem.prompt + separator + source,
+        "reference": problem.reference,
+        "test": problem.test,
+        "entry_point": problem.entry_point,
+    }
+    limits = _limits(1)
+    # The judge waits for the candidate, so it must be given longer.
+    patient = Limits(limits.cpu_seconds, limits.wall_seconds + 10, MEMORY_BYTES)
+    judge, candidate = connect(
+        Program([*PYTHON, "check.py"], _INSIDE | {"job.json": json.dumps(job)}, patient),
+        Program([*PYTHON, "functions.py"], _INSIDE, limits),
+    )
+    try:
+        verdict = json.loads(judge.stderr)
+    except ValueError:
+        raise Undecided("judge_died", f"the test's own process did not finish ({judge.ended})") from None
+    if "broken" in verdict:
+        raise Undecided("bad_test", f"the row's test cannot be run: {verdict['broken']}")
+    stopped = candidate is not None and candidate.ended != "exited"
+    reason = f"{verdict['reason']} ({candidate.ended})" if candidate and stopped else verdict["reason"]
+    return Grade(verdict["passed"] is True, reason)
+
+
+def grade_streams(problem: Streams, answer: Answer) -> Grade:
+    """Raises Undecided (`no_compiler`)."""
+    room = 2 * max(map(len, problem.outputs)) + (1 << 16)
+    # A character may take six bytes in JSON.
+    output = 8 * sum(map(len, problem.outputs)) + (len(problem.outputs) << 18)
+    job: dict[str, Any] = {"inputs": problem.inputs, "seconds": SECONDS_A_TEST, "room": room}
+    files: dict[str, str | bytes] = {**_INSIDE}
+    if answer.language == "cpp":
+        program = _compiled(answer.code)
+        if isinstance(program, Grade):
+            return program
+        files["program"] = program
+    else:
+        job |= {"source": answer.code, "prelude": problem.prelude}
+    result = execute([*PYTHON, "streams.py"], files, stdin=json.dumps(job), limits=_limits(len(problem.inputs), output))
+    results = _lines(result)
+    for number, expected in enumerate(problem.outputs):
+        ran = results[number] if number < len(results) else None
+        if ran is None or ran.get("status") != "":
+            return Grade(False, f"test {number + 1}: {_why(ran, result)}")
+        if not same_output(expected, str(ran.get("output"))):
+            return Grade(False, f"test {number + 1}: a wrong output")
+    return Grade(True, f"all {len(problem.outputs)} tests passed")
+
+
+def _compiled(code: str) -> bytes | Grade:
+    built = execute(COMPILER, {"main.cpp": code}, limits=COMPILING, keep=["program"])
+    if built.exit_code == 127:
+        raise Undecided("no_compiler", f"there is no {COMPILER[0]} here; install one, or leave out rows in C++")
+    if built.exit_code != 0 or "program" not in built.files:
+        return Grade(False, f"does not compile ({built.ended}): {built.stderr[:300]}")
+    return built.files["program"]
+
+
+def _limits(tests: int, output_bytes: int = 0) -> Limits:
+    seconds = min(SECONDS_A_TEST * tests, SECONDS)
+    return Limits(seconds, 2 * seconds, MEMORY_BYTES, output_bytes=(1 << 20) + output_bytes)
+
+
+def _lines(result: Execution) -> list[dict[str, Any] | None]:
+    """The JSON objects of the output; None for a line that is none. A candidate may have written any of it."""
+    found: list[dict[str, Any] | None] = []
+    for line in result.stdout.splitlines():
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        found.append(value if isinstance(value, dict) else None)
+    return found
+
+
+def _same(expected: Any, encoded: Any) -> bool:
+    try:
+        return values.same(expected, encoded)
+    except (ValueError, TypeError, RecursionError, OverflowError):
+        return False
+
+
+def _why(answer: dict[str, Any] | None, result: Execution) -> str:
+    """In words, why there is no result to compare."""
+    if answer and "raised" in answer:
+        return f"raises {answer['raised']}: {answer.get('text')}"[:300]
+    if answer and answer.get("status"):
+        return f"{answer['status']} {answer.get('error', '')}".strip()[:400]
+    reasons = {"cpu_time": "takes too long (CPU time)", "wall_time": "takes too long (wall time)",
+               "memory": "uses too much memory", "output": "writes far too much"}  # fmt: skip
+    return reasons.get(result.ended, "ended without a result")

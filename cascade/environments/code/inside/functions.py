@@ -1,0 +1,79 @@
+"""Runs in the sandbox beside a candidate's function: calls in on stdin, results out on stdout, a JSON line each.
+
+The first line of the input is the job. The candidate may do to this process what it likes: all it can send are
+values, and they are compared elsewhere.
+"""
+
+import builtins
+import json
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+sys.path.insert(0, os.getcwd())
+from values import decode, encode  # type: ignore[import-not-found]
+
+PRELUDE = (
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
+    *("itertools", "functools", "operator", "io", "sys", "json", "typing"),
+)
+"""What NeMo Gym imports before a solution, every name of each module too."""
+
+
+def namespace(prelude: bool) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "candidate"}
+    if prelude:
+        modules = {name: import_module(name) for name in PRELUDE}
+        for module in modules.values():
+            names |= {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        names |= {name: value for name, value in vars(builtins).items() if not name.startswith("_")}
+        names |= modules
+        sys.setrecursionlimit(50_000)
+    return names
+
+
+def with_exit() -> None:
+    """`exit` and `quit`, which Python without `site` lacks."""
+    from _sitebuiltins import Quitter  # type: ignore[import-not-found]
+
+    for name in ("exit", "quit"):
+        setattr(builtins, name, Quitter(name, "Ctrl-D"))
+
+
+def main() -> None:
+    calls = os.fdopen(os.dup(0))
+    results = os.fdopen(os.dup(1), "w")
+    # What the candidate prints or reads must not get between.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    sys.path.remove(os.getcwd())
+    with_exit()
+    job = json.loads(calls.readline())
+    function: Any = None
+    try:
+        names = namespace(job["prelude"])
+        exec(compile(job["source"], "answer.py", "exec"), names)
+        holder = names["Solution"]() if "Solution" in names and job["function"] not in names else None
+        function = getattr(holder, job["function"]) if holder else names[job["function"]]
+        loaded: dict[str, Any] = {"loaded": True}
+    except BaseException as error:
+        loaded = {"raised": type(error).__name__, "text": str(error)[:300]}
+    answer(results, loaded)
+    for line in calls:
+        call = json.loads(line)
+        try:
+            result = {"value": encode(function(*decode(call["args"]), **decode(call.get("kwargs", {"dict": []}))))}
+        except BaseException as error:
+            result = {"raised": type(error).__name__, "text": str(error)[:300]}
+        answer(results, result)
+
+
+def answer(results: Any, value: dict[str, Any]) -> None:
+    results.write(json.dumps(value) + "\n")
+    results.flush()
+
+
+if __name__ == "__main__":
+    main()

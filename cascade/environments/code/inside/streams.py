@@ -1,0 +1,98 @@
+"""Runs a program once for each input, in a process of its own each time: a JSON line with its output for each.
+
+The job, a JSON object on stdin, has `inputs`, `seconds` of CPU time for each, `room` (characters of output), and for
+Python `source` and `prelude`; else the program is the file `program`. It ends with the first input that goes wrong.
+Expected outputs are not here.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import select
+import sys
+from typing import Any
+
+sys.path.insert(0, os.getcwd())
+from functions import answer, namespace, with_exit  # type: ignore[import-not-found]
+
+STACK_BYTES = 64 << 20
+"""Recursion in C++ is often deep."""
+SIGKILL, SIGXCPU = 9, 24
+
+
+def main() -> None:
+    job = json.loads(os.fdopen(os.dup(0), encoding="utf-8").read())
+    results = os.fdopen(os.dup(1), "w")
+    sys.path.remove(os.getcwd())
+    code, names = None, dict[str, Any]()
+    if "source" in job:
+        names = namespace(job["prelude"])
+        with_exit()
+        try:
+            code = compile(job["source"], "answer.py", "exec")
+        except BaseException as error:
+            answer(results, {"status": f"does not compile: {type(error).__name__}: {error}"[:300]})
+            return
+    else:
+        os.chmod("program", 0o700)
+    for text in job["inputs"]:
+        given, taken, told = (os.open(".", os.O_TMPFILE | os.O_RDWR) for _ in range(3))
+        with open(given, "w", encoding="utf-8", errors="replace", closefd=False) as file:
+            file.write(text)
+        os.lseek(given, 0, os.SEEK_SET)
+        child = os.fork()
+        if child == 0:
+            become_program(job, given, taken, told)
+            exec(code, names | {"__name__": "__main__"})  # type: ignore[arg-type]
+            sys.exit()
+        status = wait(child, 2 * job["seconds"])
+        output = content(taken, job["room"] + 1)
+        if not status and len(output) > job["room"]:
+            status = "writes far more than is asked for"
+        complaint = content(told, 4000)[-300:]
+        answer(results, {"status": status, "output": "" if status else output, "error": complaint})
+        if status:
+            return
+        for descriptor in (given, taken, told):
+            os.close(descriptor)
+
+
+def become_program(job: dict[str, Any], given: int, taken: int, told: int) -> None:
+    """In the forked child: its streams and limits. Does not return where the program is not Python."""
+    os.setsid()
+    for descriptor, stream in ((given, 0), (taken, 1), (told, 2)):
+        os.dup2(descriptor, stream)
+    os.closerange(3, 1 << 20)
+    resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"] + 1))
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if hard == resource.RLIM_INFINITY or hard >= STACK_BYTES:
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, hard))
+    if "source" not in job:
+        os.execv("./program", ["./program"])
+
+
+def wait(child: int, seconds: float) -> str:
+    """Empty, or why the program has not ended well."""
+    ended = os.pidfd_open(child)
+    in_time = bool(select.select([ended], [], [], seconds)[0])
+    os.close(ended)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if not in_time:
+        return "takes too long (wall time)"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return "takes too long (CPU time)" if number == SIGXCPU else f"ends by signal {number}"
+    return f"ends with exit code {os.WEXITSTATUS(status)}" if status else ""
+
+
+def content(descriptor: int, most: int) -> str:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read(most).decode(errors="replace")
+
+
+if __name__ == "__main__":
+    main()

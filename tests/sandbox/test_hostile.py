@@ -1,0 +1,114 @@
+"""Nothing escapes, nothing hangs, the parent is unharmed."""
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cascade.sandbox import PYTHON, Limits, execute, missing
+from tests.sandbox.hostile import PROGRAMS
+
+MIB = 1 << 20
+LIMITS = Limits(cpu_seconds=0.5, wall_seconds=1.0, memory_bytes=200 * MIB, file_bytes=8 * MIB, output_bytes=50_000)
+CONTENT = "sings in the mine"
+EXPECTED = {
+    "fork bomb": {"cpu_time", "wall_time"},
+    "memory bomb of many processes": {"memory"},
+    "files that fill the memory": {"memory", "exited"},
+    "millions of files": {"exited", "cpu_time", "memory"},
+    "output flood": {"output"},
+    "output flood on both streams": {"output"},
+    "endless loop": {"cpu_time"},
+    "endless loop that ignores the warning": {"cpu_time"},
+    "processor time of many processes": {"cpu_time", "wall_time"},
+    "sleep": {"wall_time"},
+    "stopping itself": {"wall_time"},
+    "crash": {"signalled"},
+    "a core dump": {"signalled"},
+}
+"""Where a program is not to end by itself."""
+X86_64_ALONE = {"new user namespace by clone", "system calls for few", "system calls under their x32 numbers"}
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"programs cannot be confined here: {missing()}")
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """What the programs try to reach: a file, a process, a listening port, an abstract socket, a secret."""
+    canary = tmp_path_factory.mktemp("outside") / "canary"
+    canary.write_text(CONTENT)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    os.environ["CASCADE_SECRET"] = "SECRET"
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as abstract:
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        abstract.bind("\0cascade-canary")
+        abstract.listen()
+        yield canary, process, tcp.getsockname()[1]
+    del os.environ["CASCADE_SECRET"]
+    assert canary.read_text() == CONTENT
+    assert process.poll() is None, "the process outside was killed"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_nothing_escapes_and_nothing_hangs(name, outside):
+    if name in X86_64_ALONE and platform.machine() != "x86_64":
+        pytest.skip("uses the numbers of x86-64")
+    canary, process, port = outside
+    source = textwrap.dedent(PROGRAMS[name]).replace("CANARY", str(canary)).replace("PORT", str(port))
+    source = source.replace("ABSTRACT", "cascade-canary")
+    began = time.monotonic()
+    result = execute([*PYTHON, "main.py"], {"main.py": source}, limits=LIMITS, keep=["kept"])
+    assert time.monotonic() - began < LIMITS.wall_seconds + 2
+    assert "ESCAPED" not in result.stdout  # a traceback may quote the program
+    assert CONTENT not in result.stdout + result.stderr
+    assert len(result.stdout) + len(result.stderr) <= LIMITS.output_bytes
+    assert result.ended in EXPECTED.get(name, {"exited"}), result
+    assert (result.exit_code is None) == (result.ended != "exited")
+    assert result.files == {}
+    assert process.poll() is None
+    assert survivors() == []
+
+
+def survivors() -> list[str]:
+    """Processes that run a program of the sandbox's scratch directory: all must be dead."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if b"main.py" in words and b"-I" in words:
+            found.append(entry.name)
+    return found
+
+
+def test_there_are_more_than_forty_programs():
+    assert len(PROGRAMS) >= 40
+
+
+def test_many_at_once_from_many_threads(outside):
+    names = ["fork bomb", "double fork with setsid", "endless loop", "killing everybody", "output flood"] * 2
+    results = {}
+
+    def attack(number, name):
+        source = textwrap.dedent(PROGRAMS[name])
+        results[number] = execute([*PYTHON, "-c", source], {}, limits=LIMITS)
+
+    threads = [threading.Thread(target=attack, args=pair) for pair in enumerate(names)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == len(names)
+    good = execute([*PYTHON, "-c", "print(sum(range(10)))"], {})
+    assert (good.exit_code, good.stdout) == (0, "45\n")
