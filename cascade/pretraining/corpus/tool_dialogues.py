@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from cascade.chat import Message, Row
+from cascade.environments.story_world import prompt, rows
 from cascade.environments.swe_agentless import repository, tasks
 from cascade.environments.swe_agentless.repository import Repository
-from cascade.pretraining.corpus.common import prompt, rows
 
 REQUESTS = (
     "Fix this issue in the repository: {issue}",
