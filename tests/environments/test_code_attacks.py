@@ -139,8 +139,9 @@ def test_attacks_are_worth_nothing(row, monkeypatch):
 @confined
 @pytest.mark.parametrize("row", [ADD, ECHO, TOP], ids=["calls", "streams", "check"])
 def test_there_is_nothing_to_read(row):
-    """Neither files nor memory of the process hold what is expected."""
-    source = """
+    """Neither the files nor the memory of the process hold what is expected; the prompt, which it was given, they do."""
+    marks = ['"output": 5', '"outputs": [', "candidate([1, 3, 2])", "Running maximum"]
+    source = f"""
 import gc, os, sys
 seen = []
 for place, _, names in os.walk('.'):
@@ -150,8 +151,7 @@ while frame:
     seen.append(repr(frame.f_locals))
     frame = frame.f_back
 seen += [repr(held) for held in gc.get_objects() if type(held) in (dict, list, tuple) and held is not seen]
-marks = ['candidate([1, ' + '3, 2])', '"out' + 'put": 5', 'Running ' + 'maximum', '"outputs' + '": [']
-raise LookupError([mark for mark in marks if any(mark in text for text in seen)])
+backwards = {[mark[::-1] for mark in marks]}
+raise LookupError([mark[::-1] for mark in backwards if any(mark[::-1] in text for text in seen)])
 """
-    found = ["Running maximum"] if row is TOP else []  # the prompt, which it was given
-    assert f"LookupError: {found}" in verdict(row, source).reason
+    assert f"LookupError: {['Running maximum'] if row is TOP else []}" in verdict(row, source).reason
