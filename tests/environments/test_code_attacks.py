@@ -139,7 +139,7 @@ def test_attacks_are_worth_nothing(row, monkeypatch):
 @confined
 @pytest.mark.parametrize("row", [ADD, ECHO, TOP], ids=["calls", "streams", "check"])
 def test_there_is_nothing_to_read(row):
-    """Neither the files nor the memory of the process hold what is expected; the prompt, which it was given, they do."""
+    """Neither files nor memory of the process hold what is expected; the prompt, which it was given, they do."""
     marks = ['"output": 5', '"outputs": [', "candidate([1, 3, 2])", "Running maximum"]
     source = f"""
 import gc, os, sys
