@@ -14,7 +14,6 @@ import marshal
 import os
 import select
 import sys
-from typing import NoReturn
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -61,8 +60,8 @@ def ends_before_caller(child: int) -> bool:
     return ended in events
 
 
-def confine(request: dict) -> NoReturn:
-    """The life of one execution's outermost process; it ends with 0 when an answer has been given."""
+def confine(request: dict) -> None:
+    """The life of one execution's outermost process. Does not return; exits with 0 when an answer has been given."""
     try:
         if request["probe"]:
             answer({"lacks": [name for name in namespaces.FLAGS if not can_unshare(name)]})

@@ -13,15 +13,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from cascade.errors import SandboxError
 from cascade.sandbox import seccomp
-
-MIB = 1 << 20
-Ending = Literal["exited", "signalled", "cpu_time", "wall_time", "memory", "output"]
+from cascade.sandbox.program import MIB, Execution, Limits, Program
 
 PYTHON = (os.path.realpath(sys.executable), "-I", "-S")
 """Starts a program of Python and its standard library: no packages, no environment, in half the usual time."""
@@ -41,44 +39,7 @@ _REMEDY = (
     "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined "
     "--security-opt systempaths=unconfined), or use another machine"
 )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """For all processes of a command together, unless it says otherwise."""
-
-    cpu_seconds: float = 10.0
-    wall_seconds: float = 20.0
-    memory_bytes: int = 512 * MIB
-    """Address space of each process, and resident memory of all with what lies in the scratch directory."""
-    processes: int = 16
-    """Processes and threads."""
-    file_bytes: int = 16 * MIB
-    """The largest file."""
-    output_bytes: int = MIB
-    """Standard output and error together; what is beyond is cut, and the command is killed."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    exit_code: int | None
-    """None: killed. 127: the command is not there."""
-    stdout: str
-    stderr: str
-    ended: Ending
-    seconds: float
-    """Wall time of the command alone."""
-    files: dict[str, bytes] = field(default_factory=dict)
-    """Those of `keep` that were there at the end."""
-
-
-@dataclass(frozen=True)
-class Program:
-    """A command and the files it is to find in its scratch directory (relative path: content)."""
-
-    command: Sequence[str]
-    files: Mapping[str, str | bytes] = field(default_factory=dict)
-    limits: Limits = Limits()
+_DEFAULT = Limits()
 
 
 def execute(
@@ -86,7 +47,7 @@ def execute(
     files: Mapping[str, str | bytes],
     *,
     stdin: str = "",
-    limits: Limits = Limits(),
+    limits: Limits = _DEFAULT,
     keep: Sequence[str] = (),
 ) -> Execution:
     """Run `command` in a fresh scratch directory that holds `files`, and give back what it wrote.

@@ -5,7 +5,6 @@ import resource
 import select
 import stat
 import time
-from typing import Any
 
 TICK = 0.02
 """Seconds between two looks at memory and CPU time."""
@@ -16,7 +15,7 @@ SIGKILL = 9
 class Watch:
     """`processes`: a descriptor of the namespace's /proc, which the command cannot see."""
 
-    def __init__(self, request: dict[str, Any], processes: int):
+    def __init__(self, request: dict, processes: int):
         self.request, self.limits, self.processes = request, request["limits"], processes
         self.output: dict[int, list[bytes]] = {1: [], 2: []}
         self.room = self.limits["output_bytes"]

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,9 +148,7 @@ def test_a_connection_that_always_breaks_is_a_failure(server):
 @pytest.mark.parametrize("fields", [{"seconds": 1.5}, {"mood": "drip"}])
 def test_a_slow_server_is_a_timeout_and_not_asked_again(server, fields):
     hasty = GymServer(limits=Limits(answer_seconds=0.3, attempts=3, backoff_seconds=0.01))
-    start = time.monotonic()
     verdict = hasty.verify(row(server, **fields), Response("Paris"))
-    assert time.monotonic() - start < 1.2
     assert (verdict.reward, verdict.failure) == (None, "timeout")
     assert "no answer within 0.3 s" in verdict.reason
     assert len(server.bodies) == 1

@@ -4,15 +4,20 @@ The first line of the input is the job. The candidate may do to this process wha
 values, and they are compared elsewhere.
 """
 
+from __future__ import annotations
+
 import builtins
 import json
 import os
 import sys
 from importlib import import_module
-from typing import Any
 
 sys.path.insert(0, os.getcwd())
 from values import decode, encode  # type: ignore[import-not-found]
+
+TYPE_CHECKING = False  # importing typing takes longer than Python takes to start
+if TYPE_CHECKING:
+    from typing import Any
 
 PRELUDE = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),

@@ -5,16 +5,21 @@ Python `source` and `prelude`; else the program is the file `program`. It ends w
 Expected outputs are not here.
 """
 
-import contextlib
+from __future__ import annotations
+
 import json
 import os
 import resource
 import select
 import sys
-from typing import Any
 
 sys.path.insert(0, os.getcwd())
 from functions import answer, namespace, with_exit  # type: ignore[import-not-found]
+
+TYPE_CHECKING = False  # importing typing takes longer than Python takes to start
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any
 
 STACK_BYTES = 64 << 20
 """Recursion in C++ is often deep."""
@@ -25,7 +30,8 @@ def main() -> None:
     job = json.loads(os.fdopen(os.dup(0), encoding="utf-8").read())
     results = os.fdopen(os.dup(1), "w")
     sys.path.remove(os.getcwd())
-    code, names = None, dict[str, Any]()
+    code: CodeType | None = None
+    names: dict[str, Any] = {}
     if "source" in job:
         names = namespace(job["prelude"])
         with_exit()
@@ -77,8 +83,10 @@ def wait(child: int, seconds: float) -> str:
     ended = os.pidfd_open(child)
     in_time = bool(select.select([ended], [], [], seconds)[0])
     os.close(ended)
-    with contextlib.suppress(ProcessLookupError):
+    try:  # noqa: SIM105 (contextlib takes long to import)
         os.killpg(child, SIGKILL)
+    except ProcessLookupError:
+        pass
     _, status = os.waitpid(child, 0)
     if not in_time:
         return "takes too long (wall time)"

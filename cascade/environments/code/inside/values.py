@@ -4,8 +4,13 @@
 Subclasses become what they extend: what a candidate's class claims about equality ends here.
 """
 
+from __future__ import annotations
+
 import math
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing takes longer than Python takes to start
+if TYPE_CHECKING:
+    from typing import Any
 
 FITS = 1 << 53
 
