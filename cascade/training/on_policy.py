@@ -48,7 +48,10 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     source = PromptSource(prompts, node.mix, recipe.seed, name, cursor=cursor)
     progress = Progress(name, node.steps, state.step)
 
-    with ThreadPoolExecutor(recipe.judging_threads) as pool, closing(make_sampler(node.rollout.engine, policy)) as sampler:
+    with (
+        ThreadPoolExecutor(recipe.judging_threads) as pool,
+        closing(make_sampler(node.rollout.engine, policy)) as sampler,
+    ):
         collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
         for step in range(state.step, node.steps):
             began = time.perf_counter()
