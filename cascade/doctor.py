@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from cascade import sandbox
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.servers import running_prefect
@@ -63,6 +64,9 @@ def machine() -> Iterator[Finding]:
     else:
         built = torch.version.cuda
         yield Finding("GPU", f"none that torch can use (torch built for {f'CUDA {built}' if built else 'CPU'})")
+    lacks = sandbox.missing()
+    remedy = f"domains that run code need it: {sandbox.REMEDY}" if lacks else ""
+    yield Finding("sandbox", "; ".join(lacks) or "programs can be confined", remedy)
     for command, remedy in (("git", "install git: DVC needs it"), ("make", "install make")):
         path = shutil.which(command)
         yield Finding(command, path or "missing", "" if path else remedy, needed=command == "git")

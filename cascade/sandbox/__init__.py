@@ -14,10 +14,11 @@ calling process, where threads run, and bounds neither CPU time nor output. bubb
 
 from cascade.errors import SandboxError
 from cascade.sandbox.program import Ending, Execution, Limits, Program
-from cascade.sandbox.run import PYTHON, connect, execute, missing, require
+from cascade.sandbox.run import PYTHON, REMEDY, connect, execute, missing, require
 
 __all__ = [
     "PYTHON",
+    "REMEDY",
     "Ending",
     "Execution",
     "Limits",

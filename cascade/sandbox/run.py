@@ -34,11 +34,12 @@ _GRACE_SECONDS = 15.0
 """How much longer than its command the launcher may take."""
 _OLDEST_KERNEL = (5, 14)
 """The first that counts processes in each user namespace by itself."""
-_REMEDY = (
+REMEDY = (
     "Allow user namespaces without privileges (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, on "
     "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined "
     "--security-opt systempaths=unconfined), or use another machine"
 )
+"""What to do about what is missing."""
 _DEFAULT = Limits()
 
 
@@ -97,7 +98,7 @@ def require() -> None:
     lacks = _missing()
     if lacks:
         raise SandboxError(
-            f"nothing was run, because this machine cannot confine programs: {'; '.join(lacks)}. {_REMEDY}"
+            f"nothing was run, because this machine cannot confine programs: {'; '.join(lacks)}. {REMEDY}"
         )
 
 
