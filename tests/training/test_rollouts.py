@@ -6,7 +6,7 @@ import pytest
 
 from cascade import judges
 from cascade.environments import GroupEnvironment, Verdict, base
-from cascade.environments.judging import judge_text
+from cascade.environments.judging import judge_together
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.training.batch import Batch
 from cascade.training.metrics import rollout_metrics
@@ -77,8 +77,8 @@ def test_groups_whose_best_reward_does_not_exceed_the_bound_are_dropped_and_coun
 ):
     halved = {0.0: 0.0, 1.0: 0.5}
     monkeypatch.setattr(
-        "cascade.training.rollouts.judge_text",
-        lambda *args, **options: Verdict(halved[judge_text(*args, **options).reward]),
+        "cascade.training.rollouts.judge_together",
+        lambda *args: [Verdict(halved[verdict.reward]) for verdict in judge_together(*args)],
     )
     none, some = ["w1 </s>"] * 4, ["w0 </s>", *["w1 </s>"] * 3]
     sampler = Scripted(*none, *some)
