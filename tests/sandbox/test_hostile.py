@@ -15,7 +15,7 @@ from cascade.sandbox import PYTHON, Limits, execute, missing
 from tests.sandbox.hostile import PROGRAMS
 
 MIB = 1 << 20
-LIMITS = Limits(cpu_seconds=0.5, wall_seconds=1.0, memory_bytes=200 * MIB, file_bytes=8 * MIB, output_bytes=50_000)
+LIMITS = Limits(cpu_seconds=0.5, wall_seconds=3.0, memory_bytes=200 * MIB, file_bytes=8 * MIB, output_bytes=50_000)
 CONTENT = "sings in the mine"
 EXPECTED = {
     "fork bomb": {"cpu_time", "wall_time"},
