@@ -117,7 +117,7 @@ def claims(recipe: Recipe, mean: Scores, teacher: dict[str, float], recovery: di
         total = f"{100 * statistics.fmean(gains.values()):+.1f} points on its own domains ({by_domain})"
         others = {domain: after[domain] - before[domain] for domain in recipe.domains if domain not in node.mix}
         worst = min(others, key=lambda domain: others[domain])
-        found.append(f"{stage}: {total}; of the others {worst} moved least in its favour, {100 * others[worst]:+.1f}.")
+        found.append(f"{stage}: {total}; what it did to the others: at worst {100 * others[worst]:+.1f} ({worst}).")
     if recovery["rate"] is None:
         found.append(f"{name}: no domain had dropped by {100 * DROP:.0f} points or more.")
     else:
