@@ -230,8 +230,8 @@ class Recipe(Section):
             self._check_teachers(f"repair.{name}", repair, "against", "", repair.against)
             if missing := [domain for domain in self.domains if domain not in repair.mix]:
                 raise RecipeError(
-                    f"repair.{name}.mix: no share for {missing[0]}; every domain with a benchmark must be in the mix of "
-                    "a repair, so that it breaks none"
+                    f"repair.{name}.mix: no share for {missing[0]}; a repair trains on every domain with a benchmark, "
+                    "so that it breaks none"
                 )
         return self
 

@@ -1,4 +1,5 @@
-"""What the gates and the regression checks decided. Knows nothing of Prefect, so that a run with nothing to do need not load it."""
+"""What the gates and the regression checks decided. Knows nothing of Prefect, so that a run with nothing to
+do need not load it."""
 
 from typing import Any
 

@@ -241,7 +241,7 @@ def test_a_node_whose_evaluation_alone_is_awaited_comes_first(repaired: dict) ->
         ("teachers", "select_teachers", "repair.mend.teachers: unknown key"),
         ("significance", 0, "repair.mend.significance: Input should be greater than 0"),
         ("minimum_effect", -0.1, "repair.mend.minimum_effect: Input should be greater than or equal to 0"),
-        ("mix", {"math": 1.0}, "repair.mend.mix: no share for instruction_following; every domain with a benchmark"),
+        ("mix", {"math": 1.0}, "repair.mend.mix: no share for instruction_following; a repair trains on every"),
     ],
 )
 def test_a_repair_out_of_order_names_its_key(repaired: dict, problem: Any, key: str, value: Any, line: str) -> None:

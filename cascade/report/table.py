@@ -8,7 +8,7 @@ BEST = "*"
 
 
 def result_table(recipe: Recipe, layout: Layout) -> str:
-    """Scores in percent with 95 % intervals, the best of each domain marked; then recovery rates, regression checks and gates.
+    """Scores in percent with 95 % intervals, the best of each domain marked; then what repaired what, and gates.
 
     Nodes that have not been evaluated have no row.
     """
