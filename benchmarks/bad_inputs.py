@@ -77,7 +77,7 @@ def _second_origin(recipe: Recipe) -> None:
 
 def _local_source(recipe: Recipe) -> None:
     recipe["curation"]["sources"] = {"mine": {"path": "rows.*", "domain": "math", "environment": "math", "sft": 5}}
-    for section in ("rl", "teachers", "distill", "gate"):
+    for section in ("rl", "teachers", "distill", "repair", "gate"):
         recipe[section] = {}
 
 

@@ -1,5 +1,6 @@
 """Files that are never seen half-written, and the hashes that identify them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cascade.errors import CascadeError
+from cascade.progress import say
+
+UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}
+"""Why a file system makes no hard link, though the file could be copied."""
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -62,6 +67,26 @@ def publish_directory(finished: Path, target: Path) -> None:
         os.replace(target, old)
     os.replace(finished, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def link_directory(source: Path, target: Path) -> None:
+    """Make `target` a directory of the same files, as hard links: no bytes are copied, where the file system can.
+
+    Where it cannot (another device, links refused), the files are copied, and that is said.
+    """
+    copied: OSError | None = None
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        made = target / path.relative_to(source)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path.resolve(), made)
+        except OSError as error:
+            if error.errno not in UNLINKABLE:
+                raise
+            shutil.copy2(path, made)
+            copied = error
+    if copied is not None:
+        say(f"{target}: files of {source} were copied, not linked: {copied.strerror}")
 
 
 def hash_file(path: Path) -> str:

@@ -8,7 +8,7 @@ from cascade import judges
 from cascade.errors import RecipeError
 from cascade.files import hash_file, read_json, write_json
 from cascade.layout import Layout
-from cascade.recipe import CURATE, DistillNode, GateNode, Recipe, SFTNode, TeachersNode, load
+from cascade.recipe import CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
 from cascade.tracking import Journal, live
 
 
@@ -38,16 +38,16 @@ def enter_round(recipe: Recipe, name: str, layout: Layout) -> None:
     """Write results/scores/NODE.json, the DVC metric: domain → avg@k; and results/lineage/ROUND/NODE.json: hashes
     of what the round's teachers and gate nodes read of this node.
 
-    A distilled node's entry names its teachers' decision too, so whoever reads a round also depends on those
-    before it. Entries of nodes that the recipe no longer has in this round are removed.
+    A distilled or repaired node's entry names its teachers' decision too, so whoever reads a round also depends on
+    those before it. Entries of nodes that the recipe no longer has in this round are removed.
     """
     node = recipe.training[name]
     entry = {
         "checkpoint": read_json(layout.evaluation(name) / "manifest.json")["checkpoint"],
         "prompts": hash_file(layout.evaluation(name) / "prompts.csv"),
     }
-    if isinstance(node, DistillNode):
-        entry["teachers"] = hash_file(layout.decision(node.teachers))
+    if (decided := recipe.teachers_chosen_by(name)) is not None:
+        entry["teachers"] = hash_file(layout.decision(decided))
     folder = layout.root / "results" / "lineage" / str(node.round)
     domains = read_json(layout.evaluation(name) / "summary.json")["domains"]
     scores = {domain: round(values["avg@k"], 4) for domain, values in domains.items()}
@@ -75,6 +75,10 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         from cascade.evaluation.gate import gate
 
         gate(recipe, name, layout)
+    elif isinstance(node, RepairNode):
+        from cascade.evaluation.repair import repair
+
+        repair(recipe, name, layout)
     elif isinstance(node, SFTNode):
         from cascade.training import run_sft
 

@@ -1,6 +1,6 @@
 """The recipe: the one definition of the graph. `params.yaml` is the active one.
 
-Nodes stand in sections by kind (`sft`, `rl`, `teachers`, `distill`, `gate`), each under its name; names are
+Nodes stand in sections by kind (`sft`, `rl`, `teachers`, `distill`, `repair`, `gate`), each under its name; names are
 unique over all sections. A node names what it starts from (`init`), so the graph is in the recipe and
 nowhere else. Errors name the key and the remedy, in one line.
 """
@@ -16,10 +16,12 @@ from pydantic import Field, ValidationError, model_validator
 from cascade.errors import RecipeError
 from cascade.files import hash_file
 from cascade.schema import (
+    Comparison,
     Count,
     Curation,
     Decontamination,
     Difficulty,
+    Distillation,
     DistillNode,
     Evaluation,
     GateNode,
@@ -27,6 +29,7 @@ from cascade.schema import (
     Node,
     OnPolicyNode,
     Optimizer,
+    RepairNode,
     RLNode,
     Rollout,
     Section,
@@ -41,10 +44,12 @@ __all__ = [
     "LOCAL_POOL",
     "PIPELINE",
     "REPORT",
+    "Comparison",
     "Curation",
     "Decontamination",
     "Difficulty",
     "DistillNode",
+    "Distillation",
     "Evaluation",
     "GateNode",
     "Judges",
@@ -53,6 +58,7 @@ __all__ = [
     "Optimizer",
     "RLNode",
     "Recipe",
+    "RepairNode",
     "Rollout",
     "SFTNode",
     "Section",
@@ -98,6 +104,7 @@ class Recipe(Section):
     rl: dict[str, RLNode]
     teachers: dict[str, TeachersNode]
     distill: dict[str, DistillNode]
+    repair: dict[str, RepairNode]
     evaluation: Evaluation
     gate: dict[str, GateNode]
 
@@ -107,9 +114,9 @@ class Recipe(Section):
         return max(self.threads, self.judges.concurrency)
 
     @property
-    def training(self) -> dict[str, SFTNode | RLNode | DistillNode]:
+    def training(self) -> dict[str, Node]:
         """Every node that makes a checkpoint, in the order in which they can run."""
-        return {name: node for name, node in self.ordered().items() if isinstance(node, SFTNode | RLNode | DistillNode)}
+        return {name: node for name, node in self.ordered().items() if isinstance(node, Node)}
 
     @property
     def domains(self) -> list[str]:
@@ -117,7 +124,7 @@ class Recipe(Section):
         return list(dict.fromkeys(s.domain for s in self.curation.sources.values() if s.benchmark))
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "distill", "gate")}
+        return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "distill", "repair", "gate")}
 
     def kind(self, name: str) -> str:
         """The section a node stands in. Raises RecipeError naming the known nodes."""
@@ -143,14 +150,30 @@ class Recipe(Section):
             found = [node.candidate, *node.against]
         elif isinstance(node, DistillNode):
             found = [node.init, node.teachers]
+        elif isinstance(node, RepairNode):
+            found = [node.init, *node.against]
         else:
             assert isinstance(node, Node)
             found = [node.init]
         return [parent for parent in found if parent != BASE]
 
     def evaluated_in(self, round: int) -> list[str]:
-        """The training nodes of a round: a teachers or gate node of the round waits for their evaluations."""
-        return [name for name, node in self.training.items() if node.round == round]
+        """The training nodes of a round: whoever reads the round waits for their evaluations."""
+        return [name for name, node in self._makers().items() if node.round == round]
+
+    def awaited(self, name: str) -> list[str]:
+        """The nodes whose evaluations this one waits for: all those of the round that it reads, if it reads one."""
+        node = self.node(name)
+        if isinstance(node, TeachersNode | GateNode):
+            return self.evaluated_in(node.round)
+        return self.evaluated_in(node.reads_round) if isinstance(node, RepairNode) else []
+
+    def teachers_chosen_by(self, name: str) -> str | None:
+        """The node whose decision names this one's teachers; None where it has none."""
+        node = self.node(name)
+        if isinstance(node, DistillNode):
+            return node.teachers
+        return name if isinstance(node, RepairNode) else None
 
     def ordered(self) -> dict[str, Section]:
         """All nodes, parents first. Raises RecipeError naming a cycle."""
@@ -166,8 +189,8 @@ class Recipe(Section):
                     f"({' → '.join([*path[path.index(name) :], name])}); let one of them start elsewhere"
                 )
             path.append(name)
-            for parent in self.parents(name):
-                visit(parent)
+            for needed in (*self.parents(name), *self.awaited(name)):
+                visit(needed)
             path.pop()
             order[name] = self.node(name)
 
@@ -195,18 +218,29 @@ class Recipe(Section):
         for name in self.pools:
             if name not in names:
                 raise RecipeError(f"pools.{name}: there is no such node; have {', '.join(names)}")
-        self.ordered()
-        for name, node in self.distill.items():
-            self._check_teachers(name, node)
+        # Rounds first: one that is wrong makes a cycle of nodes that wait for each other's evaluations.
         for kind, section in self.sections().items():
             for name, node in section.items():
                 self._check_round(f"{kind}.{name}", node)
+        self.ordered()
+        for name, node in self.distill.items():
+            candidates = self.teachers[node.teachers].candidates
+            self._check_teachers(f"distill.{name}", node, "teachers", f" of {node.teachers}", candidates)
+        for name, repair in self.repair.items():
+            self._check_teachers(f"repair.{name}", repair, "against", "", repair.against)
+            if missing := [domain for domain in self.domains if domain not in repair.mix]:
+                raise RecipeError(
+                    f"repair.{name}.mix: no share for {missing[0]}; a repair trains on every domain with a benchmark, "
+                    "so that it breaks none"
+                )
         return self
 
     def _check_references(self, key: str, node: Any) -> None:
-        makers = [*self.sft, *self.rl, *self.distill]
+        makers = list(self._makers())
+        # The base model has no evaluation that a repair could check.
+        starts = makers if isinstance(node, RepairNode) else [BASE, *makers]
         references = {
-            "init": ([getattr(node, "init", None)], [BASE, *makers]),
+            "init": ([getattr(node, "init", None)], starts),
             "teachers": ([getattr(node, "teachers", None)], list(self.teachers)),
             "candidates": (getattr(node, "candidates", []), makers),
             "against": (getattr(node, "against", []), makers),
@@ -230,23 +264,26 @@ class Recipe(Section):
                     if candidate not in node.candidates:
                         raise RecipeError(f"{key}.domains.{domain}: {candidate!r} is not among the candidates")
 
-    def _check_teachers(self, name: str, node: DistillNode) -> None:
+    def _check_teachers(self, key: str, node: Distillation, field: str, of: str, candidates: list[str]) -> None:
         upstream = self._ancestors(node.init) | {node.init}
-        for candidate in self.teachers[node.teachers].candidates:
+        for candidate in candidates:
             if candidate not in upstream and not (self._ancestors(candidate) | {candidate}) & upstream & set(self.sft):
                 raise RecipeError(
-                    f"distill.{name}.teachers: candidate {candidate!r} of {node.teachers} is not upstream of "
+                    f"{key}.{field}: candidate {candidate!r}{of} is not upstream of "
                     f"{node.init!r} and has no SFT node in common with it; leave it out"
                 )
         for domain in node.mix:
             if domain not in self.domains:
                 raise RecipeError(
-                    f"distill.{name}.mix.{domain}: without a benchmark of it no teacher can be chosen; give a source "
+                    f"{key}.mix.{domain}: without a benchmark of it no teacher can be chosen; give a source "
                     "of this domain a benchmark"
                 )
 
     def _check_round(self, key: str, node: Any) -> None:
         """DVC's stages must be ordered as the nodes are: what a round's readers wait for cannot come after them."""
+        reads = "reads_round" if isinstance(node, RepairNode) else "round"
+        last = getattr(node, reads)
+        makers = self._makers()
         for field, names in {
             "init": [getattr(node, "init", BASE)],
             "candidates": getattr(node, "candidates", []),
@@ -254,15 +291,23 @@ class Recipe(Section):
             "candidate": [getattr(node, "candidate", BASE)],
         }.items():
             for name in names:
-                if name != BASE and node.round < (earliest := self.training[name].round):
-                    raise RecipeError(f"{key}.round: {node.round}, but its {field} {name!r} is of round {earliest}")
+                if name != BASE and last < (earliest := makers[name].round):
+                    raise RecipeError(f"{key}.{reads}: {last}, but its {field} {name!r} is of round {earliest}")
         if isinstance(node, DistillNode) and node.round != self.teachers[node.teachers].round + 1:
             raise RecipeError(
                 f"{key}.round: {node.round}; a distillation opens the round after its teachers', "
                 f"{self.teachers[node.teachers].round + 1}"
             )
-        if node.round > 1 and not any(other.round == node.round for other in self.distill.values()):
-            raise RecipeError(f"{key}.round: {node.round}, but no distillation opens that round")
+        if isinstance(node, RepairNode) and node.round != last + 1:
+            raise RecipeError(f"{key}.round: {node.round}; a repair opens the round after the one it reads, {last + 1}")
+        opened = {1, *(opener.round for opener in (*self.distill.values(), *self.repair.values()))}
+        for field in dict.fromkeys((reads, "round")):
+            if (round := getattr(node, field)) not in opened:
+                raise RecipeError(f"{key}.{field}: {round}, but no distillation or repair opens that round")
+
+    def _makers(self) -> dict[str, Node]:
+        """The nodes that make a checkpoint, as the recipe has them: `training` puts them in order."""
+        return {**self.sft, **self.rl, **self.distill, **self.repair}
 
     def _ancestors(self, name: str) -> set[str]:
         return set().union(*({p} | self._ancestors(p) for p in self.parents(name))) if name != BASE else set()

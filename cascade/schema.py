@@ -140,7 +140,7 @@ class Node(Section):
     init: str
     """The node, or `base`, whose weights this one starts from."""
     round: Count
-    """A distillation opens a new round. A teachers or gate node reads every evaluation of its round."""
+    """A distillation or repair opens a new round. A teachers or gate node reads every evaluation of its round."""
     engine: Literal["hf", "nemo"] = "hf"
     checkpoint_every: Count = 20
     """Steps between saves of the resumable state."""
@@ -193,13 +193,34 @@ class RLNode(OnPolicyNode):
     """An unfinished response: reward 0, no part in the loss, or judged as it is."""
 
 
-class DistillNode(OnPolicyNode):
+class Distillation(OnPolicyNode):
     """MOPD: the teacher's log-ratio on the sampled token as advantage."""
 
-    teachers: str
-    """The teachers node that chose them."""
     importance: tuple[float, float] = (0.5, 2.0)
     """Range of π_train/π_inf outside which a token is dropped."""
+
+
+class DistillNode(Distillation):
+    teachers: str
+    """The teachers node that chose them."""
+
+
+class Comparison(Section):
+    """When a checkpoint counts as worse than the best earlier one in a domain."""
+
+    against: Annotated[list[str], Field(min_length=1)]
+    """Earlier training nodes; the best of them per domain is what the checkpoint must not fall below."""
+    significance: Share = 0.05
+    minimum_effect: Annotated[float, Field(ge=0)] = 0.02
+    """A drop smaller than this, in reward, does not count even where it is significant."""
+
+
+class RepairNode(Distillation, Comparison):
+    """Regression check of `init`: where it regressed in a domain, distillation from the best earlier checkpoint there
+    and from `init` itself everywhere else; where it did not, the checkpoint of `init`, unchanged."""
+
+    reads_round: Count
+    """The round whose evaluations it waits for and reads: the one before its own, which DVC cannot compute."""
 
 
 class TeachersNode(Section):
@@ -262,15 +283,10 @@ class Judges(Section):
         return max((judge.concurrency for judge in (self.preference, self.answer) if judge), default=0)
 
 
-class GateNode(Section):
+class GateNode(Comparison):
     round: Count
     """The round whose evaluations it waits for and reads, with those of the rounds before."""
     candidate: str
-    against: Annotated[list[str], Field(min_length=1)]
-    """Earlier training nodes; the best of them per domain is what the candidate must not fall below."""
-    significance: Share = 0.05
-    minimum_effect: float = 0.02
-    """A drop smaller than this, in reward, does not count even where it is significant."""
     registered_name: str
     alias: str = "champion"
 

@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cascade.layout import Layout
-from cascade.recipe import CURATE, GateNode, Recipe, TeachersNode, load
+from cascade.recipe import CURATE, Recipe, load
 from tasks.gates import gate_failures
 from tasks.nodes import build, evaluation_of, set_slots, stage_of
 from tasks.pages import show_results
@@ -36,11 +36,10 @@ def cascade_flow(project: str = ".") -> State:
         curated = submit(CURATE, CURATE, [])
         built: dict[str, PrefectFuture] = {}
         evaluated: dict[str, PrefectFuture] = {}
-        for name, node in recipe.ordered().items():
-            if isinstance(node, TeachersNode | GateNode):
-                needs = [evaluated[member] for member in recipe.evaluated_in(node.round)]
-            else:
-                needs = [curated, *(built[parent] for parent in recipe.parents(name))]
+        for name in recipe.ordered():
+            needs = [evaluated[member] for member in recipe.awaited(name)]
+            if name in recipe.training:
+                needs += [curated, *(built[parent] for parent in recipe.parents(name))]
             built[name] = submit(name, stage_of(recipe, name), needs)
             if name in recipe.training:
                 evaluated[name] = submit(name, evaluation_of(recipe, name), [built[name]])

@@ -1,4 +1,5 @@
-"""What the gates decided. Knows nothing of Prefect, so that a run with nothing to do need not load it."""
+"""What the gates and the regression checks decided. Knows nothing of Prefect, so that a run with nothing to
+do need not load it."""
 
 from typing import Any
 
@@ -15,5 +16,14 @@ def gate_failures(recipe: Recipe, layout: Layout) -> list[str]:
 
 def gate_decisions(recipe: Recipe, layout: Layout) -> dict[str, dict[str, Any]]:
     """The decisions of the gates that have taken one."""
-    paths = {name: layout.decision(name) for name in recipe.gate}
+    return _taken(list(recipe.gate), layout)
+
+
+def repair_decisions(recipe: Recipe, layout: Layout) -> dict[str, dict[str, Any]]:
+    """The decisions of the repairs that have taken one."""
+    return _taken(list(recipe.repair), layout)
+
+
+def _taken(nodes: list[str], layout: Layout) -> dict[str, dict[str, Any]]:
+    paths = {name: layout.decision(name) for name in nodes}
     return {name: read_json(path) for name, path in paths.items() if path.exists()}

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)
 
 DOMAINS = ("instruction_following", "mcqa")
+NODES = ("sft", "if_rl", "mopd", "mend")
 ROLLOUT = {"max_new_tokens": 24}
 
 
@@ -37,8 +38,12 @@ def small_recipe() -> dict:
     recipe["teachers"]["select_teachers"] |= {"candidates": ["sft", "if_rl"], "domains": {"mcqa": ["sft"]}}
     mix = {"instruction_following": 0.5, "mcqa": 0.5}
     recipe["distill"]["mopd"] |= {**steps, "rollouts": 2, "init": "if_rl", "mix": mix}
+    distillation = {key: value for key, value in recipe["distill"]["mopd"].items() if key != "teachers"}
+    order = {"init": "mopd", "reads_round": 2, "round": 3, "against": ["sft", "if_rl"]}
+    recipe["repair"] = {"mend": {**distillation, **order}}
     recipe["evaluation"] = {"rollouts": 2, "rollout": ROLLOUT}
-    recipe["gate"]["release"] |= {"against": ["sft", "if_rl"], "registered_name": "small"}
+    gate = {"round": 3, "candidate": "mend", "against": ["sft", "if_rl", "mopd"], "registered_name": "small"}
+    recipe["gate"]["release"] |= gate
     return recipe
 
 
@@ -87,7 +92,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 
 def test_everything_is_there(built: tuple[Path, Path, str]) -> None:
     project, _, told = built
-    for node in ("sft", "if_rl", "mopd"):
+    for node in NODES:
         assert (project / "models" / node / "model.safetensors").exists()
         assert set(read_json(project / "results" / "scores" / f"{node}.json")) == set(DOMAINS)
         assert node in told
@@ -96,7 +101,10 @@ def test_everything_is_there(built: tuple[Path, Path, str]) -> None:
     choice = read_json(project / "results" / "decisions" / "select_teachers.json")["teachers"]
     assert choice["mcqa"]["node"] == "sft"
     assert choice["instruction_following"]["node"] in ("sft", "if_rl")
-    assert read_json(project / "results" / "decisions" / "release.json")["candidate"] == "mopd"
+    assert read_json(project / "results" / "decisions" / "release.json")["candidate"] == "mend"
+    check = read_json(project / "results" / "decisions" / "mend.json")
+    unchanged = hash_directory(project / "models" / "mend") == hash_directory(project / "models" / "mopd")
+    assert unchanged == (not check["regressed"])
     assert (project / "report" / "index.html").exists()
     assert "Where to look next" in told
 
@@ -145,7 +153,7 @@ def test_metrics_show_is_the_score_matrix(built: tuple[Path, Path, str]) -> None
     shown = yaml.safe_load(finish(start(project, "dvc", "metrics", "show", "--json")))
     files = shown[""]["data"]
     assert {Path(path).stem: set(found["data"]) for path, found in files.items()} == {
-        node: set(DOMAINS) for node in ("sft", "if_rl", "mopd")
+        node: set(DOMAINS) for node in NODES
     }
 
 

@@ -46,7 +46,7 @@ def test_shipped_recipes_load(path: Path) -> None:
 
 def test_the_papers_recipe_has_its_stages_in_order_and_its_numbers() -> None:
     recipe = load(ROOT / "recipes" / "nemotron-cascade-2-30b-a3b.yaml")
-    main_line = ["swe_agentic_rl"]
+    main_line = ["swe_agentic_repair"]
     while (init := recipe.training[main_line[0]].init) != "base":
         main_line.insert(0, init)
     assert main_line == [
@@ -55,11 +55,21 @@ def test_the_papers_recipe_has_its_stages_in_order_and_its_numbers() -> None:
         "multi_domain_rl",
         "mopd",
         "rlhf",
+        "rlhf_repair",
         "long_context_rl",
+        "long_context_repair",
         "code_rl",
+        "code_repair",
         "swe_agentless_rl",
+        "swe_agentless_repair",
         "swe_agentic_rl",
+        "swe_agentic_repair",
     ]
+    for repair in recipe.repair.values():
+        # Every checkpoint made before it is one of those it compares with.
+        earlier = [name for name, node in recipe.training.items() if node.round < repair.round and name != repair.init]
+        assert set(repair.against) == set(earlier)
+        assert repair.mix.keys() == set(recipe.domains)
     assert recipe.rl["rlhf_teacher"].init == "sft"
     assert recipe.rl["rlhf"].kl == recipe.rl["rlhf_teacher"].kl == 0.03
     assert (recipe.distill["mopd"].prompts, recipe.distill["mopd"].rollouts) == (128, 4)
@@ -181,7 +191,7 @@ def test_a_side_branch_of_the_same_sft_may_teach(content: dict) -> None:
         ("distill", "mopd", "round", 1, "distill.mopd.round: 1; a distillation opens the round after its teachers', 2"),
         ("gate", "release", "round", 1, "gate.release.round: 1, but its candidate 'mopd' is of round 2"),
         ("rl", "if_rl", "round", 2, "rl.multi_domain_rl.round: 1, but its init 'if_rl' is of round 2"),
-        ("gate", "release", "round", 3, "gate.release.round: 3, but no distillation opens that round"),
+        ("gate", "release", "round", 3, "gate.release.round: 3, but no distillation or repair opens that round"),
         ("rl", "if_rl", "rollouts", 1, "rl.if_rl.rollouts: Input should be greater than 1 (it is 1)"),
         ("sft", "sft", "engine", "jax", "sft.sft.engine: Input should be 'hf' or 'nemo' (it is 'jax')"),
     ],
@@ -192,6 +202,68 @@ def test_a_wrong_value_names_its_key(
     content[kind][node][key] = value
     found = problem(content)
     assert found[0].startswith(line), found
+
+
+@pytest.fixture
+def repaired(content: dict) -> dict[str, Any]:
+    """The content with a repair after MOPD, and the gate after that."""
+    against = content["gate"]["release"]["against"]
+    distillation = {key: value for key, value in content["distill"]["mopd"].items() if key != "teachers"}
+    repair = {**distillation, "init": "mopd", "reads_round": 2, "round": 3, "against": against}
+    content["repair"] = {"mend": repair}
+    content["gate"]["release"] |= {"round": 3, "candidate": "mend"}
+    return content
+
+
+def test_a_repair_reads_one_round_and_opens_the_next(repaired: dict) -> None:
+    recipe = Recipe.model_validate(repaired)
+    assert list(recipe.training)[-1] == "mend"
+    assert recipe.awaited("mend") == recipe.evaluated_in(2) == ["mopd"]
+    assert recipe.awaited("release") == recipe.evaluated_in(3) == ["mend"]
+    assert (recipe.teachers_chosen_by("mend"), recipe.teachers_chosen_by("mopd")) == ("mend", "select_teachers")
+
+
+def test_a_node_whose_evaluation_alone_is_awaited_comes_first(repaired: dict) -> None:
+    repaired["rl"]["beside"] = {**repaired["rl"]["if_rl"], "init": "mopd", "round": 2}
+    order = list(Recipe.model_validate(repaired).ordered())
+    assert order.index("beside") < order.index("mend")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("init", "base", "repair.mend.init: no such node 'base'; have sft, if_rl"),
+        ("against", ["x"], "repair.mend.against: no such node 'x'; have sft"),
+        ("against", [], "repair.mend.against: List should have at least 1 item"),
+        ("against", ["mend"], "repair.mend.reads_round: 2, but its against 'mend' is of round 3"),
+        ("reads_round", 1, "repair.mend.reads_round: 1, but its init 'mopd' is of round 2"),
+        ("round", 4, "repair.mend.round: 4; a repair opens the round after the one it reads, 3"),
+        ("teachers", "select_teachers", "repair.mend.teachers: unknown key"),
+        ("significance", 0, "repair.mend.significance: Input should be greater than 0"),
+        ("minimum_effect", -0.1, "repair.mend.minimum_effect: Input should be greater than or equal to 0"),
+        ("mix", {"math": 1.0}, "repair.mend.mix: no share for instruction_following; a repair trains on every"),
+    ],
+)
+def test_a_repair_out_of_order_names_its_key(repaired: dict, problem: Any, key: str, value: Any, line: str) -> None:
+    repaired["repair"]["mend"][key] = value
+    if key == "round":
+        repaired["gate"]["release"]["round"] = value
+    found = problem(repaired)
+    assert found[0].startswith(line), found
+
+
+def test_a_repair_cannot_wait_for_a_round_that_nothing_opens(repaired: dict, problem: Any) -> None:
+    repaired["repair"]["mend"] |= {"reads_round": 3, "round": 4}
+    repaired["gate"]["release"]["round"] = 4
+    [line] = problem(repaired)
+    assert line == "repair.mend.reads_round: 3, but no distillation or repair opens that round"
+
+
+def test_a_repair_is_not_taught_by_another_cascade(repaired: dict, problem: Any) -> None:
+    repaired["sft"]["other_sft"] = copy.deepcopy(repaired["sft"]["sft"])
+    repaired["repair"]["mend"]["against"] = ["other_sft"]
+    [line] = problem(repaired)
+    assert line.startswith("repair.mend.against: candidate 'other_sft' is not upstream of 'mopd'")
 
 
 def test_node_names_are_unique(content: dict, problem: Any) -> None:

@@ -9,10 +9,13 @@ from cascade.evaluation.history import FileHistory
 from cascade.evaluation.teachers import select_teachers
 from cascade.files import write_atomic, write_json, write_jsonl
 from cascade.layout import Layout
+from cascade.recipe import Recipe
 from cascade.report import build_report, result_table
 from cascade.report.results import load_results, pooled_recovery, read_steps
 from cascade.tracking import Journal
-from tests.evaluation.project import recipe_with_gate, share, write_evaluation
+from tasks.gates import repair_decisions
+from tasks.pages import repair_page
+from tests.evaluation.project import recipe_with_gate, recipe_with_repair, share, write_evaluation
 
 
 def write_training(layout: Layout, node: str, domains: list[str], steps: int = 60, seed: int = 0) -> None:
@@ -183,6 +186,69 @@ def test_every_figure_is_on_the_page_and_in_the_journal(page, finished):
     assert sorted(path.name for path in (finished.root / "report" / "figures").iterdir()) == figures
     logged = {e["path"].rpartition("/")[2] for e in Journal(finished.journal("report")).entries()}
     assert logged == {"index.html", *figures}
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """A project with two regression checks, one of which led to a repair that is trained and evaluated."""
+    layout, raw = Layout(tmp_path), recipe_with_repair().model_dump(mode="json")
+    raw["repair"]["keep"] = {**raw["repair"]["mend"], "init": "mend", "reads_round": 3, "round": 4}
+    verdict = {
+        "score": 0.6,
+        "best": "rl",
+        "best_score": 0.9,
+        "difference": -0.3,
+        "ci": [-0.4, -0.2],
+        "p_adjusted": 0.01,
+    }
+    held = {**verdict, "passed": True, "words": "0.600 against 0.610 of rl: no significant regression"}
+    lost = {**verdict, "passed": False, "words": "0.600 against 0.900 of rl: a regression"}
+    found = {
+        "mend": {"regressed": ["one"], "domains": {"one": lost, "two": held}, "words": "mopd falls in one"},
+        "keep": {"regressed": [], "domains": {"one": held, "two": held}, "words": "mend holds"},
+    }
+    taught = {"mend": {"one": {"node": "rl"}, "two": {"node": "mopd"}}, "keep": {}}
+    for node, decision in found.items():
+        start = raw["repair"][node]["init"]
+        write_json(layout.decision(node), {"candidate": start, "teachers": taught[node], **decision})
+    write_evaluation(layout, "rl", {"one": share(36), "two": share(20)})
+    write_evaluation(layout, "mopd", {"one": share(24), "two": share(28)})
+    for node in ("mend", "keep"):
+        write_evaluation(layout, node, {"one": share(33), "two": share(28)})
+    write_training(layout, "mend", ["one", "two"])
+    write_atomic(layout.training("keep") / "steps.csv", "step\n")
+    write_json(layout.training("keep") / "manifest.json", {"node": "keep", "seconds": 0, "tokens": 0})
+    return layout, Recipe.model_validate(raw)
+
+
+def test_repairs_are_counted_with_what_they_recovered(checked):
+    table = result_table(checked[1], checked[0]).splitlines()
+    # one: (82.5 - 60) / (90 - 60); two was taught by the start itself.
+    assert "mend: recovered 75 % of what its start lacked on the teachers (one 75 %)." in table
+    assert table[-3:] == ["1 of 2 regression checks led to a repair.", "mend: mopd falls in one.", "keep: mend holds."]
+
+
+def test_a_check_is_on_the_page_whether_it_led_to_a_repair_or_not(checked):
+    text = build_report(checked[1], checked[0]).read_text()
+    assert "Regression check mend: repaired" in text
+    assert "<td>REGRESSED, taught by rl</td>" in text
+    assert "Recovery: mend" in text
+    assert "Regression check keep: passed on" in text
+    assert "Recovery: keep" not in text
+    assert "mend holds; its checkpoint is passed on unchanged." in text
+    parser = Page()
+    parser.feed(text)
+    assert parser.open == []
+
+
+def test_the_runs_page_says_what_was_repaired_by_whom(checked):
+    decisions = repair_decisions(checked[1], checked[0])
+    page = repair_page("mend", decisions["mend"])
+    assert page.startswith("# Repair mend: one repaired\n\nmopd falls in one\n")
+    assert "- one: 0.600 against 0.900 of rl: a regression" in page
+    assert page.endswith("Taught: one by rl, two by mopd.")
+    assert repair_page("keep", decisions["keep"]).startswith("# Repair keep: no regression, passed on")
+    assert "Taught" not in repair_page("keep", decisions["keep"])
 
 
 def test_equal_results_are_equal_bytes(page, finished, tmp_path):

@@ -23,7 +23,7 @@ from cascade.evaluation.results import (
     write_prompts,
     write_rollouts,
 )
-from cascade.files import hash_directory, hash_file, write_json
+from cascade.files import hash_directory, hash_file, read_json, write_json
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
@@ -48,7 +48,8 @@ def evaluate(
 
     Writes to results/evaluations/NODE, or to `out`: summary.json, prompts.csv (one line a prompt),
     rollouts.parquet (one line a rollout), manifest.json (hashes of what was evaluated). Finished domains are
-    kept in the work directory until all are, so an evaluation that was killed goes on where it was.
+    kept in the work directory until all are, so an evaluation that was killed goes on where it was. Where the node
+    passed the checkpoint of its `init` on, what was found of that one is taken over.
 
     Every response is judged by itself (`Environment.verify`), so scores compare between checkpoints: where a
     domain's reward is relative, against the row's reference.
@@ -69,9 +70,10 @@ def evaluate(
     }
     torch.set_num_threads(recipe.threads)
     work = layout.work(f"{node}.evaluation") / fingerprint(inputs)[:16]
-    lines: list[dict[str, Any]] = []
+    own = out is None and checkpoint is None
+    lines: list[dict[str, Any]] = _taken_over(recipe, node, layout, inputs) if own else []
     benchmark: Benchmark | None = None
-    for domain in recipe.domains:
+    for domain in recipe.domains if not lines else ():
         kept = work / f"{domain}.parquet"
         if not kept.exists():
             benchmark = benchmark or Benchmark(recipe, _engine(recipe, node), source)
@@ -91,10 +93,24 @@ def evaluate(
     write_prompts(out_dir / "prompts.csv", result.domains)
     write_json(out_dir / "manifest.json", {"node": node, "inputs": inputs, "checkpoint": checkpoint_hash})
     write_json(out_dir / "summary.json", summary)
-    if out is None and checkpoint is None:
+    if own:
         record(evaluation_journal(layout, node), layout, node)
     shutil.rmtree(work.parent, ignore_errors=True)
     return summary
+
+
+def _taken_over(recipe: Recipe, node: str, layout: Layout, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """A repair's: the rollouts of the evaluation of its `init`, where that was made from the very same inputs."""
+    section = recipe.repair.get(node)
+    if section is None or section.engine != _engine(recipe, section.init):
+        return []
+    found = layout.evaluation(section.init)
+    if not all((found / file).exists() for file in ("manifest.json", "rollouts.parquet")):
+        return []
+    if read_json(found / "manifest.json")["inputs"] != inputs:
+        return []
+    say(f"{node}: evaluated as {section.init}, whose checkpoint it passes on")
+    return pq.read_table(found / "rollouts.parquet").to_pylist()
 
 
 class Benchmark:

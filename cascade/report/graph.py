@@ -11,6 +11,7 @@ FILLS = {
     "sft": "#dbe9f6",
     "rl": "#fbe3d3",
     "distill": "#d5efe3",
+    "repair": "#d5efe3",
     "teachers": "#f6e3ef",
     "gate": "#fff3cc",
 }
@@ -18,6 +19,7 @@ LABELS = {
     "sft": "SFT",
     "rl": "RL",
     "distill": "distillation",
+    "repair": "repair",
     "teachers": "teacher selection",
     "gate": "gate",
     "base": "base model",

@@ -35,7 +35,7 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
     directory = out or layout.root / "report"
     results = load_results(recipe, layout)
     versus = _versus(layout)
-    recoveries = {node: results.recoveries(node) for node in recipe.distill if node in results.steps}
+    recoveries = {node: results.recoveries(node) for node in (*recipe.distill, *recipe.repair) if node in results.steps}
     drawn: dict[str, Figure] = {}
     if results.summaries:
         drawn["scores"] = figures.heat_map(results)

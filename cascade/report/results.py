@@ -8,7 +8,7 @@ from typing import Any
 from cascade.evaluation.statistics import recovery_rate
 from cascade.files import read_json, read_jsonl
 from cascade.layout import Layout
-from cascade.recipe import BASE, Recipe
+from cascade.recipe import BASE, Distillation, Recipe
 
 Series = dict[str, list[tuple[int, float]]]
 """Metric → (step, value) where it was measured."""
@@ -35,6 +35,7 @@ class Results:
     summaries: dict[str, dict[str, Any]]
     """Node → evaluation summary, in the cascade's order, the base model first where it was evaluated."""
     steps: dict[str, Series]
+    """Of the nodes that took a step: a repair that found no regression took none."""
     manifests: dict[str, dict[str, Any]]
     decisions: dict[str, dict[str, Any]]
     samples: dict[str, list[dict[str, Any]]]
@@ -52,9 +53,12 @@ class Results:
         return max(scores, default=None)
 
     def recoveries(self, node: str) -> list[Recovery]:
-        """Of a distillation, by domain: empty before it and its teachers' decision are there."""
-        section = self.recipe.distill[node]
-        teachers = self.decisions.get(section.teachers, {}).get("teachers", {})
+        """Of a distillation or repair, by domain: empty before it and its teachers' decision are there, and where
+        there was nothing to repair."""
+        section, decided = self.recipe.training[node], self.recipe.teachers_chosen_by(node)
+        assert isinstance(section, Distillation)
+        assert decided is not None
+        teachers = self.decisions.get(decided, {}).get("teachers", {})
         found: list[Recovery] = []
         for domain in section.mix:
             teacher = teachers.get(domain, {}).get("node")
@@ -77,9 +81,13 @@ def load_results(recipe: Recipe, layout: Layout) -> Results:
     return Results(
         recipe,
         {n: read_json(p) for n in nodes if (p := layout.evaluation(n) / "summary.json").exists()},
-        {n: read_steps(d / "steps.csv") for n, d in training.items() if (d / "steps.csv").exists()},
+        {n: s for n, d in training.items() if (d / "steps.csv").exists() and (s := read_steps(d / "steps.csv"))},
         {n: read_json(d / "manifest.json") for n, d in training.items() if (d / "manifest.json").exists()},
-        {n: read_json(p) for n in (*recipe.teachers, *recipe.gate) if (p := layout.decision(n)).exists()},
+        {
+            n: read_json(p)
+            for n in (*recipe.teachers, *recipe.repair, *recipe.gate)
+            if (p := layout.decision(n)).exists()
+        },
         {n: list(read_jsonl(d / "samples.jsonl")) for n, d in training.items() if (d / "samples.jsonl").exists()},
     )
 

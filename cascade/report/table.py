@@ -8,7 +8,7 @@ BEST = "*"
 
 
 def result_table(recipe: Recipe, layout: Layout) -> str:
-    """Scores in percent with 95 % intervals, the best of each domain marked; then recovery rates and gates.
+    """Scores in percent with 95 % intervals, the best of each domain marked; then what repaired what, and gates.
 
     Nodes that have not been evaluated have no row.
     """
@@ -55,12 +55,17 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 def _conclusions(results: Results) -> list[str]:
     lines: list[str] = []
-    for node in results.recipe.distill:
+    for node in (*results.recipe.distill, *results.recipe.repair):
         recoveries = results.recoveries(node)
         rate = pooled_recovery(recoveries)
         if rate is not None:
             lost = ", ".join(f"{r.domain} {100 * r.rate:.0f} %" for r in recoveries if r.rate is not None)
             lines.append(f"{node}: recovered {100 * rate:.0f} % of what its start lacked on the teachers ({lost}).")
+    checks = {node: found for node in results.recipe.repair if (found := results.decisions.get(node))}
+    if checks:
+        repaired = [node for node, decision in checks.items() if decision["regressed"]]
+        lines.append(f"{len(repaired)} of {len(checks)} regression checks led to a repair.")
+    lines += [f"{node}: {decision['words']}." for node, decision in checks.items()]
     for node in results.recipe.gate:
         if decision := results.decisions.get(node):
             lines.append(f"{node}: {'passed' if decision['passed'] else 'FAILED'}: {decision['words']}.")

@@ -89,6 +89,11 @@ def evaluation_journal(layout: Layout, node: str) -> Journal:
     return Journal(layout.journal(f"{node}.evaluation"))
 
 
+def decision_journal(layout: Layout, node: str) -> Journal:
+    """What a training node decided before it trained: its own journal is rewound where it is resumed."""
+    return Journal(layout.journal(f"{node}.decision"))
+
+
 def tags_of(entries: list[dict[str, Any]]) -> dict[str, str]:
     """All tags of a journal; a later value replaces an earlier one."""
     return {k: str(v) for entry in entries if entry["kind"] == "tags" for k, v in entry["values"].items()}

@@ -10,7 +10,7 @@ from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE, REPORT, Recipe, recipe_hash
 from cascade.tracking import store
-from cascade.tracking.journal import EVALUATED, Journal, evaluation_journal, tags_of
+from cascade.tracking.journal import EVALUATED, Journal, decision_journal, evaluation_journal, tags_of
 from cascade.tracking.registry import register
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class Publisher:
         self._ended: dict[str, str] = {}
 
     def node(self, name: str, running: bool = False) -> str:
-        """Replay all that the node and its evaluation wrote. Returns the id of the node's run.
+        """Replay all that the node, its decision and its evaluation wrote. Returns the id of the node's run.
 
         `running`: the node's process is at work, so the run is shown as such.
         """
-        training, evaluation = self._entries(name)
-        entries = sorted([*training, *evaluation], key=lambda entry: entry["time"])
+        training, others = self._entries(name)
+        entries = sorted([*training, *others], key=lambda entry: entry["time"])
         tags = tags_of(entries)
         identity = {**self._identity(name), store.INPUTS: tags.get("inputs_hash", "")}
         start = entries[0]["time"] if entries else time.time()
@@ -58,7 +58,7 @@ class Publisher:
         if steps:
             tags[PUBLISHED] = str(max(steps))
         tags |= {f"dvc/{path}": digest for path, digest in store.dvc_hashes(self._layout.root, name).items()}
-        self._log(run, [*new, *(e for e in evaluation if e["kind"] == "metrics")], entries, tags)
+        self._log(run, [*new, *(e for e in others if e["kind"] == "metrics")], entries, tags)
         self._artifacts(run, entries)
         for entry in [e for e in entries if e["kind"] == "model"][-1:]:
             register(self.client, run, entry["name"], entry["alias"], entry["tags"])
@@ -113,13 +113,14 @@ class Publisher:
         return {store.RUN_ID: self._pipeline, store.NODE: node}
 
     def _entries(self, node: str) -> tuple[Entries, Entries]:
-        """The node's own entries and its evaluation's, where that is of the checkpoint the node now has."""
+        """The node's own entries; and its decision's, and its evaluation's where that is of the checkpoint the node
+        now has."""
         training = Journal(self._layout.journal(node)).entries()
         evaluation = evaluation_journal(self._layout, node).entries()
         made = tags_of(training).get("checkpoint_hash")
         if training and tags_of(evaluation).get(EVALUATED) != made:
             evaluation = []
-        return training, evaluation
+        return training, [*decision_journal(self._layout, node).entries(), *evaluation]
 
     def _log(self, run: "Run", metrics: Entries, entries: Entries, tags: dict[str, str]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag

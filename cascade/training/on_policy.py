@@ -13,7 +13,7 @@ from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.progress import Progress
-from cascade.recipe import DistillNode, OnPolicyNode, Recipe, RLNode
+from cascade.recipe import Distillation, OnPolicyNode, Recipe, RLNode
 from cascade.rollout import make_sampler
 from cascade.training.advantages import AdvantageSource, GroupRelative, TeacherLogRatio
 from cascade.training.batch import Batch
@@ -26,7 +26,7 @@ from cascade.training.teachers import Teacher, Teachers, check_compatible, chose
 
 
 def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
-    """Train node `name` of section `rl` or `distill` and publish its checkpoint.
+    """Train node `name` of section `rl`, `distill` or `repair` and publish its checkpoint.
 
     Raises CascadeError when trainer and sampler disagree by more than `max_log_prob_gap`, when too many
     rollouts have no verdict, and when an input is missing or does not fit.
@@ -36,7 +36,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     _check_sampling(name, node)
     files = {domain: layout.prompts(domain) for domain in node.mix}
     require_files(list(files.values()), "`cascade node curate` writes it")
-    of_domain = chosen_teachers(name, node, layout) if isinstance(node, DistillNode) else {}
+    of_domain = chosen_teachers(recipe, name, layout) if isinstance(node, Distillation) else {}
     teacher_hashes = {"teachers": {domain: teacher.hash for domain, teacher in of_domain.items()}}
     run = NodeRun(recipe, name, layout, list(files.values()), teacher_hashes if of_domain else {})
 
@@ -82,8 +82,13 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     run.finish(policy)
 
 
+def pass_on(recipe: Recipe, name: str, layout: Layout) -> None:
+    """Publish the checkpoint that a node of section `repair` starts from as its own, with no teachers and no step."""
+    NodeRun(recipe, name, layout, [], {"teachers": {}}).pass_on()
+
+
 def _advantage_source(node: OnPolicyNode, run: NodeRun, of_domain: dict[str, Teacher]) -> AdvantageSource:
-    if isinstance(node, DistillNode):
+    if isinstance(node, Distillation):
         for checkpoint in sorted({teacher.checkpoint for teacher in of_domain.values()}):
             check_compatible(run.parent, checkpoint)
         return partial(TeacherLogRatio, teachers=Teachers(of_domain, node), importance=node.importance)

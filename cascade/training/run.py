@@ -17,6 +17,7 @@ from cascade.errors import CascadeError, CheckpointError
 from cascade.files import (
     hash_directory,
     hash_file,
+    link_directory,
     publish_directory,
     read_jsonl,
     write_atomic,
@@ -27,13 +28,17 @@ from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy, Sequence
 from cascade.progress import say
-from cascade.recipe import BASE, OnPolicyNode, Recipe, SFTNode
+from cascade.recipe import BASE, Comparison, OnPolicyNode, Recipe, SFTNode
 from cascade.tracking import Journal
 from cascade.training.checkpoint import State, fingerprint, load_state, save_state
 
 MAX_RELOAD_GAP = 0.05
 """Mean log-probability difference, in nats, between the trained model and what was written of it. Not zero,
 because a model trained in float32 may be stored in bfloat16."""
+
+
+RULES = {"reads_round", *Comparison.model_fields}
+"""What a repair's section says beyond a distillation's."""
 
 
 def checkpoint_of(recipe: Recipe, layout: Layout, node: str) -> Path:
@@ -63,8 +68,9 @@ class NodeRun:
         self._layout = layout
         self._data = data
         self._data_hashes = {path.name: hash_file(path) for path in data}
-        # Its place in the pipeline and how often it saves change nothing in what a node makes.
-        section = node.model_dump(mode="json", exclude={"round", "checkpoint_every"})
+        # Its place in the pipeline and how often it saves change nothing in what a node makes; nor does by what rules
+        # a repair chose its teachers, which are inputs themselves.
+        section = node.model_dump(mode="json", exclude={"round", "checkpoint_every", *RULES})
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],
@@ -91,8 +97,13 @@ class NodeRun:
         else:
             policy.load_training_state(state.tensors)
             say(f"{self.name}: resuming after step {state.step}")
-        self.journal.rewind(state.step)
-        kept = [row for row in self._samples() if row["step"] < state.step]
+        self._open_journal(state.step)
+        return state
+
+    def _open_journal(self, step: int) -> None:
+        """Continue the journal and the samples at `step`, and say what the node is made from."""
+        self.journal.rewind(step)
+        kept = [row for row in self._samples() if row["step"] < step]
         write_jsonl(self._samples_path, kept)
         self.journal.params(self.node.model_dump(mode="json"))
         self.journal.tags(
@@ -105,7 +116,6 @@ class NodeRun:
         )
         for path in self._data:
             self.journal.dataset(f"training/{path.stem}", path, self._data_hashes[path.name], "training")
-        return state
 
     def save(self, policy: Policy, step: int, progress: dict[str, Any]) -> None:
         """Save what resuming after `step` steps needs."""
@@ -121,6 +131,17 @@ class NodeRun:
         shutil.rmtree(finished, ignore_errors=True)
         policy.save(finished)
         self._prove_loads(policy, finished)
+        self._publish(finished)
+
+    def pass_on(self) -> None:
+        """Publish the parent's checkpoint as the node's own: the same files, nothing trained."""
+        self._open_journal(0)
+        finished = self.work / "checkpoint"
+        shutil.rmtree(finished, ignore_errors=True)
+        link_directory(self.parent, finished)
+        self._publish(finished)
+
+    def _publish(self, finished: Path) -> None:
         target = self._layout.checkpoint(self.name)
         publish_directory(finished, target)
         self._write_results(hash_directory(target))
@@ -160,6 +181,8 @@ class NodeRun:
         if samples := self._samples():
             write_jsonl(results / "samples.jsonl", samples)
             self.journal.artifact(results / "samples.jsonl", "samples")
+        else:
+            (results / "samples.jsonl").unlink(missing_ok=True)
         for file in ("steps.csv", "manifest.json"):
             self.journal.artifact(results / file, "training")
         self.journal.tags({"checkpoint_hash": checkpoint_hash})

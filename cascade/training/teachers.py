@@ -15,7 +15,7 @@ from cascade.errors import CascadeError, CheckpointError
 from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
 from cascade.policy import make_policy
-from cascade.recipe import DistillNode
+from cascade.recipe import Distillation, Recipe
 from cascade.training.batch import Batch
 
 
@@ -26,17 +26,20 @@ class Teacher:
     hash: str
 
 
-def chosen_teachers(name: str, node: DistillNode, layout: Layout) -> dict[str, Teacher]:
-    """Domain → teacher, for every domain of the node's mix, from the decision of its teachers node.
+def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teacher]:
+    """Domain → teacher, for every domain of the mix of a distillation or repair, from the decision that names them.
 
     Raises CascadeError when a domain has none, CheckpointError when a checkpoint is not what was chosen.
     """
-    decision = layout.decision(node.teachers)
+    node, decided = recipe.node(name), recipe.teachers_chosen_by(name)
+    assert isinstance(node, Distillation)
+    assert decided is not None
+    decision = layout.decision(decided)
     chosen = read_json(decision)["teachers"]
     unmapped = [domain for domain in node.mix if domain not in chosen]
     if unmapped:
         raise CascadeError(
-            f"{decision}: no teacher for domain {unmapped[0]!r} of distill.{name}.mix; "
+            f"{decision}: no teacher for domain {unmapped[0]!r} of {recipe.kind(name)}.{name}.mix; "
             f"it has one for {', '.join(sorted(chosen))}"
         )
     found: dict[str, Teacher] = {}
@@ -49,8 +52,7 @@ def chosen_teachers(name: str, node: DistillNode, layout: Layout) -> dict[str, T
         content = hash_directory(checkpoint)
         if content != chosen[domain]["hash"]:
             raise CheckpointError(
-                f"{checkpoint}: not the checkpoint that {decision} chose for {domain!r}; "
-                f"rerun `cascade node {node.teachers}`"
+                f"{checkpoint}: not the checkpoint that {decision} chose for {domain!r}; rerun `cascade node {decided}`"
             )
         found[domain] = Teacher(chosen[domain]["node"], checkpoint, content)
     return found
@@ -77,7 +79,7 @@ def check_compatible(student: Path, teacher: Path) -> None:
 class Teachers:
     """Every distinct teacher, loaded once."""
 
-    def __init__(self, of_domain: dict[str, Teacher], node: DistillNode):
+    def __init__(self, of_domain: dict[str, Teacher], node: Distillation):
         self._hash = {domain: teacher.hash for domain, teacher in of_domain.items()}
         self._policies = {
             teacher.hash: make_policy(node.engine, teacher.checkpoint, None)

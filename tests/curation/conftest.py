@@ -72,7 +72,7 @@ def make_recipe() -> Callable[..., Recipe]:
                 "name": "test",
                 "family": "test",
                 "curation": settings,
-                **{section: {} for section in ("sft", "rl", "teachers", "distill", "gate")},
+                **{section: {} for section in ("sft", "rl", "teachers", "distill", "repair", "gate")},
                 "evaluation": {"rollouts": 1, "rollout": {"max_new_tokens": 8}},
             }
         )

@@ -34,6 +34,15 @@ ON_POLICY = {
 }
 
 
+REPAIR = {"init": "mopd", "reads_round": 2, "round": 3, "against": ["sft", "rl"], **ON_POLICY}
+
+
+def recipe_with_repair(**repair: object) -> Recipe:
+    """sft → rl → mopd → mend: the check of mopd."""
+    raw = recipe_with_gate().model_dump(mode="json")
+    return Recipe.model_validate({**raw, "repair": {"mend": {**REPAIR, **repair}}})
+
+
 def recipe_with_gate(**gate: object) -> Recipe:
     """sft → rl → mopd → release, over the domains `one` and `two`."""
     sources = {d: {"generator": "mcqa", "domain": d, "sft": 1, "rl": 1, "benchmark": 1} for d in DOMAINS}
@@ -47,6 +56,7 @@ def recipe_with_gate(**gate: object) -> Recipe:
             "rl": {"rl": {"init": "sft", "round": 1, **ON_POLICY}},
             "teachers": {"choose": {"round": 1, "candidates": ["sft", "rl"]}},
             "distill": {"mopd": {"init": "rl", "round": 2, "teachers": "choose", **ON_POLICY}},
+            "repair": {},
             "evaluation": {"rollouts": 4, "rollout": {"max_new_tokens": 5, "thinking": False}},
             "gate": {"release": {**GATE, **gate}},
         }

@@ -10,7 +10,7 @@ import yaml
 from dvc.repo import Repo
 
 from cascade.layout import Layout
-from cascade.recipe import CURATE, GateNode, Recipe, TeachersNode, load
+from cascade.recipe import CURATE, Recipe, load
 from flows.run import stale_stages
 from tasks.nodes import evaluation_of, stage_of
 
@@ -34,12 +34,11 @@ def ancestors(graph: dict[str, set[str]], stage: str) -> set[str]:
 def flow_graph(recipe: Recipe) -> dict[str, set[str]]:
     """Stage → stages it waits for, as flows/cascade.py submits them."""
     graph: dict[str, set[str]] = {CURATE: set()}
-    for name, node in recipe.ordered().items():
+    for name in recipe.ordered():
         stage = stage_of(recipe, name)
-        if isinstance(node, TeachersNode | GateNode):
-            graph[stage] = {evaluation_of(recipe, member) for member in recipe.evaluated_in(node.round)}
-        else:
-            graph[stage] = {CURATE, *(stage_of(recipe, parent) for parent in recipe.parents(name))}
+        graph[stage] = {evaluation_of(recipe, member) for member in recipe.awaited(name)}
+        if name in recipe.training:
+            graph[stage] |= {CURATE, *(stage_of(recipe, parent) for parent in recipe.parents(name))}
         if name in recipe.training:
             graph[evaluation_of(recipe, name)] = {stage}
     return graph
@@ -66,10 +65,20 @@ def test_teachers_wait_for_every_candidate_and_the_gate_for_all(project: Path) -
     assert evaluations <= ancestors(graph, "gate@release")
 
 
+def test_a_repair_waits_for_all_that_it_compares(project: Path) -> None:
+    (project / "params.yaml").write_text((ROOT / "recipes" / "nemotron-cascade-2-30b-a3b.yaml").read_text())
+    recipe = load(project / "params.yaml")
+    graph = flow_graph(recipe)
+    for name, node in recipe.repair.items():
+        needed = {evaluation_of(recipe, other) for other in (node.init, *node.against)}
+        assert needed <= ancestors(graph, f"repair@{name}")
+        assert f"evaluate-repair@{name}" in graph
+
+
 def test_dvc_yaml_names_no_node_and_no_domain_of_a_recipe() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    kinds = {"sft", "rl", "teachers", "distill", "gate"}
-    assert set(stages) == {"curate", *kinds, "evaluate-sft", "evaluate-rl", "evaluate-distill"}
+    kinds = {"sft", "rl", "teachers", "distill", "repair", "gate"}
+    assert set(stages) == {"curate", *kinds, *(f"evaluate-{kind}" for kind in ("sft", "rl", "distill", "repair"))}
     for recipe in map(load, sorted((ROOT / "recipes").glob("*.yaml"))):
         for word in {*recipe.ordered(), *recipe.domains} - kinds:
             assert not re.search(rf"\b{word}\b", yaml.safe_dump(stages))
@@ -82,7 +91,7 @@ def test_every_stage_of_a_fresh_project_is_stale(project: Path) -> None:
 
 def test_recipes_without_distillation_have_stages_too(project: Path) -> None:
     content = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
-    content |= {"teachers": {}, "distill": {}, "gate": {}, "rl": {}}
+    content |= {"teachers": {}, "distill": {}, "repair": {}, "gate": {}, "rl": {}}
     (project / "params.yaml").write_text(yaml.safe_dump(content))
     assert stale_stages(Layout(project)) == ["curate", "evaluate-sft@sft", "sft@sft"]
 

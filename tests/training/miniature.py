@@ -167,6 +167,7 @@ def make_recipe(threads: int = 1, **changes: dict) -> Recipe:
         "sft": {"init": "base", "round": 1, "epochs": 2.0, "batch": 3, "optimizer": OPTIMIZER, "checkpoint_every": 1},
         "rl": {**ON_POLICY, "overlong": "keep"},
         "mopd": {**ON_POLICY, "round": 2, "teachers": "choose"},
+        "mend": {**ON_POLICY, "init": "mopd", "round": 3, "reads_round": 2, "against": ["sft", "rl"]},
     }
     for name, change in changes.items():
         nodes[name] |= change
@@ -186,6 +187,7 @@ def make_recipe(threads: int = 1, **changes: dict) -> Recipe:
             "rl": {"rl": nodes["rl"]},
             "teachers": {"choose": {"round": 1, "candidates": ["sft", "rl"]}},
             "distill": {"mopd": nodes["mopd"]},
+            "repair": {"mend": nodes["mend"]},
             "evaluation": evaluation,
             "gate": {},
         }
