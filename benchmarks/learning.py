@@ -7,7 +7,7 @@ benchmark goes on): curation, every node and every evaluation of the active reci
 than the recipe's, for narrower intervals. Beside the recipe's distillation node an RL node starts from the same
 checkpoint, with the same prompts, steps, rollouts and optimizer. Writes results/benchmarks/learning.json and .md
 (node × domain, means over seeds with standard errors, and what is claimed of them) and
-results/benchmarks/distillation_versus_rl.json, the curve that the report draws.
+results/benchmarks/distillation_versus_rl.json and .png, the curve that the report draws.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from cascade.evaluation.statistics import recovery_rate
 from cascade.files import read_json, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Node, Recipe, load
+from cascade.report import figures
 
 RIVAL = "rl_instead"
 """The RL node that starts where the distillation starts."""
@@ -197,7 +198,7 @@ def as_markdown(summary: dict) -> str:
             "nothing had dropped" if found["rate"] is None else f"{found['rate']:.0%} on {', '.join(found['domains'])}"
         )
         lines.append(f"- seed {seed}: {rate}")
-    lines += ["", "Reward on fresh prompts of every domain, by steps from the same start:", ""]
+    lines += ["", "Mean reward over the domains on the prompts of the steps, from the same start:", ""]
     steps = [point[0] for point in next(iter(summary["curves"].values()))]
     lines += ["| step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
     lines += [
@@ -233,6 +234,7 @@ def main() -> None:
     write_json(out / "learning.json", summary)
     write_json(out / "distillation_versus_rl.json", summary["curves"])
     write_atomic(out / "learning.md", as_markdown(summary))
+    figures.to_png(figures.versus(summary["curves"]), out / "distillation_versus_rl.png")
     print(as_markdown(summary))
 
 

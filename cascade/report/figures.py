@@ -165,7 +165,7 @@ def shade(value: float) -> tuple[str, str]:
 
 
 def versus(curves: dict[str, list[tuple[int, float]]]) -> Figure:
-    """Methods from the same start at equal steps: mean score on held-out prompts."""
+    """Methods from the same start at equal steps: mean reward over the domains on the prompts of the steps."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         axes = figure.subplots()
@@ -173,7 +173,7 @@ def versus(curves: dict[str, list[tuple[int, float]]]) -> Figure:
             xs, ys = zip(*points, strict=True)
             axes.plot(xs, ys, color=COLOURS[number], marker=MARKERS[number], linewidth=1.8, label=method)
         axes.set_xlabel("step")
-        axes.set_ylabel("mean avg@k")
+        axes.set_ylabel("mean reward")
         axes.legend()
     return figure
 

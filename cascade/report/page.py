@@ -78,7 +78,7 @@ def _svgs(drawn: dict[str, Figure]) -> dict[str, Markup]:
 
 
 def _versus(layout: Layout) -> dict[str, list[tuple[int, float]]]:
-    """Method → (step, mean score): what the benchmark of distillation against RL at equal steps left."""
+    """Method → (step, mean reward): what the benchmark of distillation against RL at equal steps left."""
     path = layout.root / "results" / "benchmarks" / f"{VERSUS}.json"
     return {m: [(int(s), float(v)) for s, v in p] for m, p in read_json(path).items()} if path.exists() else {}
 
