@@ -26,7 +26,7 @@ class TorchSampler:
     decoded at a time.
     """
 
-    def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = 256):
+    def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = 512):
         self.max_rows = max_rows
         self._given_stop = stop
         self.refresh(policy)
