@@ -17,9 +17,12 @@ from cascade.environments.base import Environment, Verdict
 from cascade.environments.code import grading
 from cascade.environments.code.answers import Answer, last_block
 from cascade.environments.code.nano import make_task
-from cascade.environments.code.problems import Check, Streams, language_of, problem_of
+from cascade.environments.code.problems import Streams, language_of, problem_of
+from cascade.environments.once import Once
 from cascade.environments.tasks import nano_rows
 from cascade.errors import RowError, SandboxError
+
+_GRADES: Once[grading.Grade] = Once()
 
 
 class Code(Environment):
@@ -38,15 +41,10 @@ class Code(Environment):
             return Verdict(0.0, reason="the response has no complete code block")
         answer = Answer(answer.code, language_of(row) or answer.language or "python")
         problem = problem_of(row)
+        if answer.language != "python" and not isinstance(problem, Streams):
+            return Verdict(0.0, extracted=answer.code, reason="the function is asked for in Python")
         try:
-            if isinstance(problem, Streams):
-                grade = grading.grade_streams(problem, answer)
-            elif answer.language != "python":
-                return Verdict(0.0, extracted=answer.code, reason="the function is asked for in Python")
-            elif isinstance(problem, Check):
-                grade = grading.grade_check(problem, answer.code)
-            else:
-                grade = grading.grade_calls(problem, answer.code)
+            grade = _GRADES.get(repr((problem, answer)), lambda: grading.grade(problem, answer))
         except SandboxError as error:
             return Verdict(None, failure="sandbox", reason=str(error))
         except grading.Undecided as error:

@@ -42,6 +42,15 @@ class Grade:
     reason: str
 
 
+def grade(problem: Calls | Streams | Check, answer: Answer) -> Grade:
+    """Run an answer on a problem's tests. Raises Undecided, and SandboxError where there is no sandbox."""
+    if isinstance(problem, Streams):
+        return grade_streams(problem, answer)
+    if isinstance(problem, Check):
+        return grade_check(problem, answer.code)
+    return grade_calls(problem, answer.code)
+
+
 def grade_calls(problem: Calls, source: str) -> Grade:
     job = {"source": source, "function": problem.function, "prelude": problem.prelude}
     lines = [job, *({"args": values.encode(call)} for call in problem.arguments)]

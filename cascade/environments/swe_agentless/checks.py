@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from cascade.environments.once import Once
 from cascade.environments.swe_agentless import runner
 from cascade.errors import RowError
 from cascade.sandbox import PYTHON, Limits, execute
 
+_OUTCOMES: Once[dict[str, str]] = Once()
 LIMITS = Limits(cpu_seconds=2.0, wall_seconds=20.0, processes=4)
 
 
@@ -55,8 +57,12 @@ def read_checks(tests: Mapping[str, str], names: Iterable[str]) -> list[Check]:
 def run_checks(files: Mapping[str, str], checks: list[Check]) -> dict[str, str]:
     """By test name: `""` where it passes, else what happened instead (`3, not 4`, `raises IndexError`).
 
-    Raises SandboxError where the sandbox could not run them.
+    The same repository is tested once. Raises SandboxError where the sandbox could not run them.
     """
+    return _OUTCOMES.get(repr((sorted(files.items()), checks)), lambda: _run(files, checks))
+
+
+def _run(files: Mapping[str, str], checks: list[Check]) -> dict[str, str]:
     request = json.dumps([[check.setup, check.expression] for check in checks])
     execution = execute(
         [*PYTHON, "runner.py"],
