@@ -161,7 +161,7 @@ def test_the_judge_decides_where_the_rule_takes_too_long(monkeypatch):
     ],
 )
 def test_what_the_judge_leaves_undecided_is_a_typed_failure(answer, failure, says):
-    with judged_by(lambda body: answer, timeout_seconds=0.3):
+    with judged_by(lambda body: answer, timeout_seconds=0.3 if answer is DRIP else 5):
         for environment, row, text in ((MATH, maths(), "\\boxed{even}"), (LONG, story(), "Anna")):
             found = environment.verify(row, Response(text))
             assert (found.reward, found.failure) == (None, failure)
