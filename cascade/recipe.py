@@ -110,8 +110,13 @@ class Recipe(Section):
 
     @property
     def judging_threads(self) -> int:
-        """Threads that judge responses: one that waits for a judge's server takes no CPU."""
-        return max(self.threads, self.judges.concurrency)
+        """Threads that judge responses: one that waits for the server of a judge or of a source takes no CPU."""
+        asked = self.judges.concurrency
+        if any(source.gym_url for source in self.curation.sources.values()):
+            from cascade.environments.gym_server import CONCURRENCY  # brings httpx, and few recipes have a server
+
+            asked = max(asked, CONCURRENCY)
+        return max(self.threads, asked)
 
     @property
     def training(self) -> dict[str, Node]:

@@ -271,16 +271,23 @@ class Judges(Section):
     """Compares two responses: a generative reward model."""
     answer: JudgeEndpoint | None = None
     """Compares an answer with the reference answer."""
+    patch: JudgeEndpoint | None = None
+    """Says how likely a patch is to resolve an issue, where there are no tests to run: a generative reward model."""
+
+    @property
+    def named(self) -> dict[str, JudgeEndpoint]:
+        """Those that the recipe has, by kind."""
+        return {kind: judge for kind in type(self).model_fields if (judge := getattr(self, kind)) is not None}
 
     @property
     def inputs(self) -> dict[str, Any]:
         """Their part in what a result was made from; nothing where nobody judges."""
-        found = {kind: judge.identity for kind in ("preference", "answer") if (judge := getattr(self, kind))}
+        found = {kind: judge.identity for kind, judge in self.named.items()}
         return {"judges": found} if found else {}
 
     @property
     def concurrency(self) -> int:
-        return max((judge.concurrency for judge in (self.preference, self.answer) if judge), default=0)
+        return max((judge.concurrency for judge in self.named.values()), default=0)
 
 
 class GateNode(Comparison):

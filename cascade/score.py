@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from cascade import judges
 from cascade.chat import Response, response_from_openai
 from cascade.environments.base import Environment, Verdict, environment_of, get
 from cascade.errors import CascadeError, RowError
@@ -18,7 +19,7 @@ PROGRESS_EVERY = 1_000
 """Lines between two calls of `progress`."""
 
 ASKED_AT_ONCE = 64
-"""Lines that a server judges at the same time: waiting for it costs nothing here."""
+"""Lines that are judged at the same time where a server or a recipe's model may judge: waiting costs nothing here."""
 
 REPLACED = ("reward", "failure", "extracted", "reason")
 
@@ -83,7 +84,7 @@ def score_file(
     with ExitStack() as files:
         target: TextIO | None = files.enter_context(open_atomic(out)) if out else None
         for row, verdict in files.enter_context(
-            closing(_score_lines(_lines(path), chosen, ASKED_AT_ONCE if gym_url else 1))
+            closing(_score_lines(_lines(path), chosen, ASKED_AT_ONCE if gym_url or judges.any_named() else 1))
         ):
             _count(summary, row, verdict)
             if target:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from cascade import environments
+from cascade.environments.base import is_named
 from cascade.environments.tasks import shortened
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
@@ -70,13 +71,7 @@ def _is_of_agent(row: Raw, agent: str) -> bool:
     """Rows that cannot be read pass, to be counted as rejects."""
     if isinstance(row, RowError):
         return True
-    reference = row.get("agent_ref")
-    names = (
-        row.get("environment"),
-        row.get("environment_name"),
-        reference.get("name") if isinstance(reference, dict) else None,
-    )
-    return any(str(name).startswith(agent) for name in names if name)
+    return is_named(row, agent)
 
 
 def _absolute(pattern: Path) -> list[Path]:

@@ -94,18 +94,26 @@ def get(name: str) -> Environment:
 
 def environment_of(row: Row) -> Environment:
     """The environment a row asks for, in our field or in NeMo Gym's. Raises RowError (`no_environment`)."""
-    agent = row.get("agent_ref")
-    for asked in (
-        row.get("environment"),
-        row.get("environment_name"),
-        agent.get("name") if isinstance(agent, dict) else None,
-    ):
-        if not asked:
-            continue
+    for asked in _named(row):
         if asked in MODULES:
             return get(asked)
         for name in names():
-            if any(str(asked).startswith(alias) for alias in get(name).gym_names):
+            if any(asked.startswith(alias) for alias in get(name).gym_names):
                 return get(name)
         raise RowError("no_environment", f"no environment here is called {asked!r}; known: {', '.join(names())}")
     raise RowError("no_environment", "the row names no environment (environment, environment_name or agent_ref)")
+
+
+def is_named(row: Row, name: str) -> bool:
+    """Whether the row names an environment, or an agent of NeMo Gym's, whose name begins with `name`."""
+    return any(asked.startswith(name) for asked in _named(row))
+
+
+def _named(row: Row) -> list[str]:
+    agent = row.get("agent_ref")
+    asked = (
+        row.get("environment"),
+        row.get("environment_name"),
+        agent.get("name") if isinstance(agent, dict) else None,
+    )
+    return [str(name) for name in asked if name]

@@ -1,4 +1,5 @@
-"""Models that judge: a generative reward model (two responses) and a judge of answers (against a reference).
+"""Models that judge: a generative reward model (two responses), a judge of answers (against a reference), and a reward
+model of patches (against the issue).
 
 Which models judge is the recipe's (`judges`). A process runs one recipe, and environments are reached by name from
 everywhere, so the choice is made once a process, by `use`.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cascade.judges.base import AnswerJudge, Comparison, JudgeError, PreferenceJudge, Usage
+from cascade.judges.base import AnswerJudge, Comparison, JudgeError, PatchJudge, PreferenceJudge, Usage
 
 if TYPE_CHECKING:
     from cascade.judges.client import ChatClient
@@ -18,9 +19,12 @@ __all__ = [
     "AnswerJudge",
     "Comparison",
     "JudgeError",
+    "PatchJudge",
     "PreferenceJudge",
     "Usage",
     "answer",
+    "any_named",
+    "patch",
     "preference",
     "take_usage",
     "use",
@@ -28,20 +32,22 @@ __all__ = [
 
 _preference: PreferenceJudge | None = None
 _answer: AnswerJudge | None = None
+_patch: PatchJudge | None = None
 _clients: list[ChatClient] = []
 
 
 def use(settings: Judges) -> None:
     """Let the recipe's models judge from now on. Asks them nothing yet: a node may not need them."""
-    global _preference, _answer
-    _preference = _answer = None
+    global _preference, _answer, _patch
+    _preference = _answer = _patch = None
     while _clients:
         _clients.pop().close()
-    if settings.preference is None and settings.answer is None:
+    if not settings.named:
         return
     from cascade.judges.client import ChatClient
     from cascade.judges.genrm import GenRM
     from cascade.judges.llm_judge import LLMJudge
+    from cascade.judges.patch_rm import PatchRM
 
     if settings.preference is not None:
         _clients.append(ChatClient(settings.preference))
@@ -49,6 +55,9 @@ def use(settings: Judges) -> None:
     if settings.answer is not None:
         _clients.append(ChatClient(settings.answer))
         _answer = LLMJudge(_clients[-1])
+    if settings.patch is not None:
+        _clients.append(ChatClient(settings.patch))
+        _patch = PatchRM(_clients[-1])
 
 
 def preference() -> PreferenceJudge | None:
@@ -61,6 +70,16 @@ def answer() -> AnswerJudge | None:
     return _answer
 
 
+def patch() -> PatchJudge | None:
+    """The recipe's `judges.patch`, if it has one."""
+    return _patch
+
+
+def any_named() -> bool:
+    """Whether the recipe has a model that judges."""
+    return bool(_clients)
+
+
 def take_usage() -> Usage:
-    """What both have used since the last call."""
+    """What all have used since the last call."""
     return sum((client.take_usage() for client in _clients), Usage())

@@ -4,7 +4,7 @@ A judge that could not decide says why by a JudgeError. Nobody guesses in its pl
 that nobody understood would be learnt from like any other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -44,6 +44,13 @@ class PreferenceJudge(Protocol):
 class AnswerJudge(Protocol):
     def is_correct(self, question: str, reference: str, answer: str) -> bool:
         """Whether `answer` says what `reference` says. Raises JudgeError."""
+        ...
+
+
+class PatchJudge(Protocol):
+    def score(self, issue: str, files: Mapping[str, str], patch: str) -> float:
+        """How likely it is, in [0, 1], that `patch` (a unified diff of `files`, {path: text}) resolves the issue and
+        breaks nothing. Raises JudgeError."""
         ...
 
 

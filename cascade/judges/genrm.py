@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cascade.chat import Message
 from cascade.judges.base import Comparison, JudgeError
 from cascade.judges.client import ChatClient
+from cascade.judges.reading import last_object, number
 
 SYSTEM = """You compare two responses of an AI assistant to the same conversation.
 
@@ -23,9 +24,6 @@ and is no longer than it needs to be. Then end with a JSON object of exactly thi
 score_1 and score_2: how helpful each response is, from 1 (not at all) to 5 (extremely).
 ranking: 1 response 1 is much better, 2 better, 3 slightly better; 4 response 2 is slightly better, 5 better, \
 6 much better."""
-
-OBJECTS_TRIED = 64
-"""Opening braces from the end of an answer at which its verdict is looked for: a verdict comes last."""
 
 
 class GenRM:
@@ -58,33 +56,11 @@ def in_words(messages: Sequence[Message], first: str, second: str) -> list[Messa
 
 
 def read_comparison(text: str) -> Comparison:
-    """The last JSON object of the answer that holds all three numbers in their range. Raises ValueError."""
-    decoder = json.JSONDecoder()
-    at = len(text)
-    for _ in range(OBJECTS_TRIED):
-        if (at := text.rfind("{", 0, at)) < 0:
-            break
-        try:
-            found, _ = decoder.raw_decode(text, at)
-            if isinstance(found, dict) and {"score_1", "score_2", "ranking"} <= found.keys():
-                return Comparison(
-                    _number(found, "score_1", 5),
-                    _number(found, "score_2", 5),
-                    _number(found, "ranking", 6),
-                    reasons=text[:at].strip(),
-                )
-        except json.JSONDecodeError:
-            pass
-        except RecursionError:
-            raise ValueError("a JSON object nested too deeply") from None
-    raise ValueError("no JSON object with score_1, score_2 and ranking")
-
-
-def _number(found: dict, key: str, highest: int) -> float:
-    value = found[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= highest:
-        raise ValueError(f"{key} is {value!r}, not a number from 1 to {highest}")
-    return float(value)
+    """The last JSON object of the answer that holds all three numbers, each in its range. Raises ValueError."""
+    found, reasons, _ = last_object(text, "score_1", "score_2", "ranking")
+    return Comparison(
+        number(found, "score_1", 1, 5), number(found, "score_2", 1, 5), number(found, "ranking", 1, 6), reasons
+    )
 
 
 def _plain(messages: Sequence[Message]) -> list[Message]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from cascade.chat import Response, ToolCall, response_from_openai
@@ -15,23 +16,21 @@ from cascade.curation import sources
 from cascade.curation.filters import check_form
 from cascade.curation.rows import parse
 from cascade.environments.base import environment_of, get
-from cascade.environments.gym_server import GymServer, client, is_server_url
-from cascade.environments.gym_server.client import Limits
+from cascade.environments.gym_server import CONCURRENCY, GymServer, is_server_url
 from cascade.environments.gym_server.request import as_openai
 from cascade.environments.judging import judge_text
 from cascade.errors import CascadeError, RowError
-from cascade.recipe import Source
+from cascade.recipe import Recipe, Source
 from cascade.score import score_file
 from tests.environments.gym_server import GymServer as LocalServer
-from tests.environments.gym_server import closed_port, running
+from tests.loopback import closed_port, running
 
-QUICK = Limits(concurrency=8, connect_seconds=2, answer_seconds=5, attempts=3, backoff_seconds=0.01)
 PARAMS = {"input": [{"role": "user", "content": "The capital of France?"}]}
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LocalServer]:
-    with running() as server:
+    with running(LocalServer()) as server:
         yield server
 
 
@@ -44,7 +43,7 @@ def server(shared: LocalServer) -> LocalServer:
 
 @pytest.fixture(scope="module")
 def environment() -> GymServer:
-    return GymServer(limits=QUICK)
+    return GymServer(answer_seconds=5)
 
 
 def row(server: LocalServer | str, **fields):
@@ -64,6 +63,7 @@ def test_the_row_is_sent_without_its_old_answer_and_what_is_ours(environment, se
     extra = {"uuid": "u", "response": "old", "reward": 1.0, "demonstration": {"content": "Paris"}}
     environment.verify(row(server, **extra), Response("Paris"))
     (body,) = server.bodies
+    assert server.paths[-1] == "/verify"
     assert body.keys() == {"responses_create_params", "expected_answer", "uuid", "response"}
     assert body["response"]["output"][0]["content"][0]["text"] == "Paris"
 
@@ -99,22 +99,22 @@ def test_hostile_text_is_sent_as_text(environment, server, text):
 @pytest.mark.parametrize(
     ("mood", "failure", "says", "attempts"),
     [
-        ("500", "server_error", "HTTP 500: Internal Server Error", 3),
-        ("404", "server_error", "HTTP 404", 1),
-        ("garbage", "bad_answer", "not JSON: <html>", 1),
-        ("deep", "bad_answer", "not JSON", 1),
-        ("empty", "bad_answer", "(empty)", 1),
-        ("list", "bad_answer", "not a JSON object", 1),
-        ("no reward", "bad_answer", "no number: None", 1),
-        ("text", "bad_answer", "no number: '1.0'", 1),
-        ("true", "bad_answer", "no number: True", 1),
-        ("null", "bad_answer", "no number: None", 1),
-        ("nan", "bad_answer", "nan is not in [0, 1]", 1),
-        ("inf", "bad_answer", "inf is not in [0, 1]", 1),
-        ("high", "bad_answer", "1.5 is not in [0, 1]", 1),
-        ("low", "bad_answer", "-1 is not in [0, 1]", 1),
+        ("500", "server_error", "HTTP 500 Internal Server Error", 4),
+        ("404", "server_refused", "HTTP 404", 1),
+        ("garbage", "server_malformed", "not JSON: <html>", 1),
+        ("deep", "server_malformed", "not JSON", 1),
+        ("empty", "server_malformed", "(empty)", 1),
+        ("list", "server_malformed", "not a JSON object", 1),
+        ("no reward", "server_malformed", "no number: None", 1),
+        ("text", "server_malformed", "no number: '1.0'", 1),
+        ("true", "server_malformed", "no number: True", 1),
+        ("null", "server_malformed", "no number: None", 1),
+        ("nan", "server_malformed", "nan is not in [0, 1]", 1),
+        ("inf", "server_malformed", "inf is not in [0, 1]", 1),
+        ("high", "server_malformed", "1.5 is not in [0, 1]", 1),
+        ("low", "server_malformed", "-1 is not in [0, 1]", 1),
         ("judge", "server_error", "judge_failed: HTTP 503", 1),
-        ("badly packed", "bad_answer", "cannot be decoded", 1),
+        ("badly packed", "server_malformed", "cannot be decoded", 1),
     ],
 )
 def test_what_the_server_leaves_undecided_is_a_failure(environment, server, mood, failure, says, attempts):
@@ -127,7 +127,7 @@ def test_what_the_server_leaves_undecided_is_a_failure(environment, server, mood
 
 def test_a_row_that_the_server_refuses_is_a_failure_that_says_why(environment, server):
     verdict = environment.verify({**row(server), "responses_create_params": {}}, Response("Paris"))
-    assert verdict.failure == "server_error"
+    assert verdict.failure == "server_refused"
     assert "HTTP 422" in verdict.reason
     assert "Field required" in verdict.reason
     assert len(server.bodies) == 1
@@ -140,54 +140,32 @@ def test_passing_trouble_is_asked_through(environment, server, mood):
 
 
 def test_a_connection_that_always_breaks_is_a_failure(server):
-    verdict = GymServer(limits=QUICK).verify(row(server, mood="hang up"), Response("Paris"))
+    verdict = GymServer(answer_seconds=5).verify(row(server, mood="hang up"), Response("Paris"))
     assert verdict.failure == "server_unreachable"
-    assert server.asked["hang up"] == 3
+    assert server.asked["hang up"] == 4
 
 
 @pytest.mark.parametrize("fields", [{"seconds": 1.5}, {"mood": "drip"}])
 def test_a_slow_server_is_a_timeout_and_not_asked_again(server, fields):
-    hasty = GymServer(limits=Limits(answer_seconds=0.3, attempts=3, backoff_seconds=0.01))
-    verdict = hasty.verify(row(server, **fields), Response("Paris"))
-    assert (verdict.reward, verdict.failure) == (None, "timeout")
+    verdict = GymServer(answer_seconds=0.3).verify(row(server, **fields), Response("Paris"))
+    assert (verdict.reward, verdict.failure) == (None, "server_timeout")
     assert "no answer within 0.3 s" in verdict.reason
     assert len(server.bodies) == 1
 
 
-def test_an_answer_without_end_is_a_failure(environment, server, monkeypatch):
-    monkeypatch.setattr(client, "MAX_ANSWER", 1 << 20)
-    verdict = environment.verify(row(server, padding="x" * (1 << 20)), Response("Paris"))
-    assert verdict.failure == "bad_answer"
-    assert "longer than 1 MiB" in verdict.reason
+def test_nobody_there_is_a_failure_that_says_where():
+    url = f"http://127.0.0.1:{closed_port()}"
+    verdict = GymServer().verify(row(url), Response("Paris"))
+    assert (verdict.reward, verdict.failure) == (None, "server_unreachable")
+    assert verdict.reason.startswith(f"{url}/verify: ConnectError")
+    assert "is the server running there?" in verdict.reason
 
 
-def test_nobody_there_is_a_failure_and_is_waited_for_once_not_for_every_row(monkeypatch):
-    waits: list[float] = []
-    monkeypatch.setattr(client, "sleep", waits.append)
-    environment, url = GymServer(limits=Limits(backoff_seconds=0.5)), f"http://127.0.0.1:{closed_port()}"
-    for _ in range(3):
-        verdict = environment.verify(row(url), Response("Paris"))
-        assert (verdict.reward, verdict.failure) == (None, "server_unreachable")
-        assert verdict.reason.startswith(f"{url}/verify: ConnectError")
-        assert "is the server running there?" in verdict.reason
-    assert waits == [0.5, 1.0, 2.0]
-
-
-def test_a_server_that_is_back_is_trusted_again(server):
-    environment = GymServer(limits=QUICK)
-    assert environment.verify(row(server, mood="hang up"), Response("Paris")).failure == "server_unreachable"
-    assert environment.verify(row(server), Response("Paris")).reward == 1
-    assert environment.verify(row(server, mood="hang up twice"), Response("Paris")).reward == 1
-
-
-def test_no_more_requests_are_under_way_than_allowed():
-    with running() as server:
-        environment = GymServer(limits=Limits(concurrency=3))
-        rows = [row(server, seconds=0.05) for _ in range(12)]
-        with ThreadPoolExecutor(12) as pool:
-            verdicts = list(pool.map(environment.verify, rows, [Response("Paris")] * 12))
-        assert [verdict.reward for verdict in verdicts] == [1] * 12
-        assert server.most_at_once == 3
+def test_a_recipe_with_a_server_has_as_many_threads_as_it_may_be_asked_by_at_once():
+    content = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "nano.yaml").read_text())
+    assert Recipe.model_validate(content).judging_threads == content["threads"]
+    content["curation"]["sources"]["mine"] = {"domain": "geography", "path": "rows.jsonl", "gym_url": "http://gym:8000"}
+    assert Recipe.model_validate(content).judging_threads == CONCURRENCY
 
 
 def test_threads_share_one_environment(environment, server):
@@ -200,7 +178,7 @@ def test_threads_share_one_environment(environment, server):
 def test_proxies_of_the_environment_are_not_used(server, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
-    assert GymServer(limits=QUICK).verify(row(server), Response("Paris")).reward == 1
+    assert GymServer(answer_seconds=5).verify(row(server), Response("Paris")).reward == 1
 
 
 @pytest.mark.parametrize(
@@ -255,7 +233,7 @@ def test_a_rollout_file_is_scored_by_the_server_whatever_its_rows_name(tmp_path,
     path, out = rollouts(tmp_path / "rollouts.jsonl", lines), tmp_path / "scored.jsonl"
     summary = score_file(path, out=out, gym_url=server.url)
     assert (summary.count, summary.scored, summary.reward_sum) == (150, 148, 98)
-    assert summary.failures == {"bad_answer": 1, "no_response": 1}
+    assert summary.failures == {"server_malformed": 1, "no_response": 1}
     scored = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["id"] for line in scored] == list(range(150))
     assert scored[7]["reason"].startswith(server.url)

@@ -1,16 +1,17 @@
-"""The transport against a real server on loopback: good, slow, broken and absent; bounds and counters."""
+"""Questions to a chat model on loopback: their form, what becomes of its answers, counters. The transport itself has
+`tests/test_endpoint.py`."""
 
 import json
-import socket
-import threading
 import time
 
 import pytest
 
-from cascade.judges import JudgeError, client
-from cascade.judges.client import ATTEMPTS, ChatClient
+from cascade.endpoint import ATTEMPTS
+from cascade.judges import JudgeError, Usage
+from cascade.judges.client import ChatClient
 from cascade.schema import JudgeEndpoint
-from tests.judges.server import serving
+from tests.judges.server import completion, serving
+from tests.loopback import DRIP, HANG_UP, closed_port
 
 ASK = [{"role": "user", "content": "yes or no?"}]
 
@@ -32,10 +33,11 @@ def test_a_question_goes_out_as_a_chat_completion_and_its_cost_is_counted():
     with serving(lambda body: "<think>no? no.</think>\nyes") as server:
         asked = ChatClient(server.endpoint(max_tokens=77))
         assert asked.ask(ASK, yes) is True
-    [request] = server.requests
+    [request] = server.bodies
+    assert server.paths == ["/v1/chat/completions"]
     assert request.pop("seed") >= 0
     assert request == {
-        "path": "/v1/chat/completions", "model": "judge", "messages": ASK, "temperature": 0.6, "top_p": 0.95,
+        "model": "judge", "messages": ASK, "temperature": 0.6, "top_p": 0.95,
         "max_tokens": 77,
     }  # fmt: skip
     usage = asked.take_usage()
@@ -50,7 +52,7 @@ def test_a_malformed_answer_is_asked_for_again_with_another_seed():
     with serving(lambda body: next(answers)) as server:
         asked = ChatClient(server.endpoint())
         assert asked.ask(ASK, yes) is False
-    assert len({request["seed"] for request in server.requests}) == 3
+    assert len({request["seed"] for request in server.bodies}) == 3
     usage = asked.take_usage()
     assert (usage.requests, usage.retries, usage.failures, usage.completion_tokens) == (3, 2, 0, 30)
 
@@ -60,7 +62,7 @@ def test_the_same_question_has_the_same_seed():
         for _ in range(2):
             ChatClient(server.endpoint()).ask(ASK, yes)
         ChatClient(server.endpoint()).ask([{"role": "user", "content": "really?"}], yes)
-    first, second, other = (request["seed"] for request in server.requests)
+    first, second, other = (request["seed"] for request in server.bodies)
     assert first == second != other
 
 
@@ -80,8 +82,10 @@ def no_text(body: dict) -> bytes:
         (lambda body: b"[1]", "judge_malformed", "no chat completion"),
         (lambda body: b"<html>", "judge_malformed", "no chat completion"),
         (no_text, "judge_malformed", "max_tokens too small"),
+        (lambda body: completion("yes", "length"), "judge_malformed", "cut off at max_tokens 16384"),
+        (lambda body: b"[" * 100_000, "judge_malformed", "no chat completion"),
         (lambda body: 500, "judge_error", "HTTP 500 the server says no"),
-        (lambda body: 429, "judge_error", "HTTP 429"),
+        (lambda body: HANG_UP, "judge_unreachable", "is the server running there?"),
     ],
 )
 def test_what_stays_wrong_is_a_typed_failure_after_the_last_attempt(answer, code, said):
@@ -90,64 +94,23 @@ def test_what_stays_wrong_is_a_typed_failure_after_the_last_attempt(answer, code
     assert error.code == code
     assert said in str(error)
     assert "\n" not in str(error)
-    assert len(server.requests) == ATTEMPTS
+    assert len(server.bodies) == ATTEMPTS
     usage = asked.take_usage()
     assert (usage.requests, usage.retries, usage.failures) == (ATTEMPTS, ATTEMPTS - 1, 1)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
-def test_a_refused_request_is_not_repeated(status):
-    with serving(lambda body: status) as server:
-        error, _ = failure(server.endpoint())
-    assert error.code == "judge_refused"
-    assert len(server.requests) == 1
-
-
-def test_a_slow_server_is_a_timeout(monkeypatch):
-    monkeypatch.setattr(client, "ATTEMPTS", 2)
-    answered = threading.Event()
-
-    def slow(body: dict) -> str:
-        answered.wait(30)
-        return "yes"
-
-    with serving(slow) as server:
-        error, _ = failure(server.endpoint(timeout_seconds=0.1))
-        answered.set()
-    assert error.code == "judge_timeout"
-    assert "no answer within 0.1 s" in str(error)
-
-
-def closed_port() -> str:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+@pytest.mark.parametrize(("answer", "code"), [(400, "judge_refused"), (DRIP, "judge_timeout")])
+def test_what_would_only_repeat_itself_is_asked_once(answer, code):
+    with serving(lambda body: answer) as server:
+        error, asked = failure(server.endpoint(timeout_seconds=0.3 if answer is DRIP else 5))
+    assert error.code == code
+    assert (asked.take_usage().requests, len(server.bodies)) == (1, 1)
 
 
 def test_nobody_there_is_unreachable():
-    error, asked = failure(JudgeEndpoint(url=closed_port(), model="judge"))
+    error, asked = failure(JudgeEndpoint(url=f"http://127.0.0.1:{closed_port()}/v1", model="judge"))
     assert error.code == "judge_unreachable"
     assert asked.take_usage().requests == ATTEMPTS
-
-
-def test_a_server_that_stays_away_is_given_up_so_that_nothing_stalls(monkeypatch):
-    monkeypatch.setattr(client, "GIVE_UP_AFTER", 3)
-    asked = ChatClient(JudgeEndpoint(url=closed_port(), model="judge", concurrency=1))
-    found = asked.ask_all([ASK] * 20, yes)
-    assert all(isinstance(one, JudgeError) and one.code == "judge_unreachable" for one in found)
-    usage = asked.take_usage()
-    assert (usage.requests, usage.failures) == (3 * ATTEMPTS, 20)
-
-
-def test_failures_that_are_not_in_a_row_do_not_give_a_server_up(monkeypatch):
-    monkeypatch.setattr(client, "GIVE_UP_AFTER", 2)
-    monkeypatch.setattr(client, "ATTEMPTS", 1)
-    answers = iter([500, "yes", 500, "yes", 500, "perhaps", 500, "yes"])
-    with serving(lambda body: next(answers)) as server:
-        found = ChatClient(server.endpoint(concurrency=1)).ask_all([ASK] * 8, yes)
-    assert [one if one is True else one.code for one in found] == [
-        "judge_error", True, "judge_error", True, "judge_error", "judge_malformed", "judge_error", True,
-    ]  # fmt: skip
 
 
 def test_many_questions_are_asked_at_once_but_no_more_than_allowed_and_answered_in_order():
@@ -176,10 +139,10 @@ def test_the_key_comes_from_the_environment_alone(monkeypatch):
 def test_text_that_has_no_utf_8_is_asked_about_like_any_other():
     with serving(lambda body: "yes") as server:
         assert ChatClient(server.endpoint()).ask([{"role": "user", "content": "\ud800 \x00 ü"}], yes)
-    assert server.requests[0]["messages"][0]["content"] == "\ud800 \x00 ü"
+    assert server.bodies[0]["messages"][0]["content"] == "\ud800 \x00 ü"
 
 
 def test_usage_adds_up():
-    one, two = client.Usage(1, 2, 3, 4, 5, 0.5), client.Usage(10, 20, 30, 40, 50, 0.25)
-    assert one + two == client.Usage(11, 22, 33, 44, 55, 0.75)
+    one, two = Usage(1, 2, 3, 4, 5, 0.5), Usage(10, 20, 30, 40, 50, 0.25)
+    assert one + two == Usage(11, 22, 33, 44, 55, 0.75)
     assert str(one + two) == "11 requests (22 retries, 33 failures), 44 + 55 tokens, 0.8 s"

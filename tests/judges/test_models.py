@@ -1,4 +1,4 @@
-"""The two judges: what they ask, what they make of an answer, how they are chosen."""
+"""The judges: what they ask, what they make of an answer, how they are chosen."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from cascade import cli, judges, nodes
-from cascade.judges import Comparison, JudgeError, genrm, llm_judge
+from cascade.judges import Comparison, JudgeError, genrm, llm_judge, patch_rm
 from cascade.judges.client import ChatClient
 from cascade.judges.genrm import GenRM
 from cascade.judges.llm_judge import LLMJudge
@@ -101,7 +101,7 @@ def test_pairs_are_compared_in_order_and_a_failure_stays_in_its_place(roles):
     assert isinstance(found[1], JudgeError)
     assert found[1].code == "judge_malformed"
     assert found[2] == Comparison(1, 5, 6, "Both are fine.")
-    assert {request["messages"][-1]["role"] for request in server.requests} == {"response_2" if roles else "user"}
+    assert {request["messages"][-1]["role"] for request in server.bodies} == {"response_2" if roles else "user"}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def judged_answer(*verdicts: str) -> tuple[bool, list[dict]]:
     left = iter(verdicts)
     with serving(lambda body: next(left)) as server:
         right = LLMJudge(ChatClient(server.endpoint())).is_correct("2 + 2?", "4", "four")
-    return right, [json.loads(request["messages"][-1]["content"]) for request in server.requests]
+    return right, [json.loads(request["messages"][-1]["content"]) for request in server.bodies]
 
 
 def test_an_answer_is_right_when_it_is_equal_in_both_orders():
@@ -152,24 +152,69 @@ def test_an_answer_that_the_judge_never_decides_is_an_error():
     assert caught.value.code == "judge_malformed"
 
 
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ('{"score": 0}', 0.0),
+        ('It is {"score": 1}? No.\n```json\n{"score": 0.25, "why": "half"}\n```', 0.25),
+        ('{"issue": {}} {"score": 1.0}', 1.0),
+    ],
+)
+def test_the_score_at_the_end_of_an_answer_counts(text, score):
+    assert patch_rm.read_score(text) == score
+
+
+@pytest.mark.parametrize("text", ["", "0.5", '{"score": -0.1}', '{"score": null}', '{"score": 1} or so', "{" * 100_000])
+def test_no_score_at_the_end_is_malformed(text):
+    with pytest.raises(ValueError, match=r"."):
+        patch_rm.read_score(text)
+
+
+def test_what_a_prompt_s_patches_have_in_common_comes_first_and_the_form_asked_for_is_the_form_read():
+    system, user = patch_rm.ask("It fails.", {"a.py": "x\n"}, "+y\n")
+    assert list(json.loads(user["content"]).items()) == [
+        ("issue", "It fails."),
+        ("files", {"a.py": "x\n"}),
+        ("patch", "+y\n"),
+    ]
+    form = next(line for line in system["content"].split("\n") if line.startswith("{"))
+    assert patch_rm.read_score(form) == 0.5
+
+
+def test_only_the_judges_that_a_recipe_names_are_part_of_what_a_result_was_made_from():
+    endpoint = {"url": "http://judge:8000/v1", "model": "m", "concurrency": 7}
+    assert Judges().inputs == {}
+    assert Judges().concurrency == 0
+    named = Judges.model_validate({"patch": endpoint})
+    assert named.inputs == {"judges": {"patch": {"model": "m", "max_tokens": 16384}}}
+    assert named.concurrency == 7
+
+
 def test_the_recipe_chooses_who_judges():
     assert judges.preference() is None
     assert judges.answer() is None
-    with serving(lambda body: "[[A=B]] " + verdict(4, 2, 2)) as server:
+    assert judges.patch() is None
+    assert not judges.any_named()
+    with serving(lambda body: "[[A=B]] " + verdict(4, 2, 2)[:-1] + ', "score": 0.25}') as server:
         endpoint = {"url": server.url, "model": "m", "timeout_seconds": 5}
         try:
-            judges.use(Judges.model_validate({"preference": {**endpoint, "roles": True}, "answer": endpoint}))
-            preference, of_answers = judges.preference(), judges.answer()
+            named = {"preference": {**endpoint, "roles": True}, "answer": endpoint, "patch": endpoint}
+            judges.use(Judges.model_validate(named))
+            preference, of_answers, of_patches = judges.preference(), judges.answer(), judges.patch()
+            assert judges.any_named()
             assert preference is not None
             assert of_answers is not None
+            assert of_patches is not None
             assert preference.compare(TALK, [("Red.", "Blue.")])[0].score_1 == 4
             assert of_answers.is_correct("2 + 2?", "4", "four")
-            assert judges.take_usage().requests == 3
+            assert of_patches.score("It fails.", {"a.py": "x"}, "+y") == 0.25
+            assert judges.take_usage().requests == 4
             assert judges.take_usage().requests == 0
         finally:
             judges.use(Judges())
     assert judges.preference() is None
     assert judges.answer() is None
+    assert judges.patch() is None
     assert judges.take_usage().requests == 0
 
 
@@ -194,4 +239,4 @@ def test_a_node_lets_its_recipes_models_judge_and_so_does_scoring(tmp_path, monk
         finally:
             judges.use(Judges())
     assert scored.output == "1 lines, mean reward 0.5000; failures: none\n"
-    assert len(server.requests) == 2
+    assert len(server.bodies) == 2

@@ -7,11 +7,9 @@ from `gym_url` of the recipe's source; `cascade score --gym-url` stands in for i
 
 What the server leaves undecided is a failure, never reward 0; every reason names the URL:
 
-- `server_unreachable`: no connection, or it broke off, after several attempts.
-- `timeout`: no answer in time.
-- `server_error`: an HTTP status other than 200 (5xx and 429 after several attempts), or the server itself says that
-  its judge failed.
-- `bad_answer`: no JSON object, or one without a reward in [0, 1].
+- `server_unreachable`, `server_timeout`, `server_error`, `server_refused`: as `cascade.endpoint` has them; the server
+  itself may also say that its judge failed, which is a `server_error`.
+- `server_malformed`: no JSON object, or one without a reward in [0, 1].
 
 A response with neither text nor a call, or with a call that cannot be read, gets reward 0 without being sent.
 """
@@ -22,21 +20,27 @@ from typing import Any
 import httpx
 
 from cascade.chat import Response, Row, prompt_of
+from cascade.endpoint import Unanswered
 from cascade.environments.base import Environment, Verdict
-from cascade.environments.gym_server.client import Limits, Undecided, VerifyClient
+from cascade.environments.gym_server.client import VerifyClient
 from cascade.environments.gym_server.request import verify_request
 from cascade.errors import CascadeError, RowError
+
+CONCURRENCY = 64
+"""Requests under way at once in a process, over all servers: NeMo Gym's bound for the judges of its own servers."""
+ANSWER_SECONDS = 300.0
+"""For one verdict. A server may ask a judge of its own, which takes a while."""
 
 
 class GymServer(Environment):
     name = "gym_server"
 
-    def __init__(self, url: str | None = None, limits: Limits | None = None):
+    def __init__(self, url: str | None = None, answer_seconds: float = ANSWER_SECONDS):
         """`url` stands in for the rows' own. Raises CascadeError where it is not a server's address."""
         if url is not None and not is_server_url(url):
             raise CascadeError(f"gym_server: {url!r} is not of the form http://host:port")
         self._url = url
-        self._client = VerifyClient(limits or Limits())
+        self._client = VerifyClient(CONCURRENCY, answer_seconds)
 
     def check_row(self, row: Row) -> None:
         """Raises RowError: `no_gym_url`, `bad_gym_url`, `no_prompt`."""
@@ -55,8 +59,8 @@ class GymServer(Environment):
         request, url = verify_request(row, response), self._url or row["gym_url"]
         try:
             answer = self._client.verify(url.rstrip("/") + "/verify", request)
-        except Undecided as failure:
-            return Verdict(None, failure=failure.code, reason=str(failure))
+        except Unanswered as error:
+            return Verdict(None, failure=f"server_{error.kind}", reason=str(error))
         return Verdict(answer.pop("reward"), extracted=_added(answer, request), reason=f"judged by {url}")
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """Questions on long documents: several needles among distractors, aggregation, and walks on large graphs.
 
-Two kinds of rows:
+Three kinds of rows:
 
 - `expected_answer` as text, our own: exact match after normalisation. Both answers are taken apart at commas and
   "and", so that "Anna, Ben and Eva" has three parts; of each part case, runs of spaces, quotes, full stops and
@@ -11,29 +11,39 @@ Two kinds of rows:
   nodes, the answer's read from `Final Answer: [a, b]` in the response's last line; two empty sets agree. `copied` is
   the length of the longest run of characters that the reasoning shares with the prompt, over the reasoning's length
   (both in lower case, runs of spaces as one): a trace that only repeats its document earns nothing.
+- Rows that name NeMo Gym's `lc_judge`: answers in free form, compared with `expected_answer` by the recipe's
+  `judges.answer` where they do not match it exactly; without that judge the row is refused (`no_judge`). An answer of
+  more than MAX_ANSWER characters is wrong without being asked about. The judge is asked in both orders, Gym's once.
 """
 
 from collections.abc import Iterator
 
+from cascade import judges
 from cascade.chat import Response, Row
-from cascade.environments.base import Environment, Verdict
+from cascade.environments.answer_judge import NO_JUDGE, judge_answer, question_of
+from cascade.environments.base import Environment, Verdict, is_named
 from cascade.environments.long_context import answers, graphs, tasks
 from cascade.errors import RowError
 
 GRAPHS = "lc_niah"
+JUDGED = "lc_judge"
 
 
 class LongContext(Environment):
     name = "long_context"
-    gym_names = (GRAPHS,)
+    gym_names = (GRAPHS, JUDGED)
 
     def check_row(self, row: Row) -> None:
-        """Raises RowError: `no_answer`, `no_prompt`."""
+        """Raises RowError: `no_answer`, `no_prompt`, `no_judge`."""
         if _is_graph(row):
             graphs.expected_nodes(row)
             graphs.prompt_text(row)
         elif not isinstance(row.get("expected_answer"), str) or not any(answers.parts(row["expected_answer"])):
             raise RowError("no_answer", "long_context: the row has no text as `expected_answer`")
+        elif is_named(row, JUDGED):
+            question_of(row)
+            if judges.answer() is None:
+                raise RowError("no_judge", f"long_context: {NO_JUDGE}")
 
     def verify(self, row: Row, response: Response) -> Verdict:
         if not response.content.strip():
@@ -45,6 +55,8 @@ class LongContext(Environment):
             given, expected = sorted(given), sorted(expected)
         if given == expected:
             return Verdict(1.0, extracted=given, reason="the expected answer")
+        if is_named(row, JUDGED) and len(response.content) <= answers.MAX_ANSWER:
+            return judge_answer(row, row["expected_answer"], response.content.strip())
         shown = response.content.strip()[:100]
         return Verdict(0.0, extracted=given, reason=f"answered {shown!r}, expected {row['expected_answer']!r}")
 
@@ -54,9 +66,7 @@ class LongContext(Environment):
 
 
 def _is_graph(row: Row) -> bool:
-    agent = row.get("agent_ref")
-    named = (row.get("environment_name"), agent.get("name") if isinstance(agent, dict) else None)
-    return row.get("source") == "graphwalks" or any(str(name).startswith(GRAPHS) for name in named)
+    return row.get("source") == "graphwalks" or is_named(row, GRAPHS)
 
 
 ENVIRONMENT = LongContext()

@@ -1,15 +1,18 @@
-"""Maths answers in \\boxed{}, compared by math-verify (NeMo Gym's `math_with_judge`, rule part, and `math_with_code`).
+"""Maths answers in \\boxed{}, compared by math-verify (NeMo Gym's `math_with_judge` and `math_with_code`).
 
-A row holds `expected_answer` (or `expected_result`). The last \\boxed{} of the response counts. NeMo Gym's rule
-also accepts an answer outside a box where it can find one; here the box is required, as the prompts ask.
+A row holds `expected_answer` (or `expected_result`). The last \\boxed{} of the response counts; without one the answer
+is wrong. Where the row names NeMo Gym's `math_with_judge` and the recipe has `judges.answer`, the judge decides on what
+the rule does not accept (for Gym's servers the same choice is `should_use_judge`); all else the rule decides alone.
 """
 
 import re
 from collections.abc import Iterator
 
+from cascade import judges
 from cascade.chat import Response, Row
 from cascade.environments import worker
-from cascade.environments.base import Environment, Verdict
+from cascade.environments.answer_judge import judge_answer, question_of
+from cascade.environments.base import Environment, Verdict, is_named
 from cascade.environments.boxed import boxed
 from cascade.environments.math.tasks import make_task
 from cascade.environments.tasks import nano_rows
@@ -22,18 +25,22 @@ MAX_DEPTH = 40
 SECONDS = 10
 """For one comparison."""
 
+WITH_JUDGE = "math_with_judge"
+
 _INTEGER = re.compile(r"[+-]?\d{1,1000}")
 _WRAPPED = re.compile(r"\\\((.*)\\\)|\$(.*)\$|\\text\{([^{}]*)\}")
 
 
 class Math(Environment):
     name = "math"
-    gym_names = ("math_with_judge", "math_with_code")
+    gym_names = (WITH_JUDGE, "math_with_code")
 
     def check_row(self, row: Row) -> None:
-        """Raises RowError: `no_answer`."""
+        """Raises RowError: `no_answer`, and `no_prompt` where a judge would have to know the question."""
         if not _expected(row):
             raise RowError("no_answer", "math: the row has no `expected_answer`")
+        if _has_judge(row):
+            question_of(row)
 
     def verify(self, row: Row, response: Response) -> Verdict:
         inside = boxed(response.content)
@@ -44,17 +51,28 @@ class Math(Environment):
             return Verdict(0.0, reason=f"the boxed answer is longer than {MAX_ANSWER} characters")
         if _depth(answer) > MAX_DEPTH:
             return Verdict(0.0, reason=f"the boxed answer nests brackets more than {MAX_DEPTH} deep")
-        try:
-            right = _same(expected, answer)
-        except TimeoutError:
-            return Verdict(None, "timeout", answer, f"comparing with {expected!r} took longer than {SECONDS} s")
-        except worker.WorkerDied as error:
-            return Verdict(None, "verifier_crashed", answer, str(error))
-        return Verdict(float(right), extracted=answer, reason=f"{'equals' if right else 'is not'} {expected}")
+        verdict = _by_rule(expected, answer)
+        if verdict.reward != 1 and _has_judge(row):
+            return judge_answer(row, _expected(row), answer)
+        return verdict
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Word problems, levels 1 to 3."""
         return nano_rows(self.name, self.name, count, seed, level, make_task, levels=3)
+
+
+def _has_judge(row: Row) -> bool:
+    return is_named(row, WITH_JUDGE) and judges.answer() is not None
+
+
+def _by_rule(expected: str, answer: str) -> Verdict:
+    try:
+        right = _same(expected, answer)
+    except TimeoutError:
+        return Verdict(None, "timeout", answer, f"comparing with {expected!r} took longer than {SECONDS} s")
+    except worker.WorkerDied as error:
+        return Verdict(None, "verifier_crashed", answer, str(error))
+    return Verdict(float(right), extracted=answer, reason=f"{'equals' if right else 'is not'} {expected}")
 
 
 def _same(expected: str, answer: str) -> bool:

@@ -5,12 +5,15 @@ that cannot be read or applied, or that touches the tests, has reward 0. Else th
 (`checks`): reward 1 if all of `FAIL_TO_PASS` and `PASS_TO_PASS` pass, else 0.
 
 Rows (`instances`) come in our own form, in that of SWE-bench and SWE-Gym, and in that of NeMo Gym's `swerl_gen`. Of
-the latter two the tests need the repository's container, which this environment does not run: an answer that applies
-is a failure `no_tests`, with the patch as `extracted`, ready for a harness that has the containers. As in NeMo Gym,
-`swerl_gen` answers stand within `<solution>`, and a row of mode `repro-gen` asks for a test script, the last
-```python fence. Unlike there, a diff is an answer too, lines to replace that stand in two places are refused (there the
-first place is taken), a search may not end within a line, and only all tests together earn a reward (there some
-earn 0.2).
+the latter two the tests need the repository's container, which this environment does not run. The recipe's reward model
+(`judges.patch`) scores their patches instead: the reward is the probability that it gives. Where the recipe has none,
+an answer that applies is a failure `no_tests`, with the patch as `extracted`, ready for a harness that has the
+containers.
+
+As in NeMo Gym, `swerl_gen` answers stand within `<solution>`, and a row of mode `repro-gen` asks for a test script, the
+last ```python fence; no reward model scores it. Unlike there, a diff is an answer too, lines to replace that stand in
+two places are refused (there the first place is taken), a search may not end within a line, and only all tests together
+earn a reward (there some earn 0.2).
 
 The form alone is scored where a row says `"grade": "form"`: reward 1 for an answer that can be read and applied (for
 `repro-gen`, that holds a script). `cascade score` does so for any row that has the key.
@@ -18,6 +21,7 @@ The form alone is scored where a row says `"grade": "form"`: reward 1 for an ans
 
 from collections.abc import Iterator
 
+from cascade import judges
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict
 from cascade.environments.swe_agentless.answers import last_python_block, parse_edits, solution
@@ -26,7 +30,13 @@ from cascade.environments.swe_agentless.diffs import render_diff
 from cascade.environments.swe_agentless.editing import Refused, place
 from cascade.environments.swe_agentless.instances import Instance, load
 from cascade.environments.swe_agentless.tasks import generate
+from cascade.judges import JudgeError
 from cascade.sandbox import SandboxError
+
+PATCH_JUDGE = "judges: {patch: {url: …/v1, model: …}}"
+MAX_JUDGED = 100_000
+"""Characters of a patch that is shown to the reward model; a longer one is wrong. Without a bound a rollout could
+escape its verdict by a patch that does not fit into the model's context."""
 
 
 class SWEAgentless(Environment):
@@ -65,13 +75,27 @@ def _judge_edits(instance: Instance, text: str) -> Verdict:
     if instance.grade == "form":
         return Verdict(1.0, extracted=patch, reason="the edits apply")
     if not instance.tests:
-        return _no_tests(instance, patch, "the edits apply")
+        return _judge_patch(instance, patch)
     outcomes = run_checks(change.after, read_checks(instance.tests, (*instance.fail_to_pass, *instance.pass_to_pass)))
     failed = [name for name, outcome in outcomes.items() if outcome]
     if not failed:
         return Verdict(1.0, extracted=patch, reason=f"all {len(outcomes)} tests pass")
     reason = f"{len(failed)} of {len(outcomes)} tests fail; {failed[0]}: {outcomes[failed[0]]}"
     return Verdict(0.0, extracted=patch, reason=reason)
+
+
+def _judge_patch(instance: Instance, patch: str) -> Verdict:
+    judge = judges.patch()
+    if judge is None:
+        return _no_tests(instance, patch, "the edits apply")
+    if len(patch) > MAX_JUDGED:
+        raise Refused(f"the patch is longer than {MAX_JUDGED} characters")
+    files = {"/".join(path.split("/")[instance.path_prefix :]): text for path, text in instance.files.items()}
+    try:
+        score = judge.score(instance.problem_statement, files, patch)
+    except JudgeError as error:
+        return Verdict(None, error.code, patch, str(error))
+    return Verdict(score, extracted=patch, reason=f"right with probability {score:g}, says the reward model")
 
 
 def _judge_script(instance: Instance, text: str) -> Verdict:
@@ -85,7 +109,8 @@ def _judge_script(instance: Instance, text: str) -> Verdict:
 
 def _no_tests(instance: Instance, extracted: str, reason: str) -> Verdict:
     needs = f"the container {instance.image}" if instance.image else "the repository's container"
-    return Verdict(None, failure="no_tests", extracted=extracted, reason=f"{reason}; its tests need {needs}")
+    remedy = "" if instance.mode == "repro-gen" else f", or a reward model in the recipe: {PATCH_JUDGE}"
+    return Verdict(None, failure="no_tests", extracted=extracted, reason=f"{reason}; its tests need {needs}{remedy}")
 
 
 ENVIRONMENT = SWEAgentless()

@@ -1,0 +1,1 @@
+from tests.loopback import no_waiting  # noqa: F401
