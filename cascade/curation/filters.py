@@ -1,7 +1,10 @@
 """What a row must be to be used: well formed, readable, within the length limit, its answer verified."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 
 from jinja2 import TemplateError
@@ -60,7 +63,9 @@ class LengthFilter:
 
 def check_answers(rows: Sequence[Candidate]) -> list[RowError | None]:
     """Demonstrations must verify where the environment can tell. Errors: `wrong_answer`, `unverified`."""
-    return [_error(_check_answer, row) for row in rows]
+    # Side by side, because the sandbox runs programs in processes of their own.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(partial(_error, _check_answer), rows))
 
 
 def _check_form(row: Candidate) -> None:
