@@ -77,10 +77,10 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     # Which conversation comes before makes no difference to what comes after, so a short one stands for it.
     before: list[Message] = [{"role": "user", "content": "."}, {"role": "assistant", "content": "."}]
     safe = [{**message, "content": _without_markers(tokenizer, message["content"])} for message in messages]
-    head = render(tokenizer, before)
-    head = head[: head.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)]
+    ended, end, _ = render(tokenizer, before).rpartition(tokenizer.eos_token)
+    head = ended + end
     text = render(tokenizer, [*before, *safe], thinking=thinking, for_generation=True)
-    if not text.startswith(head):
+    if not (end and text.startswith(head)):
         raise CascadeError(
             f"{tokenizer.name_or_path}: the chat template does not render an environment's answer as a continuation "
             "of the conversation; episodes need one that does"
