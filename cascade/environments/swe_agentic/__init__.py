@@ -3,7 +3,8 @@
 Each turn may call the tools of `checkout`; a response that calls none ends the episode, as `submit` does. Then the
 row's tests decide, in the sandbox (`swe_agentless.checks`): reward 1 if all of `FAIL_TO_PASS` and `PASS_TO_PASS` pass,
 else 0. They run on the checkout with its test files as they were: what the agent made of those does not count. What
-a test expects never enters the sandbox.
+a test expects never enters the sandbox. But `run_tests` tells the agent, so that it could write code for just those
+values: so it reports on the tests named in `shown_tests` alone (default: all), and the others stay hidden.
 
 Rows load as those of `swe_agentless` do (SWE-bench, SWE-Gym and OpenHands name the same fields); their prompt lists
 the tools. Where the tests need the repository's container, which this environment does not run, `run_tests` says so,
@@ -35,7 +36,7 @@ class SWEAgentic(EpisodeEnvironment):
         """Raises RowError as `instances.load` does, `bad_tests` where the row's `tests` cannot be run here, `bad_mode`
         where it asks for something else than a tested fix, and `foreign_tools` where it is for another agent."""
         instance = load(row)
-        _checks(instance)
+        _shown_tests(row, _checks(instance))
         if (instance.mode, instance.grade) != ("eval", "tests"):
             raise RowError("bad_mode", f"swe_agentic: no episode has mode {instance.mode} and grade {instance.grade}")
         foreign = {tool["function"]["name"] for tool in prompt_of(row)[1] or ()} - PARAMETERS.keys()
@@ -43,7 +44,7 @@ class SWEAgentic(EpisodeEnvironment):
             raise RowError("foreign_tools", f"swe_agentic: the row lists tools that are not here: {min(foreign)}")
 
     def start(self, row: Row) -> Episode:
-        return RepairEpisode(load(row))
+        return RepairEpisode(row)
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Levels as those of `swe_agentless`: more functions, from 4 on a caller in another file that shows the bug,
@@ -52,10 +53,11 @@ class SWEAgentic(EpisodeEnvironment):
 
 
 class RepairEpisode(Episode):
-    def __init__(self, instance: Instance):
-        self._instance = instance
-        self._checks = _checks(instance)
-        self._checkout = Checkout(instance.files, self._report)
+    def __init__(self, row: Row):
+        self._instance = load(row)
+        self._checks = _checks(self._instance)
+        self._shown = _shown_tests(row, self._checks)
+        self._checkout = Checkout(self._instance.files, self._report)
         self._tested: tuple[Files, list[Outcome]] | None = None
 
     def answer(self, response: Response) -> list[Message] | None:
@@ -93,10 +95,11 @@ class RepairEpisode(Episode):
     def _report(self, files: Files) -> str:
         if not self._checks:
             return "Error: the tests cannot run here"
-        return report([result_of(outcome) for outcome in self._outcomes(self._with_own_tests(files))])
+        outcomes = self._outcomes(self._with_own_tests(files))
+        return report([result_of(outcome) for outcome in outcomes if outcome.check.name in self._shown])
 
     def _outcomes(self, files: Files) -> list[Outcome]:
-        """Of the tests. An agent that has just run them hands in the same files: they are not run again."""
+        """Of all tests, hidden ones too. An agent that has just run them hands in the same files: once is enough."""
         if self._tested is None or self._tested[0] != files:
             self._tested = files, run_checks(files, self._checks)
         return self._tested[1]
@@ -113,6 +116,17 @@ def _checks(instance: Instance) -> list[Check]:
     if not instance.tests:
         return []
     return read_checks(instance.tests, (*instance.fail_to_pass, *instance.pass_to_pass))
+
+
+def _shown_tests(row: Row, checks: list[Check]) -> set[str]:
+    """The tests that `run_tests` reports on. Raises RowError (`bad_tests`)."""
+    names = {check.name for check in checks}
+    shown = row.get("shown_tests")
+    if shown is None:
+        return names
+    if not isinstance(shown, list) or not shown or not names.issuperset(map(str, shown)):
+        raise RowError("bad_tests", "swe_agentic: shown_tests does not name some of FAIL_TO_PASS and PASS_TO_PASS")
+    return set(shown)
 
 
 def _patch(instance: Instance, files: Files) -> str:

@@ -1,15 +1,18 @@
 """Nano tasks: a tiny repository with a bug, the issue about it, and a whole episode that mends it with the tools."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 
 from cascade.chat import Message, Row, ToolCall
+from cascade.environments.code import programs
 from cascade.environments.story_world import prompt, rows
 from cascade.environments.swe_agentic.checkout import TOOLS, Checkout
 from cascade.environments.swe_agentic.testing import Result, report
 from cascade.environments.swe_agentless import repository, tasks
 from cascade.environments.swe_agentless.editing import Files
 from cascade.environments.swe_agentless.repository import Repository
+from cascade.seeds import derive_seed
 
 REQUESTS = (
     "Fix this issue in the repository: {issue}",
@@ -68,10 +71,25 @@ def _row(rng: Random, level: int) -> Row:
         "environment": "swe_agentic",
         **prompt(request, TOOLS),
         "problem_statement": problem,
-        **tasks.repository_fields(repo),
+        **_with_hidden_tests(repo, f"{problem}\n{request}"),
         # Nobody reads the result of handing in.
         "demonstration": {"messages": messages[:-1]},
     }
+
+
+def _with_hidden_tests(repo: Repository, key: str) -> Row:
+    """What a verifier needs: beside the tests that the tool shows, as many of the broken function that it does not."""
+    rng = Random(derive_seed("hidden tests", key))
+    of_target = [case for case in repo.cases if case.function == repo.program.name]
+    drawn = [
+        replace(case, name=f"{case.name}_hidden", arguments=tuple(programs.arguments(rng, repo.program)))
+        for case in of_target
+    ]
+    values = repository.call(repo.fixed, drawn)
+    hidden = tuple(replace(case, expected=values[case.name]) for case in drawn)
+    failing = tuple(name for name, fault in repository.run(repo.files, hidden).items() if fault)
+    whole = replace(repo, cases=repo.cases + hidden, failing=repo.failing + failing)
+    return {**tasks.repository_fields(whole), "shown_tests": [case.name for case in repo.cases]}
 
 
 def _run_tests(repo: Repository, files: Files) -> str:
