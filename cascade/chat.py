@@ -34,6 +34,13 @@ _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTA
 class ToolCall:
     name: str
     arguments: dict[str, Any]
+    written: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Arguments as text, where the call was written so: `arguments` has 1 for `1`, and no longer knows of `1.0`."""
+
+    def text(self, name: str) -> str | None:
+        """The argument as it was written; None where it is missing or not text."""
+        value = self.written.get(name, self.arguments.get(name))
+        return value if isinstance(value, str) else None
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,12 @@ def render(
         list(messages), tools=schemas, tokenize=False, add_generation_prompt=for_generation, enable_thinking=thinking
     )
     return str(text)
+
+
+def turn_markers(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """The tokens that begin and end a turn. In somebody's text they would put words into another role's mouth."""
+    markers = {tokenizer.eos_token, "<|im_start|>", "<|im_end|>"} & set(tokenizer.get_added_vocab())
+    return re.compile("|".join(map(re.escape, sorted(markers))) or r"(?!)")
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -230,7 +243,8 @@ def _parse_tool_call(body: str) -> ToolCall:
             return ToolCall(call["name"], json_object(call.get("arguments", {})))
         except (ValueError, KeyError):
             raise ValueError("a tool call that is neither <function=…> nor JSON") from None
-    return ToolCall(match[1].strip(), {name.strip(): _typed(value) for name, value in _PARAMETER.findall(match[2])})
+    written = {name.strip(): value for name, value in _PARAMETER.findall(match[2])}
+    return ToolCall(match[1].strip(), {name: _typed(value) for name, value in written.items()}, written)
 
 
 def _typed(value: str) -> Any:

@@ -88,6 +88,8 @@ class Difficulty(Section):
     checkpoint: str
     rollouts: Count = 8
     minimum: float = 0.0
+    keep_unsolved: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share kept of the prompts that no rollout solves at all: most of them teach nothing for a long time."""
     maximum: float = 1.0
 
 
@@ -132,6 +134,10 @@ class Rollout(Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Share = 1.0
     thinking: bool = True
+    max_turns: Count = 200
+    """Episodes: responses after which one is cut off."""
+    max_context: Count = 262144
+    """Episodes: tokens in all. A further turn begins only where `max_new_tokens` of it still fit."""
     max_log_prob_gap: Annotated[float, Field(gt=0)] = 0.1
     """Mean |trainer − sampler| log-probability difference, in nats, above which the node stops."""
 

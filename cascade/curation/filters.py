@@ -35,10 +35,7 @@ class LengthFilter:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int):
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        # Text that forges a turn boundary would put words into another role's mouth.
-        known = tokenizer.get_added_vocab()
-        markers = {tokenizer.eos_token, "<|im_start|>", "<|im_end|>"} & set(known)
-        self._markers = re.compile("|".join(map(re.escape, sorted(markers))) or r"(?!)")
+        self._markers = chat.turn_markers(tokenizer)
 
     def check(self, rows: Sequence[Candidate]) -> list[RowError | None]:
         return [_error(self._check, row) for row in rows]

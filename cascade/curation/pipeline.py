@@ -247,7 +247,8 @@ class _Curation:
         checkpoint = self._root / (self._recipe.base if settings.checkpoint == BASE else settings.checkpoint)
         policy = make_policy("hf", checkpoint, None)
         sampler = make_sampler(rollout.engine, policy)
-        return DifficultyFilter(settings, rollout, sampler, self._tokenizer, self._recipe.seed).check
+        threads = self._recipe.judging_threads
+        return DifficultyFilter(settings, rollout, sampler, self._tokenizer, self._recipe.seed, threads).check
 
     def _pack(self) -> None:
         length = self._recipe.curation.sequence_length

@@ -33,7 +33,7 @@ class Candidate:
     tools: list[dict] | None
     gym: dict[str, Any] | None = None
     answer: Response | None = None
-    """The demonstration at the end of `messages`, where `gym` can verify it."""
+    """The demonstration at the end of `messages`, where `gym` can verify it; an episode's with all its calls."""
     environment: str | None = None
     id: str = field(init=False)
     """Hash of the normalised prompt (everything up to the last user message) and its tools, 32 hex digits."""
@@ -100,10 +100,16 @@ def _from_gym(raw: dict, use: Use, source: str, domain: str, environment: str | 
     shown = raw.get("demonstration")
     if not isinstance(shown, dict):
         raise RowError("no_demonstration", "a prompt row without `demonstration` has nothing to fine-tune on")
-    reply = _message({"role": "assistant", **shown, "reasoning_content": shown.get("reasoning")})
-    calls = tuple(ToolCall(c["function"]["name"], c["function"]["arguments"]) for c in reply.get("tool_calls", []))
-    answer = Response(reply["content"], reply.get("reasoning_content"), calls)
-    return Candidate(use, source, domain, level, [*messages, reply], tools, gym, answer)
+    single = [{"role": "assistant", **shown, "reasoning_content": shown.get("reasoning")}]
+    replies = [_message(message) for message in shown.get("messages", single)]
+    calls = [call["function"] for reply in replies for call in reply.get("tool_calls", [])]
+    # Of an episode, the calls of all its turns: by them it is judged (`EpisodeEnvironment.verify`).
+    answer = Response(
+        replies[-1]["content"],
+        replies[-1].get("reasoning_content"),
+        tuple(ToolCall(call["name"], call["arguments"]) for call in calls),
+    )
+    return Candidate(use, source, domain, level, [*messages, *replies], tools, gym, answer)
 
 
 def _from_chat(raw: dict, use: Use, source: str, domain: str) -> Candidate:

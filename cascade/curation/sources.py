@@ -28,9 +28,21 @@ def generated(source: Source, name: str, use: str, level: int, count: int, seed:
     rng = Random(derive_seed(drawn, "brief", level))
     for row in environments.get(source.generator).generate(count, drawn, level):
         if use == "sft" and rng.random() < source.brief:
-            shown = row["demonstration"]
-            row["demonstration"] = {**shown, "reasoning": shortened(shown["reasoning"], rng)}
+            row["demonstration"] = _brief(row["demonstration"], rng)
         yield row
+
+
+def _brief(shown: dict[str, Any], rng: Random) -> dict[str, Any]:
+    """The demonstration with the opening of its reasoning alone; an episode's, in every turn."""
+    if "messages" not in shown:
+        return {**shown, "reasoning": shortened(shown["reasoning"], rng)}
+    turns = [
+        {**turn, "reasoning_content": shortened(turn["reasoning_content"], rng)}
+        if turn["role"] == "assistant"
+        else turn
+        for turn in shown["messages"]
+    ]
+    return {**shown, "messages": turns}
 
 
 def stored(source: Source, name: str, root: Path) -> Iterator[Raw]:

@@ -1,5 +1,23 @@
 """One module a domain: verify(row, response) → a verdict; and a generator of nano tasks."""
 
-from cascade.environments.base import Environment, GroupEnvironment, Verdict, environment_of, get, names
+from cascade.environments.base import (
+    Environment,
+    Episode,
+    EpisodeEnvironment,
+    GroupEnvironment,
+    Verdict,
+    environment_of,
+    get,
+    names,
+)
 
-__all__ = ["Environment", "GroupEnvironment", "Verdict", "environment_of", "get", "names"]
+__all__ = [
+    "Environment",
+    "Episode",
+    "EpisodeEnvironment",
+    "GroupEnvironment",
+    "Verdict",
+    "environment_of",
+    "get",
+    "names",
+]

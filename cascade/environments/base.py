@@ -8,11 +8,12 @@ and counted, because learning from it as a zero would teach noise.
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cascade.chat import Response, Row
-from cascade.errors import CascadeError, RowError
+from cascade.chat import Message, Response, Row
+from cascade.errors import CascadeError, RowError, SandboxError
 
 MODULES = {
     "reasoning_gym": "cascade.environments.reasoning_gym",
@@ -26,6 +27,7 @@ MODULES = {
     "human_preference": "cascade.environments.human_preference",
     "code": "cascade.environments.code",
     "swe_agentless": "cascade.environments.swe_agentless",
+    "swe_agentic": "cascade.environments.swe_agentic",
 }
 
 
@@ -64,7 +66,7 @@ class Environment(ABC):
 
         `level` runs from 1 (easiest) upward; the same (seed, level) gives the same rows, and a larger count
         only appends. `demonstration` is a correct answer: `reasoning`, `content`, and `tool_calls` where the
-        answer is a call.
+        answer is a call; of an episode `messages`, all that follows the prompt, up to the last response.
         """
 
 
@@ -79,6 +81,58 @@ class GroupEnvironment(Environment):
     def verify_group(self, row: Row, responses: Sequence[Response]) -> list[Verdict]:
         """Judge the responses to one prompt together: a verdict each, in their order. Equal responses have equal
         rewards. Never raises on what a model wrote."""
+
+
+class Episode(ABC):
+    """One rollout's own world. One thread at a time uses it, not always the same one."""
+
+    @abstractmethod
+    def answer(self, response: Response) -> list[Message] | None:
+        """Carry out what the response asks for: the environment's messages (`tool`), None where the episode is over.
+
+        What a model wrote is never an exception: a bad call is answered with what is wrong with it. Raises where the
+        environment itself fails, which makes the rollout's verdict a failure.
+        """
+
+    @abstractmethod
+    def verdict(self) -> Verdict:
+        """Judge what the world has become. Called once at most, also where a limit cut the episode off."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything. Called once, whatever happened before; does not raise."""
+
+
+class EpisodeEnvironment(Environment):
+    """A domain of many turns: it answers what the model writes until the model, or a limit, ends it."""
+
+    @abstractmethod
+    def start(self, row: Row) -> Episode:
+        """A fresh episode. Any number may be under way at once. Raises as `Episode.answer` does."""
+
+    def verify(self, row: Row, response: Response) -> Verdict:
+        """Judge a whole transcript: its calls, those of every turn, are carried out again in a fresh episode.
+
+        A transcript without a call is a failure (`no_episode`): it does not say what became of the world.
+        """
+        if not response.tool_calls:
+            return Verdict(
+                None, failure="no_episode", reason="the response holds no tool call, so no episode to replay"
+            )
+        try:
+            with closing(self.start(row)) as episode:
+                for call in response.tool_calls:
+                    if episode.answer(Response("", tool_calls=(call,))) is None:
+                        break
+                return episode.verdict()
+        except Exception as error:
+            return failure_of(error)
+
+
+def failure_of(error: Exception) -> Verdict:
+    """The verdict of a rollout whose environment raised."""
+    code = "sandbox" if isinstance(error, SandboxError) else "verifier_error"
+    return Verdict(None, failure=code, reason=str(error) if code == "sandbox" else f"{type(error).__name__}: {error}")
 
 
 def names() -> list[str]:

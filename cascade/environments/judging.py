@@ -1,29 +1,9 @@
-"""From what was written to a verdict: the one way in which training, evaluation and curation judge."""
-
-from __future__ import annotations
+"""From a response to a verdict: the one way in which training, evaluation and curation judge."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from cascade.chat import Response, Row, parse_response
-from cascade.environments.base import Environment, GroupEnvironment, Verdict
-
-if TYPE_CHECKING:
-    # They bring torch, and a file of rollouts is scored without it.
-    from transformers import PreTrainedTokenizerBase
-
-    from cascade.rollout.base import Sample
-
-
-def text_of(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> str:
-    """What was sampled, as text, without the end-of-turn token."""
-    token_ids = sample.token_ids[:-1] if sample.finished else sample.token_ids
-    return str(tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def judge_text(environment: Environment, row: Row, text: str, *, thinking: bool, finished: bool) -> Verdict:
-    """`judge` of a sampled text. Unfinished, it is judged as it is: what it lacks it gets no points for."""
-    return judge(environment, row, parse_response(text, thinking=thinking, finished=finished))
+from cascade.chat import Response, Row
+from cascade.environments.base import Environment, Episode, GroupEnvironment, Verdict, failure_of
 
 
 def judge(environment: Environment, row: Row, response: Response) -> Verdict:
@@ -32,7 +12,15 @@ def judge(environment: Environment, row: Row, response: Response) -> Verdict:
     try:
         return _in_range(environment.verify(row, response))
     except Exception as error:
-        return _broken(error)
+        return failure_of(error)
+
+
+def judge_episode(episode: Episode) -> Verdict:
+    """`judge` of what an episode has come to."""
+    try:
+        return _in_range(episode.verdict())
+    except Exception as error:
+        return failure_of(error)
 
 
 def judge_together(environment: Environment, row: Row, responses: Sequence[Response]) -> list[Verdict]:
@@ -44,12 +32,8 @@ def judge_together(environment: Environment, row: Row, responses: Sequence[Respo
         if len(verdicts) != len(responses):
             raise ValueError(f"{len(verdicts)} verdicts for {len(responses)} responses")
     except Exception as error:
-        return [_broken(error)] * len(responses)
+        return [failure_of(error)] * len(responses)
     return verdicts
-
-
-def _broken(error: Exception) -> Verdict:
-    return Verdict(None, failure="verifier_error", reason=f"{type(error).__name__}: {error}")
 
 
 def _in_range(verdict: Verdict) -> Verdict:

@@ -11,9 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from cascade import environments, judges
-from cascade.chat import Row, encode, prompt_of, render
-from cascade.environments import Verdict
-from cascade.environments.judging import judge_text, text_of
+from cascade.chat import prompt_of, render
 from cascade.errors import CascadeError
 from cascade.evaluation.results import (
     EvaluationResult,
@@ -30,7 +28,8 @@ from cascade.policy.base import Policy
 from cascade.progress import say
 from cascade.recipe import BASE, Evaluation, Node, Recipe
 from cascade.rollout import make_sampler
-from cascade.rollout.base import Sample, Sampler, SampleRequest
+from cascade.rollout.base import Sampler
+from cascade.rollout.driver import Answer, Driver, Question
 from cascade.seeds import derive_seed
 from cascade.tracking import evaluation_journal
 from cascade.training.checkpoint import fingerprint
@@ -127,40 +126,41 @@ class Benchmark:
         """One line a rollout, prompts in their order."""
         settings, tokenizer = self._settings.rollout, self._policy.tokenizer
         rows = [prompt.row for prompt in prompts]
+        driver = Driver(self._sampler, tokenizer, self._pool, settings, together=False, judge_unfinished=True)
+        questions = [
+            Question(
+                row,
+                environments.get(prompt.environment),
+                [derive_seed(self._seed, "benchmark", prompt.id, j) for j in range(self._settings.rollouts)],
+            )
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
         texts = [render(tokenizer, *prompt_of(r), thinking=settings.thinking, for_generation=True) for r in rows]
-        token_ids = [encode(tokenizer, text) for text in texts]
-        order = [(i, rollout) for i in range(len(prompts)) for rollout in range(self._settings.rollouts)]
-        samples = self._sampler.sample(
-            [SampleRequest(token_ids[i], derive_seed(self._seed, "benchmark", prompts[i].id, j)) for i, j in order],
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )
-        judged = self._pool.map(self._judge, (prompts[i] for i, _ in order), (rows[i] for i, _ in order), samples)
         return [
-            {
-                "domain": prompts[i].domain,
-                "prompt_id": prompts[i].id,
-                "rollout": rollout,
-                "reward": verdict.reward,
-                "failure": verdict.failure,
-                "reason": verdict.reason,
-                "length": len(sample.token_ids),
-                "finished": sample.finished,
-                "prompt": texts[i],
-                "response": text,
-            }
-            for (i, rollout), sample, (text, verdict) in zip(order, samples, judged, strict=True)
+            _line(prompt, text, rollout, answer)
+            for prompt, text, answers in zip(prompts, texts, driver.ask(questions).groups, strict=True)
+            for rollout, answer in enumerate(answers)
         ]
 
     def close(self) -> None:
         self._sampler.close()
         self._pool.shutdown()
 
-    def _judge(self, prompt: Prompt, row: Row, sample: Sample) -> tuple[str, Verdict]:
-        environment, thinking = environments.get(prompt.environment), self._settings.rollout.thinking
-        text = text_of(self._policy.tokenizer, sample)
-        return text, judge_text(environment, row, text, thinking=thinking, finished=sample.finished)
+
+def _line(prompt: Prompt, text: str, rollout: int, answer: Answer) -> dict[str, Any]:
+    assert answer.verdict is not None
+    return {
+        "domain": prompt.domain,
+        "prompt_id": prompt.id,
+        "rollout": rollout,
+        "reward": answer.verdict.reward,
+        "failure": answer.verdict.failure,
+        "reason": answer.verdict.reason,
+        "length": answer.transcript.length,
+        "finished": answer.transcript.finished,
+        "prompt": text,
+        "response": answer.text,
+    }
 
 
 def _check_failures(node: str, domain: str, lines: list[dict[str, Any]]) -> None:

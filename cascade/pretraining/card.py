@@ -1,17 +1,21 @@
 """The base model's card: what it was made of, how training went, what it can do, each from a measurement."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cascade import chat, environments
-from cascade.environments.judging import judge_text, text_of
+from cascade import environments
 from cascade.files import read_json, write_atomic, write_json
 from cascade.policy import make_policy
 from cascade.pretraining.pretrain import load_base_recipe
 from cascade.rollout import make_sampler
-from cascade.rollout.base import SampleRequest
+from cascade.rollout.driver import Driver, Question
+from cascade.schema import Rollout
 from cascade.seeds import derive_seed
 
 Scores = dict[str, dict[str, float]]
+
+MAX_TURNS, MAX_CONTEXT = 12, 2048
+"""Of an episode; demonstrations have up to 9 turns and a thousand tokens."""
 
 
 def measure(
@@ -24,34 +28,34 @@ def measure(
     policy = make_policy("hf", checkpoint, None, update_router=False)
     sampler = make_sampler("torch", policy)
     scores: Scores = {}
-    for name, chosen in levels.items():
-        environment = environments.get(name)
-        for level in chosen:
-            rows = list(environment.generate(prompts, derive_seed("card"), level))
-            found: dict[str, float] = {}
-            for thinking in (True, False):
-                requests = [
-                    SampleRequest(
-                        chat.encode_prompt(policy.tokenizer, *chat.prompt_of(row), thinking=thinking),
-                        derive_seed("card", row["id"], rollout),
+    with ThreadPoolExecutor() as pool:
+        for name, chosen in levels.items():
+            environment = environments.get(name)
+            for level in chosen:
+                rows = list(environment.generate(prompts, derive_seed("card"), level))
+                found: dict[str, float] = {}
+                for thinking in (True, False):
+                    settings = Rollout(
+                        max_new_tokens=max_new_tokens,
+                        thinking=thinking,
+                        max_turns=MAX_TURNS,
+                        max_context=MAX_CONTEXT,
                     )
-                    for row in rows
-                    for rollout in range(rollouts)
-                ]
-                samples = sampler.sample(requests, max_new_tokens=max_new_tokens)
-                solved = []
-                for index, sample in enumerate(samples):
-                    row, text = rows[index // rollouts], text_of(policy.tokenizer, sample)
-                    verdict = judge_text(environment, row, text, thinking=thinking, finished=sample.finished)
-                    solved.append(float(verdict.reward == 1))
-                groups = [solved[i : i + rollouts] for i in range(0, len(solved), rollouts)]
-                if thinking:
-                    found["pass@1"] = sum(solved) / len(solved)
-                    found[f"pass@{rollouts}"] = sum(max(g) for g in groups) / len(groups)
-                    found["tokens"] = sum(len(s.token_ids) for s in samples) / len(samples)
-                else:
-                    found["pass@1 without thinking"] = sum(solved) / len(solved)
-            scores[f"{name} level {level}"] = {key: round(value, 3) for key, value in found.items()}
+                    driver = Driver(sampler, policy.tokenizer, pool, settings, together=False, judge_unfinished=True)
+                    seeds = [[derive_seed("card", row["id"], rollout) for rollout in range(rollouts)] for row in rows]
+                    groups = driver.ask(
+                        [Question(row, environment, of_row) for row, of_row in zip(rows, seeds, strict=True)]
+                    ).groups
+                    solved = [[bool(a.verdict and a.verdict.reward == 1) for a in answers] for answers in groups]
+                    pass_at_1 = sum(map(sum, solved)) / (prompts * rollouts)
+                    if thinking:
+                        found["pass@1"] = pass_at_1
+                        found[f"pass@{rollouts}"] = sum(map(any, solved)) / prompts
+                        lengths = [answer.transcript.length for answers in groups for answer in answers]
+                        found["tokens"] = sum(lengths) / len(lengths)
+                    else:
+                        found["pass@1 without thinking"] = pass_at_1
+                scores[f"{name} level {level}"] = {key: round(value, 3) for key, value in found.items()}
     return scores
 
 

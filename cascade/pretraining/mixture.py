@@ -50,10 +50,10 @@ def documents(part: Part, seed: int, *, hasty: float, direct: float) -> Iterator
             yield Document(((row["text"] + "</s>", True),))
             continue
         messages, tools = chat.prompt_of(row)
-        if "messages" in row:
-            messages = row["messages"]
+        answer = row["demonstration"]
+        if "messages" in answer:
+            messages = [*messages, *answer["messages"]]
         else:
-            answer = row["demonstration"]
             if previous is not None and "quality" not in row and rng.random() < hasty:
                 answer = hasty_answer(row, previous, rng)
             previous = row

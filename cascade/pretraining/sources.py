@@ -1,4 +1,4 @@
-"""Where the mixture's rows come from: every environment's generator, and the corpus of later domains and text."""
+"""Where the mixture's rows come from: every environment's generator, and the corpus of plain text."""
 
 from collections.abc import Callable, Iterator
 

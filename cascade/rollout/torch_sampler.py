@@ -1,16 +1,21 @@
 """The torch engine: batched sampling with cached states, in the trainer's own process.
 
-Each distinct prompt is read once, its state handed to all its rollouts. Finished rows leave the batch.
+Each distinct prompt is read once, its state handed to all its rollouts. Finished rows leave the batch. Conversations
+take their turns together: the next turns begin when the last response of this turn is finished and every environment
+has answered, so that how fast it answered does not show in which rows a batch has.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
+from concurrent.futures import Future
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.policy import nemotron_h
 from cascade.policy.base import Policy
-from cascade.rollout.base import Sample, SampleRequest
+from cascade.rollout.base import OnFinish, Sample, SampleRequest
 from cascade.rollout.decoder import Decoder, TransformersDecoder
 from cascade.rollout.nemotron_h import NemotronHDecoder, Weights
 from cascade.rollout.sampling import draw, uniforms
@@ -39,14 +44,34 @@ class TorchSampler:
         self._weights = Weights(policy.model) if nemotron_h.supports(policy.model) else None
 
     def sample(
-        self, requests: list[SampleRequest], *, max_new_tokens: int, temperature: float = 1.0, top_p: float = 1.0
+        self,
+        requests: list[SampleRequest],
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        on_finish: OnFinish | None = None,
     ) -> list[Sample]:
-        samples: list[Sample] = []
-        with torch.inference_mode():
-            for start in range(0, len(requests), self.max_rows):
-                wave = requests[start : start + self.max_rows]
-                samples += self._wave(wave, max_new_tokens, temperature, top_p)
-        return samples
+        last: dict[int, Sample] = {}
+        answers: dict[int, Future[SampleRequest | None]] = {}
+
+        def finish(conversation: int, sample: Sample) -> None:
+            last[conversation] = sample
+            answer = on_finish(conversation, sample) if on_finish else None
+            if answer is not None:
+                answers[conversation] = answer
+
+        turn = dict(enumerate(requests))
+        while turn:
+            conversations = list(turn)
+            with torch.inference_mode():
+                for start in range(0, len(conversations), self.max_rows):
+                    wave = {n: turn[n] for n in conversations[start : start + self.max_rows]}
+                    self._wave(wave, max_new_tokens, temperature, top_p, finish)
+            following = {n: answers[n].result() for n in sorted(answers)}
+            turn = {n: request for n, request in following.items() if request is not None}
+            answers.clear()
+        return [last[n] for n in range(len(requests))]
 
     def close(self) -> None:
         """Nothing to release: the model is the policy's."""
@@ -54,7 +79,15 @@ class TorchSampler:
     def _decoder(self) -> Decoder:
         return NemotronHDecoder(self._weights) if self._weights else TransformersDecoder(self._model)
 
-    def _wave(self, requests: list[SampleRequest], limit: int, temperature: float, top_p: float) -> list[Sample]:
+    def _wave(
+        self,
+        wave: dict[int, SampleRequest],
+        limit: int,
+        temperature: float,
+        top_p: float,
+        finish: Callable[[int, Sample], None],
+    ) -> None:
+        conversations, requests = list(wave), list(wave.values())
         numbers: dict[tuple[int, ...], int] = {}
         prompt_of = [numbers.setdefault(tuple(request.prompt), len(numbers)) for request in requests]
         decoder = self._decoder()
@@ -63,30 +96,31 @@ class TorchSampler:
         count = len(requests)
         tokens = torch.zeros(count, limit, dtype=torch.long, device=self._device)
         log_probs = torch.zeros(count, limit, device=self._device)
-        lengths = torch.full((count,), limit, device=self._device)
         rows = torch.arange(count, device=self._device)
         running = torch.ones(count, dtype=torch.bool, device=self._device)
+
+        def over(these: Tensor, length: int, finished: bool) -> None:
+            found = (these, tokens[these, :length], log_probs[these, :length])
+            for row, ids, values in zip(*(part.tolist() for part in found), strict=True):
+                finish(conversations[row], Sample(ids, values, finished))
+
         for position in range(limit):
             token, log_prob = draw(logits, points[rows, position], temperature, top_p)
             tokens[rows, position], log_probs[rows, position] = token, log_prob
             ended = running & torch.isin(token, self._stop)
             if ended.any():
-                lengths[rows[ended]] = position + 1
+                over(rows[ended], position + 1, True)
                 running &= ~ended
                 left = int(running.sum())
                 if left == 0:
-                    break
+                    return
                 if left <= (1 - LEAVE) * len(rows):
                     keep = running.nonzero().squeeze(1)
                     decoder.keep(keep)
                     rows, token, running = rows[keep], token[keep], running[keep]
             if position + 1 < limit:
                 logits = decoder.step(token)
-        finished = torch.isin(tokens.gather(1, (lengths - 1).unsqueeze(1)).squeeze(1), self._stop)
-        return [
-            Sample(t[:n], p[:n], f)
-            for t, p, n, f in zip(tokens.tolist(), log_probs.tolist(), lengths.tolist(), finished.tolist(), strict=True)
-        ]
+        over(rows[running], limit, False)
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

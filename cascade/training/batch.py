@@ -11,7 +11,7 @@ from cascade.training.rollouts import Group, Rollout
 
 @dataclass(frozen=True)
 class Batch:
-    """R rollouts with N response tokens in all; tokens lie in the order of the rollouts."""
+    """R rollouts with N trained tokens in all; tokens lie in the order of the rollouts."""
 
     rollouts: list[Rollout]
     groups: Tensor
@@ -29,12 +29,12 @@ class Batch:
         if not chosen:
             return None
         rollouts = [rollout for _, rollout in chosen]
-        lengths = torch.tensor([len(rollout.sample.token_ids) for rollout in rollouts])
+        lengths = torch.tensor([rollout.transcript.length for rollout in rollouts])
         return cls(
             rollouts,
             torch.tensor([group for group, _ in chosen]),
-            [_sequence(rollout) for rollout in rollouts],
-            torch.tensor([x for rollout in rollouts for x in rollout.sample.log_probs], dtype=torch.float32),
+            [Sequence(r.transcript.token_ids, r.transcript.trained) for r in rollouts],
+            torch.tensor([x for rollout in rollouts for x in rollout.transcript.log_probs], dtype=torch.float32),
             torch.repeat_interleave(torch.arange(len(rollouts)), lengths),
         )
 
@@ -47,8 +47,3 @@ class Batch:
     def tokens(self) -> int:
         """N."""
         return len(self.owner)
-
-
-def _sequence(rollout: Rollout) -> Sequence:
-    prompt, response = rollout.prompt_ids, rollout.sample.token_ids
-    return Sequence(prompt + response, [False] * len(prompt) + [True] * len(response))

@@ -6,6 +6,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from cascade import environments
+from cascade.environments import EpisodeEnvironment
 from cascade.objectives import mismatch_kl, segment_mean
 from cascade.policy.base import StepReport
 from cascade.training.batch import Batch
@@ -56,9 +58,8 @@ def rollout_metrics(collected: Collected) -> Metrics:
         "rollout/refills": float(collected.refills),
         "rollout/groups": float(len(collected.groups)),
         "time/sampling_seconds": collected.sampling_seconds,
-        "time/verifying_seconds": collected.verifying_seconds,
+        "time/verification_wait_seconds": collected.waiting_seconds,
         "speed/sampling_tokens_per_second": sum(_lengths(collected.rollouts)) / collected.sampling_seconds,
-        "speed/verifying_rollouts_per_second": len(collected.rollouts) / collected.verifying_seconds,
     }
     if collected.judging.requests:
         values |= {f"rollout/judge_{name}": float(used) for name, used in asdict(collected.judging).items()}
@@ -82,10 +83,12 @@ def _group_metrics(groups: list[Group]) -> Metrics:
     judged = [group.rewards for group in groups if group.rewards]
     values = {
         "zero_variance": _share(group.zero_variance for group in groups),
-        "truncated": _share(not rollout.sample.finished for rollout in rollouts),
+        "truncated": _share(not rollout.transcript.finished for rollout in rollouts),
         "failures": failure_codes(rollouts).total() / len(rollouts),
         "length": sum(_lengths(rollouts)) / len(rollouts),
     }
+    if any(isinstance(environments.get(group.prompt.environment), EpisodeEnvironment) for group in groups):
+        values["turns"] = sum(len(rollout.transcript.turns) for rollout in rollouts) / len(rollouts)
     if rewards:
         values["reward"] = sum(rewards) / len(rewards)
         values["solved_by_all"] = _share(min(group) == 1 for group in judged)
@@ -94,7 +97,7 @@ def _group_metrics(groups: list[Group]) -> Metrics:
 
 
 def _lengths(rollouts: list[Rollout]) -> list[int]:
-    return [len(rollout.sample.token_ids) for rollout in rollouts]
+    return [rollout.transcript.length for rollout in rollouts]
 
 
 def _share(conditions: Iterable[bool]) -> float:

@@ -72,6 +72,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
                 metrics["time/scoring_seconds"] = training - scoring
             metrics["rollout/skipped_step"] = float(batch is None)
             metrics["time/step_seconds"] = time.perf_counter() - began
+            metrics["time/verification_wait_share"] = collected.waiting_seconds / metrics["time/step_seconds"]
             run.journal.metrics(metrics, step)
             _check_gap(name, node, step, metrics)
             if step in (0, node.steps // 2, node.steps - 1):

@@ -1,6 +1,5 @@
 """From prompts to judged groups: sample a group for each prompt, verify, drop zero-variance groups, refill."""
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,24 +8,24 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from cascade import environments, judges
-from cascade.chat import Row, encode_prompt, parse_response, prompt_of
-from cascade.environments import GroupEnvironment, Verdict
-from cascade.environments.judging import judge_together, text_of
+from cascade.chat import prompt_of
+from cascade.environments import Verdict
 from cascade.errors import CascadeError
 from cascade.recipe import OnPolicyNode, RLNode
-from cascade.rollout.base import Sample, Sampler, SampleRequest
+from cascade.rollout.base import Sampler
+from cascade.rollout.driver import Answer, Driver, Question
+from cascade.rollout.transcript import Transcript
 from cascade.seeds import derive_seed
 from cascade.training.prompts import Draw, Prompt, PromptSource
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One response of the policy and what became of it. `reward` is None where there is none to learn from:
-    the verifier failed, or the response is overlong and masked."""
+    """One response of the policy, or one episode, and what became of it. `reward` is None where there is none to
+    learn from: the verifier failed, or the rollout is overlong and masked."""
 
     prompt: Prompt
-    prompt_ids: list[int]
-    sample: Sample
+    transcript: Transcript
     text: str
     verdict: Verdict | None
     """None: not judged, because it is overlong."""
@@ -61,7 +60,8 @@ class Collected:
     refills: int = 0
     """Rounds of sampling after the first."""
     sampling_seconds: float = 0.0
-    verifying_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    """For verdicts, with nothing left to sample."""
     judging: judges.Usage = field(default_factory=judges.Usage)
     """What the models that judge have cost, where any did."""
 
@@ -115,11 +115,16 @@ class Collector:
         self._node = node
         self._name = name
         self._seed = seed
-        self._sampler = sampler
-        self._tokenizer = tokenizer
         self._prompts = prompts
-        self._pool = pool
         self._selection = Selection.of(node)
+        self._driver = Driver(
+            sampler,
+            tokenizer,
+            pool,
+            node.rollout,
+            together=True,
+            judge_unfinished=self._selection.overlong == "keep",
+        )
 
     def collect(self, step: int) -> Collected:
         """Draw, sample and judge; under dynamic filtering, draw other prompts of the same domains in place of
@@ -144,61 +149,31 @@ class Collector:
             draws = [draw for domain, count in missing.items() for draw in self._prompts.draw(domain, count)]
 
     def _judged_groups(self, draws: list[Draw], step: int, collected: Collected) -> list[Group]:
-        began = time.perf_counter()
-        settings = self._node.rollout
-        rows = [draw.prompt.row for draw in draws]
-        prompt_ids = [encode_prompt(self._tokenizer, *prompt_of(row), thinking=settings.thinking) for row in rows]
         # The draw's position stands for the refill round and the epoch: a prompt drawn again is sampled anew.
-        requests = [
-            SampleRequest(ids, derive_seed(self._seed, self._name, step, draw.prompt.id, rollout, draw.position))
-            for draw, ids in zip(draws, prompt_ids, strict=True)
-            for rollout in range(self._node.rollouts)
+        questions = [
+            Question(
+                draw.prompt.row,
+                environments.get(draw.prompt.environment),
+                [
+                    derive_seed(self._seed, self._name, step, draw.prompt.id, rollout, draw.position)
+                    for rollout in range(self._node.rollouts)
+                ],
+            )
+            for draw in draws
         ]
-        samples = self._sampler.sample(
-            requests,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )
-        sampled = time.perf_counter()
-        size = self._node.rollouts
-        jobs = [job for i in range(len(draws)) for job in self._jobs(draws[i].prompt, i * size)]
-        owners = [job[0] // size for job in jobs]
-        judged = self._pool.map(
-            self._judge,
-            [draws[i].prompt for i in owners],
-            [rows[i] for i in owners],
-            [prompt_ids[i] for i in owners],
-            [[samples[i] for i in job] for job in jobs],
-        )
-        rollouts = [rollout for of_job in judged for rollout in of_job]
-        collected.sampling_seconds += sampled - began
-        collected.verifying_seconds += time.perf_counter() - sampled
+        found = self._driver.ask(questions)
+        collected.sampling_seconds += found.sampling_seconds
+        collected.waiting_seconds += found.waiting_seconds
         collected.judging += judges.take_usage()
-        return [Group(draw.prompt, rollouts[i * size : (i + 1) * size]) for i, draw in enumerate(draws)]
-
-    def _jobs(self, prompt: Prompt, first: int) -> list[list[int]]:
-        """Which of a group's rollouts, the first of them `first`, are judged in one call: all or one by one."""
-        group = list(range(first, first + self._node.rollouts))
-        together = isinstance(environments.get(prompt.environment), GroupEnvironment)
-        return [group] if together else [[rollout] for rollout in group]
-
-    def _judge(self, prompt: Prompt, row: Row, prompt_ids: list[int], samples: list[Sample]) -> list[Rollout]:
-        texts = [text_of(self._tokenizer, sample) for sample in samples]
-        thinking, overlong = self._node.rollout.thinking, self._selection.overlong
-        responses = {
-            i: parse_response(texts[i], thinking=thinking, finished=sample.finished)
-            for i, sample in enumerate(samples)
-            if sample.finished or overlong == "keep"
-        }
-        found = judge_together(environments.get(prompt.environment), row, list(responses.values()))
-        verdicts = dict(zip(responses, found, strict=True))
-        unjudged = 0.0 if overlong == "zero" else None
         return [
-            Rollout(prompt, prompt_ids, sample, texts[i], verdict, verdict.reward if verdict else unjudged)
-            for i, sample in enumerate(samples)
-            for verdict in [verdicts.get(i)]
+            Group(draw.prompt, [self._rollout(draw.prompt, answer) for answer in answers])
+            for draw, answers in zip(draws, found.groups, strict=True)
         ]
+
+    def _rollout(self, prompt: Prompt, answer: Answer) -> Rollout:
+        unjudged = 0.0 if self._selection.overlong == "zero" else None
+        reward = answer.verdict.reward if answer.verdict else unjudged
+        return Rollout(prompt, answer.transcript, answer.text, answer.verdict, reward)
 
     def _check_failures(self, collected: Collected, step: int) -> None:
         rollouts = collected.rollouts
@@ -220,7 +195,7 @@ def sample_rows(rollouts: list[Rollout], step: int) -> list[dict]:
     """The best, the worst, the longest and the first failed rollout, for people to read."""
     judged = [rollout for rollout in rollouts if rollout.reward is not None]
     failed = [rollout for rollout in rollouts if rollout.verdict is not None and rollout.verdict.failure is not None]
-    chosen = [("longest", max(rollouts, key=lambda r: len(r.sample.token_ids)))]
+    chosen = [("longest", max(rollouts, key=lambda r: r.transcript.length))]
     if judged:
         chosen.insert(0, ("best", max(judged, key=lambda r: r.reward or 0.0)))
         chosen.insert(1, ("worst", min(judged, key=lambda r: r.reward or 0.0)))
@@ -239,8 +214,9 @@ def _readable(step: int, kind: str, rollout: Rollout) -> dict:
         "prompt_id": rollout.prompt.id,
         "prompt": messages,
         "response": rollout.text,
-        "tokens": len(rollout.sample.token_ids),
-        "finished": rollout.sample.finished,
+        "turns": len(rollout.transcript.turns),
+        "tokens": rollout.transcript.length,
+        "finished": rollout.transcript.finished,
         "reward": rollout.reward,
         "failure": verdict.failure if verdict else None,
         "reason": verdict.reason if verdict else "overlong",

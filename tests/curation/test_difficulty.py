@@ -24,7 +24,7 @@ class ScriptedSampler:
         self._tokenizer = tokenizer
         self.requests: list[SampleRequest] = []
 
-    def sample(self, requests: list[SampleRequest], *, max_new_tokens: int, temperature: float, top_p: float):
+    def sample(self, requests: list[SampleRequest], *, on_finish, **_settings):
         self.requests += requests
         samples = []
         for index, request in enumerate(requests):
@@ -33,6 +33,7 @@ class ScriptedSampler:
             text = f"Let me see.\n</think>\n\\boxed{{{answer}}}<|im_end|>"
             ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
             samples.append(Sample(ids, [0.0] * len(ids), True))
+            on_finish(index, samples[-1])
         return samples
 
 
@@ -46,16 +47,32 @@ def test_prompts_outside_the_range_are_dropped_and_rates_recorded(tokenizer: Pre
     settings = Difficulty(checkpoint="base", rollouts=ROLLOUTS, minimum=0.2, maximum=0.8)
     prompts = rows()
     sampler = ScriptedSampler(tokenizer)
-    check = DifficultyFilter(settings, Rollout(max_new_tokens=64), sampler, tokenizer, seed=0).check
+    check = DifficultyFilter(settings, Rollout(max_new_tokens=64), sampler, tokenizer, seed=0, threads=2).check
     assert [error.code if error else None for error in check(prompts)] == ["too_hard", None, None, None, "too_easy"]
     assert [row.pass_rate for row in prompts] == [0, 0.25, 0.5, 0.75, 1]
     assert len({request.seed for request in sampler.requests}) == 5 * ROLLOUTS
 
 
+def errors_of(settings: Difficulty, tokenizer: PreTrainedTokenizerFast, prompts: list[Candidate]) -> list[str | None]:
+    rollout, sampler = Rollout(max_new_tokens=64), ScriptedSampler(tokenizer)
+    check = DifficultyFilter(settings, rollout, sampler, tokenizer, seed=0, threads=2).check
+    return [error.code if error else None for error in check(prompts)]
+
+
 def test_the_default_range_drops_nothing(tokenizer: PreTrainedTokenizerFast):
-    settings = Difficulty(checkpoint="base", rollouts=ROLLOUTS)
-    check = DifficultyFilter(settings, Rollout(max_new_tokens=64), ScriptedSampler(tokenizer), tokenizer, seed=0).check
-    assert check(rows()) == [None] * 5
+    assert errors_of(Difficulty(checkpoint="base", rollouts=ROLLOUTS), tokenizer, rows()) == [None] * 5
+
+
+def test_of_the_prompts_that_nobody_solves_a_share_is_kept_drawn_by_prompt(tokenizer: PreTrainedTokenizerFast):
+    questions = [f"{n} + 1? right {n % 2}" for n in range(80)]
+    prompts = [parse(math_row(question, "4"), "rl", "s", "math", None) for question in questions]
+    assert check_form(prompts) == [None] * 80
+    settings = Difficulty(checkpoint="base", rollouts=ROLLOUTS, keep_unsolved=0.25)
+    errors = errors_of(settings, tokenizer, prompts)
+    assert errors[1::2] == [None] * 40
+    assert set(errors[::2]) == {None, "unsolved"}
+    assert 4 <= errors[::2].count(None) <= 17
+    assert errors_of(settings, tokenizer, prompts[::-1]) == errors[::-1]
 
 
 def test_a_checkpoint_is_sampled_where_the_recipe_asks(

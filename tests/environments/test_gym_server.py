@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from cascade.chat import Response, ToolCall, response_from_openai
+from cascade.chat import Response, ToolCall, parse_response, response_from_openai
 from cascade.cli import main
 from cascade.curation import sources
 from cascade.curation.filters import check_form
@@ -18,7 +18,7 @@ from cascade.curation.rows import parse
 from cascade.environments.base import environment_of, get
 from cascade.environments.gym_server import CONCURRENCY, GymServer, is_server_url
 from cascade.environments.gym_server.request import as_openai
-from cascade.environments.judging import judge_text
+from cascade.environments.judging import judge
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Recipe, Source
 from cascade.score import score_file
@@ -213,7 +213,7 @@ def test_it_has_no_tasks_of_its_own():
 
 def test_sampled_text_is_judged_as_in_training(environment, server):
     def reward(text: str) -> float | None:
-        return judge_text(environment, row(server), text, thinking=True, finished=True).reward
+        return judge(environment, row(server), parse_response(text, thinking=True)).reward
 
     assert reward("Hm.</think>Paris") == 1
     assert reward("Paris") == 0

@@ -1,30 +1,18 @@
-"""From a sample to its verdict: the text that is judged, and verifiers that misbehave."""
+"""From a response to its verdict: what is judged, and verifiers that misbehave."""
 
 import pytest
 
-from cascade.chat import Response
+from cascade.chat import Response, parse_response
 from cascade.environments import GroupEnvironment, Verdict
-from cascade.environments.judging import judge, judge_text, judge_together, text_of
-from cascade.rollout.base import Sample
-from tests.training.miniature import VOCABULARY, FindTheWord, make_tokenizer
+from cascade.environments.judging import judge, judge_together
+from tests.training.miniature import FindTheWord
 
 ROW = {"word": "w1"}
 
 
-def sample(text: str, finished: bool) -> Sample:
-    ids = [VOCABULARY.index(word) for word in text.split()]
-    return Sample(ids, [0.0] * len(ids), finished)
-
-
-def test_the_text_is_all_that_was_sampled_but_the_end_of_turn():
-    tokenizer = make_tokenizer()
-    assert text_of(tokenizer, sample("w1 <user> w2 </s>", True)) == "w1 <user> w2"
-    assert text_of(tokenizer, sample("w1 <user> w2", False)) == "w1 <user> w2"
-
-
 def test_in_thinking_mode_only_what_follows_the_reasoning_is_judged():
     def reward(text: str, thinking: bool) -> float | None:
-        return judge_text(FindTheWord(), ROW, text, thinking=thinking, finished=True).reward
+        return judge(FindTheWord(), ROW, parse_response(text, thinking=thinking)).reward
 
     assert reward("w2 </think> w1", thinking=True) == 1
     assert reward("w1 </think> w2", thinking=True) == 0

@@ -4,7 +4,6 @@ import pytest
 
 from cascade.chat import Response
 from cascade.environments.base import get
-from cascade.environments.once import Once
 from cascade.environments.swe_agentless import checks, runner
 from cascade.environments.swe_agentless.tasks import render_block
 from cascade.sandbox import SandboxError
@@ -112,7 +111,6 @@ def test_neither_the_expected_values_nor_the_test_files_enter_the_sandbox(monkey
         return execute(command, files, **options)
 
     monkeypatch.setattr(checks, "execute", watched)
-    monkeypatch.setattr(checks, "_OUTCOMES", Once())
     assert verdict(GOOD).reward == 1.0
     ((files, stdin),) = seen
     assert set(files) == {"runner.py", "repository/shop.py"}
@@ -125,7 +123,6 @@ def test_a_broken_sandbox_is_a_failure_and_not_a_zero(monkeypatch):
         raise SandboxError("no namespaces here")
 
     monkeypatch.setattr(checks, "execute", broken)
-    monkeypatch.setattr(checks, "_OUTCOMES", Once())
     found = verdict(GOOD)
     assert (found.reward, found.failure) == (None, "sandbox")
     assert verdict("nothing").reward == 0.0

@@ -18,7 +18,7 @@ class EveryOther:
         self._tokenizer = policy.tokenizer
         self.seeds: list[int] = []
 
-    def sample(self, requests, *, max_new_tokens):
+    def sample(self, requests, *, on_finish, **_settings):
         self.seeds += [request.seed for request in requests]
         samples = []
         for i, request in enumerate(requests):
@@ -29,6 +29,7 @@ class EveryOther:
             text = ("hm\n</think>\n" if thinking else "") + (right if solves else "\\boxed{0.5}") + "<|im_end|>"
             ids = chat.encode(self._tokenizer, text)
             samples.append(Sample(ids, [0.0] * len(ids), True))
+            on_finish(i, samples[-1])
         return samples
 
 

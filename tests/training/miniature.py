@@ -55,9 +55,11 @@ class DriftingSampler(TorchSampler):
 
     offset = 0.0
 
-    def sample(self, requests, **settings):
-        drawn = super().sample(requests, **settings)
-        return [replace(sample, log_probs=[x + self.offset for x in sample.log_probs]) for sample in drawn]
+    def sample(self, requests, *, on_finish=None, **settings):
+        def claimed(index, sample):
+            return on_finish(index, replace(sample, log_probs=[x + self.offset for x in sample.log_probs]))
+
+        return super().sample(requests, on_finish=on_finish and claimed, **settings)
 
 
 def make_tokenizer(vocabulary: list[str] = VOCABULARY) -> PreTrainedTokenizerFast:

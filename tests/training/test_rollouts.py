@@ -22,11 +22,13 @@ class Scripted:
         self.texts = list(texts)
         self.requests: list[SampleRequest] = []
 
-    def sample(self, requests, *, max_new_tokens, temperature, top_p):
+    def sample(self, requests, *, max_new_tokens, temperature, top_p, on_finish):
         self.requests += requests
         answers, self.texts = self.texts[: len(requests)], self.texts[len(requests) :]
         ids = [[VOCABULARY.index(word) for word in text.split()] for text in answers]
-        return [Sample(i, [-1.0] * len(i), i[-1] == 1) for i in ids]
+        samples = [Sample(i, [-1.0] * len(i), i[-1] == 1) for i in ids]
+        assert [on_finish(i, sample) for i, sample in enumerate(samples)] == [None] * len(samples)
+        return samples
 
 
 def collect(sampler: Scripted, prompts: int = 1, size: int = 10, **changes) -> Collected:
@@ -77,7 +79,7 @@ def test_groups_whose_best_reward_does_not_exceed_the_bound_are_dropped_and_coun
 ):
     halved = {0.0: 0.0, 1.0: 0.5}
     monkeypatch.setattr(
-        "cascade.training.rollouts.judge_together",
+        "cascade.rollout.driver.judge_together",
         lambda *args: [Verdict(halved[verdict.reward]) for verdict in judge_together(*args)],
     )
     none, some = ["w1 </s>"] * 4, ["w0 </s>", *["w1 </s>"] * 3]

@@ -77,10 +77,10 @@ def _judge_edits(instance: Instance, text: str) -> Verdict:
     if not instance.tests:
         return _judge_patch(instance, patch)
     outcomes = run_checks(change.after, read_checks(instance.tests, (*instance.fail_to_pass, *instance.pass_to_pass)))
-    failed = [name for name, outcome in outcomes.items() if outcome]
+    failed = [outcome for outcome in outcomes if not outcome.passed]
     if not failed:
         return Verdict(1.0, extracted=patch, reason=f"all {len(outcomes)} tests pass")
-    reason = f"{len(failed)} of {len(outcomes)} tests fail; {failed[0]}: {outcomes[failed[0]]}"
+    reason = f"{len(failed)} of {len(outcomes)} tests fail; {failed[0].check.name}: {failed[0].reason}"
     return Verdict(0.0, extracted=patch, reason=reason)
 
 

@@ -19,12 +19,13 @@ from cascade.environments.swe_agentless import runner
 from cascade.errors import RowError
 from cascade.sandbox import PYTHON, Limits, execute
 
-_OUTCOMES: Once[dict[str, str]] = Once()
 LIMITS = Limits(cpu_seconds=2.0, wall_seconds=20.0, processes=4)
 
 
 @dataclass(frozen=True)
 class Check:
+    """One test."""
+
     name: str
     """As pytest names it, `path::function`."""
     setup: str
@@ -34,8 +35,30 @@ class Check:
     """The value, as `runner.as_text` writes it."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    check: Check
+    seen: str | None
+    """The expression's value, as `runner.as_text` writes it, or `raises …`; None where no answer came."""
+    ended: str = ""
+    """Where none came: why."""
+
+    @property
+    def passed(self) -> bool:
+        return self.seen == self.check.expected
+
+    @property
+    def reason(self) -> str:
+        """What happened instead: `3, not 4`, `raises IndexError, not 4`."""
+        return self.ended if self.seen is None else f"{self.seen[:80]}, not {self.check.expected[:80]}"
+
+
+_OUTCOMES: Once[list[Outcome]] = Once()
+
+
 def read_checks(tests: Mapping[str, str], names: Iterable[str]) -> list[Check]:
-    """The named tests. Raises RowError (`bad_tests`) where one is missing or not of the form above."""
+    """The named tests, in the order of the files. Raises RowError (`bad_tests`) where one is missing or not of the form
+    above."""
     found: dict[str, Check] = {}
     for path, source in tests.items():
         try:
@@ -47,22 +70,22 @@ def read_checks(tests: Mapping[str, str], names: Iterable[str]) -> list[Check]:
         for function in functions:
             name = f"{path}::{function.name}"
             found[name] = _check(name, shared, function)
-    wanted = list(dict.fromkeys(names))
+    wanted = dict.fromkeys(names)
     missing = [name for name in wanted if name not in found]
     if missing:
         raise RowError("bad_tests", f"swe_agentless: the row's `tests` have no {missing[0]}")
-    return [found[name] for name in wanted]
+    return [check for name, check in found.items() if name in wanted]
 
 
-def run_checks(files: Mapping[str, str], checks: list[Check]) -> dict[str, str]:
-    """By test name: `""` where it passes, else what happened instead (`3, not 4`, `raises IndexError`).
+def run_checks(files: Mapping[str, str], checks: list[Check]) -> list[Outcome]:
+    """What each test comes to, with these files; the same files are tested once.
 
-    The same repository is tested once. Raises SandboxError where the sandbox could not run them.
+    Raises SandboxError where the sandbox could not run them.
     """
     return _OUTCOMES.get(repr((sorted(files.items()), checks)), lambda: _run(files, checks))
 
 
-def _run(files: Mapping[str, str], checks: list[Check]) -> dict[str, str]:
+def _run(files: Mapping[str, str], checks: list[Check]) -> list[Outcome]:
     request = json.dumps([[check.setup, check.expression] for check in checks])
     execution = execute(
         [*PYTHON, "runner.py"],
@@ -73,16 +96,9 @@ def _run(files: Mapping[str, str], checks: list[Check]) -> dict[str, str]:
     lines = execution.stdout.split("\n")[:-1]
     ended = "the program ended" if execution.ended == "exited" else f"the program was stopped ({execution.ended})"
     if len(lines) > len(checks):
-        return {check.name: "more answers than tests came back" for check in checks}
-    outcomes = {}
-    for index, check in enumerate(checks):
-        if index >= len(lines):
-            outcomes[check.name] = f"{ended} before the test did"
-        elif lines[index] == check.expected:
-            outcomes[check.name] = ""
-        else:
-            outcomes[check.name] = f"{lines[index][:80]}, not {check.expected[:80]}"
-    return outcomes
+        return [Outcome(check, None, "more answers than tests came back") for check in checks]
+    unanswered = [Outcome(check, None, f"{ended} before the test did") for check in checks[len(lines) :]]
+    return [Outcome(check, line) for check, line in zip(checks, lines, strict=False)] + unanswered
 
 
 def _check(name: str, shared: list[ast.stmt], function: ast.FunctionDef) -> Check:

@@ -1,12 +1,18 @@
-"""Agentic code repair: whole episodes with tools over a tiny repository, every tool result computed."""
+"""Nano tasks: a tiny repository with a bug, the issue about it, and a whole episode that mends it with the tools."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 
-from cascade.chat import Message, Row
+from cascade.chat import Message, Row, ToolCall
+from cascade.environments.code import programs
 from cascade.environments.story_world import prompt, rows
+from cascade.environments.swe_agentic.checkout import TOOLS, Checkout
+from cascade.environments.swe_agentic.testing import Result, report
 from cascade.environments.swe_agentless import repository, tasks
+from cascade.environments.swe_agentless.editing import Files
 from cascade.environments.swe_agentless.repository import Repository
+from cascade.seeds import derive_seed
 
 REQUESTS = (
     "Fix this issue in the repository: {issue}",
@@ -17,90 +23,30 @@ REQUESTS = (
 )
 
 
-def _tool(name: str, description: str, **parameters: str) -> dict:
-    properties = {key: {"type": "string"} | ({"description": text} if text else {}) for key, text in parameters.items()}
-    schema = {"type": "object", "properties": properties, "required": list(parameters)}
-    return {"type": "function", "name": name, "description": description, "parameters": schema}
-
-
-TOOLS = [
-    _tool("list_files", "List all files."),
-    _tool("view", "Show a file.", path=""),
-    _tool("search", "Find lines with a text.", text=""),
-    _tool("edit", "Replace a text in a file.", path="", search="old text", replace="new text"),
-    _tool("run_tests", "Run the tests."),
-    _tool("submit", "Hand in the fix."),
-]
-
-
-class Workspace:
-    """A repository as an agent sees and changes it. `call` answers as the tool would; `submitted` ends it."""
-
-    def __init__(self, repo: Repository):
-        self.cases = repo.cases
-        self.files = dict(repo.files)
-        self.submitted = False
-
-    def call(self, name: str, arguments: dict[str, str]) -> str:
-        match name:
-            case "list_files":
-                return "\n".join(self.files)
-            case "view":
-                path = arguments["path"]
-                return self.files[path].rstrip() if path in self.files else f"Error: no file {path}"
-            case "search":
-                return self._search(arguments["text"])
-            case "edit":
-                edited = repository.apply_edit(self.files, arguments["path"], arguments["search"], arguments["replace"])
-                if edited is None:
-                    return "Error: the old text must be in the file once"
-                self.files = edited
-                return "Done"
-            case "run_tests":
-                return self._run_tests()
-            case "submit":
-                self.submitted = True
-                return "Submitted"
-        return f"Error: no tool {name}"
-
-    def _search(self, text: str) -> str:
-        hits = [
-            f"{path}:{number}: {line.strip()}"
-            for path, source in self.files.items()
-            for number, line in enumerate(source.split("\n"), 1)
-            if text in line
-        ]
-        return "\n".join(hits) or "Nothing found"
-
-    def _run_tests(self) -> str:
-        results = repository.run(self.files, self.cases)
-        failed = [case for case in self.cases if results[case.name]]
-        passed = len(self.cases) - len(failed)
-        if not failed:
-            return f"{passed} passed"
-        first = failed[0]
-        example = f"FAILED {first.call} {results[first.name]}, expected {first.expected!r}"
-        return f"{example}\n{len(failed)} failed, {passed} passed"
-
-
 def generate(count: int, seed: int, level: int) -> Iterator[Row]:
-    """Rows with `messages` (the whole episode), and what `swe_agentless` rows carry for the verifier."""
+    """Rows with what `swe_agentless` rows carry for the verifier, and a demonstration of 3 to 9 turns.
+
+    Raises CascadeError where there is no such level.
+    """
+    # The base model has read rows drawn under this key.
     return rows("swe_agentic", _row, count, seed, level)
 
 
 def _row(rng: Random, level: int) -> Row:
     repo = repository.draw(rng, level)
-    request = rng.choice(REQUESTS).format(issue=tasks.issue(rng, repo, level))
+    template = rng.choice(REQUESTS)
+    problem = tasks.issue(rng, repo, level)
+    request = template.format(issue=problem)
     if len(repo.files) == 1 or rng.random() < 0.2:
         request += f" The function is in {_file_of(repo)}."
-    messages: list[Message] = [{"role": "user", "content": request}]
-    workspace = Workspace(repo)
+    messages: list[Message] = []
+    checkout = Checkout(repo.files, lambda files: _run_tests(repo, files))
     told = level < 5
 
     def act(reasoning: str, name: str, **arguments: str) -> str:
         call = {"type": "function", "function": {"name": name, "arguments": arguments}}
         messages.append({"role": "assistant", "content": "", "reasoning_content": reasoning, "tool_calls": [call]})
-        result = workspace.call(name, arguments)
+        result = checkout.call(ToolCall(name, arguments))
         messages.append({"role": "tool", "content": result})
         return result
 
@@ -121,7 +67,35 @@ def _row(rng: Random, level: int) -> Row:
         act("All tests pass. Submit.", "submit")
     else:
         act("The line is fixed. Submit.", "submit")
-    return prompt(request, TOOLS) | tasks.repository_fields(repo) | {"messages": messages}
+    return {
+        "environment": "swe_agentic",
+        **prompt(request, TOOLS),
+        "problem_statement": problem,
+        **_with_hidden_tests(repo, f"{problem}\n{request}"),
+        # Nobody reads the result of handing in.
+        "demonstration": {"messages": messages[:-1]},
+    }
+
+
+def _with_hidden_tests(repo: Repository, key: str) -> Row:
+    """What a verifier needs: beside the tests that the tool shows, as many of the broken function that it does not."""
+    rng = Random(derive_seed("hidden tests", key))
+    of_target = [case for case in repo.cases if case.function == repo.program.name]
+    drawn = [
+        replace(case, name=f"{case.name}_hidden", arguments=tuple(programs.arguments(rng, repo.program)))
+        for case in of_target
+    ]
+    values = repository.call(repo.fixed, drawn)
+    hidden = tuple(replace(case, expected=values[case.name]) for case in drawn)
+    failing = tuple(name for name, fault in repository.run(repo.files, hidden).items() if fault)
+    whole = replace(repo, cases=repo.cases + hidden, failing=repo.failing + failing)
+    return {**tasks.repository_fields(whole), "shown_tests": [case.name for case in repo.cases]}
+
+
+def _run_tests(repo: Repository, files: Files) -> str:
+    """In this process: the code is ours."""
+    found = repository.run(dict(files), repo.cases)
+    return report([Result(case.call, found[case.name], repr(case.expected)) for case in repo.cases])
 
 
 def _find(rng: Random, repo: Repository, request: str, act: Callable[..., str]) -> None:
