@@ -44,18 +44,22 @@ def run() -> None:
 @click.argument("name")
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
+    from cascade.launch import launched
     from cascade.nodes import run_node
 
-    run_node(name, _layout())
+    if not launched("node", name, _layout()):
+        run_node(name, _layout())
 
 
 @main.command()
 @click.argument("name")
 def evaluate(name: str) -> None:
     """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
+    from cascade.launch import launched
     from cascade.nodes import evaluate_node
 
-    evaluate_node(name, _layout())
+    if not launched("evaluate", name, _layout()):
+        evaluate_node(name, _layout())
 
 
 @main.group()
