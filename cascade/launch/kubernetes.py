@@ -34,9 +34,7 @@ def run(job: Job) -> int:
     cluster = _Cluster(job.name, wanted[0]["metadata"].get("namespace"))
     cluster.delete(wait=True)
     try:
-        cluster.call(
-            "apply", "--filename", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": wanted})
-        )
+        cluster.call("apply", "--filename=-", given=yaml.safe_dump_all(wanted))
         say(f"Kubernetes job {job.name}")
         return _watch(cluster)
     finally:

@@ -12,9 +12,9 @@ from cascade.progress import say
 
 
 def run(program: list[str], processes: int, *, machines: int = 1, machine: int = 0, meeting: str = "") -> int:
-    """Have Python run `program` in `processes` processes, this machine being number `machine` of `machines`, of which the
-    first is reached at `meeting` (HOST:PORT). Returns the exit status of the process that failed first, as a shell
-    would (128 + the signal that ended it), or 0.
+    """Have Python run `program` in `processes` processes here, on machine number `machine` of `machines`; the first of
+    these is reached at `meeting` (HOST:PORT). Returns 0, or the exit status of the process that failed first, as a
+    shell would (128 + the signal that ended it).
 
     The numbers of machines give the ranks, so that a node started anew has the same rank on the same data.
     """
