@@ -98,6 +98,24 @@ def recipe_check(source: str | None) -> None:
     click.echo(f"{path}: {found.name}, {len(found.ordered())} nodes, no problem found")
 
 
+@recipe.command("export")
+@click.argument("system", type=click.Choice(["nemo-rl"]))
+@click.argument("source", required=False)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("export"), show_default=True)
+@click.option("--max-prompt-tokens", default=32768, show_default=True, help="Room for the longest prompt.")
+def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens: int) -> None:
+    """Write what SYSTEM needs to run the RL and distillation nodes of a recipe: a configuration each, and its prompts.
+
+    What has no counterpart there is told at the head of each file.
+    """
+    from cascade.export.nemo_rl import export
+    from cascade.recipe import load
+    from cascade.recipes import find
+
+    for line in export(load(find(source, _layout())), _layout(), out, max_prompt_tokens):
+        click.echo(line)
+
+
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--environment", help="The environment that judges; without it each row names its own.")
