@@ -38,6 +38,7 @@ from cascade.schema import (
     SFTNode,
     Source,
     TeachersNode,
+    Verification,
 )
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "Section",
     "Source",
     "TeachersNode",
+    "Verification",
     "load",
     "recipe_hash",
 ]
@@ -100,6 +102,8 @@ class Recipe(Section):
     """Node → where it runs; without an entry, where the flow runs. Not part of the node: it changes nothing in what
     the node makes but rounding."""
     judges: Judges = Judges()
+    verification: Verification | None = None
+    """Where responses are verified; like `pools` no part of any node."""
     curation: Curation
     sft: dict[str, SFTNode]
     rl: dict[str, RLNode]
@@ -111,8 +115,10 @@ class Recipe(Section):
 
     @property
     def judging_threads(self) -> int:
-        """Threads that judge responses: one that waits for a judge's server takes no CPU."""
-        return max(self.threads, self.judges.concurrency)
+        """Threads that judge responses: one that waits for a judge's server, or for a verifier on another machine,
+        takes no CPU."""
+        elsewhere = self.verification.workers if self.verification else 0
+        return max(self.threads, self.judges.concurrency, elsewhere)
 
     @property
     def training(self) -> dict[str, Node]:

@@ -294,6 +294,15 @@ class GateNode(Comparison):
     alias: str = "champion"
 
 
+class Verification(Section):
+    """Verifiers on the machines of a Ray cluster, instead of in the threads of the node."""
+
+    ray: str
+    """Its address, HOST:PORT, or `auto` for the one that this machine is part of."""
+    workers: Count
+    """Verifiers at work at once, each on one CPU of the cluster."""
+
+
 class Placement(Section):
     """Where a node runs, and how its processes are started there."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cascade.chat import Response, Row, parse_response
@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cascade.rollout.base import Sample
+
+
+Judge = Callable[[str, Row, Sequence[Response], bool], list[Verdict]]
+"""The verdicts on responses to one prompt, by the environment of this name; with each other, or one by one."""
+
+_elsewhere: Judge | None = None
+
+
+def judge_elsewhere(call: Judge | None) -> None:
+    """From now on have responses judged by `call`, which raises on no response; None: in the caller's thread again."""
+    global _elsewhere
+    _elsewhere = call
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> str:
@@ -29,6 +41,8 @@ def judge_text(environment: Environment, row: Row, text: str, *, thinking: bool,
 def judge(environment: Environment, row: Row, response: Response) -> Verdict:
     """The environment's verdict. A verifier must not raise; one that does costs its rollout (`verifier_error`),
     as does a reward outside [0, 1] (`reward_out_of_range`): both are counted, and too many stop the node."""
+    if _elsewhere is not None:
+        return _elsewhere(environment.name, row, [response], False)[0]
     try:
         return _in_range(environment.verify(row, response))
     except Exception as error:
@@ -39,6 +53,8 @@ def judge_together(environment: Environment, row: Row, responses: Sequence[Respo
     """`judge` of the responses to one prompt, with each other where the environment's reward is relative."""
     if not isinstance(environment, GroupEnvironment):
         return [judge(environment, row, response) for response in responses]
+    if _elsewhere is not None:
+        return _elsewhere(environment.name, row, responses, True)
     try:
         verdicts = [_in_range(verdict) for verdict in environment.verify_group(row, responses)]
         if len(verdicts) != len(responses):

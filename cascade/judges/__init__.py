@@ -22,6 +22,7 @@ __all__ = [
     "Usage",
     "answer",
     "preference",
+    "report_usage",
     "take_usage",
     "use",
 ]
@@ -29,6 +30,7 @@ __all__ = [
 _preference: PreferenceJudge | None = None
 _answer: AnswerJudge | None = None
 _clients: list[ChatClient] = []
+_reported: list[Usage] = []
 
 
 def use(settings: Judges) -> None:
@@ -61,6 +63,12 @@ def answer() -> AnswerJudge | None:
     return _answer
 
 
+def report_usage(usage: Usage) -> None:
+    """Add what the models were asked from another machine on behalf of this process."""
+    _reported.append(usage)
+
+
 def take_usage() -> Usage:
-    """What both have used since the last call."""
-    return sum((client.take_usage() for client in _clients), Usage())
+    """What all have used since the last call."""
+    reported = [_reported.pop() for _ in range(len(_reported))]
+    return sum((*(client.take_usage() for client in _clients), *reported), Usage())

@@ -30,6 +30,7 @@ def run(program: list[str], processes: int, *, machines: int = 1, machine: int =
     else:
         host, _, port = meeting.rpartition(":")
         where = [f"--nnodes={machines}", f"--node-rank={machine}", f"--master-addr={host}", f"--master-port={port}"]
+        where += [f"--rdzv-id={meeting}"]
     try:
         torchrun([*where, f"--nproc-per-node={processes}", "--max-restarts=0", *program])
     except SignalException as error:
