@@ -33,10 +33,10 @@ def job(project: Path, *program: str, **place: object) -> Job:
 def test_the_first_pod_is_heard_and_everything_is_deleted(
     project: Path, cluster: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert kubernetes.run(job(project, "node.py", "add", machines=2, gpus=1)) == 0
+    assert kubernetes.run(job(project, "node.py", "say", machines=2, gpus=1)) == 0
     told = capfd.readouterr().err.splitlines()
     assert "rank 0 of 2 at 127.0.0.1" in told
-    assert "sum 3" in told
+    assert "rank 1 of 2 at 127.0.0.1" not in told
     assert not (cluster / "job.json").exists()
 
 
