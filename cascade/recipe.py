@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from cascade.errors import RecipeError
 from cascade.files import hash_file
+from cascade.places import LOCAL_POOL, Placement, Verification
 from cascade.schema import (
-    LOCAL_POOL,
     Comparison,
     Count,
     Curation,
@@ -30,7 +30,6 @@ from cascade.schema import (
     Node,
     OnPolicyNode,
     Optimizer,
-    Placement,
     RepairNode,
     RLNode,
     Rollout,
@@ -38,7 +37,6 @@ from cascade.schema import (
     SFTNode,
     Source,
     TeachersNode,
-    Verification,
 )
 
 __all__ = [

@@ -1,9 +1,13 @@
-"""Which of NeMo Gym's servers and agents judges the rows of a domain."""
+"""Prompts for NeMo Gym: which of its servers and agents judges the rows of a domain, and the rows themselves."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from cascade import environments
-from cascade.recipe import Recipe
+from cascade.files import open_atomic
+from cascade.layout import Layout
+from cascade.recipe import OnPolicyNode, Recipe, RLNode
 from cascade.schema import Source
 
 POLICY_SERVER = "responses_api_models/vllm_model/configs/vllm_model_for_training.yaml"
@@ -62,3 +66,23 @@ def _environment(source: Source) -> str:
         if source.agent and any(alias.startswith(source.agent) or source.agent.startswith(alias) for alias in aliases):
             return name
     return source.domain
+
+
+def write_prompts(recipe: Recipe, name: str, node: OnPolicyNode, layout: Layout, path: Path) -> int:
+    """Write the prompts in the order in which the node draws them, refills included; NeMo-RL reads them one after
+    another. Returns how many there are."""
+    from cascade.training.prompts import Cursor, PromptSource, load_prompts  # brings torch
+
+    prompts = {domain: load_prompts(layout.prompts(domain), domain) for domain in node.mix}
+    source = PromptSource(prompts, node.mix, recipe.seed, name, cursor=Cursor())
+    refills = node.max_refills if isinstance(node, RLNode) and node.dynamic_filtering else 0
+    batches = node.steps * (1 + refills)
+    with open_atomic(path) as file:
+        for _ in range(batches):
+            for draw in source.draw_step(node.prompts):
+                row = draw.prompt.row
+                there = SERVED.get(draw.prompt.environment)
+                if "agent_ref" not in row and there is not None:
+                    row["agent_ref"] = {"type": "responses_api_agents", "name": there.agent}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return batches * node.prompts

@@ -5,7 +5,6 @@ recipe says and NeMo-RL does not know, or does otherwise, stands as a comment at
 of github.com/NVIDIA-NeMo/RL in August 2026.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 
 from cascade.errors import CascadeError
 from cascade.export import gym
-from cascade.files import open_atomic, read_json, write_atomic
+from cascade.files import read_json, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import BASE, DistillNode, OnPolicyNode, Recipe, RLNode
 
@@ -45,7 +44,7 @@ def export(recipe: Recipe, layout: Layout, out: Path, prompt_tokens: int) -> Ite
         if missing:
             yield f"{prompts}: not written, for {missing[0]} is not there yet; `cascade node curate` makes it"
         else:
-            yield f"{prompts}: {_write_prompts(recipe, name, node, layout, prompts):,} prompts"
+            yield f"{prompts}: {gym.write_prompts(recipe, name, node, layout, prompts):,} prompts"
     for name, section in recipe.ordered().items():
         if isinstance(section, OnPolicyNode) and name not in nodes:
             yield f"{name}: left out; whether a repair trains, and on whom, is decided in the run"
@@ -288,22 +287,3 @@ def _distillation(teachers: dict[str, str], gpus: int) -> dict[str, Any]:
             "default_teacher_cfg": {"num_nodes": 1, "gpus_per_node": gpus, "micro_batch_size": 1},
         },
     }
-
-
-def _write_prompts(recipe: Recipe, name: str, node: RLNode | DistillNode, layout: Layout, path: Path) -> int:
-    """The prompts in the order in which the node draws them, refills included: NeMo-RL reads them one after another."""
-    from cascade.training.prompts import Cursor, PromptSource, load_prompts
-
-    prompts = {domain: load_prompts(layout.prompts(domain), domain) for domain in node.mix}
-    source = PromptSource(prompts, node.mix, recipe.seed, name, cursor=Cursor())
-    refills = node.max_refills if isinstance(node, RLNode) and node.dynamic_filtering else 0
-    batches = node.steps * (1 + refills)
-    with open_atomic(path) as file:
-        for _ in range(batches):
-            for draw in source.draw_step(node.prompts):
-                row = draw.prompt.row
-                there = gym.SERVED.get(draw.prompt.environment)
-                if "agent_ref" not in row and there is not None:
-                    row["agent_ref"] = {"type": "responses_api_agents", "name": there.agent}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return batches * node.prompts

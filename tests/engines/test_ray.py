@@ -12,7 +12,8 @@ from cascade.environments import judging
 from cascade.environments.judging import judge, judge_together
 from cascade.environments.spread import spread
 from cascade.errors import CascadeError
-from cascade.schema import Judges, Verification
+from cascade.places import Verification
+from cascade.schema import Judges
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; the extra `ray` has it")
 

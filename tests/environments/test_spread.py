@@ -9,7 +9,8 @@ from cascade.chat import Response
 from cascade.environments import Verdict, judging
 from cascade.environments.spread import spread
 from cascade.errors import CascadeError
-from cascade.schema import Judges, Verification
+from cascade.places import Verification
+from cascade.schema import Judges
 
 
 def test_responses_go_to_where_they_are_to_be_judged() -> None:
