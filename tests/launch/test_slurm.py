@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cascade.errors import CascadeError
-from cascade.launch import slurm
+from cascade.launch import launched, slurm
 from cascade.launch.job import INTERRUPTED, Job
 from cascade.layout import Layout
 from cascade.recipe import Placement
-from tests.launch.conftest import alive, pids, until
+from tests.launch.conftest import HERE, alive, pids, until
 
 
 @pytest.fixture
@@ -88,6 +89,20 @@ def test_a_job_ended_from_outside_is_to_be_resumed(
 ) -> None:
     monkeypatch.setattr(slurm, "_state", lambda number: (state, 0, ""))
     assert slurm.run(job(project, "-c", "pass")) == INTERRUPTED
+
+
+def test_the_command_of_the_stage_runs_in_the_job(
+    project: Path, cluster: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load((HERE.parents[1] / "recipes" / "nano.yaml").read_text())
+    content["pools"] = {"select_teachers": {"launcher": "slurm", "machines": 4, "gpus": 8}}
+    (project / "params.yaml").write_text(yaml.safe_dump(content))
+    assert not launched("node", "sft", Layout(project))  # Without an entry it is this process's to build.
+    with pytest.raises(SystemExit, match="1"):
+        launched("node", "select_teachers", Layout(project))
+    assert "Error: " in capfd.readouterr().err  # The node's own words: nothing has been evaluated here.
+    options = (cluster / "1.options").read_text()
+    assert "--nodes=1\n" in options  # A decision is made by one process.
 
 
 def test_a_refused_job_is_one_line(project: Path, cluster: Path) -> None:
