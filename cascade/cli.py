@@ -44,18 +44,22 @@ def run() -> None:
 @click.argument("name")
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
+    from cascade.launch import launched
     from cascade.nodes import run_node
 
-    run_node(name, _layout())
+    if not launched("node", name, _layout()):
+        run_node(name, _layout())
 
 
 @main.command()
 @click.argument("name")
 def evaluate(name: str) -> None:
     """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
+    from cascade.launch import launched
     from cascade.nodes import evaluate_node
 
-    evaluate_node(name, _layout())
+    if not launched("evaluate", name, _layout()):
+        evaluate_node(name, _layout())
 
 
 @main.group()
@@ -92,6 +96,24 @@ def recipe_check(source: str | None) -> None:
     path = find(source, _layout())
     found = load(path)
     click.echo(f"{path}: {found.name}, {len(found.ordered())} nodes, no problem found")
+
+
+@recipe.command("export")
+@click.argument("system", type=click.Choice(["nemo-rl"]))
+@click.argument("source", required=False)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("export"), show_default=True)
+@click.option("--max-prompt-tokens", default=32768, show_default=True, help="Room for the longest prompt.")
+def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens: int) -> None:
+    """Write what SYSTEM needs to run the RL and distillation nodes of a recipe: a configuration each, and its prompts.
+
+    What has no counterpart there is told at the head of each file.
+    """
+    from cascade.export.nemo_rl import export
+    from cascade.recipe import load
+    from cascade.recipes import find
+
+    for line in export(load(find(source, _layout())), _layout(), out, max_prompt_tokens):
+        click.echo(line)
 
 
 @main.command()

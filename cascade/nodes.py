@@ -94,6 +94,10 @@ def _prepare(layout: Layout) -> Recipe:
     SIGTERM."""
     recipe = load(layout.params)
     judges.use(recipe.judges)
+    if recipe.verification is not None:
+        from cascade.environments.spread import spread
+
+        spread(recipe.verification, recipe.judges, recipe.judging_threads)
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = str(recipe.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cascade.errors import RecipeError
 from cascade.files import hash_file
+from cascade.places import LOCAL_POOL, Placement, Verification
 from cascade.schema import (
     Comparison,
     Count,
@@ -56,6 +57,7 @@ __all__ = [
     "Node",
     "OnPolicyNode",
     "Optimizer",
+    "Placement",
     "RLNode",
     "Recipe",
     "RepairNode",
@@ -64,6 +66,7 @@ __all__ = [
     "Section",
     "Source",
     "TeachersNode",
+    "Verification",
     "load",
     "recipe_hash",
 ]
@@ -83,9 +86,6 @@ REPORT = "report"
 RESERVED = {BASE: "the base model", CURATE: "curation", PIPELINE: "the whole run", REPORT: "the report"}
 """Names of files and runs beside those of the nodes, and whose they are."""
 
-LOCAL_POOL = "local"
-"""Nodes without an entry in `pools` run where the flow runs."""
-
 
 class Recipe(Section):
     name: str
@@ -96,9 +96,12 @@ class Recipe(Section):
     """CPU threads; results are reproducible for a given number."""
     base: str = "models/base"
     """Directory of the base model."""
-    pools: dict[str, str] = Field(default_factory=dict)
-    """Node → Prefect work pool. Not part of the node: where it runs does not change what it makes."""
+    pools: dict[str, Placement] = Field(default_factory=dict)
+    """Node → where it runs; without an entry, where the flow runs. Not part of the node: it changes nothing in what
+    the node makes but rounding."""
     judges: Judges = Judges()
+    verification: Verification | None = None
+    """Where responses are verified; like `pools` no part of any node."""
     curation: Curation
     sft: dict[str, SFTNode]
     rl: dict[str, RLNode]
@@ -110,8 +113,9 @@ class Recipe(Section):
 
     @property
     def judging_threads(self) -> int:
-        """Threads that judge responses: one that waits for the server of a judge or of a source takes no CPU."""
-        asked = self.judges.concurrency
+        """Threads that judge responses: one that waits for the server of a judge or of a source, or for a verifier on
+        another machine, takes no CPU."""
+        asked = max(self.judges.concurrency, self.verification.workers if self.verification else 0)
         if any(source.gym_url for source in self.curation.sources.values()):
             from cascade.environments.gym_server import CONCURRENCY  # brings httpx, and few recipes have a server
 
@@ -143,8 +147,8 @@ class Recipe(Section):
         """Raises RecipeError naming the known nodes."""
         return self.sections()[self.kind(name)][name]
 
-    def pool(self, name: str) -> str:
-        return self.pools.get(name, LOCAL_POOL)
+    def place(self, name: str) -> Placement:
+        return self.pools.get(name, Placement())
 
     def parents(self, name: str) -> list[str]:
         """Nodes whose results this one reads; `base` is not a node."""

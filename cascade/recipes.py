@@ -8,7 +8,7 @@ import yaml
 from cascade.errors import RecipeError
 from cascade.files import write_atomic
 from cascade.layout import Layout
-from cascade.recipe import OnPolicyNode, Section, SFTNode, load
+from cascade.recipe import OnPolicyNode, Placement, Section, SFTNode, load
 
 
 def find(source: str | None, layout: Layout) -> Path:
@@ -52,7 +52,7 @@ def show(path: Path) -> list[str]:
     lines += ["", "Nodes"]
     for name, node in recipe.ordered().items():
         parents = ", ".join(recipe.parents(name)) or "base"
-        place = f", on pool {recipe.pool(name)}" if name in recipe.pools else ""
+        place = f", {_place(recipe.place(name))}" if name in recipe.pools else ""
         lines.append(f"  {name:24} {recipe.kind(name)} from {parents}{place}")
         lines += [f"  {'':24} {line}" for line in _settings(node)]
     return lines
@@ -66,6 +66,11 @@ def _settings(node: Section) -> list[str]:
         size = f"{node.prompts} prompts × {node.rollouts} rollouts of up to {node.rollout.max_new_tokens:,} tokens"
         return [mix, f"{node.steps} steps of {size}, {_rate(node)}"]
     return []
+
+
+def _place(place: Placement) -> str:
+    on = f"on pool {place.pool} by {place.launcher}"
+    return f"{on}: {place.machines} × {place.gpus} GPUs" if place.gpus else on
 
 
 def _rate(node: SFTNode | OnPolicyNode) -> str:

@@ -2,19 +2,24 @@
 
 import os
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Failed
+from prefect.states import Cancelling, Completed, Failed
 
-from cascade.recipe import LOCAL_POOL, Recipe
-from tasks.processes import run_stage
+from cascade.recipe import LOCAL_POOL, Placement, Recipe
+from tasks.processes import run_stage, stopping
 
 INTERRUPTED = "Interrupted"
+
+POLL = 5.0
+"""Seconds between two looks at a run on another pool."""
 
 _slots = threading.BoundedSemaphore(1)
 
@@ -40,28 +45,40 @@ def _was_interrupted(task: Any, run: Any, state: State) -> bool:
 
 
 @task(task_run_name="{stage}", retries=3, retry_delay_seconds=[1, 10, 60], retry_condition_fn=_was_interrupted)
-def build(stage: str, root: Path, run_id: str, pool: str = LOCAL_POOL) -> State:
+def build(stage: str, root: Path, run_id: str, place: Placement) -> State:
     """Build what a stage makes, unless it is up to date. A stage that was killed is run again and resumes."""
-    return build_here(stage, root, run_id) if pool == LOCAL_POOL else _build_on(pool, stage, root, run_id)
+    if place.pool != LOCAL_POOL:
+        return build_on(place.pool, stage, root, run_id)
+    # A stage on a cluster takes nothing here but a process that waits for it.
+    with _slots if place.launcher in ("local", "torchrun") else nullcontext():
+        return build_here(stage, root, run_id)
 
 
 def build_here(stage: str, root: Path, run_id: str) -> State:
-    with _slots:
-        ended = run_stage(stage, root, run_id, get_run_logger().info)
+    ended = run_stage(stage, root, run_id, get_run_logger().info)
     if ended.kind in ("failed", "interrupted"):
         name = INTERRUPTED if ended.kind == "interrupted" else None
         return Failed(message=f"{stage}: {ended.message}", name=name)
     return Completed(message=stage, name=ended.kind.capitalize())
 
 
-def _build_on(pool: str, stage: str, root: Path, run_id: str) -> State:
-    """On a worker of another pool, which sees the same project directory (deployment node/POOL)."""
-    get_run_logger().info("%s: waiting for a worker of the pool %s", stage, pool)
+def build_on(pool: str, stage: str, root: Path, run_id: str) -> State:
+    """On a worker of another pool, which sees the same project directory (deployment node/POOL). A run that is stopped
+    has it cancelled there; one whose worker or machine was lost counts as interrupted."""
+    say = get_run_logger().info
+    say("%s: waiting for a worker of the pool %s", stage, pool)
     parameters = {"stage": stage, "project": str(root), "run_id": run_id}
     try:
-        run = run_deployment(f"node/{pool}", parameters=parameters, flow_run_name=stage)
+        # Prefect's own waiting could not be left when the run is stopped.
+        run = run_deployment(f"node/{pool}", parameters=parameters, flow_run_name=stage, timeout=0)
     except ObjectNotFound:
         return Failed(message=f"{stage}: no deployment node/{pool}; see prefect.yaml, or drop the node from `pools`")
     assert isinstance(run, FlowRun)
-    assert run.state is not None
-    return run.state if run.state.is_completed() else Failed(message=run.state.message, name=run.state.name)
+    with get_client(sync_client=True) as prefect:
+        while not (state := prefect.read_flow_run(run.id).state) or not state.is_final():
+            if stopping.wait(POLL):
+                prefect.set_flow_run_state(run.id, Cancelling())
+                return Failed(message=f"{stage}: stopped; its run on the pool {pool} is being cancelled")
+    if state.is_completed():
+        return state
+    return Failed(message=state.message or stage, name=INTERRUPTED if state.is_crashed() else state.name)

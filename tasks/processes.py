@@ -26,7 +26,8 @@ PATIENCE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 
 _alive: set[subprocess.Popen] = set()
-_stopping = threading.Event()
+stopping = threading.Event()
+"""Set when the run is being stopped: what runs elsewhere is to be stopped too."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Outcome:
 
 def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -> Outcome:
     """Bring one DVC stage up to date. Every line that it prints goes to `say` as it comes."""
-    if _stopping.is_set():
+    if stopping.is_set():
         return Outcome("failed", "not started: the run was stopped")
     environment = {
         **os.environ,
@@ -71,7 +72,7 @@ def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -
     finally:
         stop_groups([child], PATIENCE)
         _alive.discard(child)
-    return Outcome("failed", "stopped") if _stopping.is_set() and code else outcome(code, list(tail))
+    return Outcome("failed", "stopped") if stopping.is_set() and code else outcome(code, list(tail))
 
 
 def outcome(code: int, lines: list[str]) -> Outcome:
@@ -96,10 +97,10 @@ def _last_words(lines: list[str]) -> str:
 @contextmanager
 def stopped_on_exit() -> Iterator[None]:
     """Children do not outlive the block when an exception leaves it: Ctrl-C, SIGTERM, a cancelled run."""
-    _stopping.clear()
+    stopping.clear()
     try:
         yield
     except BaseException:
-        _stopping.set()
+        stopping.set()
         stop_groups(list(_alive), PATIENCE)
         raise

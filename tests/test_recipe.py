@@ -295,8 +295,35 @@ def test_a_conversation_must_fit_into_a_sequence(content: dict, problem: Any) ->
 
 
 def test_a_pool_needs_its_node(content: dict, problem: Any) -> None:
-    content["pools"] = {"if_rll": "gpu"}
+    content["pools"] = {"if_rll": {"pool": "gpu"}}
     assert problem(content)[0].startswith("pools.if_rll: there is no such node")
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ({"machines": 2}, "machines: launcher local has one; slurm and kubernetes can have more"),
+        ({"launcher": "torchrun", "gpus": 1}, "gpus: launcher torchrun starts a process on each, and there are 1"),
+        ({"image": "x"}, "image: launcher local starts no container; take it out"),
+        ({"launcher": "torchrun", "gpus": 2, "options": ["--time=1"]}, "options: they are sbatch's"),
+        ({"launcher": "kubernetes", "image": "x"}, "manifest: launcher kubernetes needs it"),
+        ({"launcher": "slurm", "manifest": "x"}, "manifest: launcher kubernetes needs it, and no other does"),
+        ({"launcher": "kubernetes", "manifest": "x"}, "image: launcher kubernetes needs it"),
+        ({"launcher": "ssh"}, "pools.if_rl.launcher: Input should be 'local', 'torchrun', 'slurm' or 'kubernetes'"),
+    ],
+)
+def test_a_place_that_cannot_be_is_one_line(content: dict, problem: Any, place: dict, told: str) -> None:
+    content["pools"] = {"if_rl": place}
+    [line] = problem(content)
+    assert told in line
+    assert line.startswith("pools.if_rl")
+
+
+def test_a_node_without_a_place_runs_where_the_flow_runs(content: dict) -> None:
+    content["pools"] = {"if_rl": {"pool": "gpu", "launcher": "torchrun", "gpus": 8}}
+    recipe = Recipe.model_validate(content)
+    assert (recipe.place("if_rl").pool, recipe.place("if_rl").gpus) == ("gpu", 8)
+    assert (recipe.place("sft").pool, recipe.place("sft").launcher) == ("local", "local")
 
 
 def test_a_source_has_one_origin(content: dict, problem: Any) -> None:

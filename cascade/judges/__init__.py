@@ -26,6 +26,7 @@ __all__ = [
     "any_named",
     "patch",
     "preference",
+    "report_usage",
     "take_usage",
     "use",
 ]
@@ -34,6 +35,7 @@ _preference: PreferenceJudge | None = None
 _answer: AnswerJudge | None = None
 _patch: PatchJudge | None = None
 _clients: list[ChatClient] = []
+_reported: list[Usage] = []
 
 
 def use(settings: Judges) -> None:
@@ -80,6 +82,12 @@ def any_named() -> bool:
     return bool(_clients)
 
 
+def report_usage(usage: Usage) -> None:
+    """Add what the models were asked from another machine on behalf of this process."""
+    _reported.append(usage)
+
+
 def take_usage() -> Usage:
     """What all have used since the last call."""
-    return sum((client.take_usage() for client in _clients), Usage())
+    reported = [_reported.pop() for _ in range(len(_reported))]
+    return sum((*(client.take_usage() for client in _clients), *reported), Usage())

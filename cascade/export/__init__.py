@@ -1,0 +1,1 @@
+"""A recipe, written for other systems that can run its stages."""

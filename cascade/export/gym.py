@@ -1,0 +1,88 @@
+"""Prompts for NeMo Gym: which of its servers and agents judges the rows of a domain, and the rows themselves."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascade import environments
+from cascade.files import open_atomic
+from cascade.layout import Layout
+from cascade.recipe import OnPolicyNode, Recipe, RLNode
+from cascade.schema import Source
+
+POLICY_SERVER = "responses_api_models/vllm_model/configs/vllm_model_for_training.yaml"
+
+
+@dataclass(frozen=True)
+class Served:
+    """An environment of NeMo Gym: its configuration, and the agent by which rows ask for it. Names and paths are those
+    of github.com/NVIDIA-NeMo/Gym in August 2026."""
+
+    config: str
+    agent: str
+    generated: bool = False
+    """Whether the rows that our generator makes are its rows."""
+
+
+def _simple(name: str, generated: bool = False, server: str | None = None) -> Served:
+    folder = f"resources_servers/{server or name}/configs"
+    return Served(f"{folder}/{server or name}.yaml", f"{name}_simple_agent", generated)
+
+
+SERVED = {
+    "reasoning_gym": _simple("reasoning_gym", generated=True),
+    "math": _simple("math_with_judge", generated=True),
+    "instruction_following": _simple("instruction_following", generated=True),
+    "mcqa": _simple("mcqa", generated=True),
+    "structured_output": Served(
+        "resources_servers/structured_outputs/configs/structured_outputs_json_yaml_xml_v1.yaml",
+        "structured_outputs_simple_agent",
+        generated=True,
+    ),
+    "tool_calling": _simple("workplace_assistant"),
+    "code": _simple("code_gen"),
+    "human_preference": _simple("genrm", server="genrm_compare"),
+    "swe_agentless": _simple("swerl_gen"),
+}
+
+
+def served(recipe: Recipe, domain: str) -> dict[str, Served | None]:
+    """Every environment that a domain's prompts may name → who judges its rows there; None where nobody does."""
+    sources = [source for source in recipe.curation.sources.values() if source.domain == domain and source.rl]
+    found: dict[str, Served | None] = {}
+    for source in sources:
+        name = _environment(source)
+        there = SERVED.get(name)
+        found[name] = None if there is not None and source.generator and not there.generated else there
+    return found
+
+
+def _environment(source: Source) -> str:
+    """What a source's rows name, as far as the recipe tells; else the name of the domain."""
+    if named := source.generator or source.environment:
+        return named
+    for name in environments.names():
+        aliases = environments.get(name).gym_names
+        if source.agent and any(alias.startswith(source.agent) or source.agent.startswith(alias) for alias in aliases):
+            return name
+    return source.domain
+
+
+def write_prompts(recipe: Recipe, name: str, node: OnPolicyNode, layout: Layout, path: Path) -> int:
+    """Write the prompts in the order in which the node draws them, refills included; NeMo-RL reads them one after
+    another. Returns how many there are."""
+    from cascade.training.prompts import Cursor, PromptSource, load_prompts  # brings torch
+
+    prompts = {domain: load_prompts(layout.prompts(domain), domain) for domain in node.mix}
+    source = PromptSource(prompts, node.mix, recipe.seed, name, cursor=Cursor())
+    refills = node.max_refills if isinstance(node, RLNode) and node.dynamic_filtering else 0
+    batches = node.steps * (1 + refills)
+    with open_atomic(path) as file:
+        for _ in range(batches):
+            for draw in source.draw_step(node.prompts):
+                row = draw.prompt.row
+                there = SERVED.get(draw.prompt.environment)
+                if "agent_ref" not in row and there is not None:
+                    row["agent_ref"] = {"type": "responses_api_agents", "name": there.agent}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return batches * node.prompts
