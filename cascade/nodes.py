@@ -2,9 +2,10 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from types import FrameType
 
-from cascade import judges
+from cascade import judges, world
 from cascade.errors import RecipeError
 from cascade.files import hash_file, read_json, write_json
 from cascade.layout import Layout
@@ -13,11 +14,11 @@ from cascade.tracking import Journal, live
 
 
 def run_node(name: str, layout: Layout) -> None:
-    """Build `curate` or a node. Raises CascadeError."""
+    """Build `curate` or a node; several processes that torchrun started do so together. Raises CascadeError."""
     recipe = _prepare(layout)
     if name != CURATE:
         recipe.node(name)
-    with live(recipe, layout, name):
+    with world.joined(), live(recipe, layout, name) if world.first() else nullcontext():
         _build(recipe, name, layout)
 
 

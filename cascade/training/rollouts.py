@@ -8,7 +8,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from cascade import environments, judges
+from cascade import environments, judges, world
 from cascade.chat import Row, encode_prompt, parse_response, prompt_of
 from cascade.environments import GroupEnvironment, Verdict
 from cascade.environments.judging import judge_together, text_of
@@ -130,7 +130,8 @@ class Collector:
         collected = Collected()
         draws = self._prompts.draw_step(self._node.prompts)
         while True:
-            groups = self._judged_groups(draws, step, collected)
+            # Every process samples and judges its share of the prompts; all of them get all the groups.
+            groups = world.unshare(self._judged_groups(world.share(draws), step, collected))
             why = [self._selection.why_dropped(group) for group in groups]
             dropped = [group for group, reason in zip(groups, why, strict=True) if reason]
             collected.kept += [group for group, reason in zip(groups, why, strict=True) if not reason]
@@ -174,7 +175,8 @@ class Collector:
         rollouts = [rollout for of_job in judged for rollout in of_job]
         collected.sampling_seconds += sampled - began
         collected.verifying_seconds += time.perf_counter() - sampled
-        collected.judging += judges.take_usage()
+        for usage in world.gather(judges.take_usage()):
+            collected.judging += usage
         return [Group(draw.prompt, rollouts[i * size : (i + 1) * size]) for i, draw in enumerate(draws)]
 
     def _jobs(self, prompt: Prompt, first: int) -> list[list[int]]:

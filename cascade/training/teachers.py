@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
@@ -49,7 +50,7 @@ def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teac
             raise CheckpointError(
                 f"{checkpoint}: no checkpoint there, but {decision} names it as teacher of {domain!r}"
             )
-        content = hash_directory(checkpoint)
+        content = world.once(lambda directory=checkpoint: hash_directory(directory))
         if content != chosen[domain]["hash"]:
             raise CheckpointError(
                 f"{checkpoint}: not the checkpoint that {decision} chose for {domain!r}; rerun `cascade node {decided}`"
@@ -82,7 +83,7 @@ class Teachers:
     def __init__(self, of_domain: dict[str, Teacher], node: Distillation):
         self._hash = {domain: teacher.hash for domain, teacher in of_domain.items()}
         self._policies = {
-            teacher.hash: make_policy(node.engine, teacher.checkpoint, None)
+            teacher.hash: make_policy(node.engine, teacher.checkpoint, None, parallel=node.parallel)
             for teacher in {teacher.hash: teacher for teacher in of_domain.values()}.values()
         }
 
