@@ -169,7 +169,9 @@ class Node(Section):
     @model_validator(mode="after")
     def _parallel_engine(self) -> "Node":
         if self.engine != "nemo" and self.parallel != Parallel():
-            raise ValueError(f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo")
+            raise ValueError(
+                f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo"
+            )
         return self
 
 

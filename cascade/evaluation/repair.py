@@ -28,7 +28,6 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     Raises CascadeError where results are missing or are of other prompts.
     """
 
-
     def decide() -> tuple[dict[str, Any], str]:
         decision, source = _decide_once(recipe, name, layout, history)
         write_json(layout.decision(name), decision)

@@ -32,6 +32,8 @@ class HFPolicy:
     """
 
     sharded = False
+    _reports = True
+    """Whether this process's results count; where several compute the same tokens, one's do."""
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class HFPolicy:
         with torch.no_grad():
             for batch, live in self._own_batches(sequences):
                 log_probs, entropy, _ = self._forward(batch)
-                if live:
+                if live and self._reports:
                     _enter(scores, batch, log_probs, entropy)
         world.add_up(scores.log_probs, scores.entropy)
         return scores
@@ -79,7 +81,7 @@ class HFPolicy:
             part = objective(log_probs, batch.index.to(self.device)) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
             self._take_gradients()
-            if live:
+            if live and self._reports:
                 loss += float(part.detach())
                 tokens += batch.tokens
                 _enter(scores, batch, log_probs.detach(), entropy)

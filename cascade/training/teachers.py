@@ -5,6 +5,7 @@ Each prompt has exactly one teacher, that of its domain. Checkpoints with equal 
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teac
             raise CheckpointError(
                 f"{checkpoint}: no checkpoint there, but {decision} names it as teacher of {domain!r}"
             )
-        content = world.once(lambda directory=checkpoint: hash_directory(directory))
+        content = world.once(partial(hash_directory, checkpoint))
         if content != chosen[domain]["hash"]:
             raise CheckpointError(
                 f"{checkpoint}: not the checkpoint that {decision} chose for {domain!r}; rerun `cascade node {decided}`"
