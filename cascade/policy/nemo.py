@@ -70,6 +70,9 @@ class NemoPolicy(HFPolicy):
                 module.set_force_sum_reduction_for_comms(True)
         for module in self._routers():
             module.requires_grad_(update_router)
+            if hasattr(module, "gate_precision"):
+                # NeMo's own routers score in bfloat16 unless told: samplers score in float32, and must agree.
+                module.gate_precision = module.score_dtype = torch.float32  # type: ignore[assignment]
         self._masters = MasterWeights(self._net, optimizer) if optimizer else None
         self._optimizer = self._masters.adamw if self._masters else None
         self._whole: PreTrainedModel | None = None
@@ -134,8 +137,10 @@ class NemoPolicy(HFPolicy):
         parallel, setup = self._parallel, None
         if world.size() > 1:
             sizes = ParallelismSizes(tp_size=parallel.tensor, cp_size=parallel.context, ep_size=parallel.expert)
+            # Layers are given back after their forward pass: the memory plan counts on it.
+            strategy = FSDP2Config(activation_checkpointing=parallel.checkpoint_activations, reshard_after_forward=True)
             setup = DistributedSetup.build(
-                FSDP2Config(activation_checkpointing=parallel.checkpoint_activations),
+                strategy,
                 parallelism_sizes=sizes,
                 activation_checkpointing=parallel.checkpoint_activations,
             )
