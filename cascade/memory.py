@@ -55,19 +55,25 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
         optimizer=own * (12 if nemo else 8),
         gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
         activations=tokens * shape.kept(parallel.checkpoint_activations, parallel.expert > 1),
-        logits=_logits(shape),
+        # With sequences split, the last hidden states are put together, and so are their gradients.
+        logits=_logits(shape) + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
         sampler=_sampler(shape, node, gpus) if on_policy else 0.0,
         teachers=teachers * own * (2 if nemo else 4),
     )
 
 
-def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
-    """Of a training node, with all of its teachers resident. Raises CascadeError where the base model is unknown."""
-    node = recipe.training[name]
-    place = recipe.place(name)
+def plan(recipe: Recipe, name: str, layout: Layout) -> tuple[Plan, int]:
+    """Of a training node, and how many other models it counts: all of them, or one where only one at a time fits.
+
+    Raises CascadeError where the base model's configuration is not known.
+    """
+    node, place, others = recipe.training[name], recipe.place(name), _others(recipe, name)
     longest = recipe.curation.max_tokens if isinstance(node, SFTNode) else node.rollout.max_new_tokens  # type: ignore[attr-defined]
-    gpus = max(1, place.machines * place.gpus)
-    return plan_node(shape_of(_config(recipe, layout)), node, gpus, longest, _others(recipe, name))
+    shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
+    everything = plan_node(shape, node, gpus, longest, others)
+    if others > 1 and place.gpu_gib and everything.total > USABLE * place.gpu_gib * GIB:
+        return plan_node(shape, node, gpus, longest, 1), 1
+    return everything, others
 
 
 def check(recipe: Recipe, name: str, layout: Layout) -> list[str]:
@@ -84,13 +90,15 @@ def table(recipe: Recipe, names: list[str], layout: Layout) -> tuple[list[str], 
     lines = [f"{'node':22} {'GPUs':>5} " + " ".join(f"{name:>11}" for name in (*columns, "total", "of"))]
     refused = []
     for name in names:
-        place, found = recipe.place(name), plan(recipe, name, layout)
+        place = recipe.place(name)
+        found, others = plan(recipe, name, layout)
         values = [getattr(found, column) / GIB for column in columns]
         limit = place.gpu_gib
         lines.append(
             f"{name:22} {max(1, place.machines * place.gpus):>5} "
             + " ".join(f"{value:>11.1f}" for value in (*values, found.total / GIB))
             + (f" {USABLE * limit:>11.1f}" if limit else f" {'?':>11}")
+            + (", one teacher at a time" if others < _others(recipe, name) else "")
         )
         if limit and found.total > USABLE * limit * GIB:
             most = max(columns, key=lambda column: getattr(found, column))

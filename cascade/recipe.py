@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from cascade.errors import RecipeError
 from cascade.files import hash_file
 from cascade.schema import (
+    LOCAL_POOL,
     Comparison,
     Count,
     Curation,
@@ -30,6 +31,7 @@ from cascade.schema import (
     OnPolicyNode,
     Optimizer,
     Parallel,
+    Placement,
     RepairNode,
     RLNode,
     Rollout,
@@ -58,6 +60,7 @@ __all__ = [
     "OnPolicyNode",
     "Optimizer",
     "Parallel",
+    "Placement",
     "RLNode",
     "Recipe",
     "RepairNode",
@@ -85,9 +88,6 @@ REPORT = "report"
 RESERVED = {BASE: "the base model", CURATE: "curation", PIPELINE: "the whole run", REPORT: "the report"}
 """Names of files and runs beside those of the nodes, and whose they are."""
 
-LOCAL_POOL = "local"
-"""Nodes without an entry in `pools` run where the flow runs."""
-
 
 class Recipe(Section):
     name: str
@@ -98,8 +98,8 @@ class Recipe(Section):
     """CPU threads; results are reproducible for a given number."""
     base: str = "models/base"
     """Directory of the base model."""
-    pools: dict[str, str] = Field(default_factory=dict)
-    """Node → Prefect work pool. Not part of the node: where it runs does not change what it makes."""
+    pools: dict[str, Placement] = Field(default_factory=dict)
+    """Node → where it runs. Not part of the node: it changes nothing in what the node makes but rounding."""
     judges: Judges = Judges()
     curation: Curation
     sft: dict[str, SFTNode]
@@ -140,8 +140,8 @@ class Recipe(Section):
         """Raises RecipeError naming the known nodes."""
         return self.sections()[self.kind(name)][name]
 
-    def pool(self, name: str) -> str:
-        return self.pools.get(name, LOCAL_POOL)
+    def place(self, name: str) -> Placement:
+        return self.pools.get(name, Placement())
 
     def parents(self, name: str) -> list[str]:
         """Nodes whose results this one reads; `base` is not a node."""

@@ -52,7 +52,7 @@ def show(path: Path) -> list[str]:
     lines += ["", "Nodes"]
     for name, node in recipe.ordered().items():
         parents = ", ".join(recipe.parents(name)) or "base"
-        place = f", on pool {recipe.pool(name)}" if name in recipe.pools else ""
+        place = f", on pool {recipe.place(name).pool}" if name in recipe.pools else ""
         lines.append(f"  {name:24} {recipe.kind(name)} from {parents}{place}")
         lines += [f"  {'':24} {line}" for line in _settings(node)]
     return lines

@@ -6,6 +6,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from cascade import environments
 
+LOCAL_POOL = "local"
+"""Nodes without an entry in `pools` run where the flow runs."""
+
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -318,6 +321,18 @@ class GateNode(Comparison):
     candidate: str
     registered_name: str
     alias: str = "champion"
+
+
+class Placement(Section):
+    """Where a node runs."""
+
+    pool: str = LOCAL_POOL
+    """Prefect's work pool whose worker starts the node; `local` is the machine where the flow runs."""
+    machines: Count = 1
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """Of each machine."""
+    gpu_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory of each GPU, in GiB. Where it is given, a node that needs more is refused before it starts."""
 
 
 def _sums_to_one(key: str, shares: dict[Any, float]) -> None:

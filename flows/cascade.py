@@ -30,7 +30,7 @@ def cascade_flow(project: str = ".") -> State:
     set_slots(recipe.threads)
 
     def submit(name: str, stage: str, needs: list[PrefectFuture]) -> PrefectFuture:
-        return build.submit(stage, layout.root, run_id, recipe.pool(name), wait_for=needs, return_state=False)
+        return build.submit(stage, layout.root, run_id, recipe.place(name).pool, wait_for=needs, return_state=False)
 
     with stopped_on_exit():
         curated = submit(CURATE, CURATE, [])

@@ -295,7 +295,7 @@ def test_a_conversation_must_fit_into_a_sequence(content: dict, problem: Any) ->
 
 
 def test_a_pool_needs_its_node(content: dict, problem: Any) -> None:
-    content["pools"] = {"if_rll": "gpu"}
+    content["pools"] = {"if_rll": {"pool": "gpu"}}
     assert problem(content)[0].startswith("pools.if_rll: there is no such node")
 
 

@@ -1,4 +1,4 @@
-"""A model's sizes from its configuration alone: parameters counted on a model without storage, activations estimated."""
+"""A model's sizes from its configuration alone: parameters counted without storage, activations estimated."""
 
 from dataclasses import dataclass
 from functools import cache
