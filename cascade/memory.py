@@ -42,7 +42,6 @@ class Plan:
 
 def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) -> Plan:
     """`longest`: tokens of the longest sequence. `teachers`: models resident besides, without gradient."""
-    on_policy = isinstance(node, OnPolicyNode)
     assert isinstance(node, OnPolicyNode | SFTNode)
     parallel, optimizer = node.parallel, node.optimizer
     nemo = node.engine == "nemo"
@@ -57,7 +56,7 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
         activations=tokens * shape.kept(parallel.checkpoint_activations, parallel.expert > 1),
         # With sequences split, the last hidden states are put together, and so are their gradients.
         logits=_logits(shape) + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
-        sampler=_sampler(shape, node, gpus) if on_policy else 0.0,
+        sampler=_sampler(shape, node, gpus) if isinstance(node, OnPolicyNode) else 0.0,
         teachers=teachers * own * (2 if nemo else 4),
     )
 

@@ -22,10 +22,12 @@ from transformers import NemotronHConfig, NemotronHForCausalLM
 
 from cascade import objectives, world
 from cascade.chat import encode_conversation, encode_prompt
+from cascade.memory import plan_node
 from cascade.policy import make_policy
 from cascade.policy.base import Objective, Policy, Sequence
 from cascade.policy.checkpoint import load_tokenizer, save_checkpoint
-from cascade.recipe import Optimizer, Parallel
+from cascade.policy.shape import shape_of
+from cascade.recipe import Optimizer, Parallel, SFTNode
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.torch_sampler import TorchSampler
 from cascade.seeds import derive_seed
@@ -130,6 +132,7 @@ def run(
         "sft seconds": seconds,
         "rl seconds": time.perf_counter() - began,
         "peak MiB": peak,
+        "planned MiB": planned(engine, checkpoint, parallel) / 2**20,
     }
     saved = folder / f"saved-{engine}"
     if world.first() or policy.sharded:
@@ -145,6 +148,13 @@ def run(
     found["resumed rl loss less the first"] = same.loss - rl.loss
     scores.append(before)  # Last: only of an engine that came through.
     return found
+
+
+def planned(engine: str, checkpoint: Path, parallel: Parallel) -> float:
+    """Bytes that the memory plan expects of each GPU."""
+    settings = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "optimizer": OPTIMIZER, "engine": engine}
+    node = SFTNode(**settings, parallel=parallel if engine == "nemo" else Parallel())  # type: ignore[arg-type]
+    return plan_node(shape_of(checkpoint / "config.json"), node, world.size(), longest=0, teachers=0).total
 
 
 def conversations(checkpoint: Path) -> list[Sequence]:

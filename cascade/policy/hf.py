@@ -57,14 +57,13 @@ class HFPolicy:
         self._optimizer = self._adamw(optimizer) if optimizer else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
-        scores = _empty_scores(trained_count(sequences))
+        found = []
         with torch.no_grad():
             for batch, live in self._own_batches(sequences):
                 log_probs, entropy, _ = self._forward(batch)
                 if live and self._reports:
-                    _enter(scores, batch, log_probs, entropy)
-        world.add_up(scores.log_probs, scores.entropy)
-        return scores
+                    found.append((batch.index, log_probs, entropy))
+        return _collected(trained_count(sequences), found)
 
     def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
         """Raises CascadeError for a policy without optimizer, an empty batch, or a gradient that is not finite."""
@@ -73,8 +72,10 @@ class HFPolicy:
         total = trained_count(sequences)
         if total == 0:
             raise CascadeError("a training step got no trained token; skip the step")
-        scores, loss, tokens = _empty_scores(total), 0.0, 0
+        tokens = 0
         counts: list[Tensor] = []
+        losses: list[Tensor] = []
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
         self._optimizer.zero_grad(set_to_none=True)
         for batch, live in self._own_batches(sequences):
             log_probs, entropy, routed = self._forward(batch)
@@ -82,9 +83,10 @@ class HFPolicy:
             part.backward()  # type: ignore[no-untyped-call]
             self._take_gradients()
             if live and self._reports:
-                loss += float(part.detach())
+                # Read at the end: reading waits for the device, which would then wait for the next micro-batch.
+                losses.append(part.detach())
+                found.append((batch.index, log_probs.detach(), entropy))
                 tokens += batch.tokens
-                _enter(scores, batch, log_probs.detach(), entropy)
                 counts = [a + b for a, b in zip(counts, routed, strict=True)] if counts else routed
         norm = self._reduce_and_clip(self.settings.gradient_clip)
         if not math.isfinite(norm):
@@ -92,12 +94,12 @@ class HFPolicy:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        world.add_up(scores.log_probs, scores.entropy)
+        loss = sum(map(float, losses))
         parts = world.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
-        routed_to = [found for *_, found in parts if found is not None]
+        routed_to = [routed for *_, routed in parts if routed is not None]
         load = sum(routed_to[1:], routed_to[0]) if routed_to else None
         shares = None if load is None else (load / load.sum(1, keepdim=True)).float()
-        return StepReport(sum(p[0] for p in parts), norm, scores, shares, sum(p[1] for p in parts))
+        return StepReport(sum(p[0] for p in parts), norm, _collected(total, found), shares, sum(p[1] for p in parts))
 
     def save(self, directory: Path) -> None:
         save_checkpoint(self.model, self.tokenizer, directory)
@@ -218,10 +220,12 @@ class HFPolicy:
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
-def _empty_scores(count: int) -> Scores:
-    return Scores(torch.zeros(count), torch.zeros(count))
-
-
-def _enter(scores: Scores, batch: MicroBatch, log_probs: Tensor, entropy: Tensor) -> None:
-    scores.log_probs[batch.index] = log_probs.float().cpu()
-    scores.entropy[batch.index] = entropy.float().cpu()
+def _collected(count: int, found: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
+    """The scores of `count` trained tokens from those of micro-batches, (index, log-probabilities, entropies), of
+    whichever process they were."""
+    scores = Scores(torch.zeros(count), torch.zeros(count))
+    for index, log_probs, entropy in found:
+        scores.log_probs[index] = log_probs.float().cpu()
+        scores.entropy[index] = entropy.float().cpu()
+    world.add_up(scores.log_probs, scores.entropy)
+    return scores

@@ -146,7 +146,7 @@ class NemoPolicy(HFPolicy):
             )
             self._mesh = setup.mesh_context.device_mesh
         net: nn.Module = NeMoAutoModelForCausalLM.from_pretrained(
-            str(self._source), dtype=torch.bfloat16, distributed_setup=setup
+            str(self._source.resolve()), dtype=torch.bfloat16, distributed_setup=setup
         )
         if world.size() == 1 and parallel.checkpoint_activations:
             net.gradient_checkpointing_enable()  # type: ignore[operator]
