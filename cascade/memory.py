@@ -29,7 +29,8 @@ class Plan:
     gradients: float
     optimizer: float
     gathered: float
-    """Of layers put together from their parts for a moment, and their gradients on the way back."""
+    """Of layers put together from their parts for a moment, and their gradients on the way back; engine hf: of the
+    bfloat16 copies that autocast computes with."""
     activations: float
     logits: float
     sampler: float
