@@ -116,6 +116,21 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
         click.echo(line)
 
 
+@recipe.command("plan")
+@click.argument("source", required=False)
+def recipe_plan(source: str | None) -> None:
+    """What each training node needs of every GPU's memory, in GiB; fails where a node does not fit."""
+    from cascade.memory import table
+    from cascade.recipe import load
+    from cascade.recipes import find
+
+    found = load(find(source, _layout()))
+    lines, refused = table(found, list(found.training), _layout())
+    click.echo("\n".join(lines))
+    if refused:
+        raise CascadeError("\n".join(refused))
+
+
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--environment", help="The environment that judges; without it each row names its own.")

@@ -2,22 +2,29 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from types import FrameType
 
-from cascade import judges
+from cascade import judges, world
 from cascade.errors import RecipeError
 from cascade.files import hash_file, read_json, write_json
 from cascade.layout import Layout
+from cascade.progress import say
 from cascade.recipe import CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
 from cascade.tracking import Journal, live
 
 
 def run_node(name: str, layout: Layout) -> None:
-    """Build `curate` or a node. Raises CascadeError."""
+    """Build `curate` or a node; several processes that torchrun started do so together. Raises CascadeError."""
     recipe = _prepare(layout)
     if name != CURATE:
         recipe.node(name)
-    with live(recipe, layout, name):
+    if name in recipe.training and recipe.place(name).gpu_gib is not None:
+        from cascade import memory
+
+        for line in memory.check(recipe, name, layout):
+            say(line)
+    with world.joined(), live(recipe, layout, name) if world.first() else nullcontext():
         _build(recipe, name, layout)
 
 

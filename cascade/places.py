@@ -30,6 +30,8 @@ class Placement(Section):
     machines: Count = 1
     gpus: Annotated[int, Field(ge=0)] = 0
     """Of each machine. A training node has as many processes there, at least one."""
+    gpu_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory of each GPU, in GiB. Where it is given, a node that needs more is refused before it starts."""
     image: str | None = None
     """The container: of Slurm's pyxis plugin, or Kubernetes'."""
     options: tuple[str, ...] = ()

@@ -3,6 +3,8 @@
 import sys
 import time
 
+from cascade import world
+
 
 class Progress:
     def __init__(self, node: str, steps: int, start: int):
@@ -25,4 +27,5 @@ class Progress:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if world.first():
+        print(line, file=sys.stderr, flush=True)

@@ -142,14 +142,43 @@ class Rollout(Section):
     """Mean |trainer − sampler| log-probability difference, in nats, above which the node stops."""
 
 
+class Parallel(Section):
+    """How engine `nemo` lays a model out over the GPUs of a node. Weights, gradients and optimizer state are always
+    split over all of them; batches go to those that these degrees leave over."""
+
+    expert: Count = 1
+    """GPUs over which the experts of a layer are dealt out."""
+    tensor: Count = 1
+    """GPUs over which the matrices of a layer are split; for dense models."""
+    context: Count = 1
+    """GPUs over which each sequence is split; needs Transformer Engine."""
+    checkpoint_activations: bool = False
+    """Keep each layer's input alone and compute the rest again for the gradient: less memory, a third more work."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Parallel":
+        if self.tensor > 1 and self.expert > 1:
+            raise ValueError("tensor: experts are dealt out instead of split; leave one of tensor and expert at 1")
+        return self
+
+
 class Node(Section):
     init: str
     """The node, or `base`, whose weights this one starts from."""
     round: Count
     """A distillation or repair opens a new round. A teachers or gate node reads every evaluation of its round."""
     engine: Literal["hf", "nemo"] = "hf"
+    parallel: Parallel = Parallel()
     checkpoint_every: Count = 20
     """Steps between saves of the resumable state."""
+
+    @model_validator(mode="after")
+    def _parallel_engine(self) -> "Node":
+        if self.engine != "nemo" and self.parallel != Parallel():
+            raise ValueError(
+                f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo"
+            )
+        return self
 
 
 class SFTNode(Node):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cascade import world
 from cascade.evaluation.comparison import compare_with_best, conclusion, measured, regressed
 from cascade.evaluation.history import History, as_read, open_history, read_results
 from cascade.files import hash_directory, hash_file, read_json, write_json
@@ -26,9 +27,14 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     teachers. Taken once, it is kept with the node's state: a node that was killed goes on with it.
     Raises CascadeError where results are missing or are of other prompts.
     """
-    decision, source = _decide_once(recipe, name, layout, history)
-    write_json(layout.decision(name), decision)
-    _record(name, layout, decision, source)
+
+    def decide() -> tuple[dict[str, Any], str]:
+        decision, source = _decide_once(recipe, name, layout, history)
+        write_json(layout.decision(name), decision)
+        _record(name, layout, decision, source)
+        return decision, source
+
+    decision, source = world.once(decide)
     say(f"{name}: {decision['words']} (from {source})")
     for domain, verdict in decision["domains"].items():
         say(f"  {domain}: {verdict['words']}")

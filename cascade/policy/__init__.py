@@ -8,12 +8,19 @@ import torch
 
 from cascade.errors import CascadeError
 from cascade.policy.base import Policy
-from cascade.recipe import Optimizer
+from cascade.recipe import Optimizer, Parallel
 
 ENGINES = {"hf": ("cascade.policy.hf", "HFPolicy"), "nemo": ("cascade.policy.nemo", "NemoPolicy")}
 
 
-def make_policy(engine: str, checkpoint: Path, optimizer: Optimizer | None, *, update_router: bool = False) -> Policy:
+def make_policy(
+    engine: str,
+    checkpoint: Path,
+    optimizer: Optimizer | None,
+    *,
+    update_router: bool = False,
+    parallel: Parallel | None = None,
+) -> Policy:
     """Load a checkpoint into an engine, on the GPU where there is one; without an optimizer, only to score with.
 
     Raises CascadeError for an unknown engine, CheckpointError for a directory that is no checkpoint.
@@ -22,5 +29,7 @@ def make_policy(engine: str, checkpoint: Path, optimizer: Optimizer | None, *, u
     if not module or find_spec(module) is None:
         raise CascadeError(f"policy engine {engine!r} is not here; `cascade doctor` lists the engines")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy: Policy = getattr(importlib.import_module(module), name)(checkpoint, optimizer, device, update_router)
+    settings = {"parallel": parallel or Parallel()} if engine == "nemo" else {}
+    make = getattr(importlib.import_module(module), name)
+    policy: Policy = make(checkpoint, optimizer, device, update_router, **settings)
     return policy

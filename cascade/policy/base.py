@@ -58,6 +58,8 @@ class Policy(Protocol):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
+    sharded: bool
+    """Each process holds a part of weights and optimizer state. Then every process calls every method, at once."""
 
     def score(self, sequences: list[Sequence]) -> Scores:
         """Log-probabilities and entropies without gradient, on the CPU."""
@@ -72,7 +74,7 @@ class Policy(Protocol):
         ...
 
     def training_state(self) -> dict[str, Tensor]:
-        """Weights and optimizer state by name: what resuming needs, exact to the bit."""
+        """Weights and optimizer state by name: what resuming needs, exact to the bit. Of this process's part."""
         ...
 
     def load_training_state(self, state: dict[str, Tensor]) -> None: ...

@@ -21,12 +21,7 @@ def load_checkpoint(
     Raises CheckpointError, in one line, for a directory that is missing, incomplete or not a causal LM.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no such checkpoint directory; build it first (`dvc repro`) or mend `init`")
-    if not (directory / "config.json").is_file():
-        raise CheckpointError(f"{directory}: no config.json; not a Hugging Face checkpoint")
-    if not any(directory.glob("*.safetensors")):
-        raise CheckpointError(f"{directory}: no *.safetensors weights; save the model with save_pretrained")
+    check_files(directory)
     try:
         AutoConfig.from_pretrained(directory, local_files_only=True)
         # A missing kernel package is no news: NemotronH does not run through transformers here.
@@ -41,16 +36,31 @@ def load_checkpoint(
         if report.get(problem):
             names = ", ".join(sorted(str(name) for name in report[problem])[:3])
             raise CheckpointError(f"{directory}: weights do not fit config.json ({problem.replace('_', ' ')}: {names})")
+    return model, load_tokenizer(directory, model.get_input_embeddings().num_embeddings)
+
+
+def check_files(directory: Path) -> None:
+    """Raises CheckpointError unless configuration and weights are there."""
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: no such checkpoint directory; build it first (`dvc repro`) or mend `init`")
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(f"{directory}: no config.json; not a Hugging Face checkpoint")
+    if not any(directory.glob("*.safetensors")):
+        raise CheckpointError(f"{directory}: no *.safetensors weights; save the model with save_pretrained")
+
+
+def load_tokenizer(directory: Path, embedded: int) -> PreTrainedTokenizerBase:
+    """Raises CheckpointError where there is none, or one of more tokens than the model embeds."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:
         raise CheckpointError(f"{directory}: no usable tokenizer ({_line(error)})") from None
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    if len(tokenizer) > embedded:
         raise CheckpointError(
-            f"{directory}: the tokenizer has {len(tokenizer)} tokens, the model embeds "
-            f"{model.get_input_embeddings().num_embeddings}; they do not belong together"
+            f"{directory}: the tokenizer has {len(tokenizer)} tokens, the model embeds {embedded}; "
+            "they do not belong together"
         )
-    return model, tokenizer
+    return tokenizer
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
@@ -59,11 +69,7 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
         aside = Path(scratch) / "checkpoint"
         model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        # How this copy was loaded is no part of it.
-        settings = read_json(aside / "tokenizer_config.json")
-        kept = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only")}
-        write_json(aside / "tokenizer_config.json", kept)
+        save_tokenizer(tokenizer, aside)
         config = read_json(aside / "config.json")
         if config.get("model_type") == "nemotron_h":
             # vLLM and NeMo Automodel read the layers from the pattern, transformers from the list.
@@ -72,6 +78,14 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
             write_json(aside / "config.json", dict(sorted(config.items())))
         aside.chmod(0o755)
         publish_directory(aside, directory)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    tokenizer.save_pretrained(directory)
+    # How this copy was loaded is no part of it.
+    settings = read_json(directory / "tokenizer_config.json")
+    kept = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only")}
+    write_json(directory / "tokenizer_config.json", kept)
 
 
 def _line(error: Exception) -> str:

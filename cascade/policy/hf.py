@@ -1,12 +1,17 @@
-"""The Hugging Face engine: one device, any causal LM; NemotronH through its own fast forward pass."""
+"""The Hugging Face engine: any causal LM that fits one device; NemotronH through its own fast forward pass.
+
+Several processes share a batch out by micro-batches and add their gradients up: the same step as one process's.
+"""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import nemotron_h
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
@@ -15,6 +20,9 @@ from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.logits import token_log_probs
 from cascade.recipe import Optimizer
 
+ROUTERS = ("Router", "Gate")
+"""How the classes of routers are called, in transformers and in NeMo Automodel."""
+
 
 class HFPolicy:
     """A checkpoint to score with and, given an optimizer, to train. On CUDA it computes in bfloat16 autocast.
@@ -22,6 +30,10 @@ class HFPolicy:
     Raises CheckpointError for a directory that is not a checkpoint. Dropout is off: the policy that is trained
     is the policy that samples.
     """
+
+    sharded = False
+    _reports = True
+    """Whether this process's results count; where several compute the same tokens, one's do."""
 
     def __init__(
         self,
@@ -33,7 +45,7 @@ class HFPolicy:
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
-        self.model = model.to(self.device).eval()  # type: ignore[arg-type]
+        self.model = self._net = model.to(self.device).eval()  # type: ignore[arg-type]
         self.settings = optimizer
         self.micro_batch_tokens = optimizer.micro_batch_tokens if optimizer else micro_batch_tokens
         self._fast = nemotron_h.supports(self.model)
@@ -45,13 +57,13 @@ class HFPolicy:
         self._optimizer = self._adamw(optimizer) if optimizer else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
-        scores = _empty_scores(trained_count(sequences))
+        found = []
         with torch.no_grad():
-            for batch in micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device):
+            for batch, live in self._own_batches(sequences):
                 log_probs, entropy, _ = self._forward(batch)
-                scores.log_probs[batch.index] = log_probs.float().cpu()
-                scores.entropy[batch.index] = entropy.float().cpu()
-        return scores
+                if live and self._reports:
+                    found.append((batch.index, log_probs, entropy))
+        return _collected(trained_count(sequences), found)
 
     def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
         """Raises CascadeError for a policy without optimizer, an empty batch, or a gradient that is not finite."""
@@ -60,27 +72,34 @@ class HFPolicy:
         total = trained_count(sequences)
         if total == 0:
             raise CascadeError("a training step got no trained token; skip the step")
-        scores, loss, tokens = _empty_scores(total), 0.0, 0
+        tokens = 0
         counts: list[Tensor] = []
+        losses: list[Tensor] = []
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
         self._optimizer.zero_grad(set_to_none=True)
-        for batch in micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device):
+        for batch, live in self._own_batches(sequences):
             log_probs, entropy, routed = self._forward(batch)
-            part = objective(log_probs, batch.index.to(self.device))
+            part = objective(log_probs, batch.index.to(self.device)) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
-            loss += float(part.detach())
-            tokens += batch.tokens
-            scores.log_probs[batch.index] = log_probs.detach().float().cpu()
-            scores.entropy[batch.index] = entropy.float().cpu()
-            counts = [a + b for a, b in zip(counts, routed, strict=True)] if counts else routed
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        norm = float(nn.utils.clip_grad_norm_(trainable, self.settings.gradient_clip))
+            self._take_gradients()
+            if live and self._reports:
+                # Read at the end: reading waits for the device, which would then wait for the next micro-batch.
+                losses.append(part.detach())
+                found.append((batch.index, log_probs.detach(), entropy))
+                tokens += batch.tokens
+                counts = [a + b for a, b in zip(counts, routed, strict=True)] if counts else routed
+        norm = self._reduce_and_clip(self.settings.gradient_clip)
         if not math.isfinite(norm):
             raise CascadeError(f"the gradient norm is {norm}; lower the learning rate or look at the batch")
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        load = torch.stack([count / count.sum() for count in counts]).float().cpu() if counts else None
-        return StepReport(loss, norm, scores, load, tokens)
+        loss = sum(map(float, losses))
+        parts = world.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
+        routed_to = [routed for *_, routed in parts if routed is not None]
+        load = sum(routed_to[1:], routed_to[0]) if routed_to else None
+        shares = None if load is None else (load / load.sum(1, keepdim=True)).float()
+        return StepReport(sum(p[0] for p in parts), norm, _collected(total, found), shares, sum(p[1] for p in parts))
 
     def save(self, directory: Path) -> None:
         save_checkpoint(self.model, self.tokenizer, directory)
@@ -112,6 +131,33 @@ class HFPolicy:
                 device = "cpu" if key == "step" and self.device.type == "cpu" else self.device
                 self._optimizer.state[parameters[parameter]][key] = value.to(device, copy=True)
 
+    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
+        """This process's micro-batches, and whether each counts. Small enough that every process has one."""
+        for batch in world.share(self._split(sequences, world.size())):
+            yield batch, True
+
+    def _split(self, sequences: list[Sequence], parts: int) -> list[MicroBatch]:
+        budget = self.micro_batch_tokens
+        if parts > 1:
+            budget = min(budget, -(-sum(len(sequence.token_ids) for sequence in sequences) // parts))
+        return micro_batches(sequences, budget, self._fast, self.device)
+
+    def _take_gradients(self) -> None:
+        """After each micro-batch's backward pass: they stay with the parameters."""
+
+    def _reduce_and_clip(self, limit: float) -> float:
+        """Add the processes' gradients up, scale them to a norm of at most `limit`; returns the norm before."""
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        if world.size() > 1:
+            # A parameter without a gradient anywhere keeps none, as it would in one process.
+            anywhere = [any(have) for have in zip(*world.gather([p.grad is not None for p in trainable]), strict=True)]
+            used = [p for p, found in zip(trainable, anywhere, strict=True) if found]
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used])
+            world.add_up(flat)
+            for p, gradient in zip(used, flat.split([p.numel() for p in used]), strict=True):
+                p.grad = gradient.view_as(p)
+        return float(nn.utils.clip_grad_norm_(trainable, limit))
+
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Log-probabilities [n] and entropies [n] of the trained tokens, tokens per expert and layer."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -139,16 +185,21 @@ class HFPolicy:
 
         hooks = [router.register_forward_hook(count) for router in self._routers()]
         try:
-            output = self.model.base_model(
-                input_ids=block.tokens, attention_mask=None if mask is None else mask.long(), use_cache=False
-            )
+            hidden = self._hidden(block.tokens, mask)
         finally:
             for hook in hooks:
                 hook.remove()
-        return output.last_hidden_state.flatten(0, 1), counts
+        return hidden.flatten(0, 1), counts
+
+    def _hidden(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Final hidden states [R, L, D] of tokens [R, L]; mask [R, L]: which are not padding, None: all."""
+        output = self.model.base_model(
+            input_ids=tokens, attention_mask=None if mask is None else mask.long(), use_cache=False
+        )
+        return output.last_hidden_state
 
     def _routers(self) -> list[nn.Module]:
-        return [module for module in self.model.modules() if type(module).__name__.endswith("Router")]
+        return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]
 
     def _check_head(self, directory: Path) -> None:
         """Log-probabilities are computed from hidden states and the output matrix alone: see that this is the model."""
@@ -169,5 +220,12 @@ class HFPolicy:
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
-def _empty_scores(count: int) -> Scores:
-    return Scores(torch.empty(count), torch.empty(count))
+def _collected(count: int, found: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
+    """The scores of `count` trained tokens from those of micro-batches, (index, log-probabilities, entropies), of
+    whichever process they were."""
+    scores = Scores(torch.zeros(count), torch.zeros(count))
+    for index, log_probs, entropy in found:
+        scores.log_probs[index] = log_probs.float().cpu()
+        scores.entropy[index] = entropy.float().cpu()
+    world.add_up(scores.log_probs, scores.entropy)
+    return scores

@@ -25,9 +25,11 @@ class Journal:
     {"kind": "status", ...}. Each carries `time` (Unix seconds).
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, writes: bool = True):
         self.path = path
         self._appended = False
+        self._writes = writes
+        """Of several processes that run a node together, the first does; to the others it is a place to speak into."""
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Names are grouped by prefix: train/, rollout/, eval/<domain>/, curate/."""
@@ -67,10 +69,14 @@ class Journal:
 
         At step 0 the node starts anew, and everything is forgotten.
         """
+        if not self._writes:
+            return
         kept = [e for e in self.entries() if step > 0 and (e["kind"] != "metrics" or e["step"] < step)]
         write_atomic(self.path, "".join(_line(entry) for entry in kept))
 
     def _append(self, kind: str, **fields: Any) -> None:
+        if not self._writes:
+            return
         if not self._appended:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._drop_torn_line()

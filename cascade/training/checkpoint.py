@@ -2,6 +2,10 @@
 
 Tensors are the policy's weights and optimizer state; the metadata holds the step, what else the loop needs to
 continue, and the fingerprint of the inputs. All of it is of one moment, or the file is not there.
+
+Where every process holds a part of the policy, the others' tensors lie beside it, in files named after step and rank.
+They are there before the first process's file names their step, and go when it names another: the set is of one
+moment too. It is continued by as many processes as wrote it, which then come to the same bytes.
 """
 
 import hashlib
@@ -15,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cascade import world
 from cascade.errors import CheckpointError
 
 _KEY = "cascade"
@@ -34,17 +39,43 @@ def fingerprint(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def save_state(path: Path, state: State, inputs: dict[str, Any]) -> None:
+def save_state(path: Path, state: State, inputs: dict[str, Any], sharded: bool = False) -> None:
+    """`sharded`: every process calls, each with its own tensors; else the first alone does."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {_KEY: json.dumps({"step": state.step, "progress": state.progress, "inputs": inputs})}
+    if not sharded:
+        _write(path, state.tensors, metadata)
+        return
+    own = _part(path, state.step)
+    if not world.first():
+        _write(own, state.tensors, metadata)
+    world.barrier()
+    if world.first():
+        _write(path, state.tensors, metadata)
+    world.barrier()
+    for old in path.parent.glob(_part_name(path, "*")):
+        if old != own:
+            old.unlink()
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     aside = path.with_suffix(".tmp")
-    metadata = {"step": state.step, "progress": state.progress, "inputs": inputs}
-    save_file(state.tensors, aside, {_KEY: json.dumps(metadata)})
+    save_file(tensors, aside, metadata)
     with open(aside, "rb") as file:
         os.fsync(file.fileno())
     os.replace(aside, path)
 
 
-def load_state(path: Path, inputs: dict[str, Any]) -> tuple[State | None, str]:
+def _part(path: Path, step: int) -> Path:
+    """Where this process's tensors of a step lie."""
+    return path if world.first() else path.with_name(_part_name(path, str(step)))
+
+
+def _part_name(path: Path, step: str) -> str:
+    return f"{path.stem}.{step}.{world.rank()}{path.suffix}"
+
+
+def load_state(path: Path, inputs: dict[str, Any], sharded: bool = False) -> tuple[State | None, str]:
     """The saved state, or None and why it is of no use here ("" where there is none).
 
     A state made from other inputs must not be continued: it would mix two runs in one checkpoint.
@@ -59,7 +90,8 @@ def load_state(path: Path, inputs: dict[str, Any]) -> tuple[State | None, str]:
             changed = sorted(key for key in inputs.keys() | saved.keys() if saved.get(key) != inputs.get(key))
             if changed:
                 return None, f"the state at step {metadata['step']} was made from another {', '.join(changed)}"
+        with safe_open(_part(path, metadata["step"]) if sharded else path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: not a resumable state ({error}); delete it to start the node anew") from None
     return State(metadata["step"], metadata["progress"], tensors), ""

@@ -40,7 +40,9 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     teacher_hashes = {"teachers": {domain: teacher.hash for domain, teacher in of_domain.items()}}
     run = NodeRun(recipe, name, layout, list(files.values()), teacher_hashes if of_domain else {})
 
-    policy = make_policy(node.engine, run.parent, node.optimizer, update_router=node.update_router)
+    policy = make_policy(
+        node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
+    )
     advantages = _advantage_source(node, run, of_domain)
     state = run.resume(policy)
     cursor = Cursor(**state.progress)
@@ -96,7 +98,7 @@ def _advantage_source(node: OnPolicyNode, run: NodeRun, of_domain: dict[str, Tea
     assert isinstance(node, RLNode)
     if node.kl == 0:
         return GroupRelative
-    start = make_policy(node.engine, run.parent, None)
+    start = make_policy(node.engine, run.parent, None, parallel=node.parallel)
     return partial(GroupRelative, kl=node.kl, start=start)
 
 

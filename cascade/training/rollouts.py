@@ -7,7 +7,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from cascade import environments, judges
+from cascade import environments, judges, world
 from cascade.chat import prompt_of
 from cascade.environments import Verdict
 from cascade.errors import CascadeError
@@ -135,7 +135,8 @@ class Collector:
         collected = Collected()
         draws = self._prompts.draw_step(self._node.prompts)
         while True:
-            groups = self._judged_groups(draws, step, collected)
+            # Every process samples and judges its share of the prompts; all of them get all the groups.
+            groups = world.unshare(self._judged_groups(world.share(draws), step, collected))
             why = [self._selection.why_dropped(group) for group in groups]
             dropped = [group for group, reason in zip(groups, why, strict=True) if reason]
             collected.kept += [group for group, reason in zip(groups, why, strict=True) if not reason]
@@ -164,7 +165,8 @@ class Collector:
         found = self._driver.ask(questions)
         collected.sampling_seconds += found.sampling_seconds
         collected.waiting_seconds += found.waiting_seconds
-        collected.judging += judges.take_usage()
+        for usage in world.gather(judges.take_usage()):
+            collected.judging += usage
         return [
             Group(draw.prompt, [self._rollout(draw.prompt, answer) for answer in answers])
             for draw, answers in zip(draws, found.groups, strict=True)

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import cascade
+from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.files import (
     hash_directory,
@@ -52,6 +53,8 @@ def checkpoint_of(recipe: Recipe, layout: Layout, node: str) -> Path:
 class NodeRun:
     """One run of one training node, from its inputs to its published checkpoint.
 
+    Of several processes the first alone writes; all of them call every method, and each keeps its part of the state.
+
     `data` are the files that the node trains on; `others` names further inputs by their hashes. All that is
     written before the end lies in the node's work directory: its state, its samples. The checkpoint and the
     results appear when they are finished.
@@ -64,19 +67,20 @@ class NodeRun:
         self.node = node
         self.parent = checkpoint_of(recipe, layout, node.init)
         self.work = layout.work(name)
-        self.journal = Journal(layout.journal(name))
+        self.journal = Journal(layout.journal(name), writes=world.first())
         self._layout = layout
         self._data = data
-        self._data_hashes = {path.name: hash_file(path) for path in data}
+        self._data_hashes = world.once(lambda: {path.name: hash_file(path) for path in data})
         # Its place in the pipeline and how often it saves change nothing in what a node makes; nor does by what rules
         # a repair chose its teachers, which are inputs themselves.
         section = node.model_dump(mode="json", exclude={"round", "checkpoint_every", *RULES})
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],
-            "parent": hash_directory(self.parent),
+            "parent": world.once(lambda: hash_directory(self.parent)),
             "data": fingerprint(self._data_hashes),
             "engine": [cascade.__version__, torch.__version__, transformers.__version__],
+            **({"processes": world.size()} if world.size() > 1 else {}),
             **recipe.judges.inputs,
             **others,
         }
@@ -89,7 +93,7 @@ class NodeRun:
 
     def resume(self, policy: Policy) -> State:
         """Continue from the saved state where it was made from the same inputs; else start from step 0."""
-        state, reason = load_state(self._state_path, self.inputs)
+        state, reason = load_state(self._state_path, self.inputs, policy.sharded)
         if reason:
             say(f"{self.name}: starting anew: {reason}")
         if state is None:
@@ -103,8 +107,8 @@ class NodeRun:
     def _open_journal(self, step: int) -> None:
         """Continue the journal and the samples at `step`, and say what the node is made from."""
         self.journal.rewind(step)
-        kept = [row for row in self._samples() if row["step"] < step]
-        write_jsonl(self._samples_path, kept)
+        if world.first():
+            write_jsonl(self._samples_path, [row for row in self._samples() if row["step"] < step])
         self.journal.params(self.node.model_dump(mode="json"))
         self.journal.tags(
             {
@@ -119,23 +123,34 @@ class NodeRun:
 
     def save(self, policy: Policy, step: int, progress: dict[str, Any]) -> None:
         """Save what resuming after `step` steps needs."""
-        save_state(self._state_path, State(step, progress, policy.training_state()), self.inputs)
+        if world.first() or policy.sharded:
+            state = State(step, progress, policy.training_state())
+            save_state(self._state_path, state, self.inputs, policy.sharded)
+        world.barrier()
 
     def add_samples(self, rows: list[dict]) -> None:
         """Rollouts to be read by people; each row has its `step`."""
-        write_jsonl(self._samples_path, [*self._samples(), *rows])
+        if world.first():
+            write_jsonl(self._samples_path, [*self._samples(), *rows])
 
     def finish(self, policy: Policy) -> None:
         """Write the checkpoint, load it back, publish it with its results, forget the state."""
         finished = self.work / "checkpoint"
-        shutil.rmtree(finished, ignore_errors=True)
-        policy.save(finished)
+        if world.first():
+            shutil.rmtree(finished, ignore_errors=True)
+        if world.first() or policy.sharded:
+            policy.save(finished)
+        world.barrier()
         self._prove_loads(policy, finished)
-        self._publish(finished)
+        if world.first():
+            self._publish(finished)
+        world.barrier()
 
     def pass_on(self) -> None:
         """Publish the parent's checkpoint as the node's own: the same files, nothing trained."""
         self._open_journal(0)
+        if not world.first():
+            return
         finished = self.work / "checkpoint"
         shutil.rmtree(finished, ignore_errors=True)
         link_directory(self.parent, finished)
@@ -153,7 +168,7 @@ class NodeRun:
     def _prove_loads(self, policy: Policy, directory: Path) -> None:
         count = min(16, len(policy.tokenizer))
         probe = [Sequence(list(range(count)), [False] + [True] * (count - 1))]
-        loaded = make_policy(self.node.engine, directory, None)
+        loaded = make_policy(self.node.engine, directory, None, parallel=self.node.parallel)
         gap = (loaded.score(probe).log_probs - policy.score(probe).log_probs).abs().mean().item()
         if not gap <= MAX_RELOAD_GAP:
             raise CheckpointError(

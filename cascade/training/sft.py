@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from cascade import world
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
@@ -32,7 +33,9 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
     if not files:
         raise CascadeError(f"{layout.sft_data}: no Parquet files; `cascade node curate` writes them")
     run = NodeRun(recipe, name, layout, files, {})
-    policy = make_policy(node.engine, run.parent, node.optimizer, update_router=node.update_router)
+    policy = make_policy(
+        node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
+    )
     step = run.resume(policy).step
     data = PackedSequences(files, run.work / "sequences.arrow")
     steps = step_count(node, len(data))
@@ -74,6 +77,13 @@ class PackedSequences:
     """
 
     def __init__(self, files: list[Path], mapped: Path):
+        if world.first():
+            self._map(files, mapped)
+        world.barrier()
+        self._table = pa.ipc.open_file(pa.memory_map(str(mapped))).read_all()
+
+    @staticmethod
+    def _map(files: list[Path], mapped: Path) -> None:
         mapped.parent.mkdir(parents=True, exist_ok=True)
         aside = mapped.with_suffix(".tmp")
         writer: pa.RecordBatchFileWriter | None = None
@@ -91,7 +101,6 @@ class PackedSequences:
             )
         writer.close()
         os.replace(aside, mapped)
-        self._table = pa.ipc.open_file(pa.memory_map(str(mapped))).read_all()
 
     def __len__(self) -> int:
         return self._table.num_rows

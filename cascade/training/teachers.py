@@ -5,12 +5,14 @@ Each prompt has exactly one teacher, that of its domain. Checkpoints with equal 
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
@@ -49,7 +51,7 @@ def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teac
             raise CheckpointError(
                 f"{checkpoint}: no checkpoint there, but {decision} names it as teacher of {domain!r}"
             )
-        content = hash_directory(checkpoint)
+        content = world.once(partial(hash_directory, checkpoint))
         if content != chosen[domain]["hash"]:
             raise CheckpointError(
                 f"{checkpoint}: not the checkpoint that {decision} chose for {domain!r}; rerun `cascade node {decided}`"
@@ -82,7 +84,7 @@ class Teachers:
     def __init__(self, of_domain: dict[str, Teacher], node: Distillation):
         self._hash = {domain: teacher.hash for domain, teacher in of_domain.items()}
         self._policies = {
-            teacher.hash: make_policy(node.engine, teacher.checkpoint, None)
+            teacher.hash: make_policy(node.engine, teacher.checkpoint, None, parallel=node.parallel)
             for teacher in {teacher.hash: teacher for teacher in of_domain.values()}.values()
         }
 

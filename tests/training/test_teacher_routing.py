@@ -60,8 +60,8 @@ def test_teachers_of_equal_content_are_loaded_once_and_scored_once_a_step(projec
     loaded = []
     real = teachers.make_policy
 
-    def counting(engine, checkpoint, optimizer):
-        policy = real(engine, checkpoint, optimizer)
+    def counting(engine, checkpoint, optimizer, **settings):
+        policy = real(engine, checkpoint, optimizer, **settings)
         score = policy.score
         policy.calls = []
         policy.score = lambda sequences: policy.calls.append(len(sequences)) or score(sequences)

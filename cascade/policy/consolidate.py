@@ -1,0 +1,110 @@
+"""A model split over processes, written as one Hugging Face directory.
+
+Its configuration is that of the checkpoint it was loaded from, and each weight is stored in the type it had there.
+"""
+
+import json
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from cascade import world
+from cascade.files import publish_directory, write_json
+from cascade.policy.checkpoint import save_tokenizer
+
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = "5GB"
+CONFIGURATION = ("config.json", "generation_config.json")
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def save_consolidated(
+    net: nn.Module, masters: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, source: Path, directory: Path
+) -> None:
+    """Write `net` to `directory`, whole or not at all. Every process calls; the first writes.
+
+    masters: float32 weights of this process's parts, by name, in place of the model's rounded ones.
+    source: the checkpoint that the model was loaded from. The first process holds all weights in its host's memory.
+    """
+    weights: dict[str, Tensor] = {}
+    types = stored_types(source)
+    for name, value in _whole(net, masters):
+        if world.first():
+            for key, tensor in _released_names(net, name, value):
+                weights[key] = tensor
+    if world.first():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
+            aside = Path(scratch) / "checkpoint"
+            aside.mkdir()
+            _write_weights(net, weights, types, aside)
+            save_tokenizer(tokenizer, aside)
+            for name in CONFIGURATION:
+                if (source / name).exists():
+                    shutil.copyfile(source / name, aside / name)
+            aside.chmod(0o755)
+            publish_directory(aside, directory)
+    world.barrier()
+
+
+def stored_types(directory: Path) -> dict[str, torch.dtype]:
+    """Name → type of every floating-point tensor in the *.safetensors files of a checkpoint."""
+    found: dict[str, torch.dtype] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        found |= {name: _TYPES[info["dtype"]] for name, info in header.items() if info.get("dtype") in _TYPES}
+    return found
+
+
+def _whole(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Every weight and buffer of the state dict, put together from its parts, on the CPU of the first process."""
+    for name, value in net.state_dict().items():
+        if not isinstance(value, Tensor):
+            continue
+        whole = value.detach()
+        if name in masters:
+            whole = masters[name].detach()
+            if isinstance(value, DTensor):
+                whole = DTensor.from_local(
+                    whole,
+                    value.device_mesh,
+                    value.placements,
+                    run_check=False,
+                    shape=value.shape,
+                    stride=value.stride(),
+                )
+        if isinstance(whole, DTensor):
+            whole = whole.full_tensor()
+        yield name, whole.cpu() if world.first() else whole
+
+
+def _released_names(net: nn.Module, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    """NeMo's own classes have names and shapes of their own; their adapter knows those of the released files."""
+    adapter = getattr(net, "state_dict_adapter", None)
+    return [(name, value)] if adapter is None else adapter.convert_single_tensor_to_hf(name, value)
+
+
+def _write_weights(net: nn.Module, weights: dict[str, Tensor], types: dict[str, torch.dtype], directory: Path) -> None:
+    if isinstance(net, PreTrainedModel):
+        # transformers knows how the names in memory and those in files belong together; types are one there.
+        usual = max(set(types.values()), key=list(types.values()).count)
+        net.save_pretrained(
+            directory, state_dict={n: w.to(usual) if w.is_floating_point() else w for n, w in weights.items()}
+        )
+        return
+    weights = {name: weight.to(types.get(name, weight.dtype)).contiguous() for name, weight in weights.items()}
+    plan = split_torch_state_dict_into_shards(weights, max_shard_size=SHARD_BYTES)
+    for file, names in plan.filename_to_tensors.items():
+        save_file({name: weights[name] for name in names}, directory / file, {"format": "pt"})
+    if plan.is_sharded:
+        write_json(directory / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})

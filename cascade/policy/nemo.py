@@ -1,0 +1,253 @@
+"""The NeMo Automodel engine: a model split over many GPUs, under torchrun, by FSDP2 and the recipe's `parallel`.
+
+What NeMo does here is to load the model, with its own layers where it has them, and to split it. Steps, scores and
+losses are the hf engine's; they differ in that parameters are bfloat16, with float32 copies in the optimizer, and
+that gradients and weights exist in parts. Each process holds its parts of weights, gradients and optimizer state.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Partial, Replicate
+from transformers import AutoConfig, PreTrainedModel
+
+from cascade import world
+from cascade.errors import CascadeError, CheckpointError
+from cascade.policy.base import Objective, Sequence, StepReport
+from cascade.policy.batching import MicroBatch
+from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer
+from cascade.policy.consolidate import save_consolidated
+from cascade.policy.hf import HFPolicy
+from cascade.policy.logits import token_log_probs
+from cascade.policy.masters import MasterWeights
+from cascade.recipe import Optimizer, Parallel
+
+SCORING_TOKENS = 32768
+"""Tokens of a forward pass without gradient, of a policy that is not trained."""
+
+
+class NemoPolicy(HFPolicy):
+    """A checkpoint to score with and, given an optimizer, to train, on the GPUs of all processes together.
+
+    Raises CascadeError without NeMo Automodel or a GPU, or where `parallel` does not fit the number of processes;
+    CheckpointError for a directory that is not a checkpoint.
+    """
+
+    def __init__(
+        self,
+        checkpoint_dir: Path,
+        optimizer: Optimizer | None = None,
+        device: str = "cuda",
+        update_router: bool = True,
+        parallel: Parallel = Parallel(),  # noqa: B008 (frozen)
+    ):
+        self._source = Path(checkpoint_dir)
+        check_files(self._source)
+        _check_processes(parallel)
+        self.settings = optimizer
+        self.micro_batch_tokens = optimizer.micro_batch_tokens if optimizer else SCORING_TOKENS
+        self._parallel = parallel
+        self._fast = False
+        self._mesh: Any = None
+        self._net = self._load()
+        self._net.train(_checkpoints_in_training_only(self._net, parallel))
+        self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+        self.tokenizer = load_tokenizer(self._source, _vocabulary(self._source))
+        self._head = self._net.get_output_embeddings()  # type: ignore[operator]
+        for module in self._net.modules():
+            if isinstance(module, FSDPModule):
+                # Losses are parts of the batch's loss, so gradients add up; FSDP would take their mean.
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
+        for module in self._routers():
+            module.requires_grad_(update_router)
+            if hasattr(module, "gate_precision"):
+                # NeMo's own routers score in bfloat16 unless told: samplers score in float32, and must agree.
+                module.gate_precision = module.score_dtype = torch.float32  # type: ignore[assignment]
+        self._masters = MasterWeights(self._net, optimizer) if optimizer else None
+        self._optimizer = self._masters.adamw if self._masters else None
+        self._whole: PreTrainedModel | None = None
+
+    @property
+    def sharded(self) -> bool:  # type: ignore[override]
+        return world.size() > 1
+
+    @property
+    def model(self) -> PreTrainedModel:  # type: ignore[override]
+        """The current weights as a transformers model, whole, on this process's device: what the torch sampler reads.
+
+        Made when first asked for after a step, by every process at once; for models that fit beside their own parts.
+        """
+        if self._whole is None:
+            scratch = Path(world.once(lambda: tempfile.mkdtemp(prefix=".weights.", dir=self._source.parent)))
+            try:
+                self.save(scratch / "model")
+                dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+                model, _ = load_checkpoint(scratch / "model", dtype)
+                self._whole = model.to(self.device).eval()  # type: ignore[arg-type]
+                world.barrier()
+            finally:
+                if world.first():
+                    shutil.rmtree(scratch, ignore_errors=True)
+        return self._whole
+
+    def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
+        self._whole = None  # Of the weights before the step, and its memory is needed.
+        report = super().step(sequences, objective, learning_rate)
+        assert self._masters is not None
+        self._masters.write_back()
+        return report
+
+    def save(self, directory: Path) -> None:
+        masters = {n: w.detach() for n, w in self._masters.weights.items()} if self._masters else {}
+        save_consolidated(self._net, masters, self.tokenizer, self._source, directory)
+
+    def training_state(self) -> dict[str, Tensor]:
+        return self._masters.state() if self._masters else {}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        if self._masters is None:
+            return
+        try:
+            self._masters.load(state)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"the training state is of another model or layout ({error})") from None
+        self._whole = None
+
+    def _load(self) -> nn.Module:
+        """The model, on the GPUs, split. Sets the mesh where there is more than one process."""
+        if find_spec("nemo_automodel") is None or not torch.cuda.is_available():
+            raise CascadeError(
+                "policy engine nemo needs NVIDIA GPUs and NeMo Automodel (`pip install 'cascade-posttrain[nemo]'`); "
+                "on one device without it, engine hf does the same"
+            )
+        from nemo_automodel import NeMoAutoModelForCausalLM
+        from nemo_automodel.components.distributed.config import DistributedSetup, FSDP2Config
+        from nemo_automodel.components.distributed.mesh import ParallelismSizes
+
+        parallel, setup = self._parallel, None
+        if world.size() > 1:
+            sizes = ParallelismSizes(tp_size=parallel.tensor, cp_size=parallel.context, ep_size=parallel.expert)
+            # Layers are given back after their forward pass: the memory plan counts on it.
+            strategy = FSDP2Config(activation_checkpointing=parallel.checkpoint_activations, reshard_after_forward=True)
+            setup = DistributedSetup.build(
+                strategy,
+                parallelism_sizes=sizes,
+                activation_checkpointing=parallel.checkpoint_activations,
+            )
+            self._mesh = setup.mesh_context.device_mesh
+        net: nn.Module = NeMoAutoModelForCausalLM.from_pretrained(
+            str(self._source.resolve()), dtype=torch.bfloat16, distributed_setup=setup
+        )
+        if world.size() == 1 and parallel.checkpoint_activations:
+            net.gradient_checkpointing_enable()  # type: ignore[operator]
+        if parallel.context > 1 and getattr(getattr(net, "backend", None), "attn", None) != "te":
+            raise CascadeError("parallel.context: splitting sequences needs Transformer Engine's attention; install it")
+        return net
+
+    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
+        """Micro-batches go by data-parallel rank. Every process runs as many as every other: each pass gathers
+        weights from all, so one that is out of batches repeats the last, which then counts for nothing."""
+        here, parts = self._place, self._parallel.context
+        batches = self._split(sequences, here.data_size)
+        for start in range(0, len(batches), here.data_size):
+            live = start + here.data < len(batches)
+            batch = batches[start + here.data] if live else batches[-1]
+            if parts > 1:
+                # Processes that share a sequence each take a part of its trained tokens.
+                own = {name: getattr(batch, name)[here.context :: parts] for name in ("source", "target", "index")}
+                batch = replace(batch, **own, tokens=batch.tokens if here.context == 0 else 0)
+            yield batch, live
+
+    @property
+    def _reports(self) -> bool:  # type: ignore[override]
+        return self._place.tensor == 0
+
+    def _take_gradients(self) -> None:
+        assert self._masters is not None
+        self._masters.take_gradients()
+
+    def _reduce_and_clip(self, limit: float) -> float:
+        assert self._masters is not None
+        return self._masters.clip(limit)
+
+    def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
+        hidden, counts = self._transformers_hidden(batch)
+        return *token_log_probs(hidden[batch.source], self._head_weight(), batch.target), counts
+
+    def _hidden(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Padding lies on the right, where causal layers do not see it: no mask is needed."""
+        batch, context, sharder = {"input_ids": tokens}, nullcontext(), None
+        if self._parallel.context > 1:
+            from nemo_automodel.components.distributed.context_parallel import ContextParallelSharder
+
+            batch["labels"] = tokens.clone()  # NeMo splits them along; nobody reads them.
+            sharder = ContextParallelSharder(self._net, self._mesh, batch)
+            make_context, batch = sharder.shard(batch)
+            context = make_context()
+            batch.pop("labels")
+        with context:
+            output = self._net(**batch, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+        hidden = output.hidden_states if isinstance(output.hidden_states, Tensor) else output.hidden_states[-1]
+        return hidden if sharder is None else sharder.gather_token_tensor(hidden, trim=True)
+
+    def _head_weight(self) -> Tensor:
+        """The output matrix, whole. Its gradient adds up what the processes found on different tokens."""
+        weight = self._head.weight
+        if not isinstance(weight, DTensor):
+            return weight
+        names = weight.device_mesh.mesh_dim_names or ()
+        return weight.full_tensor(grad_placements=[Replicate() if name == "tp" else Partial() for name in names])
+
+    @property
+    def _place(self) -> "_Place":
+        return _place(self._parallel, world.rank(), world.size())
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A process's coordinates: which batches, which part of their sequences, which part of the matrices are its own."""
+
+    data: int
+    data_size: int
+    context: int
+    tensor: int
+
+
+def _place(parallel: Parallel, rank: int, size: int) -> _Place:
+    """As NeMo's device mesh orders them: data, context, tensor, the last running fastest."""
+    both = parallel.context * parallel.tensor
+    return _Place(rank // both, size // both, rank // parallel.tensor % parallel.context, rank % parallel.tensor)
+
+
+def _check_processes(parallel: Parallel) -> None:
+    size = world.size()
+    for name, degree in (("tensor × context", parallel.tensor * parallel.context), ("expert", parallel.expert)):
+        if size % degree:
+            raise CascadeError(f"parallel: {name} is {degree}, which does not divide the {size} processes of the node")
+
+
+def _checkpoints_in_training_only(net: nn.Module, parallel: Parallel) -> bool:
+    """transformers' own layers skip checkpointing in evaluation mode. Without dropout the modes compute the same."""
+    if not parallel.checkpoint_activations or not isinstance(net, PreTrainedModel):
+        return False
+    dropout = {key: value for key, value in net.config.to_dict().items() if "dropout" in key and value}
+    if dropout:
+        key, value = next(iter(dropout.items()))
+        raise CascadeError(
+            f"config.json: {key} {value}: the policy that is trained must be the one that samples; set 0"
+        )
+    return True
+
+
+def _vocabulary(directory: Path) -> int:
+    return AutoConfig.from_pretrained(directory, local_files_only=True).get_text_config().vocab_size

@@ -1,0 +1,170 @@
+"""The memory plan: hand-computed sizes, exact parameter counts, the recipes that must fit, and refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from safetensors import safe_open
+
+from cascade.cli import main
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+from cascade.memory import GIB, check, plan, plan_node, table
+from cascade.policy.logits import CHUNK, HELD
+from cascade.policy.shape import shape_of
+from cascade.recipe import Recipe, load
+
+ROOT = Path(__file__).parents[1]
+LARGE = ROOT / "recipes" / "base" / "nemotron-3-nano-30b-a3b-base.json"
+PAPER = ROOT / "recipes" / "nemotron-cascade-2-30b-a3b.yaml"
+
+
+def changed(**changes: object) -> Recipe:
+    """The paper's recipe with other keys in node mopd; `place` changes where it runs."""
+    content = yaml.safe_load(PAPER.read_text())
+    content["pools"]["mopd"] |= changes.pop("place", {})  # type: ignore[operator]
+    content["distill"]["mopd"] |= changes
+    return Recipe.model_validate(content)
+
+
+def test_parameters_are_those_of_the_checkpoint() -> None:
+    with safe_open(ROOT / "models" / "base" / "model.safetensors", framework="pt") as file:
+        sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    count = sum(_product(size) for name, size in sizes.items() if "correction_bias" not in name)
+    shape = shape_of(ROOT / "models" / "base" / "config.json")
+    assert shape.parameters == count
+    assert (shape.head, shape.width, shape.experts) == (2048 * 128, 128, 16 * 2 * 128 * 128)
+
+
+def test_the_large_model_by_hand() -> None:
+    shape = shape_of(LARGE)
+    experts = 128 * 2 * 2688 * 1856
+    moe = experts + 128 * 2688 + 2 * 2688 * 3712 + 2688
+    mamba = 2688 * 10304 + 4096 * 2688 + 4 * 6144 + 6144 + 3 * 64 + 4096 + 2688
+    attention = 2 * 2688 * 4096 + 2 * 2688 * 256 + 2688
+    assert shape.parameters == 23 * moe + 23 * mamba + 6 * attention + 2 * 131072 * 2688 + 2688
+    assert shape.experts == experts
+    assert shape.layer == mamba
+    assert shape.cache == 6 * 2 * 2 * 2 * 128
+    assert shape.state == 23 * 4 * 64 * 64 * 128
+
+
+def test_activations_by_hand() -> None:
+    shape = shape_of(LARGE)
+    mamba = 2 * (2 * 2688 + 10304 + 6144 + 2 * 4096) + 4 * 4096 * 128 / 128
+    attention = 2 * (2 * 2688 + 2 * 4096 + 2 * 256)
+    moe = 2 * 2 * 2688 + 6 * 2 * (2 * 2688 + 2 * 1856) + 2 * 2 * 3712 + 4 * 2688 + 8 * 128
+    assert shape.activations == {"mamba": mamba, "moe": moe, "attention": attention}
+    assert shape.kept(False, False) == 23 * mamba + 23 * moe + 6 * attention
+    assert shape.kept(True, True) == 52 * 2 * 2688 + moe
+    # Without expert parallelism NeMo computes Mamba layers again, and no others.
+    assert shape.kept(True, False) == 23 * 2 * 2688 + 23 * moe + 6 * attention + mamba
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "qwen3_moe"])
+def test_other_models(tmp_path: Path, model_type: str) -> None:
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 4,
+    }
+    moe = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16} if "moe" in model_type else {}
+    config = {"model_type": model_type, "vocab_size": 10, "intermediate_size": 24, **sizes, **moe}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shape = shape_of(tmp_path / "config.json")
+    attention = 2 * (2 * 8 + 2 * 8 + 2 * 4)
+    mlp = 2 * (2 * 8 + 3 * 24)
+    routed = 2 * 2 * 8 + 2 * 2 * (2 * 8 + 3 * 16) + 4 * 8 + 2 * 4 * 4
+    assert shape.kept(False, False) == 2 * (attention + (routed if moe else mlp))
+    assert shape.kept(True, False) == 2 * 2 * 8 + attention + (routed if moe else mlp)
+    assert shape.experts == (4 * 3 * 8 * 16 if moe else 0)
+    assert shape.cache == 2 * 2 * 2 * 4
+
+
+def test_a_plan_by_hand() -> None:
+    recipe, shape = load(PAPER), shape_of(LARGE)
+    node = recipe.training["mopd"]
+    found = plan_node(shape, node, 64, longest=100352, teachers=4)
+    own = shape.parameters / 64
+    assert (found.weights, found.gradients, found.optimizer) == (2 * own, 4 * own, 12 * own)
+    assert found.teachers == 4 * 2 * own
+    assert found.gathered == 10 * (shape.layer + shape.experts / 8)
+    assert found.activations == 50176 * shape.kept(True, True)
+    head = 8 * 131072 * 2688 + 4 * HELD + 12 * max(64 * 131072, CHUNK)
+    assert found.logits == head + 4 * 2688 * 100352
+    assert found.sampler == 0
+    assert found.total == pytest.approx(sum(vars(found).values()))
+
+
+def test_the_torch_sampler_has_weights_and_caches_of_its_own() -> None:
+    node = changed(rollout={"engine": "torch", "max_new_tokens": 1000}).training["mopd"]
+    shape = shape_of(LARGE)
+    found = plan_node(shape, node, 64, longest=1000, teachers=0)
+    assert found.sampler == 2 * shape.parameters + 8 * (1000 * shape.cache + shape.state)
+
+
+def test_engine_hf_holds_all_of_it_on_each_gpu() -> None:
+    recipe, shape = load(ROOT / "recipes" / "nano.yaml"), shape_of(ROOT / "models" / "base" / "config.json")
+    found = plan_node(shape, recipe.training["sft"], 1, longest=512, teachers=0)
+    assert (found.weights, found.gradients, found.optimizer) == tuple(x * shape.parameters for x in (4, 4, 8))
+    assert found.activations == 8192 * shape.kept(False, False)
+
+
+def test_the_paper_s_recipe_fits_machines_of_8_times_80_gb() -> None:
+    recipe = load(PAPER)
+    lines, refused = table(recipe, list(recipe.training), Layout(ROOT))
+    assert not refused
+    assert len(lines) == 1 + len(recipe.training)
+    assert all(recipe.place(name).gpus == 8 and recipe.place(name).gpu_gib == 79 for name in recipe.training)
+
+
+def test_teachers_take_turns_where_only_one_fits() -> None:
+    found, others = plan(changed(), "mopd", Layout(ROOT))
+    assert others == 4
+    needed = found.total / GIB / 0.9 - 1
+    assert plan(changed(place={"gpu_gib": needed}), "mopd", Layout(ROOT))[1] == 1
+    assert "one teacher at a time" in check(changed(place={"gpu_gib": needed}), "mopd", Layout(ROOT))[1]
+
+
+def test_what_does_not_fit_is_refused_with_a_remedy() -> None:
+    recipe = changed(parallel={"expert": 8})
+    with pytest.raises(
+        CascadeError, match=r"^mopd: needs \d+\.\d GiB of each GPU, .*activations take .*: set parallel.ch"
+    ):
+        check(recipe, "mopd", Layout(ROOT))
+
+
+def test_a_base_model_that_nobody_knows(tmp_path: Path) -> None:
+    with pytest.raises(CascadeError, match=r"config\.json: no such file, nor .*; the plan needs the base model"):
+        plan(load(PAPER), "mopd", Layout(tmp_path))
+    (tmp_path / "recipes" / "base").mkdir(parents=True)
+    (tmp_path / "recipes" / "base" / LARGE.name).write_text("{}")
+    with pytest.raises(CascadeError, match="not the configuration of a causal language model"):
+        plan(load(PAPER), "mopd", Layout(tmp_path))
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["recipe", "plan", "nemotron-cascade-2-30b-a3b"])
+    assert done.exit_code == 0, done.output
+    assert "swe_agentic_rl" in done.output
+    text = PAPER.read_text().replace(
+        "sft: {pool: gpu, machines: 16, gpus: 8, gpu_gib: 79}", "sft: {gpus: 1, gpu_gib: 79}"
+    )
+    (tmp_path / "one.yaml").write_text(text)
+    done = CliRunner().invoke(main, ["recipe", "plan", "one.yaml"])
+    assert done.exit_code == 1
+    assert "Error: sft: needs" in done.output
+
+
+def _product(size: list[int]) -> int:
+    found = 1
+    for length in size:
+        found *= length
+    return found
