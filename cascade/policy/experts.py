@@ -37,15 +37,43 @@ def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor
     """
     if x.device.type == "cpu":
         return _SortedExperts.apply(x, chosen, weights, up, down)
-    number, order = chosen.clamp(max=len(up) - 1).flatten().sort()
-    ends = torch.bincount(number, minlength=len(up)).cumsum(0, dtype=torch.int32)
+    # bincount() would wait for the device; sorted numbers say as well where each expert's tokens end.
+    number, order = chosen.clamp(max=len(up) - 1).flatten().sort(stable=True)
+    ends = torch.searchsorted(number, torch.arange(len(up), device=x.device), right=True).int()
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
+    copies = chosen.shape[1]
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    hidden = F.grouped_mm(x[order // chosen.shape[1]].to(dtype), up.to(dtype).transpose(1, 2), offs=ends)
+    inputs = _Permuted.apply(x.to(dtype), order, back, copies)
+    hidden = F.grouped_mm(inputs, up.to(dtype).transpose(1, 2), offs=ends)
     active = hidden.relu()
     active = active * active  # autocast would take square() to float32
     out = F.grouped_mm(active, down.to(dtype).transpose(1, 2), offs=ends)
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
-    return (out[back].view(*chosen.shape, -1) * weights.unsqueeze(-1)).sum(1).to(x.dtype)
+    by_token = _Permuted.apply(out, back, order, 1)
+    return (by_token.view(*chosen.shape, -1) * weights.unsqueeze(-1)).sum(1).to(x.dtype)
+
+
+def tokens_per_expert(chosen: Tensor, count: int) -> Tensor:
+    """[count] how often each expert was chosen; numbers from `count` on are left out."""
+    if chosen.device.type == "cpu":
+        return torch.bincount(chosen.flatten(), minlength=count)[:count]
+    return (chosen.flatten().unsqueeze(1) == torch.arange(count, device=chosen.device)).sum(0)
+
+
+class _Permuted(torch.autograd.Function):
+    """x [T, D], each row `copies` times, in another order [T · copies, D]: row i is copy order[i]. `back` undoes the
+    order. The gradient is then a gather and a sum, where autograd would add up row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
+        ctx.save_for_backward(back)
+        ctx.copies = copies
+        return x[order // copies if copies > 1 else order]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (back,) = ctx.saved_tensors
+        gradient = gradients[0][back]
+        return gradient if ctx.copies == 1 else gradient.unflatten(0, (-1, ctx.copies)).sum(1), None, None, None
 
 
 class _SortedExperts(torch.autograd.Function):

@@ -45,13 +45,12 @@ class HFPolicy:
         self._optimizer = self._adamw(optimizer) if optimizer else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
-        scores = _empty_scores(trained_count(sequences))
+        found = []
         with torch.no_grad():
             for batch in micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device):
                 log_probs, entropy, _ = self._forward(batch)
-                scores.log_probs[batch.index] = log_probs.float().cpu()
-                scores.entropy[batch.index] = entropy.float().cpu()
-        return scores
+                found.append((batch.index, log_probs, entropy))
+        return _collected(trained_count(sequences), found)
 
     def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
         """Raises CascadeError for a policy without optimizer, an empty batch, or a gradient that is not finite."""
@@ -60,17 +59,19 @@ class HFPolicy:
         total = trained_count(sequences)
         if total == 0:
             raise CascadeError("a training step got no trained token; skip the step")
-        scores, loss, tokens = _empty_scores(total), 0.0, 0
+        tokens = 0
         counts: list[Tensor] = []
+        losses: list[Tensor] = []
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
         self._optimizer.zero_grad(set_to_none=True)
         for batch in micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device):
             log_probs, entropy, routed = self._forward(batch)
             part = objective(log_probs, batch.index.to(self.device))
             part.backward()  # type: ignore[no-untyped-call]
-            loss += float(part.detach())
+            # Read at the end: reading waits for the device, which would then wait for the next micro-batch.
+            losses.append(part.detach())
+            found.append((batch.index, log_probs.detach(), entropy))
             tokens += batch.tokens
-            scores.log_probs[batch.index] = log_probs.detach().float().cpu()
-            scores.entropy[batch.index] = entropy.float().cpu()
             counts = [a + b for a, b in zip(counts, routed, strict=True)] if counts else routed
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         norm = float(nn.utils.clip_grad_norm_(trainable, self.settings.gradient_clip))
@@ -80,7 +81,7 @@ class HFPolicy:
             group["lr"] = learning_rate
         self._optimizer.step()
         load = torch.stack([count / count.sum() for count in counts]).float().cpu() if counts else None
-        return StepReport(loss, norm, scores, load, tokens)
+        return StepReport(sum(map(float, losses)), norm, _collected(total, found), load, tokens)
 
     def save(self, directory: Path) -> None:
         save_checkpoint(self.model, self.tokenizer, directory)
@@ -169,5 +170,10 @@ class HFPolicy:
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
-def _empty_scores(count: int) -> Scores:
-    return Scores(torch.empty(count), torch.empty(count))
+def _collected(count: int, found: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
+    """The scores of `count` trained tokens from those of micro-batches, (index, log-probabilities, entropies)."""
+    scores = Scores(torch.empty(count), torch.empty(count))
+    for index, log_probs, entropy in found:
+        scores.log_probs[index] = log_probs.float().cpu()
+        scores.entropy[index] = entropy.float().cpu()
+    return scores

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cascade.policy.experts import experts, route
+from cascade.policy.experts import experts, route, tokens_per_expert
 from cascade.policy.ssd import chunk_length, ssd
 
 # cuDNN's attention plans every new shape for tens of milliseconds; the flash kernels do not.
@@ -173,7 +173,7 @@ def moe(mixer: Any, x: Tensor, padding: Tensor | None, counts: list[Tensor]) -> 
     chosen, weights = choose(mixer.gate, x)
     if padding is not None:
         chosen = chosen.masked_fill(padding.unsqueeze(1), mixer.gate.num_experts)
-    counts.append(torch.bincount(chosen.flatten(), minlength=mixer.gate.num_experts)[: mixer.gate.num_experts])
+    counts.append(tokens_per_expert(chosen, mixer.gate.num_experts))
     routed = experts(mixer.fc1_latent_proj(x), chosen, weights, mixer.experts.up_proj, mixer.experts.down_proj)
     return mixer.fc2_latent_proj(routed) + mixer.shared_experts(x)
 

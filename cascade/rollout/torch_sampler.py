@@ -6,11 +6,13 @@ Each distinct prompt is read once, its state handed to all its rollouts. Finishe
 from collections.abc import Sequence as Many
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.policy import nemotron_h
 from cascade.policy.base import Policy
 from cascade.rollout.base import Sample, SampleRequest
+from cascade.rollout.cuda_graphs import Decoded, GraphDecoder
 from cascade.rollout.decoder import Decoder, TransformersDecoder
 from cascade.rollout.nemotron_h import NemotronHDecoder, Weights
 from cascade.rollout.sampling import draw, uniforms
@@ -23,12 +25,13 @@ class TorchSampler:
     """Samples from a policy's model, whose weights it shares; call `refresh` after they change.
 
     `stop`: tokens that end a response; by default the tokenizer's and the generation config's. `max_rows`: rows
-    decoded at a time.
+    decoded at a time, at most; on CUDA also no more than there is room for.
     """
 
     def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = 512):
         self.max_rows = max_rows
         self._given_stop = stop
+        self._graphs: GraphDecoder | None = None
         self.refresh(policy)
 
     def refresh(self, policy: Policy) -> None:
@@ -36,16 +39,24 @@ class TorchSampler:
         self._device = policy.device
         stop = stop_tokens(policy.model, policy.tokenizer) if self._given_stop is None else self._given_stop
         self._stop = torch.tensor(sorted(stop), device=self._device, dtype=torch.long)
-        self._weights = Weights(policy.model) if nemotron_h.supports(policy.model) else None
+        supported = nemotron_h.supports(policy.model)
+        if supported and self._device.type == "cuda":
+            if self._graphs is None or self._graphs.model is not policy.model:
+                self._graphs = GraphDecoder(policy.model)
+            self._graphs.load()
+        self._weights = Weights(policy.model) if supported and self._graphs is None else None
 
     def sample(
         self, requests: list[SampleRequest], *, max_new_tokens: int, temperature: float = 1.0, top_p: float = 1.0
     ) -> list[Sample]:
         samples: list[Sample] = []
+        rows = self.max_rows
+        if self._graphs:
+            longest = max((len(request.prompt) for request in requests), default=0)
+            rows = min(rows, self._graphs.most_rows(longest + max_new_tokens))
         with torch.inference_mode():
-            for start in range(0, len(requests), self.max_rows):
-                wave = requests[start : start + self.max_rows]
-                samples += self._wave(wave, max_new_tokens, temperature, top_p)
+            for start in range(0, len(requests), rows):
+                samples += self._wave(requests[start : start + rows], max_new_tokens, temperature, top_p)
         return samples
 
     def close(self) -> None:
@@ -57,10 +68,21 @@ class TorchSampler:
     def _wave(self, requests: list[SampleRequest], limit: int, temperature: float, top_p: float) -> list[Sample]:
         numbers: dict[tuple[int, ...], int] = {}
         prompt_of = [numbers.setdefault(tuple(request.prompt), len(numbers)) for request in requests]
-        decoder = self._decoder()
-        logits = decoder.prefill([list(prompt) for prompt in numbers], torch.tensor(prompt_of, device=self._device))
+        prompts, rows = [list(prompt) for prompt in numbers], torch.tensor(prompt_of, device=self._device)
         points = uniforms([request.seed for request in requests], limit).to(self._device)
-        count = len(requests)
+        decode = self._graphs.decode if self._graphs else self._decode
+        decoded = decode(prompts, rows, points, self._stop, temperature, top_p)
+        last = decoded.tokens.gather(1, (decoded.lengths - 1).unsqueeze(1)).squeeze(1)
+        columns = (decoded.tokens, decoded.log_probs, decoded.lengths, torch.isin(last, self._stop))
+        return [Sample(t[:n], p[:n], f) for t, p, n, f in zip(*(c.tolist() for c in columns), strict=True)]
+
+    def _decode(
+        self, prompts: list[list[int]], prompt_of: Tensor, points: Tensor, stop: Tensor, temperature: float, top_p: float
+    ) -> Decoded:
+        """Step by step; see `GraphDecoder.decode`."""
+        decoder = self._decoder()
+        logits = decoder.prefill(prompts, prompt_of)
+        count, limit = points.shape
         tokens = torch.zeros(count, limit, dtype=torch.long, device=self._device)
         log_probs = torch.zeros(count, limit, device=self._device)
         lengths = torch.full((count,), limit, device=self._device)
@@ -69,7 +91,7 @@ class TorchSampler:
         for position in range(limit):
             token, log_prob = draw(logits, points[rows, position], temperature, top_p)
             tokens[rows, position], log_probs[rows, position] = token, log_prob
-            ended = running & torch.isin(token, self._stop)
+            ended = running & torch.isin(token, stop)
             if ended.any():
                 lengths[rows[ended]] = position + 1
                 running &= ~ended
@@ -82,11 +104,7 @@ class TorchSampler:
                     rows, token, running = rows[keep], token[keep], running[keep]
             if position + 1 < limit:
                 logits = decoder.step(token)
-        finished = torch.isin(tokens.gather(1, (lengths - 1).unsqueeze(1)).squeeze(1), self._stop)
-        return [
-            Sample(t[:n], p[:n], f)
-            for t, p, n, f in zip(tokens.tolist(), log_probs.tolist(), lengths.tolist(), finished.tolist(), strict=True)
-        ]
+        return Decoded(tokens, log_probs, lengths)
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
