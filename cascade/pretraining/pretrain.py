@@ -192,9 +192,10 @@ def train(
 
 
 def make_blocks(
-    corpus: mixture.Corpus, chosen: np.ndarray, pad: int, device: torch.device, count: int = 6
+    corpus: mixture.Corpus, chosen: np.ndarray, pad: int, device: torch.device
 ) -> tuple[list[Block], list[Tensor]]:
     """The chosen documents in blocks of similar length and about equal tokens; and their ids with the TRAINED bit."""
+    count = 6 if device.type == "cpu" else 3  # Padding costs less there, kernels cost more.
     lengths = corpus.bounds[chosen + 1] - corpus.bounds[chosen]
     by_length = chosen[np.argsort(lengths, kind="stable")]
     lengths = np.sort(lengths)

@@ -1,9 +1,9 @@
-"""Decoding NemotronH on CUDA: a step, the draw of the next token included, captured once and replayed for each token.
+"""Decoding NemotronH on CUDA: CHECK steps, each with its draw of the next token, captured once and then replayed.
 
-A step of a few hundred kernels costs its launches many times over, a replayed one little more than its memory traffic.
-A graph knows fixed addresses and shapes only, so every cache lies in a buffer of its own and there is one graph for
-each size of batch in SIZES: a batch is filled up to the next of them, and goes down to a smaller one when enough of
-its rows have finished. Whether any have is looked at every CHECK steps, since looking waits for the device.
+A step of a hundred small kernels costs its launches many times over, a replayed one little more than its memory
+traffic. A graph knows fixed addresses and shapes only, so every cache lies in a buffer of its own and there is one
+graph for each size of batch in SIZES: a batch is filled up to the next of them, and goes down to a smaller one when
+enough of its rows have finished, which is looked at between replays.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from cascade.rollout.static_layers import Cast, make_layer, row_bytes
 
 SIZES = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CHECK = 16
+"""Steps of a replay. What a row draws beyond its end, or beyond the limit, is dropped."""
 ROOM = 256
 """Positions are allotted in multiples of this."""
 SHARE = 0.2
@@ -50,7 +51,9 @@ class GraphDecoder:
         self._head = Cast(dtype, model.lm_head)
         self._rows = self._capacity = 0
         self._settings: tuple[float, float] = (1.0, 1.0)
-        self._steps: dict[int, Callable[[], None]] = {}
+        self._replay: dict[int, Callable[[], None]] = {}
+        # Graphs are replayed one at a time, so all may use the same memory for what a step computes in between.
+        self._pool = torch.cuda.graph_pool_handle() if self._device.type == "cuda" else None
 
     def most_rows(self, positions: int) -> int:
         """How many rows of so many positions the caches may hold: a size of batch, at least the smallest."""
@@ -79,7 +82,7 @@ class GraphDecoder:
         """Row i continues prompt prompt_of[i], drawing by points[i]; points [B, limit] uniform numbers."""
         count, limit = points.shape
         rows = batch_size(count)
-        self._allot(rows, max(map(len, prompts)) + limit, (temperature, top_p))
+        self._allot(rows, max(map(len, prompts)) + limit + CHECK, (temperature, top_p))
         # Rows beyond the count repeat the first, and count as finished.
         origin = torch.arange(rows, device=self._device)
         origin[count:] = 0
@@ -89,41 +92,38 @@ class GraphDecoder:
             torch.zeros(count, limit, device=self._device),
             torch.full((count,), limit, device=self._device),
         )
-        points = points.t().contiguous()
+        points = F.pad(points.t(), (0, 0, 0, CHECK)).contiguous()
         logits = self._prefill(prompts, prompt_of[origin])
-        self._uniform[:rows] = points[0, origin]
-        self._tokens[:rows], self._log_probs[:rows] = draw(logits, self._uniform[:rows], temperature, top_p)
-        for start in range(0, limit, CHECK):
-            size = min(CHECK, limit - start)
-            drawn = torch.empty(size, rows, dtype=torch.long, device=self._device)
-            log_probs = torch.empty(size, rows, device=self._device)
-            for position in range(size):
-                if start + position:
-                    self._uniform[:rows].copy_(points[start + position, origin])
-                    self._steps[rows]()
-                drawn[position].copy_(self._tokens[:rows])
-                log_probs[position].copy_(self._log_probs[:rows])
+        first = draw(logits, points[0, origin], temperature, top_p)
+        self._next[:rows] = first[0]
+        tokens, log_probs = (drawn.unsqueeze(0) for drawn in first)
+        position = 0
+        while True:
+            end = min(position + len(tokens), limit)
             real = running.nonzero().squeeze(1)
-            result.tokens[origin[real], start : start + size] = drawn[:, real].t()
-            result.log_probs[origin[real], start : start + size] = log_probs[:, real].t()
-            stopped = torch.isin(drawn, stop)
+            result.tokens[origin[real], position:end] = tokens[: end - position, real].t()
+            result.log_probs[origin[real], position:end] = log_probs[: end - position, real].t()
+            stopped = torch.isin(tokens[: end - position], stop)
             ended = running & stopped.any(0)
-            result.lengths[origin[ended]] = start + 1 + stopped[:, ended].int().argmax(0)
+            result.lengths[origin[ended]] = position + 1 + stopped[:, ended].int().argmax(0)
             running &= ~ended
             left = int(running.sum())
-            if left == 0:
-                break
+            position = end
+            if left == 0 or position == limit:
+                return result
             if batch_size(left) < rows:
                 rows = batch_size(left)
                 kept = (~running).int().argsort(stable=True)[:rows]
                 origin, running = origin[kept], running[kept]
                 self._move(kept)
-        return result
+            self._uniform[:, :rows] = points[position : position + CHECK, origin]
+            self._replay[rows]()
+            tokens, log_probs = self._drawn[:, :rows], self._log_probs[:, :rows]
 
     def _allot(self, rows: int, positions: int, settings: tuple[float, float]) -> None:
-        """See that there are buffers for so many rows and positions, and a step for every size up to that."""
+        """See that there are buffers for so many rows and positions, and a graph for every size up to that."""
         if rows > self._rows or positions > self._capacity:
-            self._steps.clear()
+            self._replay.clear()
             self._rows = max(rows, self._rows)
             self._capacity = max(_room(positions), self._capacity)
             self._layers: list[Any] = []  # Those there are go before others come.
@@ -133,16 +133,17 @@ class GraphDecoder:
             for layer in self._layers:
                 layer.load()
             self._lengths = torch.zeros(self._rows, dtype=torch.long, device=self._device)
-            self._tokens = torch.zeros(self._rows, dtype=torch.long, device=self._device)
-            self._log_probs = torch.zeros(self._rows, device=self._device)
-            self._uniform = torch.zeros(self._rows, device=self._device)
+            self._next = torch.zeros(self._rows, dtype=torch.long, device=self._device)
+            self._drawn = torch.zeros(CHECK, self._rows, dtype=torch.long, device=self._device)
+            self._log_probs = torch.zeros(CHECK, self._rows, device=self._device)
+            self._uniform = torch.zeros(CHECK, self._rows, device=self._device)
         if settings != self._settings:
-            self._steps.clear()
+            self._replay.clear()
             self._settings = settings
         for size in SIZES:
-            if size <= rows and size not in self._steps:
+            if size <= rows and size not in self._replay:
                 self._lengths.zero_()
-                self._steps[size] = captured(lambda size=size: self._step(size), self._device)  # type: ignore[misc]
+                self._replay[size] = self._captured(size)
 
     def _prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
         """Logits [rows, V] of the first tokens; every row's caches hold its prompt."""
@@ -154,9 +155,29 @@ class GraphDecoder:
         self._lengths[: len(rows)] = read.lengths[source]
         return self._head(read.hidden)[source]
 
-    def _step(self, rows: int) -> None:
-        """Append each row's token, and draw the next."""
-        x = F.embedding(self._tokens[:rows], self.model.model.embeddings.weight)
+    def _captured(self, rows: int) -> Callable[[], None]:
+        """A CUDA graph of CHECK steps; elsewhere the steps themselves."""
+
+        def steps() -> None:
+            for number in range(CHECK):
+                self._step(rows, number)
+
+        if self._device.type != "cuda":
+            return steps
+        # Once outside the capture: kernels are compiled and libraries loaded where that may take memory and time.
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._step(rows, 0)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            steps()
+        return graph.replay
+
+    def _step(self, rows: int, number: int) -> None:
+        """Append each row's token, and draw the next by the step's uniform numbers."""
+        x = F.embedding(self._next[:rows], self.model.model.embeddings.weight)
         update = None
         for layer, static in zip(self.model.model.layers, self._layers, strict=True):
             # The router reads float32, as in the trainer.
@@ -165,15 +186,16 @@ class GraphDecoder:
             update = static.step(normed, self._lengths[:rows])
         norm = self.model.model.norm_f
         logits = self._head(kernels.add_norm(x, update, norm.weight, norm.variance_epsilon, self._dtype))
-        token, log_prob = draw(logits, self._uniform[:rows], *self._settings)
-        self._tokens[:rows].copy_(token)
-        self._log_probs[:rows].copy_(log_prob)
+        token, log_prob = draw(logits, self._uniform[number, :rows], *self._settings)
+        self._next[:rows].copy_(token)
+        self._drawn[number, :rows].copy_(token)
+        self._log_probs[number, :rows].copy_(log_prob)
         self._lengths[:rows] += 1
 
     def _move(self, source: Tensor) -> None:
         for layer in self._layers:
             layer.move(source)
-        for buffer in (self._tokens, self._lengths):
+        for buffer in (self._next, self._lengths):
             buffer[: len(source)] = buffer[source]
 
 
@@ -184,19 +206,3 @@ def batch_size(rows: int) -> int:
 
 def _room(positions: int) -> int:
     return -(-positions // ROOM) * ROOM
-
-
-def captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """A CUDA graph of the step; elsewhere the step itself."""
-    if device.type != "cuda":
-        return step
-    # Once outside the capture: kernels are compiled and libraries loaded where that may take memory and time.
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay

@@ -4,9 +4,13 @@ B rows. On CUDA each function is one kernel (`triton_kernels.py`), so that a ste
 traffic; elsewhere it is what is written here, which is also what the kernels are tested against.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cascade.policy.nemotron_h import choose
 
 
 def add_norm(x: Tensor, update: Tensor | None, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
@@ -94,6 +98,15 @@ def squared_relu(hidden: Tensor, weights: Tensor | None) -> Tensor:
     if weights is not None:
         active = (active.unflatten(-1, (weights.shape[1], -1)) * weights.unsqueeze(-1)).flatten(-2)
     return active.to(hidden.dtype)
+
+
+def route(x: Tensor, gate: Any) -> Tensor:
+    """The weight of every expert [B, E] by NemotronH's router, 0 where it is not chosen. x [B, D] float32."""
+    if x.is_cuda and gate.num_group == gate.topk_group:
+        return _triton().route(x, gate)
+    chosen, weights = choose(gate, x)
+    numbers = torch.arange(gate.num_experts, device=x.device)
+    return ((chosen.unsqueeze(-1) == numbers) * weights.unsqueeze(-1)).sum(1)
 
 
 def _triton():  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.policy.nemotron_h import AttentionMemory, MambaMemory, choose
+from cascade.policy.nemotron_h import AttentionMemory, MambaMemory
 from cascade.rollout import kernels
 
 
@@ -171,7 +171,6 @@ class Experts(Stateless):
         up, down = mixer.experts.up_proj, mixer.experts.down_proj
         self._up = torch.empty_like(up.flatten(0, 1), dtype=dtype)
         self._down = torch.empty_like(down.transpose(0, 1).flatten(1), dtype=dtype)
-        self._numbers = torch.arange(len(up), device=up.device)
 
     def load(self) -> None:
         self._shared.load()
@@ -182,11 +181,10 @@ class Experts(Stateless):
         self._down.view(experts.down_proj.transpose(0, 1).shape).copy_(experts.down_proj.transpose(0, 1))
 
     def step(self, x: Tensor, lengths: Tensor) -> Tensor:
-        chosen, weights = choose(self.mixer.gate, x)
-        spread = ((chosen.unsqueeze(-1) == self._numbers) * weights.unsqueeze(-1)).sum(1)
+        weights = kernels.route(x, self.mixer.gate)
         inputs = x.to(self._up.dtype)
         narrow = self._latent[0](inputs) if self._latent else inputs
-        routed = F.linear(kernels.squared_relu(F.linear(narrow, self._up), spread), self._down)
+        routed = F.linear(kernels.squared_relu(F.linear(narrow, self._up), weights), self._down)
         return (self._latent[1](routed) if self._latent else routed) + self._shared.step(inputs, lengths)
 
 

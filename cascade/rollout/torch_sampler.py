@@ -77,7 +77,13 @@ class TorchSampler:
         return [Sample(t[:n], p[:n], f) for t, p, n, f in zip(*(c.tolist() for c in columns), strict=True)]
 
     def _decode(
-        self, prompts: list[list[int]], prompt_of: Tensor, points: Tensor, stop: Tensor, temperature: float, top_p: float
+        self,
+        prompts: list[list[int]],
+        prompt_of: Tensor,
+        points: Tensor,
+        stop: Tensor,
+        temperature: float,
+        top_p: float,
     ) -> Decoded:
         """Step by step; see `GraphDecoder.decode`."""
         decoder = self._decoder()

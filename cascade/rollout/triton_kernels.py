@@ -1,6 +1,8 @@
 """The functions of `kernels.py` in Triton, one kernel each. Sums are in float32 whatever the buffers hold."""
 
 # mypy: ignore-errors
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -198,6 +200,41 @@ def _squared_relu(hidden, weights, out, width, parts, part, HAS_WEIGHTS: tl.cons
     if HAS_WEIGHTS:
         value *= tl.load(weights + row * parts + at // part, real, 0.0)
     tl.store(out + row * width + at, value.to(out.dtype.element_ty), real)
+
+
+def route(x: Tensor, gate: Any) -> Tensor:
+    rows, width = x.shape
+    out = torch.empty(rows, gate.num_experts, dtype=torch.float32, device=x.device)
+    _route[(rows,)](
+        x, gate.weight, gate.e_score_correction_bias, out, width, gate.routed_scaling_factor,
+        gate.num_experts, gate.top_k, gate.norm_topk_prob, triton.next_power_of_2(gate.num_experts), 128,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _route(
+    x, weight, bias, out, width, scale,
+    EXPERTS: tl.constexpr, CHOSEN: tl.constexpr, NORMALISE: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    e = tl.arange(0, BLOCK_E)
+    logits = tl.zeros([BLOCK_E], tl.float32)
+    for start in range(0, width, BLOCK_D):
+        at = start + tl.arange(0, BLOCK_D)
+        value = tl.load(x + row * width + at, at < width, 0.0)
+        real = (e < EXPERTS)[:, None] & (at < width)[None, :]
+        logits += tl.sum(tl.load(weight + e[:, None] * width + at[None, :], real, 0.0) * value[None, :], 1)
+    scores = tl.sigmoid(logits)
+    choice = tl.where(e < EXPERTS, scores + tl.load(bias + e, e < EXPERTS, 0.0), -float("inf"))
+    kept = tl.zeros([BLOCK_E], tl.float32)
+    for _ in tl.static_range(CHOSEN):
+        best = e == tl.argmax(choice, 0)
+        kept = tl.where(best, scores, kept)
+        choice = tl.where(best, -float("inf"), choice)
+    if NORMALISE:
+        kept = kept / (tl.sum(kept) + 1e-20)
+    tl.store(out + row * EXPERTS + e, kept * scale, e < EXPERTS)
 
 
 def _warps(block: int) -> int:
