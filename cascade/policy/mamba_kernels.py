@@ -1,4 +1,4 @@
-"""The state space and convolution of Mamba-2 by the kernels of `mamba_ssm` and `causal_conv1d`, where both are there.
+"""The state space and convolution of Mamba-2 by the kernels of `mamba_ssm` and `causal_conv1d`, where they are there.
 
 They compute what `ssd.py` and `nemotron_h.py` compute, with matrix products in the inputs' dtype.
 """
@@ -15,18 +15,27 @@ CHUNK = 128
 os.environ.setdefault("MAMBA_DETERMINISTIC", "1")
 
 
-def usable(x: Tensor) -> bool:
-    """Whether the kernels take this tensor: on CUDA, in half precision, and installed."""
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and _installed()
+def can_convolve(x: Tensor) -> bool:
+    """Whether `causal_conv1d` is there and takes this tensor."""
+    return _takes(x) and _installed("causal_conv1d")
+
+
+def can_scan(x: Tensor) -> bool:
+    """Whether `mamba_ssm` is there and takes this tensor."""
+    return _takes(x) and _installed("mamba_ssm")
+
+
+def _takes(x: Tensor) -> bool:
+    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
 
 
 @cache
-def _installed() -> bool:
-    return all(find_spec(name) is not None for name in ("mamba_ssm", "causal_conv1d"))
+def _installed(name: str) -> bool:
+    return find_spec(name) is not None
 
 
 def convolution(inputs: Tensor, weight: Tensor, bias: Tensor | None, context: Tensor | None) -> Tensor:
-    """Causal depthwise convolution and SiLU. inputs [R, L, C], weight [C, K], bias [C], context [R, K - 1, C] or None."""
+    """Causal depthwise convolution and SiLU. inputs [R, L, C], weight [C, K], bias [C], context [R, K - 1, C]."""
     from causal_conv1d import causal_conv1d_fn
 
     # Channels last, rows a multiple of 16 bytes apart.

@@ -23,6 +23,7 @@ from cascade.policy.attention import attention
 from cascade.policy.experts import experts, route, tokens_per_expert
 from cascade.policy.ssd import chunk_length, ssd
 
+
 @dataclass(frozen=True)
 class Block:
     """Rows of tokens [R, L], padded on the right after `lengths` [R]; None: no padding.
@@ -251,7 +252,7 @@ def time_step(mixer: Any, dt: Tensor) -> Tensor:
 def _convolution(mixer: Any, inputs: Tensor, span: _Span, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Causal depthwise convolution and SiLU, [R, L, channels]. Channels-last 2-D is the fast layout on CPUs."""
     taps = mixer.conv_kernel_size - 1
-    fused = mamba_kernels.usable(inputs)
+    fused = mamba_kernels.can_convolve(inputs)
     x = inputs
     if span.kept or not fused:
         x = F.pad(inputs, (0, 0, taps, 0)) if context is None else torch.cat([context, inputs], 1)
@@ -283,7 +284,7 @@ def _scan(
 ) -> tuple[Tensor, Tensor | None]:
     """The state-space part: [R, L, channels] → [R, L, H·P]; its state in float32, whatever autocast says."""
     size = mixer.n_groups * mixer.ssm_state_size
-    fused = mamba_kernels.usable(mixed)
+    fused = mamba_kernels.can_scan(mixed)
     with torch.autocast(mixed.device.type, enabled=False):
         x, b, c = (mixed if fused else _full(mixed)).split([mixer.intermediate_size, size, size], -1)
         x = x.unflatten(-1, (mixer.num_heads, mixer.head_dim))

@@ -51,9 +51,7 @@ class GraphDecoder:
         self._head = Cast(dtype, model.lm_head)
         self._rows = self._capacity = 0
         self._settings: tuple[float, float] = (1.0, 1.0)
-        self._replay: dict[int, Callable[[], None]] = {}
-        # Graphs are replayed one at a time, so all may use the same memory for what a step computes in between.
-        self._pool = torch.cuda.graph_pool_handle() if self._device.type == "cuda" else None
+        self._forget()
 
     def most_rows(self, positions: int) -> int:
         """How many rows of so many positions the caches may hold: a size of batch, at least the smallest."""
@@ -123,7 +121,7 @@ class GraphDecoder:
     def _allot(self, rows: int, positions: int, settings: tuple[float, float]) -> None:
         """See that there are buffers for so many rows and positions, and a graph for every size up to that."""
         if rows > self._rows or positions > self._capacity:
-            self._replay.clear()
+            self._forget()
             self._rows = max(rows, self._rows)
             self._capacity = max(_room(positions), self._capacity)
             self._layers: list[Any] = []  # Those there are go before others come.
@@ -138,12 +136,18 @@ class GraphDecoder:
             self._log_probs = torch.zeros(CHECK, self._rows, device=self._device)
             self._uniform = torch.zeros(CHECK, self._rows, device=self._device)
         if settings != self._settings:
-            self._replay.clear()
+            self._forget()
             self._settings = settings
         for size in SIZES:
             if size <= rows and size not in self._replay:
                 self._lengths.zero_()
                 self._replay[size] = self._captured(size)
+
+    def _forget(self) -> None:
+        """Drop all graphs. Those that follow are replayed one at a time, so they share the memory for what a step
+        computes in between."""
+        self._replay: dict[int, Callable[[], None]] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self._device.type == "cuda" else None
 
     def _prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
         """Logits [rows, V] of the first tokens; every row's caches hold its prompt."""

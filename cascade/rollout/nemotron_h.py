@@ -68,7 +68,7 @@ def read_prompts(model: PreTrainedModel, prompts: list[list[int]], device: torch
     order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
     groups: list[list[int]] = []
     for n in order:
-        if not groups or len(prompts[n]) < SIMILAR * len(prompts[groups[-1][0]]):
+        if not groups or len(prompts[n]) < SIMILAR[device.type] * len(prompts[groups[-1][0]]):
             groups.append([])
         groups[-1].append(n)
     place = torch.empty(len(prompts), dtype=torch.long)
