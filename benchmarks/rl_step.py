@@ -1,8 +1,9 @@
 """One RL step (16 prompts x 8 rollouts) against TRL's GRPOTrainer: `make bench`, or `python -m benchmarks.rl_step`.
 
 Same model, prompts, response lengths (end-of-turn ignored), optimizer, precision (float32 on the CPU; on a GPU, which
-is used where there is one, bfloat16 autocast of float32 weights), threads, machine and process. The two take turns: after each step of TRL's, one of ours. The first steps are not counted; medians are. Rewards are a
-hash of the response, so that no group is of zero variance and neither side may skip work.
+is used where there is one, bfloat16 autocast of float32 weights), threads, machine and process. The two take turns:
+after each step of TRL's, one of ours. The first steps are not counted; medians are. Rewards are a hash of the
+response, so that no group is of zero variance and neither side may skip work.
 """
 
 import argparse

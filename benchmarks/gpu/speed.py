@@ -72,7 +72,6 @@ def ceilings() -> dict[str, float]:
     source = torch.empty(2**31, dtype=torch.uint8, device="cuda").random_()
     target = torch.empty_like(source)
     copy = median_seconds(lambda: [target.copy_(source) for _ in range(10)]) / 10
-    del source, target
     a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
     product = median_seconds(lambda: [a @ b for _ in range(10)]) / 10
     return {"bytes_per_second": 2 * 2**31 / copy, "bf16_operations_per_second": 2 * 8192**3 / product}
