@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cascade.files import read_json, write_atomic, write_json
+from cascade.files import read_json, write_json
 from cascade.layout import Layout
 from cascade.pretraining.pretrain import pretrain
 from cascade.recipe import Node, Recipe, load
@@ -45,12 +46,24 @@ def main() -> None:
         pretrain(arguments.base, base, device=device, processes=arguments.processes)
         seconds["pretrain"] = time.perf_counter() - began
         write(layout, recipe, seconds, arguments.out)
-    for step, made in steps(layout, recipe):
-        if not made.exists():
-            began = time.perf_counter()
-            run(layout, *step)
-            seconds[" ".join(step)] = time.perf_counter() - began
+    # An evaluation runs beside the next node; a decision waits for those before it.
+    with ThreadPoolExecutor(1) as aside:
+        waiting: list[Future[None]] = []
+        for command, made in steps(layout, recipe):
+            if made.exists():
+                continue
+            if command[0] == "evaluate":
+                waiting.append(aside.submit(run, layout, command, seconds))
+                continue
+            if command[1] in recipe.teachers or command[1] in recipe.gate:
+                for future in waiting:
+                    future.result()
+                write(layout, recipe, seconds, arguments.out)
+            run(layout, command, seconds)
             write(layout, recipe, seconds, arguments.out)
+        for future in waiting:
+            future.result()
+    write(layout, recipe, seconds, arguments.out)
 
 
 def steps(layout: Layout, recipe: Recipe) -> list[tuple[tuple[str, str], Path]]:
@@ -65,10 +78,12 @@ def steps(layout: Layout, recipe: Recipe) -> list[tuple[tuple[str, str], Path]]:
     return found
 
 
-def run(layout: Layout, *command: str) -> None:
+def run(layout: Layout, command: tuple[str, str], seconds: dict[str, float]) -> None:
     print(f"== cascade {' '.join(command)}", flush=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "cascade", *command], cwd=layout.root, env=environment, check=True)
+    seconds[" ".join(command)] = time.perf_counter() - began
 
 
 def write(layout: Layout, recipe: Recipe, seconds: dict[str, float], out: Path) -> None:
@@ -96,8 +111,6 @@ def write(layout: Layout, recipe: Recipe, seconds: dict[str, float], out: Path) 
     )
     if results.steps:
         figures.to_png(figures.all_stages(results), out / "curves.png")
-    for node in results.steps:
-        write_atomic(out / f"{node}.csv", (layout.training(node) / "steps.csv").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
