@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def main() -> None:
     seconds: dict[str, float] = {}
     if not base.exists():
         began = time.perf_counter()
-        pretrain(arguments.base, base, device=device, processes=arguments.processes)
+        # In a process of its own: what it holds of the card is the nodes' afterwards.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
+            own.submit(pretrain, arguments.base, base, device=device, processes=arguments.processes).result()
         seconds["pretrain"] = time.perf_counter() - began
         write(layout, recipe, seconds, arguments.out)
     # An evaluation runs beside the next node; a decision waits for those before it.
