@@ -24,8 +24,9 @@ class _Deterministic(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         with torch.enable_grad():
-            ctx.inputs = [t.detach().requires_grad_() for t in (q, k, v)]
-            ctx.out = F.scaled_dot_product_attention(*ctx.inputs, attn_mask=mask, is_causal=mask is None, scale=scale)
+            q, k, v = (t.detach().requires_grad_() for t in (q, k, v))
+            ctx.inputs = q, k, v
+            ctx.out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
         return ctx.out.detach()
 
     @staticmethod

@@ -60,7 +60,8 @@ class TorchSampler:
         return samples
 
     def close(self) -> None:
-        """Nothing to release: the model is the policy's."""
+        """Drop the caches and graphs, where there are any; the model is the policy's."""
+        self._graphs = None
 
     def _decoder(self) -> Decoder:
         return NemotronHDecoder(self._weights) if self._weights else TransformersDecoder(self._model)
