@@ -1,8 +1,9 @@
 """One RL step (16 prompts x 8 rollouts) against TRL's GRPOTrainer: `make bench`, or `python -m benchmarks.rl_step`.
 
-Same model, prompts, response lengths (end-of-turn ignored), optimizer, float32, threads, machine and process. The
-two take turns: after each step of TRL's, one of ours. The first steps are not counted; medians are. Rewards are a
-hash of the response, so that no group is of zero variance and neither side may skip work.
+Same model, prompts, response lengths (end-of-turn ignored), optimizer, precision (float32 on the CPU; on a GPU, which
+is used where there is one, bfloat16 autocast of float32 weights), threads, machine and process. The two take turns:
+after each step of TRL's, one of ours. The first steps are not counted; medians are. Rewards are a hash of the
+response, so that no group is of zero variance and neither side may skip work.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
 from cascade import objectives
+from cascade.files import write_json
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.hf import HFPolicy
@@ -30,6 +32,7 @@ from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_sampler import TorchSampler
 from cascade.seeds import derive_seed
 
+CUDA = torch.cuda.is_available()
 PROMPTS, ROLLOUTS = 16, 8
 LEARNING_RATE = 1e-5
 WORDS = "a farmer has apples pears and some baskets how many remain when he sells half of them each day"
@@ -43,6 +46,8 @@ def main() -> None:
     arguments.add_argument("--warmup", type=int, default=2)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--trl-rows", type=int, default=32, help="rows of TRL's micro-batch")
+    arguments.add_argument("--micro-batch-tokens", type=int, default=8192, help="of ours")
+    arguments.add_argument("--out", type=Path, help="JSON file for the times")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
@@ -56,8 +61,10 @@ def main() -> None:
             print(f"no model in {options.model}: a random one of the same kind")
         print(f"{PROMPTS} prompts x {ROLLOUTS} rollouts, {options.threads} threads, medians of {options.steps} steps")
         print(f"{'new tokens':>10} {'TRL s':>8} {'Cascade s':>10} {'sampling':>9} {'training':>9} {'ratio':>6}")
+        times: dict[int, dict[str, list]] = {}
         for count in options.tokens:
             theirs, ours = compare(model, count, options, Path(scratch))
+            times[count] = {"trl": theirs, "sampling, training": ours}
             total = statistics.median(sum(parts) for parts in ours)
             sampling, training = (statistics.median(part) for part in zip(*ours, strict=True))
             trl = statistics.median(theirs)
@@ -65,6 +72,9 @@ def main() -> None:
                 f"{count:>10} {trl:>8.2f} {total:>10.2f} {sampling:>9.2f} {training:>9.2f} {trl / total:>5.1f}x",
                 flush=True,
             )
+            if options.out:
+                device = torch.cuda.get_device_name() if CUDA else "cpu"
+                write_json(options.out, {"device": device, "torch": torch.__version__, "seconds": times})
 
 
 def compare(
@@ -76,15 +86,17 @@ def compare(
 
     words = WORDS.split()
     texts = [" ".join(words[(3 * n + i * i) % len(words)] for i in range(8 + n % 9)) for n in range(PROMPTS)]
-    step = OwnStep(model, texts, count)
+    step = OwnStep(model, texts, count, options.micro_batch_tokens)
     theirs: list[float] = []
     ours: list[tuple[float, float]] = []
 
     class TakeTurns(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
+            synchronize()
             self.start = time.perf_counter()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            synchronize()
             theirs.append(time.perf_counter() - self.start)
             ours.append(step(len(ours)))
 
@@ -99,8 +111,8 @@ def compare(
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
         beta=0.0,
-        bf16=False,
-        use_cpu=True,
+        bf16=CUDA,
+        use_cpu=not CUDA,
         gradient_checkpointing=False,
         logging_strategy="no",
         save_strategy="no",
@@ -124,8 +136,9 @@ def compare(
 class OwnStep:
     """Sampling, rewards and one strictly on-policy GRPO step, by the classes that the training loop uses."""
 
-    def __init__(self, model: Path, texts: list[str], count: int):
-        self.policy = HFPolicy(model, Optimizer(learning_rate=LEARNING_RATE, weight_decay=0.0))
+    def __init__(self, model: Path, texts: list[str], count: int, micro_batch_tokens: int):
+        settings = Optimizer(learning_rate=LEARNING_RATE, weight_decay=0.0, micro_batch_tokens=micro_batch_tokens)
+        self.policy = HFPolicy(model, settings, "cuda" if CUDA else "cpu")
         self.sampler = TorchSampler(self.policy, stop=())
         self.prompts = [self.policy.tokenizer(text)["input_ids"] for text in texts]
         self.count = count
@@ -144,6 +157,7 @@ class OwnStep:
         sampled = time.perf_counter()
         rewards = torch.tensor([reward(sample.token_ids) for sample in samples])
         advantages = objectives.group_advantages(rewards, self.groups).repeat_interleave(self.count)
+        advantages = advantages.to(self.policy.device)
         sequences = [
             Sequence(r.prompt + s.token_ids, [False] * len(r.prompt) + [True] * self.count)
             for r, s in zip(requests, samples, strict=True)
@@ -153,7 +167,13 @@ class OwnStep:
             lambda log_probs, index: objectives.policy_gradient_loss(log_probs, advantages[index], len(advantages)),
             LEARNING_RATE,
         )
+        synchronize()
         return sampled - start, time.perf_counter() - sampled
+
+
+def synchronize() -> None:
+    if CUDA:
+        torch.cuda.synchronize()
 
 
 def reward(token_ids: list[int]) -> float:

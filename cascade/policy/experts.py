@@ -37,15 +37,72 @@ def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor
     """
     if x.device.type == "cpu":
         return _SortedExperts.apply(x, chosen, weights, up, down)
-    number, order = chosen.clamp(max=len(up) - 1).flatten().sort()
-    ends = torch.bincount(number, minlength=len(up)).cumsum(0, dtype=torch.int32)
+    # bincount() would wait for the device; sorted numbers say as well where each expert's tokens end.
+    number, order = chosen.clamp(max=len(up) - 1).flatten().sort(stable=True)
+    ends = torch.searchsorted(number, torch.arange(len(up), device=x.device), right=True).int()
+    back = order.argsort()
+    copies = chosen.shape[1]
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    hidden = F.grouped_mm(x[order // chosen.shape[1]].to(dtype), up.to(dtype).transpose(1, 2), offs=ends)
-    active = hidden.relu()
-    active = active * active  # autocast would take square() to float32
+    inputs = _Spread.apply(x.to(dtype), order, back, copies)
+    hidden = F.grouped_mm(inputs, up.to(dtype).transpose(1, 2), offs=ends)
+    # Weighted before the last product, so that what is added up afterwards is in half precision as it comes.
+    active = _WeightedSquaredRelu.apply(hidden, weights.flatten()[order].to(dtype))
     out = F.grouped_mm(active, down.to(dtype).transpose(1, 2), offs=ends)
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
-    return (out[back].view(*chosen.shape, -1) * weights.unsqueeze(-1)).sum(1).to(x.dtype)
+    return _Collect.apply(out, order, back, copies).to(x.dtype)
+
+
+def tokens_per_expert(chosen: Tensor, count: int) -> Tensor:
+    """[count] how often each expert was chosen; numbers from `count` on are left out."""
+    if chosen.device.type == "cpu":
+        return torch.bincount(chosen.flatten(), minlength=count)[:count]
+    return (chosen.flatten().unsqueeze(1) == torch.arange(count, device=chosen.device)).sum(0)
+
+
+class _Spread(torch.autograd.Function):
+    """x [T, D] → [T · copies, D]: row i is copy order[i] of the tokens' copies; `back` undoes the order. Its gradient
+    is `_Collect`, and the other way round: gathers and sums, where autograd would add up row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
+        ctx.save_for_backward(order, back)
+        ctx.copies = copies
+        return x[order // copies]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _Collect.apply(gradients[0], *ctx.saved_tensors, ctx.copies), None, None, None
+
+
+class _Collect(torch.autograd.Function):
+    """x [T · copies, D] → [T, D], the sum of each token's copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
+        ctx.save_for_backward(order, back)
+        ctx.copies = copies
+        return x[back].unflatten(0, (-1, copies)).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _Spread.apply(gradients[0], *ctx.saved_tensors, ctx.copies), None, None, None
+
+
+class _WeightedSquaredRelu(torch.autograd.Function):
+    """relu(hidden)² times the row's weight. hidden [n, I], weight [n]."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        active = hidden.relu()
+        return active.mul_(active).mul_(weight.unsqueeze(1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight = ctx.saved_tensors
+        active = hidden.relu()
+        by_square = gradients[0] * active
+        by_weight = (by_square.unsqueeze(1) @ active.unsqueeze(2)).flatten()
+        return by_square.mul_(weight.unsqueeze(1) * 2), by_weight
 
 
 class _SortedExperts(torch.autograd.Function):

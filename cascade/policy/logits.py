@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 2**19
-"""Logits worked on at a time: few enough to stay in a core's cache on CPUs, enough to fill a GPU."""
-HELD = 2**25
+CHUNK = {"cpu": 2**19, "cuda": 2**26}
+"""Logits worked on at a time: few enough to stay in a core's cache on CPUs; on GPUs so many that their launches do not
+count."""
+HELD = {"cpu": 2**25, "cuda": 2**28}
 """Up to so many probabilities are held for the backward pass; more are computed again there."""
 
 
@@ -25,7 +26,7 @@ def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        hold = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= HELD
+        hold = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= HELD[hidden.device.type]
         log_probs, entropies, held = [], [], []
         for h, target in _chunks(hidden, targets, len(weight)):
             shifted, mass, total = _softmax(h, weight)
@@ -69,5 +70,5 @@ def _softmax(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _chunks(hidden: Tensor, targets: Tensor, vocabulary: int) -> list[tuple[Tensor, Tensor]]:
-    size = max(64, CHUNK // vocabulary)
+    size = max(64, CHUNK[hidden.device.type] // vocabulary)
     return list(zip(hidden.split(size), targets.split(size), strict=True))

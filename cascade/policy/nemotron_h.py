@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cascade.policy.experts import experts, route
+from cascade.policy import mamba_kernels
+from cascade.policy.attention import attention
+from cascade.policy.experts import experts, route, tokens_per_expert
 from cascade.policy.ssd import chunk_length, ssd
-
-# cuDNN's attention plans every new shape for tens of milliseconds; the flash kernels do not.
-torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = Fals
         elif layer.block_type == "moe":
             out = moe(layer.mixer, normed, padding, result.expert_counts)
         else:
-            out = layer.mixer(normed)
+            out = mlp(layer.mixer, normed)
         result.memories.append(memories)
         x = x + out
     result.hidden = rms_norm(x, model.model.norm_f)
@@ -173,9 +172,15 @@ def moe(mixer: Any, x: Tensor, padding: Tensor | None, counts: list[Tensor]) -> 
     chosen, weights = choose(mixer.gate, x)
     if padding is not None:
         chosen = chosen.masked_fill(padding.unsqueeze(1), mixer.gate.num_experts)
-    counts.append(torch.bincount(chosen.flatten(), minlength=mixer.gate.num_experts)[: mixer.gate.num_experts])
+    counts.append(tokens_per_expert(chosen, mixer.gate.num_experts))
     routed = experts(mixer.fc1_latent_proj(x), chosen, weights, mixer.experts.up_proj, mixer.experts.down_proj)
-    return mixer.fc2_latent_proj(routed) + mixer.shared_experts(x)
+    return mixer.fc2_latent_proj(routed) + mlp(mixer.shared_experts, x)
+
+
+def mlp(module: Any, x: Tensor) -> Tensor:
+    """down(relu²(up x)); a product, because autocast would take square() to float32."""
+    active = module.up_proj(x).relu()
+    return module.down_proj(active * active)
 
 
 def choose(gate: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,13 +206,12 @@ def _attention(mixer: Any, x: Tensor, spans: list[_Span], memories: list[Attenti
             row = span.block.parent[1]  # type: ignore[index]
             k, v = torch.cat([above.keys[row], k], 2), torch.cat([above.values[row], v], 2)
         memories.append(AttentionMemory(k, v) if span.kept else None)
-        y = F.scaled_dot_product_attention(
+        y = attention(
             q,
             k.repeat_interleave(mixer.num_key_value_groups, 1),
             v.repeat_interleave(mixer.num_key_value_groups, 1),
-            attn_mask=span.mask,
-            is_causal=span.mask is None,
-            scale=mixer.scaling,
+            span.mask,
+            mixer.scaling,
         )
         out.append(y.transpose(1, 2).reshape(span.rows * span.length, -1))
     return mixer.o_proj(torch.cat(out) if len(out) > 1 else out[0])
@@ -248,17 +252,22 @@ def time_step(mixer: Any, dt: Tensor) -> Tensor:
 def _convolution(mixer: Any, inputs: Tensor, span: _Span, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Causal depthwise convolution and SiLU, [R, L, channels]. Channels-last 2-D is the fast layout on CPUs."""
     taps = mixer.conv_kernel_size - 1
-    x = F.pad(inputs, (0, 0, taps, 0)) if context is None else torch.cat([context, inputs], 1)
-    if x.device.type == "cpu":
+    fused = mamba_kernels.can_convolve(inputs)
+    x = inputs
+    if span.kept or not fused:
+        x = F.pad(inputs, (0, 0, taps, 0)) if context is None else torch.cat([context, inputs], 1)
+    if fused:
+        y = mamba_kernels.convolution(inputs, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias, context)
+    elif x.device.type == "cpu":
         y = F.conv2d(
             x.transpose(1, 2).unsqueeze(2), mixer.conv1d.weight.unsqueeze(2), mixer.conv1d.bias, groups=x.shape[2]
         )
-        y = y.squeeze(2).transpose(1, 2)
+        y = F.silu(y.squeeze(2).transpose(1, 2))
     else:
         # Shifted products: cuDNN plans every new length for a second.
         weight = mixer.conv1d.weight.squeeze(1).to(x.dtype)
         y = sum(x[:, k : k + inputs.shape[1]] * weight[:, k] for k in range(taps + 1))
-        y = y if mixer.conv1d.bias is None else y + mixer.conv1d.bias.to(x.dtype)
+        y = F.silu(y if mixer.conv1d.bias is None else y + mixer.conv1d.bias.to(x.dtype))
     last = None
     if span.kept:
         if span.block.lengths is None:
@@ -267,17 +276,23 @@ def _convolution(mixer: Any, inputs: Tensor, span: _Span, context: Tensor | None
             # In x, position i of the row lies at i + taps: its last `taps` inputs start at its length.
             index = span.block.lengths.unsqueeze(1) + torch.arange(taps, device=x.device)
             last = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-    return F.silu(y), last
+    return y, last
 
 
 def _scan(
     mixer: Any, mixed: Tensor, dt: Tensor, a: Tensor, initial: Tensor | None, keep: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The state-space part in float32, whatever autocast says: [R, L, channels] → [R, L, H·P]."""
+    """The state-space part: [R, L, channels] → [R, L, H·P]; its state in float32, whatever autocast says."""
     size = mixer.n_groups * mixer.ssm_state_size
+    fused = mamba_kernels.can_scan(mixed)
     with torch.autocast(mixed.device.type, enabled=False):
-        x, b, c = _full(mixed).split([mixer.intermediate_size, size, size], -1)
+        x, b, c = (mixed if fused else _full(mixed)).split([mixer.intermediate_size, size, size], -1)
         x = x.unflatten(-1, (mixer.num_heads, mixer.head_dim))
         b, c = (t.unflatten(-1, (mixer.n_groups, mixer.ssm_state_size)) for t in (b, c))
-        y, final = ssd(x, dt, a, b, c, _full(mixer.D), chunk_length(mixed.shape[1]), initial, keep)
+        if fused:
+            y, final = mamba_kernels.scan(x, dt, a, b, c, _full(mixer.D), initial, keep)
+        else:
+            longest = 32 if mixed.device.type == "cpu" else 128
+            chunk = chunk_length(mixed.shape[1], longest)
+            y, final = ssd(x, dt, a, b, c, _full(mixer.D), chunk, initial, keep)
     return y.flatten(2), final

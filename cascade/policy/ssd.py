@@ -8,6 +8,8 @@ C over the heads. The gradient is written out by hand: elementwise passes over m
 costs here, and autograd makes three times as many.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,10 +46,22 @@ def ssd(
     return y[:, :length] if pad else y, final if need_final else None
 
 
+@contextmanager
+def _tensor_cores() -> Iterator[None]:
+    """float32 products by tensor cores (TF32) on CUDA: the inputs were bfloat16, the sums stay float32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 class _ChunkedScan(torch.autograd.Function):
     """Dimensions below: r rows, k chunks, q positions of a chunk, h heads, p channels, g groups, n state."""
 
     @staticmethod
+    @_tensor_cores()
     def forward(
         ctx: Any,
         x: Tensor,
@@ -104,6 +118,7 @@ class _ChunkedScan(torch.autograd.Function):
         return out.view(rows, length, heads, channels), final
 
     @staticmethod
+    @_tensor_cores()
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         x, dt, a, b, c, d, log_decay, decay, mix, inputs, y, states = ctx.saved_tensors
         by_y, by_final = gradients

@@ -27,6 +27,9 @@ from cascade.pretraining.tokenizer import train_tokenizer
 from cascade.schema import Count
 from cascade.seeds import derive_seed
 
+BLOCKS = {"cpu": 6, "cuda": 3}
+"""Blocks of a batch: on GPUs padding costs little, and each block its launches."""
+
 
 class Training(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -166,7 +169,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
         chosen = order[step * training.batch_documents : (step + 1) * training.batch_documents]
-        blocks, packed = make_blocks(corpus, chosen, pad, device)
+        blocks, packed = make_blocks(corpus, chosen, pad, device, BLOCKS[device.type])
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             forward = hidden_states(model, blocks)
             loss, answer_loss = next_token_loss(model, forward.hidden, packed, training.prompt_weight)
@@ -192,9 +195,10 @@ def train(
 
 
 def make_blocks(
-    corpus: mixture.Corpus, chosen: np.ndarray, pad: int, device: torch.device, count: int = 6
+    corpus: mixture.Corpus, chosen: np.ndarray, pad: int, device: torch.device, count: int
 ) -> tuple[list[Block], list[Tensor]]:
-    """The chosen documents in blocks of similar length and about equal tokens; and their ids with the TRAINED bit."""
+    """The chosen documents in `count` blocks, of similar length and about equal tokens; and their ids with the TRAINED
+    bit."""
     lengths = corpus.bounds[chosen + 1] - corpus.bounds[chosen]
     by_length = chosen[np.argsort(lengths, kind="stable")]
     lengths = np.sort(lengths)

@@ -3,6 +3,7 @@
 Keys and values of a prompt are kept once for all its rollouts; what the rollouts add is kept per row.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cascade.policy.batching import SIMILAR
-from cascade.policy.experts import experts
 from cascade.policy.nemotron_h import (
     AttentionMemory,
     Block,
@@ -51,33 +51,53 @@ class Weights:
         }
 
 
+@dataclass(frozen=True)
+class ReadPrompts:
+    """Prompts, longest first, after the forward pass: prompt n of those given is number `place[n]`."""
+
+    place: Tensor
+    lengths: Tensor
+    memories: list[list[Any]]
+    """Per layer, per block of prompts; the blocks one after the other hold all of them."""
+    hidden: Tensor
+    """[prompts, D] at their last tokens, after the final norm."""
+
+
+def read_prompts(model: PreTrainedModel, prompts: list[list[int]], device: torch.device) -> ReadPrompts:
+    """The prompts through the trainer's forward pass, in blocks of similar length."""
+    order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
+    groups: list[list[int]] = []
+    for n in order:
+        if not groups or len(prompts[n]) < SIMILAR[device.type] * len(prompts[groups[-1][0]]):
+            groups.append([])
+        groups[-1].append(n)
+    place = torch.empty(len(prompts), dtype=torch.long)
+    place[torch.tensor(order)] = torch.arange(len(prompts))
+    lengths = torch.tensor([len(prompts[n]) for n in order], device=device)
+    blocks, ends, start = [], [], 0
+    for group in groups:
+        width = len(prompts[group[0]])
+        tokens = torch.tensor([prompts[n] + [0] * (width - len(prompts[n])) for n in group], device=device)
+        own = torch.tensor([len(prompts[n]) for n in group], device=device)
+        blocks.append(Block(tokens, own if len(prompts[group[-1]]) < width else None))
+        ends.append(start + torch.arange(len(group), device=device) * width + own - 1)
+        start += tokens.numel()
+    forward = hidden_states(model, blocks, keep=True)
+    return ReadPrompts(place.to(device), lengths, forward.memories, forward.hidden[torch.cat(ends)])
+
+
 class NemotronHDecoder:
+    """On the CPU; `cuda_graphs.py` is its counterpart on CUDA."""
+
     def __init__(self, weights: Weights):
         self.weights = weights
         self._caches: list[_MambaCache | _AttentionCache | None] = []
 
     def prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
-        order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
-        groups: list[list[int]] = []
-        for n in order:
-            if not groups or len(prompts[n]) < SIMILAR * len(prompts[groups[-1][0]]):
-                groups.append([])
-            groups[-1].append(n)
-        place = torch.empty(len(prompts), dtype=torch.long)
-        place[torch.tensor(order)] = torch.arange(len(prompts))
-        rows = place.to(rows.device)[rows]
-        lengths = torch.tensor([len(prompts[n]) for n in order], device=rows.device)
-        blocks, ends, start = [], [], 0
-        for group in groups:
-            width = len(prompts[group[0]])
-            tokens = torch.tensor([prompts[n] + [0] * (width - len(prompts[n])) for n in group], device=rows.device)
-            own = torch.tensor([len(prompts[n]) for n in group], device=rows.device)
-            blocks.append(Block(tokens, own if len(prompts[group[-1]]) < width else None))
-            ends.append(start + torch.arange(len(group), device=rows.device) * width + own - 1)
-            start += tokens.numel()
-        forward = hidden_states(self.weights.model, blocks, keep=True)
-        shared = _SharedPrompts(lengths, rows)
-        for n, memories in enumerate(forward.memories):
+        read = read_prompts(self.weights.model, prompts, rows.device)
+        rows = read.place[rows]
+        shared = _SharedPrompts(read.lengths, rows)
+        for n, memories in enumerate(read.memories):
             kind = self.weights.layers[n].block_type
             if kind == "linear_attention":
                 self._caches.append(_MambaCache(self.weights.layers[n].mixer, self.weights.decay[n], memories, rows))
@@ -88,7 +108,7 @@ class NemotronHDecoder:
             else:
                 self._caches.append(None)
         self._shared = shared
-        return self.weights.model.lm_head(forward.hidden[torch.cat(ends)])[rows]  # type: ignore[operator]
+        return self.weights.model.lm_head(read.hidden)[rows]  # type: ignore[operator]
 
     def step(self, tokens: Tensor) -> Tensor:
         model: Any = self.weights.model
@@ -107,10 +127,7 @@ class NemotronHDecoder:
     def _moe(self, mixer: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
         chosen, weights = choose(mixer.gate, x)
         inputs = mixer.fc1_latent_proj(x)
-        if x.device.type == "cpu":
-            routed = few_token_experts(inputs, chosen, weights, up, down)
-        else:
-            routed = experts(inputs, chosen, weights, up.transpose(1, 2), down.transpose(1, 2))
+        routed = few_token_experts(inputs, chosen, weights, up, down)
         return mixer.fc2_latent_proj(routed) + mixer.shared_experts(x)
 
     def keep(self, rows: Tensor) -> None:

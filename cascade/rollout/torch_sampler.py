@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cascade.policy import nemotron_h
 from cascade.policy.base import Policy
 from cascade.rollout.base import OnFinish, Sample, SampleRequest
+from cascade.rollout.cuda_graphs import GraphDecoder
 from cascade.rollout.decoder import Decoder, TransformersDecoder
 from cascade.rollout.nemotron_h import NemotronHDecoder, Weights
 from cascade.rollout.sampling import draw, uniforms
@@ -28,12 +29,13 @@ class TorchSampler:
     """Samples from a policy's model, whose weights it shares; call `refresh` after they change.
 
     `stop`: tokens that end a response; by default the tokenizer's and the generation config's. `max_rows`: rows
-    decoded at a time.
+    decoded at a time, at most; on CUDA also no more than there is room for.
     """
 
     def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = 512):
         self.max_rows = max_rows
         self._given_stop = stop
+        self._graphs: GraphDecoder | None = None
         self.refresh(policy)
 
     def refresh(self, policy: Policy) -> None:
@@ -41,7 +43,12 @@ class TorchSampler:
         self._device = policy.device
         stop = stop_tokens(policy.model, policy.tokenizer) if self._given_stop is None else self._given_stop
         self._stop = torch.tensor(sorted(stop), device=self._device, dtype=torch.long)
-        self._weights = Weights(policy.model) if nemotron_h.supports(policy.model) else None
+        supported = nemotron_h.supports(policy.model)
+        if supported and self._device.type == "cuda":
+            if self._graphs is None or self._graphs.model is not policy.model:
+                self._graphs = GraphDecoder(policy.model)
+            self._graphs.load()
+        self._weights = Weights(policy.model) if supported and self._graphs is None else None
 
     def sample(
         self,
@@ -64,9 +71,13 @@ class TorchSampler:
         turn = dict(enumerate(requests))
         while turn:
             conversations = list(turn)
+            rows = self.max_rows
+            if self._graphs:
+                longest = max(len(request.prompt) for request in turn.values())
+                rows = min(rows, self._graphs.most_rows(longest + max_new_tokens))
             with torch.inference_mode():
-                for start in range(0, len(conversations), self.max_rows):
-                    wave = {n: turn[n] for n in conversations[start : start + self.max_rows]}
+                for start in range(0, len(conversations), rows):
+                    wave = {n: turn[n] for n in conversations[start : start + rows]}
                     self._wave(wave, max_new_tokens, temperature, top_p, finish)
             following = {n: answers[n].result() for n in sorted(answers)}
             turn = {n: request for n, request in following.items() if request is not None}
@@ -74,7 +85,8 @@ class TorchSampler:
         return [last[n] for n in range(len(requests))]
 
     def close(self) -> None:
-        """Nothing to release: the model is the policy's."""
+        """Drop the caches and graphs, where there are any; the model is the policy's."""
+        self._graphs = None
 
     def _decoder(self) -> Decoder:
         return NemotronHDecoder(self._weights) if self._weights else TransformersDecoder(self._model)
@@ -90,10 +102,34 @@ class TorchSampler:
         conversations, requests = list(wave), list(wave.values())
         numbers: dict[tuple[int, ...], int] = {}
         prompt_of = [numbers.setdefault(tuple(request.prompt), len(numbers)) for request in requests]
-        decoder = self._decoder()
-        logits = decoder.prefill([list(prompt) for prompt in numbers], torch.tensor(prompt_of, device=self._device))
+        prompts, rows = [list(prompt) for prompt in numbers], torch.tensor(prompt_of, device=self._device)
         points = uniforms([request.seed for request in requests], limit).to(self._device)
-        count = len(requests)
+        if not self._graphs:
+            self._decode(
+                prompts, rows, points, temperature, top_p, lambda row, sample: finish(conversations[row], sample)
+            )
+            return
+        decoded = self._graphs.decode(prompts, rows, points, self._stop, temperature, top_p)
+        last = decoded.tokens.gather(1, (decoded.lengths - 1).unsqueeze(1)).squeeze(1)
+        columns = (decoded.tokens, decoded.log_probs, decoded.lengths, torch.isin(last, self._stop))
+        for conversation, ids, values, length, finished in zip(
+            conversations, *(column.tolist() for column in columns), strict=True
+        ):
+            finish(conversation, Sample(ids[:length], values[:length], finished))
+
+    def _decode(
+        self,
+        prompts: list[list[int]],
+        prompt_of: Tensor,
+        points: Tensor,
+        temperature: float,
+        top_p: float,
+        finish: Callable[[int, Sample], None],
+    ) -> None:
+        """Step by step; row i, which continues prompt `prompt_of[i]`, is told of as soon as it ends."""
+        decoder = self._decoder()
+        logits = decoder.prefill(prompts, prompt_of)
+        count, limit = points.shape
         tokens = torch.zeros(count, limit, dtype=torch.long, device=self._device)
         log_probs = torch.zeros(count, limit, device=self._device)
         rows = torch.arange(count, device=self._device)
@@ -102,7 +138,7 @@ class TorchSampler:
         def over(these: Tensor, length: int, finished: bool) -> None:
             found = (these, tokens[these, :length], log_probs[these, :length])
             for row, ids, values in zip(*(part.tolist() for part in found), strict=True):
-                finish(conversations[row], Sample(ids, values, finished))
+                finish(row, Sample(ids, values, finished))
 
         for position in range(limit):
             token, log_prob = draw(logits, points[rows, position], temperature, top_p)

@@ -53,7 +53,7 @@ def test_the_budget_holds_unless_one_document_exceeds_it():
         batches = micro_batches(sequences, 130, share, CPU)
         sizes = [sum(block.tokens.numel() for block in batch.blocks) for batch in batches]
         assert sizes[0] == 500
-        assert all(size <= 130 / SIMILAR for size in sizes[1:])
+        assert all(size <= 130 / SIMILAR["cpu"] for size in sizes[1:])
         assert sum(batch.tokens for batch in batches) == 5 + 500 + 180 + 7 + 90
 
 

@@ -6,8 +6,8 @@ from cascade.policy import logits
 
 @pytest.mark.parametrize("held", [0, 2**25])
 def test_equals_log_softmax_with_gradients_in_any_chunk(monkeypatch, held):
-    monkeypatch.setattr(logits, "CHUNK", 64 * 11)
-    monkeypatch.setattr(logits, "HELD", held)
+    monkeypatch.setattr(logits, "CHUNK", {"cpu": 64 * 11})
+    monkeypatch.setattr(logits, "HELD", {"cpu": held})
     torch.manual_seed(0)
     hidden = torch.randn(150, 7, dtype=torch.float64, requires_grad=True)
     weight = (3 * torch.randn(11, 7, dtype=torch.float64)).requires_grad_()
