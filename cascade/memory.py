@@ -157,7 +157,7 @@ def _logits(shape: Shape) -> float:
     from cascade.policy.logits import CHUNK, HELD
 
     vocabulary = shape.head // shape.width
-    return shape.head * (2 + 2 + 4) + 4 * HELD + 3 * 4 * max(64 * vocabulary, CHUNK["cuda"])
+    return shape.head * (2 + 2 + 4) + 4 * HELD["cuda"] + 3 * 4 * max(64 * vocabulary, CHUNK["cuda"])
 
 
 def _sampler(shape: Shape, node: OnPolicyNode, gpus: int) -> float:
