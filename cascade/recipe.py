@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from cascade.errors import RecipeError
 from cascade.files import hash_file
 from cascade.schema import (
+    PLACEMENT,
     Comparison,
     Count,
     Curation,
@@ -35,6 +36,7 @@ from cascade.schema import (
     Section,
     SFTNode,
     Source,
+    TeacherMemory,
     TeachersNode,
 )
 
@@ -43,6 +45,7 @@ __all__ = [
     "CURATE",
     "LOCAL_POOL",
     "PIPELINE",
+    "PLACEMENT",
     "REPORT",
     "Comparison",
     "Curation",
@@ -63,6 +66,7 @@ __all__ = [
     "SFTNode",
     "Section",
     "Source",
+    "TeacherMemory",
     "TeachersNode",
     "load",
     "recipe_hash",

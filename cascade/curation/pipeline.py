@@ -246,7 +246,7 @@ class _Curation:
         assert settings is not None
         checkpoint = self._root / (self._recipe.base if settings.checkpoint == BASE else settings.checkpoint)
         policy = make_policy("hf", checkpoint, None)
-        sampler = make_sampler(rollout.engine, policy)
+        sampler = make_sampler(rollout, policy)
         return DifficultyFilter(settings, rollout, sampler, self._tokenizer, self._recipe.seed).check
 
     def _pack(self) -> None:

@@ -7,8 +7,8 @@ from cascade.environments.judging import judge_text, text_of
 from cascade.files import read_json, write_atomic, write_json
 from cascade.policy import make_policy
 from cascade.pretraining.pretrain import load_base_recipe
-from cascade.rollout import make_sampler
 from cascade.rollout.base import SampleRequest
+from cascade.rollout.torch_sampler import TorchSampler
 from cascade.seeds import derive_seed
 
 Scores = dict[str, dict[str, float]]
@@ -22,7 +22,7 @@ def measure(
     The tasks come from seeds that no training text uses.
     """
     policy = make_policy("hf", checkpoint, None, update_router=False)
-    sampler = make_sampler("torch", policy)
+    sampler = TorchSampler(policy)
     scores: Scores = {}
     for name, chosen in levels.items():
         environment = environments.get(name)

@@ -1,5 +1,7 @@
 """Sampling, behind one protocol: token ids in, token ids and log-probabilities out."""
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,11 +28,29 @@ class Sample:
     finished: bool
 
 
+OnFinish = Callable[[int, Sample], Future[SampleRequest | None] | None]
+"""(i, sample) → what conversation i asks next: a future of its next turn's request, or of None where the conversation
+turns out to be over; None where it is over already."""
+
+
 class Sampler(Protocol):
     def sample(
-        self, requests: list[SampleRequest], *, max_new_tokens: int, temperature: float = 1.0, top_p: float = 1.0
+        self,
+        requests: list[SampleRequest],
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        on_finish: OnFinish | None = None,
     ) -> list[Sample]:
-        """One sample a request, in the order of the requests."""
+        """One conversation a request; the sample of each one's last turn, in the order of the requests.
+
+        `on_finish` is called in the calling thread, once for every turn, as soon as its response is finished or has
+        `max_new_tokens`; without it, every conversation has one turn. A request that its future resolves to is sampled
+        as the conversation's next turn: at once where the engine batches continuously, or, where the make-up of a
+        batch shows in the last bits, together with the others' next turns. An exception of `on_finish` or of a future
+        ends the call.
+        """
         ...
 
     def refresh(self, policy: Policy) -> None:

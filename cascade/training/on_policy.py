@@ -50,7 +50,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
 
     with (
         ThreadPoolExecutor(recipe.judging_threads) as pool,
-        closing(make_sampler(node.rollout.engine, policy)) as sampler,
+        closing(make_sampler(node.rollout, policy)) as sampler,
     ):
         collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
         for step in range(state.step, node.steps):
@@ -91,7 +91,9 @@ def _advantage_source(node: OnPolicyNode, run: NodeRun, of_domain: dict[str, Tea
     if isinstance(node, Distillation):
         for checkpoint in sorted({teacher.checkpoint for teacher in of_domain.values()}):
             check_compatible(run.parent, checkpoint)
-        return partial(TeacherLogRatio, teachers=Teachers(of_domain, node), importance=node.importance)
+        return partial(
+            TeacherLogRatio, teachers=Teachers(of_domain, node.engine, node.teacher_memory), importance=node.importance
+        )
     assert isinstance(node, RLNode)
     if node.kl == 0:
         return GroupRelative
