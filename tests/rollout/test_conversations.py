@@ -27,7 +27,7 @@ def immediate(conversation: int, request: SampleRequest) -> Future[Sample]:
     return future
 
 
-def answer(value: SampleRequest | None | Exception) -> Future[SampleRequest | None]:
+def answer(value: SampleRequest | Exception | None) -> Future[SampleRequest | None]:
     future: Future[SampleRequest | None] = Future()
     future.set_exception(value) if isinstance(value, Exception) else future.set_result(value)
     return future
