@@ -97,6 +97,7 @@ class LocalEngine:
     async def close(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
+            self._engine = None
 
     async def _wake(self, *parts: str) -> None:
         if self._asleep:
@@ -139,6 +140,9 @@ class LocalEngine:
             max_model_len=-1,  # The model's own, or what fits into memory.
             gpu_memory_utilization=self._memory,
             enable_sleep_mode=self._shares_gpu,
+            # On the CPU, compiled code would go on with the packed copies of weights that it was traced with.
+            enforce_eager=not self._shares_gpu,
+            worker_cls="auto" if self._shares_gpu else "cascade.rollout.vllm_cpu.ReloadingCPUWorker",
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
             disable_log_stats=True,
