@@ -127,7 +127,7 @@ def test_an_engine_killed_while_the_policy_trained_gets_the_new_weights(policy, 
 
 def test_a_conversations_next_turn_continues_its_tokens(policy, sampler):
     turns: dict[int, list[Sample]] = {}
-    asked = {n: request for n, request in enumerate(requests(8))}
+    asked = dict(enumerate(requests(8)))
 
     def on_finish(conversation: int, sample: Sample) -> Future[SampleRequest | None]:
         turns.setdefault(conversation, []).append(sample)

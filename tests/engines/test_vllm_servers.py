@@ -14,7 +14,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-engin
 
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Rollout
-from cascade.rollout import make_sampler
+from cascade.rollout import make_sampler, vllm_servers
 from cascade.rollout.base import Sample
 from tests.engines.moe import make_moe
 from tests.engines.test_vllm import GAP, largest_gap, requests
@@ -24,8 +24,17 @@ class Server:
     """`vllm serve` as docs/vllm.md says to start it."""
 
     def __init__(self, checkpoint, port: int):
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint), "--dtype", "float32"]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--gpu-memory-utilization", "0.15"]
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
+        command += [
+            "--dtype",
+            "float32",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--gpu-memory-utilization",
+            "0.15",
+        ]
         command += ["--enforce-eager", "--worker-cls", "cascade.rollout.vllm_cpu.ReloadingCPUWorker"]
         environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
         self._process = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -43,7 +52,8 @@ def free_port() -> int:
 
 
 @pytest.mark.timeout(900)
-def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted_again(tmp_path, capfd):
+def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted_again(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(vllm_servers, "DEADLINE_SECONDS", 300)
     policy = HFPolicy(make_moe(tmp_path / "policy", seed=0))
     other, port = make_moe(tmp_path / "other", seed=1), free_port()
     servers = [Server(other, port)]
