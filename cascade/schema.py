@@ -150,11 +150,12 @@ class Rollout(Section):
 
     @model_validator(mode="after")
     def _placement(self) -> "Rollout":
-        named = sorted(PLACEMENT & self.model_fields_set)
-        if self.engine != "vllm" and named:
-            raise ValueError(f"{named[0]}: for engine vllm only; take it out or say engine: vllm")
-        if self.servers and "memory" in named:
-            raise ValueError("memory: servers have theirs; it is for an engine beside the trainer; take it out")
+        defaults = {name: Rollout.model_fields[name].default for name in sorted(PLACEMENT)}
+        changed = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if self.engine != "vllm" and changed:
+            raise ValueError(f"{changed[0]}: for engine vllm only; take it out or say engine: vllm")
+        if self.servers and "memory" in changed:
+            raise ValueError("memory: is for an engine beside the trainer, servers have their own; take it out")
         return self
 
 

@@ -11,7 +11,7 @@ class ReloadingCPUWorker(CPUWorker):
 
     def reload_weights(self, *arguments: Any, **named: Any) -> None:
         for layer in self.model_runner.get_model().modules():
-            method = getattr(layer, "quant_method", None)
+            method: Any = getattr(layer, "quant_method", None)
             if getattr(method, "moe_kernel", None) is not None:
                 method.moe_kernel = None
         super().reload_weights(*arguments, **named)
