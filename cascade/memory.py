@@ -63,17 +63,14 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
 
 
 def plan(recipe: Recipe, name: str, layout: Layout) -> tuple[Plan, int]:
-    """Of a training node, and how many other models it counts: all of them, or one where only one at a time fits.
+    """Of a training node, and how many other models it counts.
 
     Raises CascadeError where the base model's configuration is not known.
     """
     node, place, others = recipe.training[name], recipe.place(name), _others(recipe, name)
     longest = recipe.curation.max_tokens if isinstance(node, SFTNode) else node.rollout.max_new_tokens  # type: ignore[attr-defined]
     shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
-    everything = plan_node(shape, node, gpus, longest, others)
-    if others > 1 and place.gpu_gib and everything.total > USABLE * place.gpu_gib * GIB:
-        return plan_node(shape, node, gpus, longest, 1), 1
-    return everything, others
+    return plan_node(shape, node, gpus, longest, others), others
 
 
 def check(recipe: Recipe, name: str, layout: Layout) -> list[str]:
@@ -118,7 +115,7 @@ _REMEDY = {
     "activations": "set parallel.checkpoint_activations, raise parallel.context or lower micro_batch_tokens",
     "logits": "a smaller vocabulary would help, nothing else",
     "sampler": "sample with vllm, on GPUs of its own",
-    "teachers": "use more GPUs, engine nemo, or fewer candidates",
+    "teachers": "teacher_memory host or disk (engine hf), more GPUs, or fewer candidates",
 }
 
 
@@ -142,7 +139,8 @@ def _others(recipe: Recipe, name: str) -> int:
     decided = recipe.teachers.get(getattr(node, "teachers", ""))
     candidates = decided.candidates if decided else [*node.against, node.init]  # type: ignore[attr-defined]
     allowed = [decided.domains.get(domain, candidates) if decided else candidates for domain in node.mix]
-    return min(len(node.mix), len({candidate for of_domain in allowed for candidate in of_domain}))
+    most = min(len(node.mix), len({candidate for of_domain in allowed for candidate in of_domain}))
+    return most if node.teacher_memory == "device" else min(most, 2)
 
 
 def _gathered(shape: Shape, parallel: Parallel, gpus: int) -> float:

@@ -17,6 +17,7 @@ from cascade.errors import RecipeError
 from cascade.files import hash_file
 from cascade.places import LOCAL_POOL, Placement, Verification
 from cascade.schema import (
+    PLACEMENT,
     Comparison,
     Count,
     Curation,
@@ -37,6 +38,7 @@ from cascade.schema import (
     Section,
     SFTNode,
     Source,
+    TeacherMemory,
     TeachersNode,
 )
 
@@ -45,6 +47,7 @@ __all__ = [
     "CURATE",
     "LOCAL_POOL",
     "PIPELINE",
+    "PLACEMENT",
     "REPORT",
     "Comparison",
     "Curation",
@@ -67,6 +70,7 @@ __all__ = [
     "SFTNode",
     "Section",
     "Source",
+    "TeacherMemory",
     "TeachersNode",
     "Verification",
     "load",

@@ -8,6 +8,7 @@ from cascade import environments
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+TeacherMemory = Literal["device", "host", "disk"]
 
 
 def _registered(name: str) -> str:
@@ -128,8 +129,20 @@ class Optimizer(Section):
     """Tokens of one forward and backward pass; changes memory and speed, not results beyond rounding."""
 
 
+PLACEMENT = {"servers", "weights", "memory"}
+"""Of a rollout: where and how it is sampled, which is no part of what is made."""
+
+
 class Rollout(Section):
     engine: Literal["torch", "vllm"] = "torch"
+    servers: list[Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = []
+    """Engine vllm: addresses of vLLM servers, each with the whole model, that share the requests out among them
+    (docs/vllm.md). Without any, the engine runs beside the trainer, on the same device."""
+    weights: str | None = None
+    """Engine vllm: directory of this node's own, seen by the trainer and the engine alike, through which weights go;
+    a temporary one where none is named."""
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Engine vllm without servers: share of the device's memory that it takes while it samples."""
     max_new_tokens: Count
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Share = 1.0
@@ -140,6 +153,16 @@ class Rollout(Section):
     """Episodes: tokens in all. A further turn begins only where `max_new_tokens` of it still fit."""
     max_log_prob_gap: Annotated[float, Field(gt=0)] = 0.1
     """Mean |trainer − sampler| log-probability difference, in nats, above which the node stops."""
+
+    @model_validator(mode="after")
+    def _placement(self) -> "Rollout":
+        defaults = {name: Rollout.model_fields[name].default for name in sorted(PLACEMENT)}
+        changed = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if self.engine != "vllm" and changed:
+            raise ValueError(f"{changed[0]}: for engine vllm only; take it out or say engine: vllm")
+        if self.servers and "memory" in changed:
+            raise ValueError("memory: is for an engine beside the trainer, servers have their own; take it out")
+        return self
 
 
 class Parallel(Section):
@@ -233,6 +256,17 @@ class Distillation(OnPolicyNode):
 
     importance: tuple[float, float] = (0.5, 2.0)
     """Range of π_train/π_inf outside which a token is dropped."""
+    teacher_memory: TeacherMemory = "device"
+    """Where the teachers wait: all on the device; in the host's memory or on disk, from where they come to the device
+    one at a time, the next one while another scores."""
+
+    @model_validator(mode="after")
+    def _teachers_fit_the_engine(self) -> "Distillation":
+        if self.engine == "nemo" and self.teacher_memory != "device":
+            raise ValueError(
+                f"teacher_memory: {self.teacher_memory} is of engine hf; nemo's teachers lie over all GPUs (device)"
+            )
+        return self
 
 
 class DistillNode(Distillation):

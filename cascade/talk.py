@@ -8,8 +8,8 @@ from cascade.chat import Message, encode_prompt, parse_response
 from cascade.errors import CheckpointError
 from cascade.layout import Layout
 from cascade.policy import make_policy
-from cascade.rollout import make_sampler
 from cascade.rollout.base import SampleRequest
+from cascade.rollout.torch_sampler import TorchSampler
 from cascade.seeds import derive_seed
 
 
@@ -19,7 +19,7 @@ def talk(checkpoint: str, layout: Layout, thinking: bool, max_new_tokens: int, t
     Raises CheckpointError where `checkpoint` is neither a node that was built nor a checkpoint directory.
     """
     policy = make_policy("hf", _directory(checkpoint, layout), None)
-    sampler = make_sampler("torch", policy)
+    sampler = TorchSampler(policy)
     messages: list[Message] = []
     click.echo("One message a line; an empty line starts over, Ctrl-D ends.", err=True)
     while (line := _read()) is not None:

@@ -141,6 +141,27 @@ def test_mix_must_sum_to_one(content: dict, problem: Any, share: float) -> None:
     assert line.startswith(f"rl.multi_domain_rl: mix: the shares sum to {0.7 + share:g}, not 1")
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"servers": ["http://a:1"]}, "servers: for engine vllm only; take it out or say engine: vllm"),
+        ({"weights": "shared"}, "weights: for engine vllm only; take it out or say engine: vllm"),
+        ({"engine": "vllm", "servers": ["http://a:1"], "memory": 0.5}, "memory: is for an engine beside the trainer"),
+    ],
+)
+def test_where_rollouts_are_sampled_fits_the_engine(content: dict, problem: Any, changes: dict, line: str) -> None:
+    content["rl"]["if_rl"]["rollout"] |= changes
+    [found] = problem(content)
+    assert found.startswith(f"rl.if_rl.rollout: {line}")
+
+
+@pytest.mark.parametrize("server", ["gpu1:8000", "http://gpu1:8000/v1"])
+def test_servers_are_addresses(content: dict, problem: Any, server: str) -> None:
+    content["rl"]["if_rl"]["rollout"] |= {"engine": "vllm", "servers": [server]}
+    [found] = problem(content)
+    assert found.startswith("rl.if_rl.rollout.servers.0: ")
+
+
 def test_levels_must_sum_to_one(content: dict, problem: Any) -> None:
     content["curation"]["sources"]["math"]["levels"] = {1: 0.5}
     [line] = problem(content)

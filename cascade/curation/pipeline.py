@@ -246,7 +246,7 @@ class _Curation:
         assert settings is not None
         checkpoint = self._root / (self._recipe.base if settings.checkpoint == BASE else settings.checkpoint)
         policy = make_policy("hf", checkpoint, None)
-        sampler = make_sampler(rollout.engine, policy)
+        sampler = make_sampler(rollout, policy)
         threads = self._recipe.judging_threads
         return DifficultyFilter(settings, rollout, sampler, self._tokenizer, self._recipe.seed, threads).check
 

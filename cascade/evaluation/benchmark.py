@@ -26,7 +26,7 @@ from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
 from cascade.progress import say
-from cascade.recipe import BASE, Evaluation, Node, Recipe
+from cascade.recipe import BASE, PLACEMENT, Evaluation, Node, Recipe
 from cascade.rollout import make_sampler
 from cascade.rollout.base import Sampler
 from cascade.rollout.driver import Answer, Driver, Question
@@ -62,7 +62,7 @@ def evaluate(
     checkpoint_hash = hash_directory(source)
     inputs = {
         "checkpoint": checkpoint_hash,
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude={"rollout": PLACEMENT}),
         "seed": recipe.seed,
         "benchmarks": {domain: _benchmark_hash(layout, domain) for domain in recipe.domains},
         **recipe.judges.inputs,
@@ -119,7 +119,7 @@ class Benchmark:
         self._seed = recipe.seed
         self._settings: Evaluation = recipe.evaluation
         self._policy: Policy = make_policy(engine, checkpoint, None)
-        self._sampler: Sampler = make_sampler(recipe.evaluation.rollout.engine, self._policy)
+        self._sampler: Sampler = make_sampler(recipe.evaluation.rollout, self._policy)
         self._pool = ThreadPoolExecutor(max_workers=recipe.judging_threads)
 
     def run(self, prompts: list[Prompt]) -> list[dict[str, Any]]:

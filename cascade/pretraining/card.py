@@ -7,8 +7,8 @@ from cascade import environments
 from cascade.files import read_json, write_atomic, write_json
 from cascade.policy import make_policy
 from cascade.pretraining.pretrain import load_base_recipe
-from cascade.rollout import make_sampler
 from cascade.rollout.driver import Driver, Question
+from cascade.rollout.torch_sampler import TorchSampler
 from cascade.schema import Rollout
 from cascade.seeds import derive_seed
 
@@ -26,7 +26,7 @@ def measure(
     The tasks come from seeds that no training text uses.
     """
     policy = make_policy("hf", checkpoint, None, update_router=False)
-    sampler = make_sampler("torch", policy)
+    sampler = TorchSampler(policy)
     scores: Scores = {}
     with ThreadPoolExecutor() as pool:
         for name, chosen in levels.items():

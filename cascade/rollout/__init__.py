@@ -1,10 +1,9 @@
 """Sampling: one protocol, engines behind it."""
 
 import importlib
-from importlib.util import find_spec
 
-from cascade.errors import CascadeError
 from cascade.policy.base import Policy
+from cascade.recipe import Rollout
 from cascade.rollout.base import Sampler
 
 ENGINES = {
@@ -13,10 +12,12 @@ ENGINES = {
 }
 
 
-def make_sampler(engine: str, policy: Policy) -> Sampler:
-    """A sampler of the policy's current weights. Raises CascadeError for an unknown engine."""
-    module, name = ENGINES.get(engine, ("", ""))
-    if not module or find_spec(module) is None:
-        raise CascadeError(f"rollout engine {engine!r} is not here; `cascade doctor` lists the engines")
-    sampler: Sampler = getattr(importlib.import_module(module), name)(policy)
+def make_sampler(settings: Rollout, policy: Policy) -> Sampler:
+    """A sampler of the policy's current weights, of the engine that the recipe names.
+
+    Raises CascadeError for an engine that is not installed.
+    """
+    module, name = ENGINES[settings.engine]
+    engine = getattr(importlib.import_module(module), name)
+    sampler: Sampler = engine(policy, settings) if settings.engine == "vllm" else engine(policy)
     return sampler

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from cascade import environments
 from cascade.environments import EpisodeEnvironment
-from cascade.objectives import mismatch_kl, segment_mean
+from cascade.objectives import importance_weights, mismatch_kl, segment_mean
 from cascade.policy.base import StepReport
 from cascade.training.batch import Batch
 from cascade.training.rollouts import Collected, Group, Rollout, failure_codes
 
 Metrics = dict[str, float]
+
+MISMATCH = (0.5, 2.0)
+"""Range of π_train/π_inf outside which a token counts as mismatched: the one in which distillation trains on it."""
 
 
 def step_metrics(report: StepReport, rate: float, seconds: float) -> Metrics:
@@ -36,10 +39,12 @@ def step_metrics(report: StepReport, rate: float, seconds: float) -> Metrics:
 def agreement_metrics(batch: Batch, report: StepReport) -> Metrics:
     """How far trainer and sampler are apart on the sampled tokens, in nats; and the entropy by domain."""
     gap = (report.scores.log_probs - batch.sampler_log_probs).abs()
+    weights = importance_weights(report.scores.log_probs, batch.sampler_log_probs, *MISMATCH)
     return {
         **token_means("train/log_prob_gap", gap, batch),
         "train/log_prob_gap_max": gap.max().item(),
         "train/mismatch_kl": mismatch_kl(report.scores.log_probs, batch.sampler_log_probs).mean().item(),
+        **token_means("train/mismatch_share", (weights == 0).float(), batch),
         **token_means("train/entropy", report.scores.entropy, batch),
     }
 

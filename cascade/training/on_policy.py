@@ -52,7 +52,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
 
     with (
         ThreadPoolExecutor(recipe.judging_threads) as pool,
-        closing(make_sampler(node.rollout.engine, policy)) as sampler,
+        closing(make_sampler(node.rollout, policy)) as sampler,
     ):
         collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
         for step in range(state.step, node.steps):

@@ -29,7 +29,7 @@ from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy, Sequence
 from cascade.progress import say
-from cascade.recipe import BASE, Comparison, OnPolicyNode, Recipe, SFTNode
+from cascade.recipe import BASE, PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
 from cascade.tracking import Journal
 from cascade.training.checkpoint import State, fingerprint, load_state, save_state
 
@@ -71,9 +71,10 @@ class NodeRun:
         self._layout = layout
         self._data = data
         self._data_hashes = world.once(lambda: {path.name: hash_file(path) for path in data})
-        # Its place in the pipeline and how often it saves change nothing in what a node makes; nor does by what rules
-        # a repair chose its teachers, which are inputs themselves.
-        section = node.model_dump(mode="json", exclude={"round", "checkpoint_every", *RULES})
+        # Its place in the pipeline, how often it saves and where it samples and keeps teachers change nothing in what
+        # a node makes; nor does by what rules a repair chose its teachers, which are inputs themselves.
+        apart = dict.fromkeys({"round", "checkpoint_every", "teacher_memory", *RULES}, True)
+        section = node.model_dump(mode="json", exclude=apart | {"rollout": PLACEMENT})
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],

@@ -4,6 +4,7 @@ Each prompt has exactly one teacher, that of its domain. Checkpoints with equal 
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from cascade.errors import CascadeError, CheckpointError
 from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
 from cascade.policy import make_policy
+from cascade.policy.base import Policy
 from cascade.recipe import Distillation, Recipe
 from cascade.training.batch import Batch
 
@@ -79,25 +81,55 @@ def check_compatible(student: Path, teacher: Path) -> None:
 
 
 class Teachers:
-    """Every distinct teacher, loaded once."""
+    """Every distinct teacher, where the node's `teacher_memory` says: all on the device, or one at a time from the host
+    or from disk.
+
+    One at a time, the next teacher is brought in a thread while one scores: never more than two on the device.
+    """
 
     def __init__(self, of_domain: dict[str, Teacher], node: Distillation):
         self._hash = {domain: teacher.hash for domain, teacher in of_domain.items()}
-        self._policies = {
-            teacher.hash: make_policy(node.engine, teacher.checkpoint, None, parallel=node.parallel)
-            for teacher in {teacher.hash: teacher for teacher in of_domain.values()}.values()
-        }
+        self._checkpoints = {teacher.hash: teacher.checkpoint for teacher in of_domain.values()}
+        self._node = node
+        self._kept: dict[str, Policy] = {}
+        if node.teacher_memory != "disk":
+            for teacher in self._checkpoints:
+                self._kept[teacher] = self._load(teacher)
+                self._put_away(self._kept[teacher])
 
     def score(self, batch: Batch) -> Tensor:
-        """[N] log π_teacher of the batch's tokens, each by the teacher of its prompt's domain."""
+        """[N] log π_teacher of the batch's tokens, each by the teacher of its prompt's domain.
+
+        All of a teacher's rollouts are scored together, so that it is brought at most once.
+        """
         scores = torch.empty(batch.tokens)
         of_rollout = [self._hash[domain] for domain in batch.domains]
-        for teacher, policy in self._policies.items():
-            mine = [i for i, found in enumerate(of_rollout) if found == teacher]
-            if mine:
+        needed = [teacher for teacher in self._checkpoints if teacher in of_rollout]
+        with ThreadPoolExecutor(1, thread_name_prefix="next-teacher") as thread:
+            coming = thread.submit(self._bring, needed[0])
+            for teacher, following in zip(needed, [*needed[1:], None], strict=True):
+                policy = coming.result()
+                if following is not None:
+                    coming = thread.submit(self._bring, following)
+                mine = [i for i, found in enumerate(of_rollout) if found == teacher]
                 tokens = torch.isin(batch.owner, torch.tensor(mine))
                 scores[tokens] = policy.score([batch.sequences[i] for i in mine]).log_probs
+                self._put_away(policy)
         return scores
+
+    def _bring(self, teacher: str) -> Policy:
+        if self._node.teacher_memory == "disk":
+            return self._load(teacher)
+        policy = self._kept[teacher]
+        policy.model.to(policy.device)  # type: ignore[arg-type]
+        return policy
+
+    def _put_away(self, policy: Policy) -> None:
+        if self._node.teacher_memory == "host":
+            policy.model.to("cpu")  # type: ignore[arg-type]
+
+    def _load(self, teacher: str) -> Policy:
+        return make_policy(self._node.engine, self._checkpoints[teacher], None, parallel=self._node.parallel)
 
 
 def _template_hash(tokenizer: PreTrainedTokenizerBase) -> str:

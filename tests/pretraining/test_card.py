@@ -40,12 +40,12 @@ def sampler(monkeypatch):
     rows = [row for level in (1, 2) for row in math.generate(3, derive_seed("card"), level)]
     answers = {chat.prompt_of(row)[0][0]["content"]: row["demonstration"]["content"] for row in rows}
 
-    def make(engine, policy):
+    def make(policy):
         made.append(EveryOther(policy))
         made[0].answers = answers
         return made[0]
 
-    monkeypatch.setattr(card, "make_sampler", make)
+    monkeypatch.setattr(card, "TorchSampler", make)
     return made
 
 

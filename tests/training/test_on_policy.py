@@ -59,7 +59,17 @@ def test_a_gap_between_trainer_and_sampler_stops_the_node(project: Layout, sampl
         run_on_policy(make_recipe(), "rl", project)
     assert not (project.work("rl") / "state.safetensors").exists()
     assert hash_directory(project.checkpoint("rl")) == before
-    assert steps_of(project, "rl")[0]["train/log_prob_gap_max"] == pytest.approx(0.2, abs=1e-4)
+    (step,) = steps_of(project, "rl")
+    assert step["train/log_prob_gap_max"] == pytest.approx(0.2, abs=1e-4)
+    assert step["train/mismatch_share"] == step["train/mismatch_share/one"] == 0
+
+
+def test_tokens_on_which_trainer_and_sampler_disagree_are_counted(project: Layout, sampler):
+    sampler.offset = math.log(2.1)
+    lenient = {"max_new_tokens": 5, "thinking": False, "max_log_prob_gap": 9}
+    run_on_policy(make_recipe(rl={"steps": 1, "rollout": lenient}), "rl", project)
+    (step,) = steps_of(project, "rl")
+    assert step["train/mismatch_share"] == step["train/mismatch_share/two"] == 1
 
 
 def test_steps_without_any_variance_are_skipped_and_change_nothing(project: Layout):

@@ -1,8 +1,15 @@
+import weakref
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from cascade.errors import CascadeError, CheckpointError
+from cascade.files import read_json
 from cascade.layout import Layout
+from cascade.policy.base import Sequence
 from cascade.training import run_on_policy, teachers
+from cascade.training.batch import Batch
 from tests.training.miniature import VOCABULARY, choose_teachers, make_checkpoint, make_recipe, make_tokenizer
 
 
@@ -86,8 +93,62 @@ def test_each_token_is_scored_by_its_own_domains_teacher(project: Layout, monkey
     monkeypatch.setattr(teachers.Teachers, "score", recording)
     run_on_policy(make_recipe(mopd={"steps": 1}), "mopd", project)
     ((made, batch, scores),) = seen
-    one, two = (made._policies[made._hash[domain]].score(batch.sequences).log_probs for domain in ("one", "two"))
+    one, two = (made._kept[made._hash[domain]].score(batch.sequences).log_probs for domain in ("one", "two"))
     of_two = [batch.domains[rollout] == "two" for rollout in batch.owner.tolist()]
     expected = [b if second else a for a, b, second in zip(one.tolist(), two.tolist(), of_two, strict=True)]
     assert scores.tolist() == pytest.approx(expected, abs=1e-5)
     assert one.tolist() != pytest.approx(two.tolist(), abs=0.1)
+
+
+def test_where_teachers_wait_changes_nothing_in_what_is_made(project: Layout):
+    found = {}
+    for memory in ("device", "host", "disk"):
+        run_on_policy(make_recipe(mopd={"steps": 2, "teacher_memory": memory}), "mopd", project)
+        manifest = read_json(project.training("mopd") / "manifest.json")
+        found[memory] = [manifest["checkpoint"], manifest["inputs"]]
+    assert found["device"] == found["host"] == found["disk"]
+
+
+def test_from_disk_a_teacher_is_loaded_once_a_step_and_never_more_than_two_are_there(project: Layout, monkeypatch):
+    make_checkpoint(project.checkpoint("third"), seed=8)
+    loaded: list[weakref.ref] = []
+    most = 0
+    real = teachers.make_policy
+
+    def counting(engine, checkpoint, optimizer, **settings):
+        nonlocal most
+        policy = real(engine, checkpoint, optimizer, **settings)
+        loaded.append(weakref.ref(policy))
+        most = max(most, sum(ref() is not None for ref in loaded))
+        return policy
+
+    monkeypatch.setattr(teachers, "make_policy", counting)
+    of_domain = {
+        domain: teachers.Teacher(node, project.checkpoint(node), node)
+        for domain, node in (("one", "rl"), ("two", "other"), ("three", "third"))
+    }
+    found = teachers.Teachers(of_domain, make_recipe(mopd={"teacher_memory": "disk"}).distill["mopd"])
+    assert loaded == []
+    batch = batch_of(["three", "one", "two", "one", "three", "two"])
+    for step in (1, 2):
+        scores = found.score(batch)
+        assert len(loaded) == 3 * step
+    assert most == 2
+    policies = {domain: real("hf", teacher.checkpoint, None) for domain, teacher in of_domain.items()}
+    expected = [
+        x
+        for domain, sequence in zip(batch.domains, batch.sequences, strict=True)
+        for x in policies[domain].score([sequence]).log_probs.tolist()
+    ]
+    assert scores.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def batch_of(domains: list[str]) -> Batch:
+    """Two trained tokens a rollout."""
+    return Batch(
+        rollouts=[SimpleNamespace(prompt=SimpleNamespace(domain=domain)) for domain in domains],
+        groups=torch.arange(len(domains)),
+        sequences=[Sequence([6 + i, 7, 8, 9 + i], [False, False, True, True]) for i in range(len(domains))],
+        sampler_log_probs=torch.zeros(2 * len(domains)),
+        owner=torch.arange(len(domains)).repeat_interleave(2),
+    )
