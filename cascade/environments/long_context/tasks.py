@@ -74,7 +74,7 @@ def _document(rng: Random, level: int) -> tuple[Question, list[str]]:
     if level > 1:
         makers += [_count, _list, _sum, _older]
     if level > 2:
-        makers += [_count, _count, _chain, _change, _change, _change]
+        makers += [_count] * 3 + [_change] * 4 + [_older] * 2 + [_chain]
     make = rng.choice(makers)
     # Not every document has what the question needs; drawing again keeps the questions in proportion.
     while True:
