@@ -95,7 +95,7 @@ def test_a_plan_by_hand() -> None:
     assert found.teachers == 4 * 2 * own
     assert found.gathered == 10 * (shape.layer + shape.experts / 8)
     assert found.activations == 50176 * shape.kept(True, True)
-    head = 8 * 131072 * 2688 + 4 * HELD + 12 * max(64 * 131072, CHUNK)
+    head = 8 * 131072 * 2688 + 4 * HELD["cuda"] + 12 * max(64 * 131072, CHUNK["cuda"])
     assert found.logits == head + 4 * 2688 * 100352
     assert found.sampler == 0
     assert found.total == pytest.approx(sum(vars(found).values()))
