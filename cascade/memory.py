@@ -88,14 +88,13 @@ def table(recipe: Recipe, names: list[str], layout: Layout) -> tuple[list[str], 
     refused = []
     for name in names:
         place = recipe.place(name)
-        found, others = plan(recipe, name, layout)
+        found, _ = plan(recipe, name, layout)
         values = [getattr(found, column) / GIB for column in columns]
         limit = place.gpu_gib
         lines.append(
             f"{name:22} {max(1, place.machines * place.gpus):>5} "
             + " ".join(f"{value:>11.1f}" for value in (*values, found.total / GIB))
             + (f" {USABLE * limit:>11.1f}" if limit else f" {'?':>11}")
-            + (", one teacher at a time" if others < _others(recipe, name) else "")
         )
         if limit and found.total > USABLE * limit * GIB:
             most = max(columns, key=lambda column: getattr(found, column))
