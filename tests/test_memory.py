@@ -12,7 +12,7 @@ from safetensors import safe_open
 from cascade.cli import main
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.memory import GIB, check, plan, plan_node, table
+from cascade.memory import check, plan, plan_node, table
 from cascade.policy.logits import CHUNK, HELD
 from cascade.policy.shape import shape_of
 from cascade.recipe import Recipe, load
