@@ -19,8 +19,9 @@ from cascade.score import score_file
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "lc_niah.jsonl"
 LONG = get("long_context")
 LEVELS = (1, 2, 3, 4, 5)
-FROZEN = {1: "4de08729aeac", 2: "fd99ba2baa0a", 3: "3e490a737c23", 4: "8d26af429fea", 5: "466a554557a7"}
-"""SHA-256 of the documents of 20 rows, by level, as they were when the base model was made."""
+FROZEN = {1: "4de08729aeac", 2: "fd99ba2baa0a", 3: "2863a84117df", 4: "3dc1d81f41be", 5: "debce8214a56"}
+"""SHA-256 of the documents of 20 rows, by level, worded as they were when the base model was made. From level 3 on
+counts, corrections and comparisons have been asked for more often since."""
 
 
 def reward(expected, answer, kind="needle"):
