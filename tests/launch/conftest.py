@@ -19,10 +19,14 @@ rank = os.environ["RANK"]
 from cascade.launch import launched
 from cascade.layout import Layout
 assert not launched("node", "sft", Layout(Path.cwd()))  # Marked: it is to run here.
+# In one write, whole lines of several processes do not mix.
+os.write(1, f"rank {rank} of {os.environ['WORLD_SIZE']} at {os.environ['MASTER_ADDR']}\\n".encode())
 Path("pids").mkdir(exist_ok=True)
 Path("pids", rank).write_text(str(os.getpid()))
-print(f"rank {rank} of {os.environ['WORLD_SIZE']} at {os.environ['MASTER_ADDR']}", flush=True)
 how = sys.argv[1]
+if how in ("fail", "die"):  # Not before the others have begun.
+    while len(list(Path("pids").iterdir())) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.05)
 if how == "add":
     import torch, torch.distributed as dist
     dist.init_process_group("gloo")
