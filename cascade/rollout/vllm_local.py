@@ -16,6 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from cascade.errors import CascadeError
 from cascade.progress import say
 from cascade.rollout.base import Sample, SampleRequest
+from cascade.rollout.tether import Tether
 from cascade.rollout.vllm_engine import Sampling
 
 MAX_DEATHS = 3
@@ -25,7 +26,7 @@ MAX_DEATHS = 3
 class LocalEngine:
     """`memory` is the share of the device's memory that the engine takes. On a GPU it gives it back, weights moved
     to the host, whenever nothing is sampled. A dead engine process is started again on the current weights, and what
-    it was asked is asked again, with the same seeds.
+    it was asked is asked again, with the same seeds. It does not outlive the trainer.
 
     It computes as the trainer does: in bfloat16 on a GPU, in float32 on the CPU.
     """
@@ -38,6 +39,7 @@ class LocalEngine:
         self._asleep: set[str] = set()
         self._deaths = 0
         self._restarting = asyncio.Lock()
+        self._tether = Tether()
 
     async def load(self, weights: Path) -> None:
         self._weights = weights
@@ -98,6 +100,7 @@ class LocalEngine:
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
+        self._tether.release()
 
     async def _wake(self, *parts: str) -> None:
         if self._asleep:
@@ -148,7 +151,8 @@ class LocalEngine:
             disable_log_stats=True,
         )
         try:
-            return AsyncLLM.from_engine_args(settings)
+            with self._tether.tie():
+                return AsyncLLM.from_engine_args(settings)
         except (RuntimeError, ValueError) as error:
             line = " ".join(str(error).split())[:300]
             raise CascadeError(f"rollout engine vllm does not start on {self._weights}: {line}") from None
