@@ -16,14 +16,15 @@ from cascade.policy.hf import HFPolicy
 from cascade.recipe import Rollout
 from cascade.rollout import make_sampler, vllm_servers
 from cascade.rollout.base import Sample
+from cascade.rollout.tether import Tether
 from tests.engines.moe import make_moe
 from tests.engines.test_vllm import GAP, largest_gap, requests
 
 
 class Server:
-    """`vllm serve` as docs/vllm.md says to start it."""
+    """A server as docs/vllm.md says to start it, in a process group of its own; it does not outlive the tests."""
 
-    def __init__(self, checkpoint, port: int):
+    def __init__(self, checkpoint, port: int, tether: Tether):
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
         command += [
             "--dtype",
@@ -36,8 +37,9 @@ class Server:
             "0.15",
         ]
         command += ["--enforce-eager", "--worker-cls", "cascade.rollout.vllm_cpu.ReloadingCPUWorker"]
-        environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-        self._process = subprocess.Popen(command, env=environment, start_new_session=True)
+        with tether.tie():
+            environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+            self._process = subprocess.Popen(command, env=environment, start_new_session=True)
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -56,7 +58,8 @@ def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted
     monkeypatch.setattr(vllm_servers, "DEADLINE_SECONDS", 300)
     policy = HFPolicy(make_moe(tmp_path / "policy", seed=0))
     other, port = make_moe(tmp_path / "other", seed=1), free_port()
-    servers = [Server(other, port)]
+    tether = Tether()
+    servers = [Server(other, port, tether)]
     sampler = make_sampler(Rollout(engine="vllm", max_new_tokens=24, servers=[f"http://127.0.0.1:{port}"]), policy)
     killed = threading.Event()
 
@@ -64,7 +67,7 @@ def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted
         if not killed.is_set():
             killed.set()
             servers[0].kill()
-            servers.append(Server(other, port))
+            servers.append(Server(other, port, tether))
 
     try:
         whole = sampler.sample(requests(), max_new_tokens=24)
@@ -77,6 +80,7 @@ def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted
         sampler.close()
         for server in servers:
             server.kill()
+        tether.release()
     assert [sample.token_ids for sample in samples] == [sample.token_ids for sample in whole]
     assert largest_gap(policy, samples) < GAP
     told = capfd.readouterr().err
