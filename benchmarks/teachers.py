@@ -23,7 +23,7 @@ from cascade import environments
 from cascade.chat import encode_prompt, prompt_of
 from cascade.policy.base import Sequence
 from cascade.policy.hf import HFPolicy
-from cascade.recipe import Optimizer, TeacherMemory
+from cascade.recipe import DistillNode, Optimizer, Rollout, TeacherMemory
 from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_sampler import TorchSampler
 from cascade.seeds import derive_seed
@@ -51,7 +51,7 @@ def main() -> None:
         print(f"{options.prompts} prompts x {options.rollouts} rollouts, {options.threads} threads, seconds a step")
         print(f"{'teachers wait':>14} {'tokens':>7} {'sampling':>9} {'RL':>6} {'MOPD':>6} {'scoring':>8} {'ratio':>6}")
         for memory in get_args(TeacherMemory):
-            teachers = Teachers(of_domain, "hf", memory)
+            teachers = Teachers(of_domain, make_node(options, memory))
             rounds = [measure(options, teachers, n) for n in range(options.warmup + options.rounds)]
             medians = (statistics.median(column) for column in zip(*rounds[options.warmup :], strict=True))
             tokens, sampling, rl, mopd, scoring, ratio = medians
@@ -104,6 +104,21 @@ def step(policy: HFPolicy, batch: Batch, advantages: AdvantageSource) -> tuple[f
     scored = time.perf_counter()
     policy.step(batch.sequences, signal, LEARNING_RATE)
     return scored - began, time.perf_counter() - began
+
+
+def make_node(options: argparse.Namespace, memory: TeacherMemory) -> DistillNode:
+    return DistillNode(
+        init="base",
+        round=1,
+        mix=dict.fromkeys(DOMAINS, 1 / len(DOMAINS)),
+        steps=options.rounds,
+        prompts=options.prompts,
+        rollouts=options.rollouts,
+        rollout=Rollout(max_new_tokens=options.tokens),
+        optimizer=Optimizer(learning_rate=LEARNING_RATE),
+        teachers="chosen",
+        teacher_memory=memory,
+    )
 
 
 def make_teacher(model: Path, directory: Path, number: int) -> Teacher:
