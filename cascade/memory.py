@@ -17,8 +17,6 @@ from cascade.recipe import Distillation, Node, OnPolicyNode, Parallel, Recipe, R
 USABLE = 0.9
 """Share of a GPU's memory that the parts of a plan may fill."""
 GIB = 2**30
-WAVE = 512
-"""Rows that the torch sampler decodes at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +55,17 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
         activations=tokens * shape.kept(parallel.checkpoint_activations, parallel.expert > 1),
         # With sequences split, the last hidden states are put together, and so are their gradients.
         logits=_logits(shape) + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
-        sampler=_sampler(shape, node, gpus) if isinstance(node, OnPolicyNode) else 0.0,
+        sampler=_sampler(shape, node, gpus, longest) if isinstance(node, OnPolicyNode) else 0.0,
         teachers=teachers * own * (2 if nemo else 4),
     )
 
 
-def plan(recipe: Recipe, name: str, layout: Layout) -> tuple[Plan, int]:
-    """Of a training node, and how many other models it counts.
-
-    Raises CascadeError where the base model's configuration is not known.
-    """
-    node, place, others = recipe.training[name], recipe.place(name), _others(recipe, name)
-    longest = recipe.curation.max_tokens if isinstance(node, SFTNode) else node.rollout.max_new_tokens  # type: ignore[attr-defined]
+def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
+    """Of a training node. Raises CascadeError where the base model's configuration is not known."""
+    node, place = recipe.training[name], recipe.place(name)
+    longest = recipe.longest_rollout(node) if isinstance(node, OnPolicyNode) else recipe.curation.max_tokens
     shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
-    return plan_node(shape, node, gpus, longest, others), others
+    return plan_node(shape, node, gpus, longest, others_held(recipe, name))
 
 
 def check(recipe: Recipe, name: str, layout: Layout) -> list[str]:
@@ -88,7 +83,7 @@ def table(recipe: Recipe, names: list[str], layout: Layout) -> tuple[list[str], 
     refused = []
     for name in names:
         place = recipe.place(name)
-        found, _ = plan(recipe, name, layout)
+        found = plan(recipe, name, layout)
         values = [getattr(found, column) / GIB for column in columns]
         limit = place.gpu_gib
         lines.append(
@@ -128,7 +123,7 @@ def _config(recipe: Recipe, layout: Layout) -> Path:
     raise CascadeError(f"{own}: no such file, nor {known}; the plan needs the base model's config.json")
 
 
-def _others(recipe: Recipe, name: str) -> int:
+def others_held(recipe: Recipe, name: str) -> int:
     """Models held besides the one that is trained: teachers, at most; the start, where a KL term asks for it."""
     node = recipe.training[name]
     if isinstance(node, RLNode):
@@ -157,9 +152,11 @@ def _logits(shape: Shape) -> float:
     return shape.head * (2 + 2 + 4) + 4 * HELD["cuda"] + 3 * 4 * max(64 * vocabulary, CHUNK["cuda"])
 
 
-def _sampler(shape: Shape, node: OnPolicyNode, gpus: int) -> float:
+def _sampler(shape: Shape, node: OnPolicyNode, gpus: int, longest: int) -> float:
     """The torch engine's copy of the weights and its caches; vLLM's, where it can only be on the one GPU there is."""
     if node.rollout.engine == "vllm" and gpus > 1:
         return 0.0
-    rows = min(WAVE, -(-node.prompts * node.rollouts // gpus))
-    return 2.0 * shape.parameters + rows * (node.rollout.max_new_tokens * shape.cache + shape.state)
+    from cascade.rollout.torch_sampler import MAX_ROWS
+
+    rows = min(MAX_ROWS, -(-node.prompts * node.rollouts // gpus))
+    return 2.0 * shape.parameters + rows * (longest * shape.cache + shape.state)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from cascade import environments
 from cascade.errors import RecipeError
 from cascade.files import hash_file
 from cascade.places import LOCAL_POOL, Placement, Verification
@@ -155,6 +156,13 @@ class Recipe(Section):
 
     def place(self, name: str) -> Placement:
         return self.pools.get(name, Placement())
+
+    def longest_rollout(self, node: OnPolicyNode) -> int:
+        """Tokens that it may have beyond its prompt; of episodes, as far as the recipe tells of them, in all."""
+        sources = [s for s in self.curation.sources.values() if s.domain in node.mix and s.rl]
+        there = [environments.get(s.rows_name) for s in sources if s.rows_name in environments.names()]
+        episodes = any(isinstance(environment, environments.EpisodeEnvironment) for environment in there)
+        return node.rollout.max_context if episodes else node.rollout.max_new_tokens
 
     def parents(self, name: str) -> list[str]:
         """Nodes whose results this one reads; `base` is not a node."""

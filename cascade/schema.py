@@ -54,6 +54,18 @@ class Source(Section):
     benchmark: Annotated[int, Field(ge=-1)] = 0
     """Held-out prompts for the domain's benchmark; 0 takes none, -1 all."""
 
+    @property
+    def rows_name(self) -> str:
+        """The environment that its rows name, as far as the recipe tells; else the name of the domain."""
+        if named := self.generator or self.environment:
+            return named
+        if agent := self.agent:
+            for name in environments.names():
+                aliases = environments.get(name).gym_names
+                if any(alias.startswith(agent) or agent.startswith(alias) for alias in aliases):
+                    return name
+        return self.domain
+
     @model_validator(mode="after")
     def _one_origin(self) -> "Source":
         if sum(x is not None for x in (self.generator, self.path, self.dataset)) != 1:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from cascade.cli import main
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.memory import check, plan, plan_node, table
+from cascade.memory import check, others_held, plan, plan_node, table
 from cascade.policy.logits import CHUNK, HELD
 from cascade.policy.shape import shape_of
 from cascade.recipe import Recipe, load
@@ -125,11 +125,11 @@ def test_the_paper_s_recipe_fits_machines_of_8_times_80_gb() -> None:
 
 def test_teachers_that_wait_elsewhere_take_room_for_two() -> None:
     one_gpu = {"engine": "hf", "parallel": {}}
-    all_there, others = plan(changed(**one_gpu), "mopd", Layout(ROOT))
-    assert others == 4
-    in_turns, others = plan(changed(**one_gpu, teacher_memory="host"), "mopd", Layout(ROOT))
-    assert others == 2
-    assert in_turns.teachers == all_there.teachers / 2
+    for others, settings in ((4, one_gpu), (2, one_gpu | {"teacher_memory": "host"})):
+        recipe = changed(**settings)
+        found = plan(recipe, "mopd", Layout(ROOT))
+        assert others_held(recipe, "mopd") == others
+        assert found.teachers == others * found.weights
 
 
 def test_what_does_not_fit_is_refused_with_a_remedy() -> None:

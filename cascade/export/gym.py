@@ -4,11 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade import environments
 from cascade.files import open_atomic
 from cascade.layout import Layout
 from cascade.recipe import OnPolicyNode, Recipe, RLNode
-from cascade.schema import Source
 
 POLICY_SERVER = "responses_api_models/vllm_model/configs/vllm_model_for_training.yaml"
 
@@ -51,21 +49,10 @@ def served(recipe: Recipe, domain: str) -> dict[str, Served | None]:
     sources = [source for source in recipe.curation.sources.values() if source.domain == domain and source.rl]
     found: dict[str, Served | None] = {}
     for source in sources:
-        name = _environment(source)
+        name = source.rows_name
         there = SERVED.get(name)
         found[name] = None if there is not None and source.generator and not there.generated else there
     return found
-
-
-def _environment(source: Source) -> str:
-    """What a source's rows name, as far as the recipe tells; else the name of the domain."""
-    if named := source.generator or source.environment:
-        return named
-    for name in environments.names():
-        aliases = environments.get(name).gym_names
-        if source.agent and any(alias.startswith(source.agent) or source.agent.startswith(alias) for alias in aliases):
-            return name
-    return source.domain
 
 
 def write_prompts(recipe: Recipe, name: str, node: OnPolicyNode, layout: Layout, path: Path) -> int:

@@ -70,7 +70,7 @@ def configuration(
 ) -> dict[str, Any]:
     """What the node says, under NeMo-RL's keys."""
     place, rollout = recipe.place(name), node.rollout
-    length = rollout.max_new_tokens + min(prompt_tokens, recipe.curation.max_tokens)
+    length = recipe.longest_rollout(node) + min(prompt_tokens, recipe.curation.max_tokens)
     micro_batch = max(node.optimizer.micro_batch_tokens, length)
     found: dict[str, Any] = {
         "defaults": DEFAULTS,
@@ -120,7 +120,7 @@ def configuration(
         found["grpo"] |= {"async_grpo": {"enabled": True}, "adv_estimator": {"name": "opd"}}
         found["loss_fn"] |= _mopd_loss(node)
         teachers = _teachers(recipe, node, layout)
-        found["on_policy_distillation"] = _distillation(teachers, max(1, place.gpus))
+        found["on_policy_distillation"] = _distillation(teachers, max(1, place.gpus), _split(node))
         # Trainer, sampler and each teacher have machines of their own there.
         found["policy"]["generation"]["colocated"] = {
             "enabled": False,
@@ -136,7 +136,7 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
         f"rollout.max_log_prob_gap {node.rollout.max_log_prob_gap:g}: no bound there that stops a run",
         f"max_failure_rate {node.max_failure_rate:g}: no count of failed verdicts there",
         "mix: by the order of the prompts in the file, so data.shuffle must stay false",
-        "parallelism and memory: those of the defaults, made for 30B-A3B on machines of 8 GPUs",
+        *_defaults(node),
         "benchmarks: evaluate the checkpoint with `cascade evaluate` after converting it",
     ]
     if isinstance(node, RLNode):
@@ -169,8 +169,10 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
                     f"{domain}: no server of NeMo Gym is known here for its rows ({environment}); give env.nemo_gym "
                     "one, and the rows an agent_ref where they have none"
                 )
-    judges = [kind for kind in ("preference", "answer") if getattr(recipe.judges, kind) is not None]
-    lines += [f"judges.{kind}: its address and model belong into the configuration of the server" for kind in judges]
+    lines += [
+        f"judges.{kind}: its address and model belong into the configuration of the server"
+        for kind in recipe.judges.named
+    ]
     return lines
 
 
@@ -178,10 +180,32 @@ def _start(recipe: Recipe, node: RLNode | DistillNode, layout: Layout) -> Path:
     return (layout.root / recipe.base if node.init == BASE else layout.checkpoint(node.init)).resolve()
 
 
+def _defaults(node: OnPolicyNode) -> list[str]:
+    if node.engine == "nemo":
+        return ["parallelism beyond `parallel` (pipelines, sequences): that of the defaults, made for 30B-A3B"]
+    return ["parallelism: that of the defaults, made for 30B-A3B on machines of 8 GPUs"]
+
+
+def _split(node: OnPolicyNode) -> dict[str, int]:
+    """A model's matrices and sequences over GPUs, for engine nemo."""
+    if node.engine != "nemo":
+        return {}
+    return {
+        "tensor_model_parallel_size": node.parallel.tensor,
+        "context_parallel_size": node.parallel.context,
+    }
+
+
 def _megatron(node: OnPolicyNode) -> dict[str, Any]:
     rate = node.optimizer
     cosine = rate.schedule == "cosine"
+    experts = {
+        "expert_model_parallel_size": node.parallel.expert,
+        "activation_checkpointing": node.parallel.checkpoint_activations,
+    }
     return {
+        **_split(node),
+        **(experts if node.engine == "nemo" else {}),
         "freeze_moe_router": not node.update_router,
         **({} if node.update_router else {"moe_router_bias_update_rate": 0.0}),
         "optimizer": {
@@ -276,7 +300,7 @@ def _teachers(recipe: Recipe, node: DistillNode, layout: Layout) -> dict[str, st
     return found
 
 
-def _distillation(teachers: dict[str, str], gpus: int) -> dict[str, Any]:
+def _distillation(teachers: dict[str, str], gpus: int, split: dict[str, int]) -> dict[str, Any]:
     return {
         "enabled": True,
         "teacher_model_by_agent_name": teachers,
@@ -284,6 +308,6 @@ def _distillation(teachers: dict[str, str], gpus: int) -> dict[str, Any]:
         "deduplicate_shared_teacher_checkpoints": True,
         "non_colocated_teachers": {
             "enabled": True,
-            "default_teacher_cfg": {"num_nodes": 1, "gpus_per_node": gpus, "micro_batch_size": 1},
+            "default_teacher_cfg": {"num_nodes": 1, "gpus_per_node": gpus, "micro_batch_size": 1, **split},
         },
     }

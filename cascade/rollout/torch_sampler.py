@@ -21,6 +21,9 @@ from cascade.rollout.decoder import Decoder, TransformersDecoder
 from cascade.rollout.nemotron_h import NemotronHDecoder, Weights
 from cascade.rollout.sampling import draw, uniforms
 
+MAX_ROWS = 512
+"""Rows decoded at a time."""
+
 LEAVE = 0.125
 """Share of finished rows at which the rest is moved together: moving costs about as much as a step."""
 
@@ -32,7 +35,7 @@ class TorchSampler:
     decoded at a time, at most; on CUDA also no more than there is room for.
     """
 
-    def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = 512):
+    def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = MAX_ROWS):
         self.max_rows = max_rows
         self._given_stop = stop
         self._graphs: GraphDecoder | None = None

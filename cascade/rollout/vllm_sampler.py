@@ -63,13 +63,18 @@ class VLLMSampler:
 
     def refresh(self, policy: Policy) -> None:
         checkpoint = world.once(self._directory.new)
+        if not world.first():
+            self._start(self._shared.rest()).result()
         if world.first() or policy.sharded:
             policy.save(checkpoint)
         world.barrier()
         if world.first():
             self._start(self._engine.load(checkpoint)).result()
             self._directory.keep_only(checkpoint)
-        world.barrier()
+        if world.size() > 1:
+            loaded = world.once(self._shared.loaded)
+            if not world.first():
+                self._start(self._shared.join(checkpoint, loaded)).result()
         self._loaded = True
 
     def sample(
@@ -96,6 +101,12 @@ class VLLMSampler:
         self._loop.close()
         self._directory.close()
 
+    @property
+    def _shared(self) -> Servers:
+        """What processes that train together sample on."""
+        assert isinstance(self._engine, Servers)
+        return self._engine
+
     @contextmanager
     def _sampling(self) -> Iterator[None]:
         self._start(self._engine.begin()).result()
@@ -115,7 +126,8 @@ class Directory:
     def __init__(self, path: str | None):
         self._temporary = tempfile.TemporaryDirectory(prefix="cascade-weights-") if path is None else None
         self._path = Path(self._temporary.name if self._temporary else str(path)).absolute()
-        self.keep_only()
+        if world.first():
+            self.keep_only()
 
     def new(self) -> Path:
         return self._path / f"weights-{time.time_ns()}"
@@ -126,7 +138,8 @@ class Directory:
                 shutil.rmtree(old)
 
     def close(self) -> None:
-        self.keep_only()
+        if world.first():
+            self.keep_only()
         if self._temporary:
             self._temporary.cleanup()
 

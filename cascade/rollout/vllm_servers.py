@@ -45,11 +45,22 @@ class Servers:
 
     async def load(self, weights: Path) -> None:
         await self._stop_tending()
-        self._weights = weights
-        await asyncio.gather(*(replica.look(weights) for replica in self._replicas))
-        self._error = None
-        self._tending = [asyncio.create_task(self._tend(replica)) for replica in self._replicas]
-        await self._choose(0)
+        await self._watch(weights)
+
+    async def rest(self) -> None:
+        """Give no server any weights until `join`: another process is about to have them all load new ones."""
+        await self._stop_tending()
+
+    def loaded(self) -> list[str]:
+        """The addresses of the servers that have the current weights."""
+        return [replica.url for replica in self._replicas if replica.up]
+
+    async def join(self, weights: Path, loaded: list[str]) -> None:
+        """Go on with weights that another process has had these servers load."""
+        for replica in self._replicas:
+            if replica.url in loaded:
+                replica.has(weights)
+        await self._watch(weights)
 
     async def begin(self) -> None:
         """Servers are always ready."""
@@ -92,6 +103,13 @@ class Servers:
         own = self._replicas[home % len(self._replicas)]
         return own if own.up else there[home % len(there)]
 
+    async def _watch(self, weights: Path) -> None:
+        self._weights = weights
+        await asyncio.gather(*(replica.look(weights) for replica in self._replicas))
+        self._error = None
+        self._tending = [asyncio.create_task(self._tend(replica)) for replica in self._replicas]
+        await self._choose(0)
+
     async def _tend(self, replica: "_Replica") -> None:
         try:
             while True:
@@ -112,7 +130,7 @@ class _Replica:
     def __init__(self, url: str):
         self.up = False
         self.problem = ""
-        self._url = url
+        self.url = url
         self._weights: Path | None = None
         self._under_way: set[asyncio.Task[httpx.Response]] = set()
         self._http = httpx.AsyncClient(
@@ -120,6 +138,10 @@ class _Replica:
             timeout=httpx.Timeout(None, connect=PROBE_TIMEOUT_SECONDS),  # Probes tell whether a response still comes.
             limits=httpx.Limits(keepalive_expiry=2),  # Less than vLLM's 5 s: none is used as the server closes it.
         )
+
+    def has(self, weights: Path) -> None:
+        """The server has been given these weights by another process."""
+        self._weights = weights
 
     async def look(self, weights: Path) -> None:
         """Probe, and give it the weights that it lacks. Raises CascadeError where it lives, but cannot take them."""
@@ -132,7 +154,7 @@ class _Replica:
             self._lose(error)
         else:
             if self.problem:
-                say(f"rollout: {self._url} takes part")
+                say(f"rollout: {self.url} takes part")
             self.up, self.problem, self._weights = True, "", weights
 
     async def complete(self, request: SampleRequest, how: Sampling) -> Sample:
@@ -161,11 +183,11 @@ class _Replica:
             raise _LostError(self.problem)
         if not reply.is_success:
             raise CascadeError(
-                f"{self._url}: {_failure(reply)}; start it with another --max-model-len or mend the recipe"
+                f"{self.url}: {_failure(reply)}; start it with another --max-model-len or mend the recipe"
             )
         choice = reply.json()["choices"][0]
         if choice["finish_reason"] not in ("stop", "length"):
-            raise _LostError(f"{self._url}: ended a response with {choice['finish_reason']!r}")
+            raise _LostError(f"{self.url}: ended a response with {choice['finish_reason']!r}")
         return Sample(choice["token_ids"], choice["logprobs"]["token_logprobs"], choice["finish_reason"] == "stop")
 
     async def close(self) -> None:
@@ -178,10 +200,10 @@ class _Replica:
         call = {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}}
         reply = await self._http.post("/collective_rpc", json=call)
         if reply.status_code == 404:
-            raise CascadeError(f"{self._url}: has no /collective_rpc; start it with VLLM_SERVER_DEV_MODE=1")
+            raise CascadeError(f"{self.url}: has no /collective_rpc; start it with VLLM_SERVER_DEV_MODE=1")
         if not reply.is_success:
             await self._probe()  # Dead, then it will be started again; alive, then it never will load them.
-            raise CascadeError(f"{self._url}: cannot load {weights} ({_failure(reply)}); does it see this directory?")
+            raise CascadeError(f"{self.url}: cannot load {weights} ({_failure(reply)}); does it see this directory?")
         (await self._http.post("/reset_prefix_cache")).raise_for_status()
 
     async def _interruptible(self, call: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
@@ -202,9 +224,9 @@ class _Replica:
     def _lose(self, error: Exception | str) -> None:
         """Away until it answers a probe, and then without the current weights."""
         if self.up:
-            say(f"rollout: {self._url} is lost ({error or type(error).__name__}); its requests go to another, or wait")
+            say(f"rollout: {self.url} is lost ({error or type(error).__name__}); its requests go to another, or wait")
         self.up, self._weights = False, None
-        self.problem = f"{self._url}: {error or type(error).__name__}"
+        self.problem = f"{self.url}: {error or type(error).__name__}"
         for task in self._under_way:
             task.cancel()
 

@@ -101,6 +101,21 @@ def test_mopd_of_the_paper_with_its_teachers(tmp_path: Path) -> None:
     assert found["cluster"]["num_nodes"] == PAPER.place("mopd").machines + 1 + 2
 
 
+def test_how_a_model_lies_over_gpus(tmp_path: Path) -> None:
+    found = made(PAPER, "code_rl", Layout(tmp_path))["policy"]["megatron_cfg"]
+    assert found["expert_model_parallel_size"] == 8
+    assert (found["tensor_model_parallel_size"], found["context_parallel_size"]) == (1, 2)
+    assert found["activation_checkpointing"] is True
+    teacher = made(PAPER, "mopd", Layout(tmp_path))["on_policy_distillation"]["non_colocated_teachers"]
+    split = PAPER.distill["mopd"].parallel
+    assert teacher["default_teacher_cfg"]["context_parallel_size"] == split.context
+    assert "expert_model_parallel_size" not in made(NANO, "if_rl", Layout(tmp_path))["policy"]["megatron_cfg"]
+
+
+def test_episodes_are_as_long_as_their_context(tmp_path: Path) -> None:
+    assert made(PAPER, "swe_agentic_rl", Layout(tmp_path))["policy"]["max_total_sequence_length"] == 262144 + 32768
+
+
 def test_two_teachers_for_one_agent_are_refused(tmp_path: Path) -> None:
     content = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
     content["curation"]["sources"]["tool_calling"] |= {"generator": "mcqa"}

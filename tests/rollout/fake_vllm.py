@@ -22,6 +22,7 @@ class FakeVLLM:
         self.gate = threading.Event()
         self.gate.set()
         self.weights = "the ones it was started with"
+        self.reloads = 0
         self.asked: list[dict] = []
         self.status: dict[str, int] = {}
         """Path → HTTP status to fail with."""
@@ -74,6 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/collective_rpc" and self.path not in fake.status:
             assert body["method"] == "reload_weights"
             fake.weights = body["kwargs"]["weights_path"]
+            fake.reloads += 1
             self._reply({"results": [None]})
         elif self.path == "/v1/completions":
             fake.asked.append(body)

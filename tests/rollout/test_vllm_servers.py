@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cascade import world
 from cascade.errors import CascadeError
 from cascade.recipe import Rollout
 from cascade.rollout import vllm_servers
@@ -24,6 +25,7 @@ class Policy:
     """Saves a file that tells how often it was saved."""
 
     model = tokenizer = None
+    sharded = False
     saved = 0
 
     def save(self, directory: Path) -> None:
@@ -113,6 +115,32 @@ def test_every_refresh_is_taken_over_by_every_server(fakes, sampler_on, tmp_path
         assert (Path(path) / "version").read_text() == str(step)
         assert [found.name for found in (tmp_path / "weights").iterdir()] == [Path(path).name]
     assert seen[0] != seen[1]
+
+
+def test_of_processes_that_train_together_the_first_alone_loads_and_all_sample(fakes, sampler_on, monkeypatch):
+    kept, restarted = fakes(), fakes()
+    first, second = sampler_on(kept, restarted), sampler_on(kept, restarted)
+    for sampler in (first, second):
+        sampler.refresh(Policy())
+    told: dict[str, object] = {}
+    monkeypatch.setattr(world, "size", lambda: 2)
+    for sampler, is_first in ((first, True), (second, False)):
+        monkeypatch.setattr(world, "first", lambda is_first=is_first: is_first)
+        # Names tell apart what the first process makes: its directory, then the servers that have loaded it.
+        monkeypatch.setattr(
+            world, "once", lambda make: told.setdefault(make.__name__, make()) if world.first() else told[make.__name__]
+        )
+        monkeypatch.setattr(world, "barrier", lambda: None)
+        if not is_first:
+            restarted.kill()
+            restarted = fakes(restarted.port)
+            told["loaded"] = [kept.url]
+        policy = Policy()
+        sampler.refresh(policy)
+        assert policy.saved == is_first
+    assert kept.reloads == 3
+    assert (restarted.reloads, restarted.weights) == (1, kept.weights)
+    assert [s.token_ids for s in second.sample(requests(), max_new_tokens=8)] == expected(requests())
 
 
 def test_a_killed_servers_requests_are_answered_by_the_others_with_the_same_seeds(fakes, sampler_on, capfd):
