@@ -96,7 +96,7 @@ def write(layout: Layout, recipe: Recipe, seconds: dict[str, float], out: Path) 
     write_json(
         out / "path.json",
         {
-            "device": facts["device"],
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "torch": torch.__version__,
             "seconds": known["seconds"] | {step: round(value, 1) for step, value in seconds.items()},
             "base": facts,

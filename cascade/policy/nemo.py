@@ -146,7 +146,7 @@ class NemoPolicy(HFPolicy):
             )
             self._mesh = setup.mesh_context.device_mesh
         net: nn.Module = NeMoAutoModelForCausalLM.from_pretrained(
-            str(self._source.resolve()), dtype=torch.bfloat16, distributed_setup=setup
+            str(self._source.resolve()), dtype=torch.bfloat16, distributed_setup=setup, **_overrides(self._source)
         )
         if world.size() == 1 and parallel.checkpoint_activations:
             net.gradient_checkpointing_enable()  # type: ignore[operator]
@@ -227,6 +227,13 @@ def _place(parallel: Parallel, rank: int, size: int) -> _Place:
     """As NeMo's device mesh orders them: data, context, tensor, the last running fastest."""
     both = parallel.context * parallel.tensor
     return _Place(rank // both, size // both, rank // parallel.tensor % parallel.context, rank % parallel.tensor)
+
+
+def _overrides(checkpoint: Path) -> dict[str, float]:
+    """NeMo initialises what it then loads, by the logarithm of the least time step; 0, no bound, stops it there.
+    What it computes does not depend on it."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    return {"time_step_min": config.time_step_floor} if getattr(config, "time_step_min", None) == 0 else {}
 
 
 def _check_processes(parallel: Parallel) -> None:
