@@ -183,6 +183,41 @@ def report() -> None:
 
 
 @main.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--chart", type=click.Path(path_type=Path), help="Also draw it: a .png or .svg.")
+def compare(first: str, second: str, chart: Path | None) -> None:
+    """Two runs side by side: scores by domain with paired differences, settings, data, costs.
+
+    A run is an MLflow run's id or name, a pipeline run's id, NODE (of this project) or PIPELINE/NODE.
+    """
+    from cascade.compare import as_text
+    from cascade.compare import compare as compare_runs
+
+    found = compare_runs(first, second, _layout())
+    click.echo("\n".join(as_text(found)))
+    if chart is not None:
+        from cascade.compare.chart import draw
+
+        click.echo(f"chart: {draw(found, chart)}")
+
+
+@main.command()
+@click.argument("what")
+@click.option("--forward", is_flag=True, help="From data to every checkpoint and registered model that it touched.")
+def lineage(what: str, forward: bool) -> None:
+    """Where a model comes from: every checkpoint, teacher, recipe and file of data behind it, with their hashes.
+
+    WHAT is a registered model (NAME or NAME/VERSION), a node or run, or a metric (NODE:METRIC). With --forward it is
+    data: the name of a source or dataset, a path under data/, or the beginning of a hash.
+    """
+    from cascade.lineage import backward
+    from cascade.lineage import forward as onward
+
+    click.echo("\n".join((onward if forward else backward)(what, _layout())))
+
+
+@main.command()
 @click.option("--prefect-port", default=4200, show_default=True)
 @click.option("--mlflow-port", default=5000, show_default=True)
 def ui(prefect_port: int, mlflow_port: int) -> None:

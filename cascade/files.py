@@ -76,17 +76,27 @@ def link_directory(source: Path, target: Path) -> None:
     """
     copied: OSError | None = None
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
-        made = target / path.relative_to(source)
-        made.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path.resolve(), made)
-        except OSError as error:
-            if error.errno not in UNLINKABLE:
-                raise
-            shutil.copy2(path, made)
-            copied = error
+        copied = link_file(path, target / path.relative_to(source)) or copied
     if copied is not None:
         say(f"{target}: files of {source} were copied, not linked: {copied.strerror}")
+
+
+def link_file(source: Path, target: Path) -> OSError | None:
+    """Make `target` a hard link to the file; where the file system makes none, a copy, and return why."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        if error.errno not in UNLINKABLE:
+            raise
+        shutil.copy2(source, target)
+        return error
+    return None
+
+
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """SHA-256 over everything the result depends on, hex."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def hash_file(path: Path) -> str:

@@ -312,6 +312,9 @@ class TeachersNode(Section):
     candidates: Annotated[list[str], Field(min_length=1)]
     domains: dict[str, list[str]] = {}
     """Domain → the only candidates allowed for it; other domains take the best of all."""
+    earlier_runs: bool = False
+    """Checkpoints of the same nodes in earlier pipeline runs of this recipe family are candidates too, where MLflow has
+    their evaluation on the same benchmarks, and DVC's cache their files."""
 
 
 class Evaluation(Section):

@@ -25,6 +25,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cascade.curation import filters, packing, report, sources, store
 from cascade.curation.decontaminate import Decontaminator, Text
 from cascade.curation.dedupe import Deduplicator
+from cascade.curation.record import record
 from cascade.curation.rows import USES, Candidate, Use, parse
 from cascade.errors import CascadeError, RowError
 from cascade.files import publish_directory, write_atomic, write_json
@@ -61,8 +62,7 @@ def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
     shutil.rmtree(aside)
     write_atomic(final / "report.md", report.as_markdown(made))
     write_json(final / "report.json", made)
-    journal.metrics(report.as_metrics(made), step=0)
-    journal.artifact(final / "report.md", "curation")
+    record(recipe, layout, journal, made)
     return made
 
 

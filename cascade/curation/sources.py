@@ -62,12 +62,18 @@ def stored(source: Source, name: str, root: Path) -> Iterator[Raw]:
         yield row
 
 
+def files(source: Source, root: Path) -> list[Path]:
+    """The files that the source's `path` names, in order; none of a generator or dataset."""
+    if source.path is None:
+        return []
+    return sorted(root.glob(source.path)) if not Path(source.path).is_absolute() else _absolute(Path(source.path))
+
+
 def _all_rows(source: Source, name: str, root: Path) -> Iterator[Raw]:
     if source.dataset is not None:
         yield from _dataset(source, name, root)
         return
-    assert source.path is not None
-    paths = sorted(root.glob(source.path)) if not Path(source.path).is_absolute() else _absolute(Path(source.path))
+    paths = files(source, root)
     if not paths:
         raise CascadeError(f"curation.sources.{name}.path: no file matches {source.path} (from {root})")
     for path in paths:

@@ -1,4 +1,4 @@
-"""What earlier checkpoints of this pipeline run scored, as MLflow has it.
+"""What earlier checkpoints of this pipeline run scored, as MLflow has it; and, where the recipe says so, of others.
 
 Decisions read from here. What they read is settled by their DVC inputs: a result counts only for the very
 checkpoint that lies under models/ now, and what was read is named, by hash, in the decision.
@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Protocol
 
 from cascade.errors import CascadeError
+from cascade.evaluation.earlier import Earlier, earlier_results
 from cascade.evaluation.results import EvaluationResult, load_result, read_prompts, record
 from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import EVALUATED, evaluation_journal
 from cascade.tracking.background import warn
-from cascade.tracking.journal import tags_of
+from cascade.tracking.journal import COMPARABLE, tags_of
 from cascade.tracking.publisher import Publisher
+from cascade.tracking.runs import open_runs
+from cascade.tracking.store import tracking_uri
 
 
 class History(Protocol):
@@ -25,6 +28,10 @@ class History(Protocol):
 
     def evaluation(self, node: str) -> EvaluationResult:
         """The node's results, prompt by prompt. Raises CascadeError where there are none."""
+        ...
+
+    def earlier(self, nodes: list[str], present: dict[str, EvaluationResult]) -> list[Earlier]:
+        """What these nodes scored in earlier pipeline runs. Raises CascadeError where that cannot be known."""
         ...
 
 
@@ -37,6 +44,12 @@ class FileHistory:
 
     def evaluation(self, node: str) -> EvaluationResult:
         return load_result(self._layout, node)
+
+    def earlier(self, nodes: list[str], present: dict[str, EvaluationResult]) -> list[Earlier]:
+        raise CascadeError(
+            f"earlier_runs: what earlier runs scored is in MLflow ({tracking_uri(self._layout)}), which does not "
+            "answer; start its server, or take earlier_runs out of the recipe"
+        )
 
 
 class MLflowHistory:
@@ -59,6 +72,17 @@ class MLflowHistory:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(run.info.run_id, "evaluation/prompts.csv", folder)
             return EvaluationResult(node, run.data.tags[EVALUATED], read_prompts(Path(path)))
+
+    def earlier(self, nodes: list[str], present: dict[str, EvaluationResult]) -> list[Earlier]:
+        client = self._publisher.client
+        runs = [client.get_run(self._publisher.node(node)) for node in present]
+        comparable = {run.data.tags[COMPARABLE] for run in runs}
+        if len(comparable) > 1:
+            raise CascadeError(
+                f"{', '.join(present)}: not all evaluated on the same benchmarks with the same settings, so no earlier "
+                "run compares with all of them; `cascade evaluate NODE` makes each anew"
+            )
+        return earlier_results(open_runs(self._layout), self._layout, nodes, present, comparable.pop())
 
     def _catch_up(self, node: str) -> None:
         """An evaluation that DVC took from its cache was measured by another run: it enters this one's journal."""

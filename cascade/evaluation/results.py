@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from cascade.errors import CascadeError
 from cascade.evaluation.statistics import SOLVED, Interval, mean_interval, pass_at_k
-from cascade.files import hash_file, read_json, write_atomic
+from cascade.files import fingerprint, hash_file, read_json, write_atomic
 from cascade.layout import Layout
 from cascade.tracking import EVALUATED, Journal
+from cascade.tracking.journal import COMPARABLE
 
 ROLLOUTS = pa.schema(
     [
@@ -134,18 +135,23 @@ def write_prompts(path: Path, domains: dict[str, list[PromptResult]]) -> None:
 
 def read_prompts(path: Path) -> dict[str, list[PromptResult]]:
     """Raises CascadeError naming the file that is missing or is none of ours."""
-    domains: dict[str, list[PromptResult]] = defaultdict(list)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                result = PromptResult(
-                    line["prompt_id"], int(line["rollouts"]), int(line["solved"]), float(line["reward"])
-                )
-                domains[line["domain"]].append(result)
+        return parse_prompts(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise CascadeError(f"{path}: no such file; evaluate the checkpoint first") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except UnicodeDecodeError as error:
         raise CascadeError(f"{path}: not the per-prompt results of an evaluation ({error!r})") from None
+
+
+def parse_prompts(text: str, source: str) -> dict[str, list[PromptResult]]:
+    """The content of a prompts.csv. Raises CascadeError naming `source` where it is none of ours."""
+    domains: dict[str, list[PromptResult]] = defaultdict(list)
+    try:
+        for line in csv.DictReader(io.StringIO(text, newline="")):
+            result = PromptResult(line["prompt_id"], int(line["rollouts"]), int(line["solved"]), float(line["reward"]))
+            domains[line["domain"]].append(result)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CascadeError(f"{source}: not the per-prompt results of an evaluation ({error!r})") from None
     return dict(domains)
 
 
@@ -174,7 +180,8 @@ def record(journal: Journal, layout: Layout, node: str) -> None:
     write_prompts(directory / "prompts.csv", load_result(layout, node).domains)
     for file in ("summary.json", "prompts.csv"):
         journal.artifact(directory / file, "evaluation")
-    journal.tags({EVALUATED: summary["checkpoint"]})
+    inputs = {k: v for k, v in read_json(directory / "manifest.json")["inputs"].items() if k != "checkpoint"}
+    journal.tags({EVALUATED: summary["checkpoint"], COMPARABLE: fingerprint(inputs)})
 
 
 def write_rollouts(path: Path, lines: list[dict[str, Any]], metadata: dict[str, str] | None = None) -> None:

@@ -3,18 +3,20 @@
 from typing import Any
 
 from cascade.errors import CascadeError
+from cascade.evaluation.earlier import Earlier
 from cascade.evaluation.history import History, as_read, open_history, read_results
 from cascade.evaluation.results import EvaluationResult
-from cascade.files import write_json
+from cascade.files import fingerprint, write_json
+from cascade.kept import restore
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking import Journal
-from cascade.training.checkpoint import fingerprint
 
 
 def select_teachers(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:
-    """Choose for every domain the candidate with the highest score (avg@k), and write the decision.
+    """Choose for every domain the candidate with the highest score (avg@k), and write the decision. Where the recipe
+    says so (`earlier_runs`), what the same nodes made in earlier runs are candidates too, named NODE@PIPELINE.
 
     The decision: `teachers` (domain → node, checkpoint, hash: all that a distillation depends on), `reasons`
     (domain → score, 95 % interval, why), `table` (node → domain → score), `read` (what was read).
@@ -25,16 +27,17 @@ def select_teachers(recipe: Recipe, name: str, layout: Layout, history: History 
     history = history or open_history(recipe, layout)
     order = [candidate for candidate in recipe.training if candidate in node.candidates]
     results = read_results(order, layout, history)
-    table = {candidate: {d: results[candidate].score(d) for d in recipe.domains} for candidate in order}
-    chosen = {d: _best(d, [c for c in order if c in node.domains.get(d, order)], results) for d in recipe.domains}
+    earlier = {e.result.node: e for e in history.earlier(order, results)} if node.earlier_runs else {}
+    results |= {candidate: found.result for candidate, found in earlier.items()}
+    of_node = {**{candidate: candidate for candidate in order}, **{c: e.node for c, e in earlier.items()}}
+    table = {candidate: {d: results[candidate].score(d) for d in recipe.domains} for candidate in of_node}
+    chosen = {
+        d: _best(d, [c for c, of in of_node.items() if of in node.domains.get(d, order)], results)
+        for d in recipe.domains
+    }
     decision = {
         "teachers": {
-            domain: {
-                "node": teacher,
-                "checkpoint": layout.checkpoint(teacher).relative_to(layout.root).as_posix(),
-                "hash": results[teacher].checkpoint,
-            }
-            for domain, (teacher, _) in chosen.items()
+            domain: _teacher(layout, results[teacher], earlier.get(teacher)) for domain, (teacher, _) in chosen.items()
         },
         "reasons": {
             domain: {
@@ -61,6 +64,18 @@ def select_teachers(recipe: Recipe, name: str, layout: Layout, history: History 
     return decision
 
 
+def _teacher(layout: Layout, result: EvaluationResult, earlier: Earlier | None) -> dict[str, str]:
+    """A teacher as distillations read it; of an earlier run's, `dvc` says where its files are kept."""
+    checkpoint = restore(layout, result.checkpoint, earlier.dvc) if earlier else layout.checkpoint(result.node)
+    kept = {"dvc": earlier.dvc} if earlier else {}
+    return {
+        "node": result.node,
+        "checkpoint": checkpoint.relative_to(layout.root).as_posix(),
+        "hash": result.checkpoint,
+        **kept,
+    }
+
+
 def _best(domain: str, candidates: list[str], results: dict[str, EvaluationResult]) -> tuple[str, str]:
     """The best of the candidates, which are in the cascade's order, and why."""
     if not candidates:
@@ -71,6 +86,7 @@ def _best(domain: str, candidates: list[str], results: dict[str, EvaluationResul
     if not others:
         return best, f"{scores[best]:.3f}, the only candidate"
     if equals := [c for c, score in others.items() if score == scores[best]]:
-        return best, f"{scores[best]:.3f}, as {' and '.join(equals)}, but earlier in the cascade"
+        why = "of this run" if all("@" in c for c in equals) and "@" not in best else "earlier in the cascade"
+        return best, f"{scores[best]:.3f}, as {' and '.join(equals)}, but {why}"
     second = max(others, key=lambda c: others[c])
     return best, f"{scores[best]:.3f}, before {others[second]:.3f} of {second}"

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
-from cascade.tracking.journal import Journal, evaluation_journal
+from cascade.tracking.journal import Journal, evaluation_journal, system_journal
 from cascade.tracking.publisher import Publisher
+from cascade.tracking.system import SystemSampler
 
 INTERVAL = 5.0
 PATIENCE = 30.0
@@ -40,8 +41,8 @@ def publish(recipe: Recipe, layout: Layout, nodes: Iterable[str]) -> bool:
 
 @contextmanager
 def live(recipe: Recipe, layout: Layout, node: str, evaluation: bool = False) -> Iterator[None]:
-    """While the block runs, publish the node's journal every few seconds from a thread of its own; at its end,
-    say in the journal how it ended and publish the rest."""
+    """While the block runs, publish the node's journal every few seconds from a thread of its own, with how the
+    machine fares; at its end, say in the journal how it ended and publish the rest."""
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(recipe, layout, node, stop), name="mlflow", daemon=True)
     thread.start()
@@ -61,12 +62,17 @@ def _follow(recipe: Recipe, layout: Layout, node: str, stop: threading.Event) ->
     """Publish until told to stop, and then once more."""
     publisher: Publisher | None = None
     pause = INTERVAL
+    started = time.time()
+    machine, journal = SystemSampler(layout.root), system_journal(layout, node)
     while True:
         stopping = stop.wait(pause)
         began = time.monotonic()
         try:
+            journal.metrics(machine.sample(), step=0)
             publisher = publisher or Publisher(recipe, layout)
-            publisher.node(node, running=not stopping)
+            # Before the process has said what it is made from, the journal is of an earlier run.
+            if stopping or publisher.has_journal(node, since=started):
+                publisher.node(node, running=not stopping)
         except Exception as error:
             warn(error)
             publisher = None

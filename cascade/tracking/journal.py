@@ -6,6 +6,7 @@ is killed or a server is down. Trackers that publish elsewhere read the journal.
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +18,15 @@ EVALUATED = "evaluated_checkpoint"
 """Tag of an evaluation: the hash of the checkpoint that it is of."""
 
 
+COMPARABLE = "evaluation_hash"
+"""Tag of an evaluation: the hash of all that it was made from but the checkpoint. Between equal ones scores compare."""
+
+
 class Journal:
     """Append-only record of one node's run, with one writer and any number of readers.
 
     Entries: {"kind": "metrics", "step": 3, "values": {...}}, {"kind": "params", ...}, {"kind": "tags", ...},
-    {"kind": "artifact", "path": ..., "folder": ...}, {"kind": "dataset", ...}, {"kind": "model", ...},
+    {"kind": "artifact", "path": ..., "folder": ..., "table": ...}, {"kind": "dataset", ...}, {"kind": "model", ...},
     {"kind": "status", ...}. Each carries `time` (Unix seconds).
     """
 
@@ -44,6 +49,10 @@ class Journal:
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file that a tracker shows beside the numbers."""
         self._append("artifact", path=os.path.abspath(path), folder=folder)
+
+    def table(self, path: Path, folder: str = "") -> None:
+        """A file as `write_table` writes it, which a tracker shows as a table."""
+        self._append("artifact", path=os.path.abspath(path), folder=folder, table=True)
 
     def dataset(self, name: str, path: Path, digest: str, context: str) -> None:
         """Data that the node read: `digest` is the hash of its content, `context` what it was for."""
@@ -100,9 +109,26 @@ def decision_journal(layout: Layout, node: str) -> Journal:
     return Journal(layout.journal(f"{node}.decision"))
 
 
+def system_journal(layout: Layout, node: str) -> Journal:
+    """How the machine fared while the node's processes ran. It is written from another thread, and never rewound."""
+    return Journal(layout.journal(f"{node}.system"))
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows of equal keys as JSON, column names once: pandas' orientation `split`, which MLflow shows as a table."""
+    columns = list(rows[0]) if rows else []
+    content = {"columns": columns, "data": [[row[column] for column in columns] for row in rows]}
+    write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+
 def tags_of(entries: list[dict[str, Any]]) -> dict[str, str]:
     """All tags of a journal; a later value replaces an earlier one."""
     return {k: str(v) for entry in entries if entry["kind"] == "tags" for k, v in entry["values"].items()}
+
+
+def metric_name(key: str) -> str:
+    """The name under which MLflow, which refuses some characters, has it: pass@1 becomes pass_at_1."""
+    return re.sub(r"[^\w./ :-]", "_", key.replace("@", "_at_"))
 
 
 def _line(entry: dict[str, Any]) -> str:

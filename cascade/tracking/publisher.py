@@ -1,6 +1,6 @@
 """Journals replayed into MLflow, idempotently: what is already there is left alone, what is missing is added."""
 
-import re
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -10,7 +10,16 @@ from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE, REPORT, Recipe, recipe_hash
 from cascade.tracking import store
-from cascade.tracking.journal import EVALUATED, Journal, decision_journal, evaluation_journal, tags_of
+from cascade.tracking.journal import (
+    EVALUATED,
+    Journal,
+    decision_journal,
+    evaluation_journal,
+    metric_name,
+    system_journal,
+    tags_of,
+)
+from cascade.tracking.notes import NOTE, experiment_note, node_note, pipeline_note
 from cascade.tracking.registry import register
 
 if TYPE_CHECKING:
@@ -18,6 +27,11 @@ if TYPE_CHECKING:
 
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
+DIGEST = 36
+"""Characters of a dataset's hash that MLflow takes."""
+SYSTEM = "cascade.published_system"
+TABLES = "mlflow.loggedArtifacts"
+"""The tag by which MLflow knows which files are tables."""
 PUBLISHED = "cascade.published_step"
 ARTIFACT = PurePosixPath("cascade.artifact")
 
@@ -31,7 +45,7 @@ class Publisher:
         self._recipe = recipe
         self._layout = layout
         self.client = store.connect(layout)
-        self._experiment = store.experiment(self.client, layout, recipe.family)
+        self._experiment = store.experiment(self.client, layout, recipe.family, {NOTE: experiment_note(recipe)})
         self._pipeline = store.pipeline_run_id(layout)
         self._parent: str | None = None
         self._ended: dict[str, str] = {}
@@ -58,7 +72,12 @@ class Publisher:
         if steps:
             tags[PUBLISHED] = str(max(steps))
         tags |= {f"dvc/{path}": digest for path, digest in store.dvc_hashes(self._layout.root, name).items()}
-        self._log(run, [*new, *(e for e in others if e["kind"] == "metrics")], entries, tags)
+        system = self._system(name, run, start)
+        if system:
+            tags[SYSTEM] = repr(system[-1]["time"])
+        if NOTE not in run.data.tags:  # What a person wrote there stays.
+            tags[NOTE] = node_note(self._recipe, name)
+        self._log(run, [*new, *(e for e in others if e["kind"] == "metrics"), *system], entries, tags)
         self._artifacts(run, entries)
         for entry in [e for e in entries if e["kind"] == "model"][-1:]:
             register(self.client, run, entry["name"], entry["alias"], entry["tags"])
@@ -76,8 +95,9 @@ class Publisher:
         """The pipeline run has ended: as failed where a node published here has."""
         self.client.set_terminated(self.parent(), "FAILED" if "FAILED" in self._ended.values() else "FINISHED")
 
-    def has_journal(self, node: str) -> bool:
-        return any(self._entries(node))
+    def has_journal(self, node: str, since: float = 0.0) -> bool:
+        """Whether the node, its decision or its evaluation said anything since then, in Unix seconds."""
+        return any(entry["time"] >= since for entries in self._entries(node) for entry in entries)
 
     def find(self, node: str) -> "Run | None":
         """The node's run as it now stands, with its metrics and tags."""
@@ -100,6 +120,8 @@ class Publisher:
                 "seed": str(self._recipe.seed),
             }
             tags = {key: value for key, value in told.items() if value is not None}
+            if NOTE not in run.data.tags:
+                tags[NOTE] = pipeline_note(self._recipe)
             # Nodes that begin side by side, and a decision beside its own node's publishing, all come here at once.
             with store.locked(self._layout):
                 run = self.client.get_run(run.info.run_id)
@@ -122,35 +144,50 @@ class Publisher:
             evaluation = []
         return training, [*decision_journal(self._layout, node).entries(), *evaluation]
 
+    def _system(self, name: str, run: "Run", start: float) -> Entries:
+        """How the machine fared since `start` that is not published yet; the step is in seconds since then.
+
+        What an earlier run of the node left is passed over: `start` is that of the first entry of this one.
+        """
+        published = float(run.data.tags.get(SYSTEM, start))
+        return [
+            {**entry, "step": int(entry["time"] - start)}
+            for entry in system_journal(self._layout, name).entries()
+            if entry["time"] > published
+        ]
+
     def _log(self, run: "Run", metrics: Entries, entries: Entries, tags: dict[str, str]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         run_id = run.info.run_id
-        flat = {_name(k): v for e in entries if e["kind"] == "params" for k, v in _flatten(e["values"])}
+        flat = {metric_name(k): v for e in entries if e["kind"] == "params" for k, v in _flatten(e["values"])}
         # A parameter cannot be changed once it is there.
         params = [Param(key, str(value)) for key, value in flat.items() if key not in run.data.params]
         for start in range(0, len(params), PARAMS_PER_CALL):
             self.client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
         points = [
-            Metric(_name(key), float(value), int(entry["time"] * 1000), entry["step"])
+            Metric(metric_name(key), float(value), int(entry["time"] * 1000), entry["step"])
             for entry in metrics
             for key, value in entry["values"].items()
         ]
         for start in range(0, len(points), METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_CALL])
         # The step up to which metrics are published is among the tags: said only after they are.
-        named = {_name(key): value for key, value in tags.items()}
+        named = {metric_name(key): value for key, value in tags.items()}
         changed = [RunTag(key, value) for key, value in named.items() if run.data.tags.get(key) != value]
         for start in range(0, len(changed), PARAMS_PER_CALL):
             self.client.log_batch(run_id, tags=changed[start : start + PARAMS_PER_CALL])
         known = {(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs} if run.inputs else set()
         inputs = [
             DatasetInput(
-                Dataset(e["name"], e["digest"][:36], "local", e["path"]),
-                [InputTag("mlflow.data.context", e["context"])],
+                Dataset(e["name"], e["digest"][:DIGEST], "local", e["path"]),
+                [
+                    InputTag("mlflow.data.context", e["context"]),
+                    *([InputTag("dvc", kept)] if (kept := store.dvc_hash(self._layout.root, Path(e["path"]))) else []),
+                ],
             )
             for e in entries
-            if e["kind"] == "dataset" and (e["name"], e["digest"][:36]) not in known
+            if e["kind"] == "dataset" and (e["name"], e["digest"][:DIGEST]) not in known
         ]
         if inputs:
             self.client.log_inputs(run_id, inputs)
@@ -161,10 +198,14 @@ class Publisher:
             path = Path(entry["path"])
             if not path.exists():
                 continue
-            digest, key = hash_file(path), _name((ARTIFACT / entry["folder"] / path.name).as_posix())
+            digest, key = hash_file(path), metric_name((ARTIFACT / entry["folder"] / path.name).as_posix())
             if run.data.tags.get(key) != digest:
                 self.client.log_artifact(run.info.run_id, str(path), entry["folder"] or None)
                 self.client.set_tag(run.info.run_id, key, digest)
+        tables = {(PurePosixPath(e["folder"]) / Path(e["path"]).name).as_posix() for e in entries if e.get("table")}
+        shown = json.dumps([{"path": path, "type": "table"} for path in sorted(tables)])
+        if tables and run.data.tags.get(TABLES) != shown:
+            self.client.set_tag(run.info.run_id, TABLES, shown)
 
     def _set_status(self, run: "Run", entries: Entries, running: bool) -> None:
         said = [e["value"] for e in entries if e["kind"] == "status"]
@@ -178,11 +219,6 @@ class Publisher:
         else:
             end = entries[-1]["time"] if entries else time.time()
             self.client.set_terminated(run.info.run_id, wanted, int(end * 1000))
-
-
-def _name(key: str) -> str:
-    """A name that MLflow accepts: pass@1 becomes pass_at_1."""
-    return re.sub(r"[^\w./ :-]", "_", key.replace("@", "_at_"))
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from cascade.tracking.notes import version_note
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -34,7 +36,9 @@ def register(client: "MlflowClient", run: "Run", name: str, alias: str, tags: di
     if version is None:
         client.log_dict(run.info.run_id, tags, "checkpoint/lineage.json")
         source = f"runs:/{run.info.run_id}/checkpoint"
-        version = client.create_model_version(name, source, run.info.run_id, tags=tags)
+        version = client.create_model_version(
+            name, source, run.info.run_id, tags=tags, description=version_note(name, tags)
+        )
     client.set_registered_model_alias(name, alias, version.version)
     client.set_tag(run.info.run_id, REGISTERED, f"{done} {version.version}")
     return str(version.version)

@@ -72,15 +72,15 @@ def connect(layout: Layout) -> "MlflowClient":
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def experiment(client: "MlflowClient", layout: Layout, family: str) -> str:
-    """The id of the family's experiment, made where there is none."""
+def experiment(client: "MlflowClient", layout: Layout, family: str, tags: dict[str, str]) -> str:
+    """The id of the family's experiment, made with these tags where there is none."""
     with locked(layout):
         found = client.get_experiment_by_name(family)
         if found is not None:
             return str(found.experiment_id)
         local = "MLFLOW_TRACKING_URI" not in os.environ
         location = (layout.root.absolute() / "mlflow" / "artifacts").as_uri() if local else None
-        return str(client.create_experiment(family, artifact_location=location))
+        return str(client.create_experiment(family, artifact_location=location, tags=tags))
 
 
 def find_run(client: "MlflowClient", experiment_id: str, identity: dict[str, str]) -> "Run | None":
@@ -124,16 +124,25 @@ def git_revision(root: Path) -> str | None:
 
 def dvc_hashes(root: Path, node: str) -> dict[str, str]:
     """Path → hash of what the node's DVC stages read and made, from dvc.lock; empty where there is none."""
-    try:
-        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    except (FileNotFoundError, KeyError, TypeError, yaml.YAMLError):
-        return {}
     found: dict[str, str] = {}
-    for name, stage in stages.items():
+    for name, stage in _dvc_stages(root).items():
         if name.rpartition("@")[2] == node:
             items: list[dict[str, Any]] = [*stage.get("deps", []), *stage.get("outs", [])]
             found |= {item["path"]: item["md5"] for item in items if "md5" in item}
     return found
+
+
+def dvc_hash(root: Path, path: Path) -> str | None:
+    """The hash under which DVC keeps a file, or the directory that it lies in; None where no stage made it."""
+    made = {o["path"]: o["md5"] for s in _dvc_stages(root).values() for o in s.get("outs", []) if "md5" in o}
+    return next((made[p] for each in (path, *path.parents) if (p := os.path.relpath(each, root)) in made), None)
+
+
+def _dvc_stages(root: Path) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"])
+    except (FileNotFoundError, KeyError, TypeError, yaml.YAMLError):
+        return {}
 
 
 @contextmanager

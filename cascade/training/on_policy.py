@@ -19,8 +19,9 @@ from cascade.training.advantages import AdvantageSource, GroupRelative, TeacherL
 from cascade.training.batch import Batch
 from cascade.training.metrics import Metrics, agreement_metrics, rollout_metrics, step_metrics
 from cascade.training.prompts import Cursor, PromptSource, load_prompts
-from cascade.training.rollouts import Collector, sample_rows
+from cascade.training.rollouts import Collector
 from cascade.training.run import NodeRun, require_files
+from cascade.training.samples import sample_rows
 from cascade.training.schedule import learning_rate
 from cascade.training.teachers import Teacher, Teachers, check_compatible, chosen_teachers
 

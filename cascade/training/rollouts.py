@@ -8,7 +8,6 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from cascade import environments, judges, world
-from cascade.chat import prompt_of
 from cascade.environments import Verdict
 from cascade.errors import CascadeError
 from cascade.recipe import OnPolicyNode, RLNode
@@ -191,35 +190,3 @@ class Collector:
 def failure_codes(rollouts: list[Rollout]) -> Counter[str]:
     """Failed verdicts, counted by code."""
     return Counter(r.verdict.failure for r in rollouts if r.verdict is not None and r.verdict.failure is not None)
-
-
-def sample_rows(rollouts: list[Rollout], step: int) -> list[dict]:
-    """The best, the worst, the longest and the first failed rollout, for people to read."""
-    judged = [rollout for rollout in rollouts if rollout.reward is not None]
-    failed = [rollout for rollout in rollouts if rollout.verdict is not None and rollout.verdict.failure is not None]
-    chosen = [("longest", max(rollouts, key=lambda r: r.transcript.length))]
-    if judged:
-        chosen.insert(0, ("best", max(judged, key=lambda r: r.reward or 0.0)))
-        chosen.insert(1, ("worst", min(judged, key=lambda r: r.reward or 0.0)))
-    if failed:
-        chosen.append(("failed", failed[0]))
-    return [_readable(step, kind, rollout) for kind, rollout in chosen]
-
-
-def _readable(step: int, kind: str, rollout: Rollout) -> dict:
-    messages, _ = prompt_of(rollout.prompt.row)
-    verdict = rollout.verdict
-    return {
-        "step": step,
-        "kind": kind,
-        "domain": rollout.prompt.domain,
-        "prompt_id": rollout.prompt.id,
-        "prompt": messages,
-        "response": rollout.text,
-        "turns": len(rollout.transcript.turns),
-        "tokens": rollout.transcript.length,
-        "finished": rollout.transcript.finished,
-        "reward": rollout.reward,
-        "failure": verdict.failure if verdict else None,
-        "reason": verdict.reason if verdict else "overlong",
-    }

@@ -16,6 +16,7 @@ import cascade
 from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.files import (
+    fingerprint,
     hash_directory,
     hash_file,
     link_directory,
@@ -31,7 +32,9 @@ from cascade.policy.base import Policy, Sequence
 from cascade.progress import say
 from cascade.recipe import BASE, PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
 from cascade.tracking import Journal
-from cascade.training.checkpoint import State, fingerprint, load_state, save_state
+from cascade.tracking.journal import write_table
+from cascade.training.checkpoint import State, load_state, save_state
+from cascade.training.samples import shown
 
 MAX_RELOAD_GAP = 0.05
 """Mean log-probability difference, in nats, between the trained model and what was written of it. Not zero,
@@ -117,6 +120,7 @@ class NodeRun:
                 "parent_hash": self.inputs["parent"],
                 "data_hash": self.inputs["data"],
                 "inputs_hash": fingerprint(self.inputs),
+                **{f"teacher_hash/{domain}": content for domain, content in self.inputs.get("teachers", {}).items()},
             }
         )
         for path in self._data:
@@ -130,9 +134,10 @@ class NodeRun:
         world.barrier()
 
     def add_samples(self, rows: list[dict]) -> None:
-        """Rollouts to be read by people; each row has its `step`."""
+        """Rollouts to be read by people; each row has its `step`. The tracker shows them while the node runs."""
         if world.first():
             write_jsonl(self._samples_path, [*self._samples(), *rows])
+            self._show(self._samples(), self.work)
 
     def finish(self, policy: Policy) -> None:
         """Write the checkpoint, load it back, publish it with its results, forget the state."""
@@ -162,6 +167,10 @@ class NodeRun:
         publish_directory(finished, target)
         self._write_results(hash_directory(target))
         shutil.rmtree(self.work)
+
+    def _show(self, samples: list[dict], folder: Path) -> None:
+        write_table(folder / "rollouts.json", [shown(row) for row in samples])
+        self.journal.table(folder / "rollouts.json", "samples")
 
     def _samples(self) -> list[dict]:
         return list(read_jsonl(self._samples_path)) if self._samples_path.exists() else []
@@ -196,9 +205,10 @@ class NodeRun:
         )
         if samples := self._samples():
             write_jsonl(results / "samples.jsonl", samples)
-            self.journal.artifact(results / "samples.jsonl", "samples")
+            self._show(samples, results)
         else:
             (results / "samples.jsonl").unlink(missing_ok=True)
+            (results / "rollouts.json").unlink(missing_ok=True)
         for file in ("steps.csv", "manifest.json"):
             self.journal.artifact(results / file, "training")
         self.journal.tags({"checkpoint_hash": checkpoint_hash})

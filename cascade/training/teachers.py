@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.files import hash_directory, read_json
+from cascade.kept import restore
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
@@ -49,6 +50,8 @@ def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teac
     found: dict[str, Teacher] = {}
     for domain in node.mix:
         checkpoint = layout.root / chosen[domain]["checkpoint"]
+        if "dvc" in chosen[domain]:  # Of an earlier run: where this machine does not have it yet, it comes from DVC's.
+            world.once(partial(restore, layout, chosen[domain]["hash"], chosen[domain]["dvc"]))
         if not (checkpoint / "config.json").exists():
             raise CheckpointError(
                 f"{checkpoint}: no checkpoint there, but {decision} names it as teacher of {domain!r}"

@@ -95,6 +95,8 @@ def write_evaluation(
     write_rollouts(directory / "rollouts.parquet", lines)
     write_prompts(directory / "prompts.csv", result.domains)
     write_json(directory / "summary.json", summarise(result, lines, len(next(iter(rewards.values()))[0])))
+    inputs = {"checkpoint": result.checkpoint, "benchmarks": {d: len(p) for d, p in rewards.items()}}
+    write_json(directory / "manifest.json", {"node": node, "inputs": inputs, "checkpoint": result.checkpoint})
     record(evaluation_journal(layout, node), layout, node)
 
 

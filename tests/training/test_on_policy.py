@@ -183,6 +183,12 @@ def test_results_beside_the_checkpoint(project: Layout, capsys):
     samples = list(read_jsonl(results / "samples.jsonl"))
     assert {row["step"] for row in samples} == {0, 2, 3}
     assert {row["kind"] for row in samples} == {"best", "worst", "longest"}
+    table = read_json(results / "rollouts.json")
+    assert [dict(zip(table["columns"], row, strict=True))["response"] for row in table["data"]] == [
+        row["response"] for row in samples
+    ]
+    tables = [e for e in Journal(project.journal("rl")).entries() if e["kind"] == "artifact" and e.get("table")]
+    assert tables[-1]["path"] == str((results / "rollouts.json").absolute())
     assert "rl  4/4  reward " in capsys.readouterr().err
 
 

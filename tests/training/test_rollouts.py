@@ -11,7 +11,8 @@ from cascade.rollout.base import Sample, SampleRequest
 from cascade.training.batch import Batch
 from cascade.training.metrics import rollout_metrics
 from cascade.training.prompts import Cursor, Prompt, PromptSource
-from cascade.training.rollouts import Collected, Collector, sample_rows
+from cascade.training.rollouts import Collected, Collector
+from cascade.training.samples import sample_rows, shown
 from tests.training.miniature import VOCABULARY, FindTheWord, make_recipe, make_tokenizer, prompt_rows
 
 
@@ -172,3 +173,12 @@ def test_what_judging_cost_is_measured_where_a_model_judged(monkeypatch):
     assert metrics["rollout/judge_requests"] == 6
     assert metrics["rollout/judge_completion_tokens"] == 70
     assert metrics["rollout/judge_seconds"] == 2.5
+
+
+def test_a_table_shows_the_ends_of_a_long_response():
+    row = {"step": 0, "prompt": [{"role": "user", "content": "Hi"}], "response": "a" * 5000 + "z" * 5000, "reward": 1.0}
+    found = shown(row)
+    assert found["prompt"] == "user: Hi"
+    assert found["response"] == "a" * 2000 + " [… 6,000 characters left out …] " + "z" * 2000
+    assert (found["step"], found["reward"]) == (0, 1.0)
+    assert shown({**row, "response": "short"})["response"] == "short"

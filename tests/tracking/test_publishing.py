@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import shutil
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pandas
 import pytest
 from mlflow import MlflowClient
 
@@ -15,31 +15,9 @@ from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE
 from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, live, publish, store
+from cascade.tracking.journal import system_journal, write_table
+from cascade.tracking.notes import NOTE
 from cascade.tracking.publisher import Publisher
-from tests.evaluation.project import recipe_with_gate
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """Making MLflow's schema takes seconds: once for all tests."""
-    layout = Layout(tmp_path_factory.mktemp("store"))
-    store.connect(layout).search_experiments()
-    return layout.root / "mlflow" / "mlflow.db"
-
-
-@pytest.fixture
-def layout(tmp_path, empty_store, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("CASCADE_RUN_ID", raising=False)
-    monkeypatch.setattr(background, "_warned", False)
-    (tmp_path / "mlflow").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
-    return Layout(tmp_path)
-
-
-@pytest.fixture
-def recipe():
-    return recipe_with_gate()
 
 
 def client_of(layout: Layout) -> MlflowClient:
@@ -375,3 +353,70 @@ def test_the_next_checkpoint_takes_the_alias_over_and_a_replay_does_not_take_it_
     client.set_registered_model_alias("miniature", "champion", "1")
     publish(recipe, layout, ["release"])
     assert client.get_model_version_by_alias("miniature", "champion").tags["checkpoint_hash"] == "c1"
+
+
+def test_a_version_says_what_the_gate_knew(layout, recipe):
+    journal = Journal(layout.journal("release"))
+    tags = {"checkpoint_hash": "c1", "node": "mopd", "parent": "rl", "score/one": "0.8500", "teacher/one": "rl abc"}
+    journal.model("miniature", "champion", tags)
+    publish(recipe, layout, ["release"])
+    description = client_of(layout).get_model_version_by_alias("miniature", "champion").description
+    assert "| one | 0.8500 | rl abc |" in description
+    assert "- checkpoint hash: `c1`" in description
+
+
+# The pages
+
+
+def test_runs_say_what_they_are_and_what_a_person_wrote_stays(layout, recipe):
+    write_training(layout)
+    publish(recipe, layout, ["rl"])
+    runs = runs_of(layout)
+    (parent,), (child,) = runs[PIPELINE], runs["rl"]
+    assert child.data.tags[NOTE].startswith("reinforcement learning, from sft: 4 steps of 4 prompts × 4 rollouts")
+    assert "log-probabilities, entropies and KL in nats" in child.data.tags[NOTE]
+    assert "- **release**: lets mopd pass" in parent.data.tags[NOTE]
+    (experiment,) = client_of(layout).search_experiments(filter_string="name = 'miniature'")
+    assert experiment.tags[NOTE].startswith("All runs of recipe family **miniature**")
+    client_of(layout).set_tag(child.info.run_id, NOTE, "look at step 3")
+    publish(recipe, layout, ["rl"])
+    assert runs_of(layout)["rl"][0].data.tags[NOTE] == "look at step 3"
+
+
+def test_a_table_is_shown_as_one(layout, recipe):
+    journal = write_training(layout)
+    write_table(layout.root / "rollouts.json", [{"step": 0, "reward": 0.5}, {"step": 1, "reward": None}])
+    journal.table(layout.root / "rollouts.json", "samples")
+    for _ in range(2):
+        publish(recipe, layout, ["rl"])
+    (run,) = runs_of(layout)["rl"]
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "samples/rollouts.json", "type": "table"}]
+    # As MLflow's own load_table reads it.
+    path = client_of(layout).download_artifacts(run.info.run_id, "samples/rollouts.json", str(layout.root / "mlflow"))
+    table = pandas.read_json(path, orient="split")
+    assert table.step.tolist() == [0, 1]
+    assert table.reward[0] == 0.5
+
+
+def test_system_metrics_of_this_run_alone_are_published_once(layout, recipe):
+    system_journal(layout, "rl").metrics({"system/cpu_utilization_percentage": 99.0}, 0)  # of an earlier run
+    write_training(layout)
+    for value in (10.0, 20.0):
+        system_journal(layout, "rl").metrics({"system/cpu_utilization_percentage": value}, 0)
+        publish(recipe, layout, ["rl"])
+    (run,) = runs_of(layout)["rl"]
+    points = client_of(layout).get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+    assert [point.value for point in points] == [10.0, 20.0]
+
+
+def test_what_an_earlier_run_left_is_not_shown_as_running(layout, recipe, monkeypatch):
+    monkeypatch.setattr(background, "INTERVAL", 0.05)
+    write_training(layout)
+    publish(recipe, layout, ["rl"])
+    with live(recipe, layout, "rl"):
+        time.sleep(0.5)  # loading a model, before the node says what it is made from
+        assert runs_of(layout)["rl"][0].info.status == "FINISHED"
+        write_training(layout, inputs_hash="i2")
+        _wait_for(lambda: len(runs_of(layout)["rl"]) == 2)
+    assert [run.info.status for run in runs_of(layout)["rl"]] == ["FINISHED", "FINISHED"]
+    assert "system/process_memory_usage_megabytes" in runs_of(layout)["rl"][0].data.metrics

@@ -1,0 +1,60 @@
+"""How the machine fares while a node runs, read from Linux's own files: no package is needed where GPU nodes run.
+
+The names are MLflow's, which has a page of its own for `system/`.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+PROC = Path("/proc")
+MEGABYTE = 1e6
+
+
+class SystemSampler:
+    """Of this machine: of a node that several machines run together, the first one's."""
+
+    def __init__(self, disk: Path, proc: Path = PROC):
+        self._disk = disk
+        self._proc = proc
+        self._ticks = self._cpu_ticks()
+
+    def sample(self) -> dict[str, float]:
+        """Memory in 10⁶ bytes, shares in percent; of the CPUs, the busy share of all since the last call."""
+        before, self._ticks = self._ticks, self._cpu_ticks()
+        idle, total = (now - then for now, then in zip(self._ticks, before, strict=True))
+        memory = self._kibibytes("meminfo")
+        used = memory["MemTotal"] - memory["MemAvailable"]
+        disk = shutil.disk_usage(self._disk)
+        values = {
+            "system/system_memory_usage_megabytes": used * 1024 / MEGABYTE,
+            "system/system_memory_usage_percentage": 100 * used / memory["MemTotal"],
+            "system/process_memory_usage_megabytes": self._kibibytes("self/status")["VmRSS"] * 1024 / MEGABYTE,
+            "system/disk_usage_percentage": 100 * disk.used / disk.total,
+            "system/disk_available_megabytes": disk.free / MEGABYTE,
+        }
+        if total > 0:
+            values["system/cpu_utilization_percentage"] = 100 * (1 - idle / total)
+        return values | _gpu_memory()
+
+    def _cpu_ticks(self) -> tuple[int, int]:
+        """(idle, all) since the machine started, summed over its CPUs; waiting for a disk is idle (proc_stat(5))."""
+        # The last two, of guests, are in the first two already.
+        ticks = [int(field) for field in (self._proc / "stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return ticks[3] + ticks[4], sum(ticks)
+
+    def _kibibytes(self, file: str) -> dict[str, int]:
+        lines = (line.split() for line in (self._proc / file).read_text().splitlines())
+        return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) == 3 and words[2] == "kB"}
+
+
+def _gpu_memory() -> dict[str, float]:
+    """What torch holds of each GPU. It is asked of torch's own books: a call to CUDA from another thread would
+    disturb the recording of a CUDA graph."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {
+        f"system/gpu_{index}_memory_usage_megabytes": torch.cuda.memory_reserved(index) / MEGABYTE
+        for index in range(torch.cuda.device_count())
+    }
