@@ -32,6 +32,7 @@ from cascade.progress import say
 from cascade.recipe import BASE, PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
 from cascade.tracking import Journal
 from cascade.training.checkpoint import State, fingerprint, load_state, save_state
+from cascade.training.curves import write_curves
 
 MAX_RELOAD_GAP = 0.05
 """Mean log-probability difference, in nats, between the trained model and what was written of it. Not zero,
@@ -180,6 +181,10 @@ class NodeRun:
         results = self._layout.training(self.name)
         steps = [(e["step"], e["values"]) for e in self.journal.entries() if e["kind"] == "metrics"]
         write_atomic(results / "steps.csv", _csv(steps))
+        if isinstance(self.node, OnPolicyNode):
+            write_curves(results, steps, list(self.node.mix))
+            # Empty where nothing was sampled: what an earlier run left must not pass for this one's.
+            write_jsonl(results / "samples.jsonl", self._samples())
         seconds = sum(values["time/step_seconds"] for _, values in steps)
         tokens = sum(values["train/tokens"] for _, values in steps)
         write_json(results / "metrics.json", {"steps": len(steps), **_summary(steps)})
@@ -194,11 +199,8 @@ class NodeRun:
                 "tokens": int(tokens),
             },
         )
-        if samples := self._samples():
-            write_jsonl(results / "samples.jsonl", samples)
+        if self._samples():
             self.journal.artifact(results / "samples.jsonl", "samples")
-        else:
-            (results / "samples.jsonl").unlink(missing_ok=True)
         for file in ("steps.csv", "manifest.json"):
             self.journal.artifact(results / file, "training")
         self.journal.tags({"checkpoint_hash": checkpoint_hash})
