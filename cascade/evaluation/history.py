@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cascade.errors import CascadeError
+from cascade.evaluation.recall import recall
 from cascade.evaluation.results import EvaluationResult, load_result, read_prompts, record
 from cascade.files import hash_directory
 from cascade.layout import Layout
@@ -61,9 +62,10 @@ class MLflowHistory:
             return EvaluationResult(node, run.data.tags[EVALUATED], read_prompts(Path(path)))
 
     def _catch_up(self, node: str) -> None:
-        """An evaluation that DVC took from its cache was measured by another run: it enters this one's journal."""
+        """What DVC took from its cache was made and measured by another run: it enters this one's journals."""
         journal = evaluation_journal(self._layout, node)
         result = load_result(self._layout, node)
+        recall(node, result.checkpoint, self._layout)
         if tags_of(journal.entries()).get(EVALUATED) != result.checkpoint:
             record(journal, self._layout, node)
 
