@@ -124,11 +124,12 @@ def _prepare(recipe: Recipe, start: str, layout: Layout) -> Layout:
     from cascade.training.run import checkpoint_of, require_files
 
     checkpoint = checkpoint_of(recipe, layout, start)
-    trained = {domain for node in recipe.rl.values() for domain in node.mix}
+    trained = {domain for name, node in recipe.rl.items() if name.startswith(ALONE) for domain in node.mix}
     data = [*map(layout.prompts, sorted(trained)), *map(layout.benchmark, recipe.domains)]
     require_files(data, "`cascade node curate` writes it")
-    content = yaml.safe_dump(recipe.model_dump(mode="json", exclude={"pools", "verification"}), sort_keys=False)
-    made_from = {"recipe": content, "start": hash_directory(checkpoint), "data": [hash_file(path) for path in data]}
+    told = recipe.model_dump(mode="json", include={"seed", "threads", "judges", "evaluation"})
+    told["rl"] = {name: node.model_dump(mode="json") for name, node in recipe.rl.items() if name.startswith(ALONE)}
+    made_from = {"recipe": told, "start": hash_directory(checkpoint), "data": [hash_file(path) for path in data]}
     root = layout.root / ".cascade" / "interference" / f"{start}-{fingerprint(made_from)[:12]}"
     write_atomic(root / "params.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     for link, target in {"data": layout.root / "data", f"models/{start}": checkpoint}.items():
