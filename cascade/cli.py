@@ -218,6 +218,20 @@ def lineage(what: str, forward: bool) -> None:
 
 
 @main.command()
+@click.argument("start")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of each run; default: the recipe's own.")
+def interference(start: str, steps: int | None) -> None:
+    """Measure what RL on each domain alone does to every other, from node START, and which order that suggests."""
+    from cascade.interference import measure
+
+    found = measure(start, _layout(), steps)
+    from cascade.interference.page import in_words, write
+
+    page = write(found)
+    click.echo("\n".join([*in_words(found), str(page)]))
+
+
+@main.command()
 @click.option("--prefect-port", default=4200, show_default=True)
 @click.option("--mlflow-port", default=5000, show_default=True)
 def ui(prefect_port: int, mlflow_port: int) -> None:

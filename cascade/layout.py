@@ -33,12 +33,16 @@ class Layout:
         return self.root / "results" / "evaluations" / node
 
     def training(self, node: str) -> Path:
-        """results/training/NODE/: metrics.json (DVC metric), steps.csv (DVC plots)."""
+        """results/training/NODE/: metrics.json (DVC metric), steps.csv, rewards.csv, lengths.csv (DVC plots)."""
         return self.root / "results" / "training" / node
 
     def decision(self, node: str) -> Path:
         """results/decisions/NODE.json: what a teachers or gate node decided, and why."""
         return self.root / "results" / "decisions" / f"{node}.json"
+
+    def score_plots(self, gate: str) -> Path:
+        """results/plots/GATE/: heat_map.csv, recovery.csv (DVC plots)."""
+        return self.root / "results" / "plots" / gate
 
     def journal(self, node: str) -> Path:
         return self.root / ".cascade" / "journal" / f"{node}.jsonl"

@@ -80,8 +80,10 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         select_teachers(recipe, name, layout)
     elif isinstance(node, GateNode):
         from cascade.evaluation.gate import gate
+        from cascade.score_plots import write_score_plots
 
         gate(recipe, name, layout)
+        write_score_plots(recipe, name, layout)
     elif isinstance(node, RepairNode):
         from cascade.evaluation.repair import repair
 

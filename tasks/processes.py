@@ -50,7 +50,7 @@ def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -
         "PYTHONUNBUFFERED": "1",
     }
     child = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "--single-item", stage],
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage],
         cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,

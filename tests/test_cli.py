@@ -44,7 +44,19 @@ def test_help_loads_no_heavy_library() -> None:
 def test_version_and_commands() -> None:
     assert __version__ in cascade("--version")
     told = cascade("--help")
-    for command in ("run", "node", "evaluate", "recipe", "score", "chat", "report", "ui", "doctor", "pretrain"):
+    for command in (
+        "run",
+        "node",
+        "evaluate",
+        "recipe",
+        "score",
+        "chat",
+        "report",
+        "interference",
+        "ui",
+        "doctor",
+        "pretrain",
+    ):
         assert f"\n  {command} " in told
 
 

@@ -51,7 +51,8 @@ def make_project(folder: Path) -> Path:
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "models" / "base", folder / "models" / "base")
+    for name in (".dvc/plots", "models/base"):
+        shutil.copytree(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(yaml.safe_dump(small_recipe(), sort_keys=False))
     subprocess.run(["git", "init", "-q", folder], check=True)
     return folder

@@ -25,7 +25,7 @@ def compare_with_best(
     order = [earlier for earlier in recipe.training if earlier in rules.against]
     ours = results[candidate]
     best = {d: results[max(order, key=lambda n: results[n].score(d))] for d in recipe.domains}
-    tests = {d: _compare(d, ours, best[d], recipe.seed, name) for d in recipe.domains}
+    tests = {d: paired_on_shared(d, ours, best[d], recipe.seed, name) for d in recipe.domains}
     adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
     return {d: _verdict(rules, d, ours, best[d], test, adjusted[d]) for d, test in tests.items()}
 
@@ -47,7 +47,10 @@ def measured(domains: dict[str, dict[str, Any]], prefix: str) -> dict[str, float
     return {f"{prefix}/{domain}/{key}": verdict[key] for domain, verdict in domains.items() for key in keys}
 
 
-def _compare(domain: str, candidate: EvaluationResult, reference: EvaluationResult, seed: int, name: str) -> PairedTest:
+def paired_on_shared(
+    domain: str, candidate: EvaluationResult, reference: EvaluationResult, *seed_keys: int | str
+) -> PairedTest:
+    """The paired test on a domain's prompts that both have results for. Raises CascadeError where those are few."""
     ours = {r.prompt_id: r.reward for r in candidate.of(domain)}
     theirs = {r.prompt_id: r.reward for r in reference.of(domain)}
     shared = [prompt for prompt in ours if prompt in theirs]
@@ -56,7 +59,7 @@ def _compare(domain: str, candidate: EvaluationResult, reference: EvaluationResu
             f"{domain}: {candidate.node} and {reference.node} share {len(shared)} benchmark prompts of {len(ours)} and "
             f"{len(theirs)}; evaluate both anew (`cascade evaluate NODE`)"
         )
-    return paired_test([ours[p] for p in shared], [theirs[p] for p in shared], seed, name, domain)
+    return paired_test([ours[p] for p in shared], [theirs[p] for p in shared], *seed_keys, domain)
 
 
 def _verdict(

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from cascade.errors import CascadeError
 from cascade.evaluation.earlier import Earlier, earlier_results
+from cascade.evaluation.recall import recall
 from cascade.evaluation.results import EvaluationResult, load_result, read_prompts, record
 from cascade.files import hash_directory
 from cascade.layout import Layout
@@ -85,9 +86,10 @@ class MLflowHistory:
         return earlier_results(open_runs(self._layout), self._layout, nodes, present, comparable.pop())
 
     def _catch_up(self, node: str) -> None:
-        """An evaluation that DVC took from its cache was measured by another run: it enters this one's journal."""
+        """What DVC took from its cache was made and measured by another run: it enters this one's journals."""
         journal = evaluation_journal(self._layout, node)
         result = load_result(self._layout, node)
+        recall(node, result.checkpoint, self._layout)
         if tags_of(journal.entries()).get(EVALUATED) != result.checkpoint:
             record(journal, self._layout, node)
 

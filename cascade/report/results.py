@@ -88,7 +88,7 @@ def load_results(recipe: Recipe, layout: Layout) -> Results:
             for n in (*recipe.teachers, *recipe.repair, *recipe.gate)
             if (p := layout.decision(n)).exists()
         },
-        {n: list(read_jsonl(d / "samples.jsonl")) for n, d in training.items() if (d / "samples.jsonl").exists()},
+        {n: rows for n, d in training.items() if (p := d / "samples.jsonl").exists() and (rows := list(read_jsonl(p)))},
     )
 
 

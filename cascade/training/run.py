@@ -34,6 +34,7 @@ from cascade.recipe import BASE, PLACEMENT, Comparison, OnPolicyNode, Recipe, SF
 from cascade.tracking import Journal
 from cascade.tracking.journal import write_table
 from cascade.training.checkpoint import State, load_state, save_state
+from cascade.training.curves import write_curves
 from cascade.training.samples import shown
 
 MAX_RELOAD_GAP = 0.05
@@ -189,6 +190,10 @@ class NodeRun:
         results = self._layout.training(self.name)
         steps = [(e["step"], e["values"]) for e in self.journal.entries() if e["kind"] == "metrics"]
         write_atomic(results / "steps.csv", _csv(steps))
+        if isinstance(self.node, OnPolicyNode):
+            write_curves(results, steps, list(self.node.mix))
+            # Empty where nothing was sampled: what an earlier run left must not pass for this one's.
+            write_jsonl(results / "samples.jsonl", self._samples())
         seconds = sum(values["time/step_seconds"] for _, values in steps)
         tokens = sum(values["train/tokens"] for _, values in steps)
         write_json(results / "metrics.json", {"steps": len(steps), **_summary(steps)})
@@ -204,10 +209,8 @@ class NodeRun:
             },
         )
         if samples := self._samples():
-            write_jsonl(results / "samples.jsonl", samples)
             self._show(samples, results)
         else:
-            (results / "samples.jsonl").unlink(missing_ok=True)
             (results / "rollouts.json").unlink(missing_ok=True)
         for file in ("steps.csv", "manifest.json"):
             self.journal.artifact(results / file, "training")

@@ -134,7 +134,8 @@ def test_without_a_regression_the_checkpoint_is_the_same_files(layout: Layout) -
     assert manifest["inputs"]["teachers"] == {}
     assert read_json(layout.training("mend") / "metrics.json") == {"steps": 0}
     assert (layout.training("mend") / "steps.csv").read_text() == "step\n"
-    assert not (layout.training("mend") / "samples.jsonl").exists()
+    assert (layout.training("mend") / "samples.jsonl").read_text() == ""
+    assert (layout.training("mend") / "rewards.csv").read_text() == "step,domain,reward\n"
     assert not layout.work("mend").exists()
 
 

@@ -1,0 +1,38 @@
+"""The curves of a node that DVC draws: small CSV files, one line a step and domain, that compare between revisions."""
+
+import csv
+import io
+from pathlib import Path
+
+from cascade.files import write_atomic
+
+CURVES = {"rewards.csv": "reward", "lengths.csv": "length"}
+"""File → the metric rollout/NAME of which it has each domain's values."""
+
+Steps = list[tuple[int, dict[str, float]]]
+"""(step, metric → value) as the journal has them."""
+
+
+def write_curves(folder: Path, steps: Steps, domains: list[str]) -> None:
+    """Write rewards.csv (in [0, 1]) and lengths.csv (tokens): step, domain, value. Byte for byte the same for the same
+    steps; without any, a header alone."""
+    for file, name in CURVES.items():
+        write_atomic(folder / file, as_csv(["step", "domain", name], by_domain(steps, f"rollout/{name}", domains)))
+
+
+def by_domain(steps: Steps, metric: str, domains: list[str]) -> list[list[object]]:
+    """[step, domain, value] of METRIC/DOMAIN where it was measured, rounded to what a plot can show."""
+    return [
+        [step, domain, round(value, 4)]
+        for step, values in steps
+        for domain in domains
+        if (value := values.get(f"{metric}/{domain}")) is not None
+    ]
+
+
+def as_csv(columns: list[str], rows: list[list[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
