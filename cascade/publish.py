@@ -60,7 +60,7 @@ def require_passed(recipe: Recipe, layout: Layout, node: str) -> str:
         decision = read_json(layout.decision(name))
         if not decision["passed"]:
             raise CascadeError(
-                f"{node}: gate {name} has not passed it: {decision['words']}; mend the recipe and rerun it (`cascade run`)"
+                f"{node}: gate {name} has not passed it: {decision['words']}; mend the recipe and `cascade run`"
             )
         if decision["checkpoint"] != found:
             raise CascadeError(
@@ -79,9 +79,9 @@ def _finish(directory: Path, node: str, passed: str, cards: dict[str, str]) -> N
 
 
 def _to_hub(layout: Layout, node: str, passed: str, cards: dict[str, str], repository: str) -> str:
+    from httpx2 import TransportError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalTokenNotFoundError
-    from httpx import TransportError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     staged = layout.work("publish") / node
     shutil.rmtree(staged, ignore_errors=True)

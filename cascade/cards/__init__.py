@@ -1,4 +1,4 @@
-"""Model card and data card in Hugging Face's format, from the files that the run left. What is unknown is not claimed."""
+"""Model card and data card in Hugging Face's format, from a run's files. What is unknown is not claimed."""
 
 from cascade.cards.data import data_card
 from cascade.cards.model import model_card

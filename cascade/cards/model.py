@@ -14,7 +14,7 @@ from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe
 from cascade.report.facts import costs, provenance
-from cascade.report.results import Results, load_results
+from cascade.report.results import Results, load_results, main_line
 
 KINDS = {
     "sft": "supervised fine-tuning",
@@ -34,7 +34,7 @@ def model_card(recipe: Recipe, layout: Layout, node: str) -> str:
         raise CascadeError(f"{node}: no training node of recipe {recipe.name}; it has {', '.join(recipe.training)}")
     results = load_results(recipe, layout)
     if node not in results.summaries:
-        raise CascadeError(f"{node}: not evaluated yet, so its card has no scores; `cascade evaluate {node}` makes them")
+        raise CascadeError(f"{node}: no scores for its card yet; `cascade evaluate {node}` makes them")
     name = registered_name(recipe, node)
     line = main_line(recipe, node)
     return card(
@@ -69,15 +69,6 @@ def registered_name(recipe: Recipe, node: str) -> str:
     """The name that a gate registers the node's model under; the recipe's and the node's where none does."""
     names = [gate.registered_name for gate in recipe.gate.values() if gate.candidate == node]
     return names[0] if names else f"{recipe.name}-{node}"
-
-
-def main_line(recipe: Recipe, node: str) -> list[str]:
-    """The nodes from the base model to `node`, it included."""
-    line: list[str] = []
-    while node != BASE:
-        line.insert(0, node)
-        node = recipe.training[node].init
-    return line
 
 
 def _metadata(recipe: Recipe, layout: Layout, results: Results, node: str, name: str) -> str:

@@ -5,6 +5,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -38,11 +39,13 @@ class Cost:
 def costs(results: Results, layout: Layout) -> list[Cost]:
     """Of each node that took a step, in the cascade's order."""
     return [
-        _cost(results, layout, node, manifest) for node, manifest in results.manifests.items() if results.steps.get(node)
+        _cost(results, layout, node, manifest)
+        for node, manifest in results.manifests.items()
+        if results.steps.get(node)
     ]
 
 
-def _cost(results: Results, layout: Layout, node: str, manifest: dict) -> Cost:  # type: ignore[type-arg]
+def _cost(results: Results, layout: Layout, node: str, manifest: dict[str, Any]) -> Cost:
     series, section = results.steps[node], results.recipe.training[node]
     group = section.rollouts if isinstance(section, OnPolicyNode) else None
     groups = dict(series.get("rollout/groups", []))

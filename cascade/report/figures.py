@@ -38,6 +38,12 @@ STYLE: Any = {
     "svg.hashsalt": "cascade",
 }
 
+INKS = {
+    **dict.fromkeys(("#000000", "#444444"), "currentColor"),
+    STYLE["grid.color"]: "var(--grid)",
+}
+"""Colour in a figure → what it is on the page."""
+
 
 def colour_of(domains: list[str], domain: str) -> str:
     """A domain has one colour in all figures."""
@@ -182,9 +188,13 @@ def to_svg(figure: Figure) -> str:
     """The <svg> element alone, the same bytes for the same figure."""
     text = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+    # What is drawn in black and grey takes the page's own colours, so that it is seen on dark paper too.
+    svg = svg[svg.index("<svg") :]
+    for drawn, shown in INKS.items():
+        svg = svg.replace(drawn, shown)
+    return svg
 
 
 def to_png(figure: Figure, path: Path) -> Path:
@@ -201,6 +211,7 @@ def _panels(series: Series) -> list[tuple[str, str]]:
         ("response length (tokens)", "rollout/length"),
         ("entropy (nats)", "train/entropy"),
         ("reverse KL to the teacher (nats)", "train/reverse_kl"),
+        ("mismatch KL, trainer and sampler (nats)", "train/mismatch_kl"),
     ]
     found = [(title, metric) for title, metric in wanted if metric in series]
     return [panel for panel in found if panel[0] != "loss" or "rollout/reward" not in series]
