@@ -100,7 +100,8 @@ def _evaluations(layout: Layout, results: Results, node: str) -> list[EvalResult
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=f"cascade/{domain}",
+            # No name of a data set on the Hub: the benchmarks are not there.
+            dataset_type=f"{results.recipe.name}-{domain}",
             dataset_name=f"{domain}, held-out prompts of the recipe {results.recipe.name}",
             dataset_split="benchmark",
             dataset_revision=revisions.get(domain),

@@ -165,9 +165,11 @@ def _draw_recovery(axes: Axes, results: Results, node: str, recovery: Recovery) 
 
 def shade(value: float) -> tuple[str, str]:
     """Background of a score in [0, 1] in the heat map, and the text colour that is read best on it."""
-    red, green, blue, _ = mpl.colormaps[HEAT](float(value))
-    ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
-    return to_hex((red, green, blue)), ink
+    rgb = mpl.colormaps[HEAT](float(value))[:3]
+    # WCAG's relative luminance: white and black contrast equally, (L + 0.05)² = 1.05 × 0.05, at L = 0.179.
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    luminance = float(np.dot((0.2126, 0.7152, 0.0722), linear))
+    return to_hex(rgb), "white" if luminance < 0.179 else "black"
 
 
 def versus(curves: dict[str, list[tuple[int, float]]]) -> Figure:
