@@ -232,6 +232,17 @@ def interference(start: str, steps: int | None) -> None:
 
 
 @main.command()
+@click.argument("model")
+@click.option("--to", required=True, help="A new directory, or hf://organisation/name.")
+def publish(model: str, to: str) -> None:
+    """Publish MODEL, a node whose checkpoint a gate has passed, with its model card and data card."""
+    from cascade.publish import publish_model
+    from cascade.recipe import load
+
+    click.echo(publish_model(load(_layout().params), _layout(), model, to))
+
+
+@main.command()
 @click.option("--prefect-port", default=4200, show_default=True)
 @click.option("--mlflow-port", default=5000, show_default=True)
 def ui(prefect_port: int, mlflow_port: int) -> None:

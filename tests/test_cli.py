@@ -44,19 +44,8 @@ def test_help_loads_no_heavy_library() -> None:
 def test_version_and_commands() -> None:
     assert __version__ in cascade("--version")
     told = cascade("--help")
-    for command in (
-        "run",
-        "node",
-        "evaluate",
-        "recipe",
-        "score",
-        "chat",
-        "report",
-        "interference",
-        "ui",
-        "doctor",
-        "pretrain",
-    ):
+    commands = "chat compare doctor evaluate interference lineage node pretrain publish recipe report run score ui"
+    for command in commands.split():
         assert f"\n  {command} " in told
 
 

@@ -43,6 +43,7 @@ RECIPE = recipe_with_gate()
 
 @pytest.fixture
 def layout(tmp_path):
+    write_atomic(tmp_path / "params.yaml", "name: miniature\n")
     return Layout(tmp_path)
 
 
@@ -192,6 +193,7 @@ def test_every_figure_is_on_the_page_and_in_the_journal(page, finished):
 def checked(tmp_path):
     """A project with two regression checks, one of which led to a repair that is trained and evaluated."""
     layout, raw = Layout(tmp_path), recipe_with_repair().model_dump(mode="json")
+    write_atomic(layout.params, "name: miniature\n")
     raw["repair"]["keep"] = {**raw["repair"]["mend"], "init": "mend", "reads_round": 3, "round": 4}
     verdict = {
         "score": 0.6,
@@ -200,6 +202,7 @@ def checked(tmp_path):
         "difference": -0.3,
         "ci": [-0.4, -0.2],
         "p_adjusted": 0.01,
+        "prompts": 40,
     }
     held = {**verdict, "passed": True, "words": "0.600 against 0.610 of rl: no significant regression"}
     lost = {**verdict, "passed": False, "words": "0.600 against 0.900 of rl: a regression"}
@@ -231,7 +234,7 @@ def test_repairs_are_counted_with_what_they_recovered(checked):
 def test_a_check_is_on_the_page_whether_it_led_to_a_repair_or_not(checked):
     text = build_report(checked[1], checked[0]).read_text()
     assert "Regression check mend: repaired" in text
-    assert "<td>REGRESSED, taught by rl</td>" in text
+    assert '<td class="words">REGRESSED, taught by rl</td>' in text
     assert "Recovery: mend" in text
     assert "Regression check keep: passed on" in text
     assert "Recovery: keep" not in text

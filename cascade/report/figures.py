@@ -38,6 +38,12 @@ STYLE: Any = {
     "svg.hashsalt": "cascade",
 }
 
+INKS = {
+    **dict.fromkeys(("#000000", "#444444"), "currentColor"),
+    STYLE["grid.color"]: "var(--grid)",
+}
+"""Colour in a figure → what it is on the page."""
+
 
 def colour_of(domains: list[str], domain: str) -> str:
     """A domain has one colour in all figures."""
@@ -159,9 +165,11 @@ def _draw_recovery(axes: Axes, results: Results, node: str, recovery: Recovery) 
 
 def shade(value: float) -> tuple[str, str]:
     """Background of a score in [0, 1] in the heat map, and the text colour that is read best on it."""
-    red, green, blue, _ = mpl.colormaps[HEAT](float(value))
-    ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
-    return to_hex((red, green, blue)), ink
+    rgb = mpl.colormaps[HEAT](float(value))[:3]
+    # WCAG's relative luminance: white and black contrast equally, (L + 0.05)² = 1.05 × 0.05, at L = 0.179.
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    luminance = float(np.dot((0.2126, 0.7152, 0.0722), linear))
+    return to_hex(rgb), "white" if luminance < 0.179 else "black"
 
 
 def versus(curves: dict[str, list[tuple[int, float]]]) -> Figure:
@@ -182,9 +190,13 @@ def to_svg(figure: Figure) -> str:
     """The <svg> element alone, the same bytes for the same figure."""
     text = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+    # What is drawn in black and grey takes the page's own colours, so that it is seen on dark paper too.
+    svg = svg[svg.index("<svg") :]
+    for drawn, shown in INKS.items():
+        svg = svg.replace(drawn, shown)
+    return svg
 
 
 def to_png(figure: Figure, path: Path) -> Path:
@@ -201,6 +213,7 @@ def _panels(series: Series) -> list[tuple[str, str]]:
         ("response length (tokens)", "rollout/length"),
         ("entropy (nats)", "train/entropy"),
         ("reverse KL to the teacher (nats)", "train/reverse_kl"),
+        ("mismatch KL, trainer and sampler (nats)", "train/mismatch_kl"),
     ]
     found = [(title, metric) for title, metric in wanted if metric in series]
     return [panel for panel in found if panel[0] != "loss" or "rollout/reward" not in series]

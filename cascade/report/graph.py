@@ -35,7 +35,7 @@ def graph_svg(results: Results) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
         'aria-label="graph of the recipe" font-family="sans-serif" font-size="12">',
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0 8 4 0 8z" fill="#555"/></marker></defs>',
+        '<path d="M0 0 8 4 0 8z" fill="currentColor"/></marker></defs>',
     ]
     for start, end, dashed in _edges(results):
         (x1, y1), (x2, y2) = places[start], places[end]
@@ -43,14 +43,15 @@ def graph_svg(results: Results) -> str:
         dash = ' stroke-dasharray="4 3"' if dashed else ""
         bend = max(GAP_X * 0.6, (x2 - x1) * 0.4)
         parts.append(
-            f'<path d="M{x1} {y1}C{x1 + bend:.0f} {y1} {x2 - bend:.0f} {y2} {x2} {y2}" fill="none" stroke="#555" '
-            f'stroke-width="1.4"{dash} marker-end="url(#arrow)"/>'
+            f'<path d="M{x1} {y1}C{x1 + bend:.0f} {y1} {x2 - bend:.0f} {y2} {x2} {y2}" fill="none" '
+            f'stroke="currentColor" stroke-width="1.4"{dash} marker-end="url(#arrow)"/>'
         )
     for name, (x, y) in places.items():
         kind, middle = BASE if name == BASE else results.recipe.kind(name), x + WIDTH / 2
         parts.append(
             f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="7" fill="{FILLS[kind]}" stroke="#555"/>'
-            f'<text x="{middle}" y="{y + 20}" text-anchor="middle" font-weight="bold">{escape(name)}</text>'
+            f'<text x="{middle}" y="{y + 20}" text-anchor="middle" font-weight="bold" fill="#1a1a1a">'
+            f"{escape(name)}</text>"
             f'<text x="{middle}" y="{y + 36}" text-anchor="middle" fill="#444">{escape(_told(results, name))}</text>'
         )
     return "".join([*parts, "</svg>"])

@@ -1,7 +1,5 @@
 """One self-contained HTML page: no script, no request to anywhere; readable on a phone and on paper."""
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +7,14 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-import cascade
 from cascade.files import read_json, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import REPORT, Recipe
-from cascade.report import figures
+from cascade.report import facts, figures
+from cascade.report.before_after import before_after, shortened
 from cascade.report.graph import graph_svg
-from cascade.report.results import Results, load_results, pooled_recovery
+from cascade.report.results import Recovery, Results, load_results, pooled_recovery
 from cascade.tracking import Journal
-
-PACKAGES = ("torch", "transformers", "datasets", "pyarrow", "mlflow", "dvc", "prefect", "reasoning-gym", "math-verify")
 
 VERSUS = "distillation_versus_rl"
 
@@ -47,6 +43,9 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
     if versus:
         drawn[VERSUS] = figures.versus(versus)
     pngs = [figures.to_png(figure, directory / "figures" / f"{name}.png") for name, figure in drawn.items()]
+    answered = before_after(results, layout)
+    spent = facts.costs(results, layout)
+    costs = [*spent, facts.total(spent)] if spent else []
     environment = Environment(
         loader=PackageLoader("cascade.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -61,8 +60,12 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         recoveries=recoveries,
         pooled={node: pooled_recovery(found) for node, found in recoveries.items()},
         samples={node: _shown(rows) for node, rows in results.samples.items()},
-        costs=_costs(results),
-        versions=_versions(),
+        answered=answered,
+        shortened=shortened,
+        costs=costs,
+        made_with={**facts.provenance(recipe, layout), **facts.machine(), **facts.versions()},
+        names=[domain.replace("_", " ") for domain in recipe.domains],
+        contents=_contents(results, recoveries, bool(versus), bool(answered), bool(costs)),
     )
     index = directory / "index.html"
     write_atomic(index, page)
@@ -88,21 +91,22 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["step"] == last][:SAMPLES]
 
 
-def _costs(results: Results) -> list[dict[str, Any]]:
-    costs = [
-        {"node": n, "steps": len(next(iter(results.steps[n].values()))), **{k: m[k] for k in ("seconds", "tokens")}}
-        for n, m in results.manifests.items()
-        if results.steps.get(n)
+def _contents(
+    results: Results, recoveries: dict[str, list[Recovery]], versus: bool, answered: bool, costs: bool
+) -> list[tuple[str, str]]:
+    """Anchor and title of the parts that the page has."""
+    recipe, decided = results.recipe, results.decisions
+    parts = [
+        (bool(results.summaries), "scores", "Scores"),
+        *((node in decided, node, f"Gate {node}") for node in recipe.gate),
+        (any(node in decided for node in recipe.repair), "checks", "Regression checks"),
+        *((node in decided, node, f"Teachers: {node}") for node in recipe.teachers),
+        *((bool(found), f"recovery-{node}", f"Recovery: {node}") for node, found in recoveries.items()),
+        (versus, "versus", "Distillation against RL"),
+        (bool(results.steps), "training", "Training"),
+        (answered, "answers", "Before and after"),
+        (bool(results.samples), "samples", "Sample rollouts"),
+        (costs, "costs", "Costs"),
+        (True, "made-with", "Made with"),
     ]
-    total = {"node": "all", **{key: sum(cost[key] for cost in costs) for key in ("steps", "seconds", "tokens")}}
-    return [*costs, total] if costs else []
-
-
-def _versions() -> dict[str, str]:
-    found = {"cascade": cascade.__version__, "Python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return {**found, "machine": f"{platform.system()} {platform.machine()}"}
+    return [(anchor, title) for there, anchor, title in parts if there]

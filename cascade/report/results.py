@@ -40,6 +40,12 @@ class Results:
     decisions: dict[str, dict[str, Any]]
     samples: dict[str, list[dict[str, Any]]]
 
+    @property
+    def line(self) -> list[str]:
+        """The nodes from the base model to the gate's candidate; to the last training node where there is no gate."""
+        gates = list(self.recipe.gate.values())
+        return main_line(self.recipe, gates[-1].candidate if gates else list(self.recipe.training)[-1])
+
     def score(self, node: str, domain: str) -> float | None:
         found = self.summaries.get(node, {}).get("domains", {}).get(domain)
         return None if found is None else float(found["avg@k"])
@@ -66,6 +72,15 @@ class Results:
             if teacher is not None and None not in scores:
                 found.append(Recovery(domain, teacher, *scores))  # type: ignore[arg-type]
         return found
+
+
+def main_line(recipe: Recipe, node: str) -> list[str]:
+    """The nodes from the base model, which is left out, to `node`, which is not."""
+    line: list[str] = []
+    while node != BASE:
+        line.insert(0, node)
+        node = recipe.training[node].init
+    return line
 
 
 def pooled_recovery(recoveries: list[Recovery]) -> float | None:

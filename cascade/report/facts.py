@@ -1,0 +1,117 @@
+"""What a run cost and what it was made with: the facts that the page and the cards share."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+import cascade
+from cascade.files import hash_file
+from cascade.layout import Layout
+from cascade.recipe import Recipe, recipe_hash
+from cascade.report.results import Results
+from cascade.schema import OnPolicyNode
+from cascade.tracking.store import git_revision
+
+PACKAGES = ("torch", "transformers", "datasets", "pyarrow", "mlflow", "dvc", "prefect", "reasoning-gym", "math-verify")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a node took; None is what it does not have or did not measure."""
+
+    node: str
+    steps: int
+    seconds: float
+    trained_tokens: int
+    sampled_tokens: int | None
+    rollouts: int | None
+    """Sampled in training, dropped groups included; each is verified once."""
+    judge_requests: int
+    evaluated: int | None
+    """Rollouts of its evaluation."""
+
+
+def costs(results: Results, layout: Layout) -> list[Cost]:
+    """Of each node that took a step, in the cascade's order."""
+    return [
+        _cost(results, layout, node, manifest)
+        for node, manifest in results.manifests.items()
+        if results.steps.get(node)
+    ]
+
+
+def _cost(results: Results, layout: Layout, node: str, manifest: dict[str, Any]) -> Cost:
+    series, section = results.steps[node], results.recipe.training[node]
+    group = section.rollouts if isinstance(section, OnPolicyNode) else None
+    groups = dict(series.get("rollout/groups", []))
+    lengths = dict(series.get("rollout/length", []))
+    evaluation = layout.evaluation(node) / "rollouts.parquet"
+    return Cost(
+        node,
+        len(next(iter(series.values()))),
+        manifest["seconds"],
+        manifest["tokens"],
+        round(sum(groups[s] * group * lengths[s] for s in groups if s in lengths)) if group and groups else None,
+        round(sum(groups.values())) * group if group and groups else None,
+        round(sum(value for _, value in series.get("rollout/judge_requests", []))),
+        pq.read_metadata(evaluation).num_rows if evaluation.exists() else None,
+    )
+
+
+def total(found: list[Cost]) -> Cost:
+    return Cost(
+        "all",
+        sum(c.steps for c in found),
+        sum(c.seconds for c in found),
+        sum(c.trained_tokens for c in found),
+        sum(c.sampled_tokens or 0 for c in found),
+        sum(c.rollouts or 0 for c in found),
+        sum(c.judge_requests for c in found),
+        sum(c.evaluated or 0 for c in found),
+    )
+
+
+def provenance(recipe: Recipe, layout: Layout) -> dict[str, str]:
+    """Where it comes from, as far as the project's directory tells."""
+    lock = layout.root / "dvc.lock"
+    return {
+        "recipe": recipe.name,
+        "recipe file, SHA-256": recipe_hash(layout.params),
+        "seed": str(recipe.seed),
+        **({"git revision": revision} if (revision := git_revision(layout.root)) else {}),
+        **({"dvc.lock, SHA-256": hash_file(lock)[:12]} if lock.exists() else {}),
+    }
+
+
+def machine() -> dict[str, str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory:.0f} GiB",
+    }
+
+
+def _processor() -> str:
+    """Linux alone tells; elsewhere the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def versions() -> dict[str, str]:
+    found = {"cascade": cascade.__version__, "Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
