@@ -1,6 +1,4 @@
-"""A Hub on loopback that speaks what publishing needs: making a repository, checking a card, asking how to send, its
-files, a commit.
-"""
+"""A Hub on loopback that speaks what publishing needs: a repository, its files, the check of a card, a commit."""
 
 import base64
 import json

@@ -141,7 +141,8 @@ def test_the_hub_gets_the_files_in_one_commit_and_loses_old_weights(project, ser
     server.files = {"model-00001-of-00002.safetensors": b"old", "notes.md": b"mine"}
     url = publish_model(RECIPE, project, "mopd", "hf://org/name")
     assert url == f"{server.address}/org/name/commit/{'1' * 40}"
-    assert [(made["name"], made["organization"], made["private"]) for made in server.made] == [("name", "org", True)]
+    (made,) = server.made
+    assert (made["name"], made["organization"], made["visibility"]) == ("name", "org", "private")
     assert sorted(server.files) == ["DATA_CARD.md", "README.md", "config.json", "notes.md"]
     assert server.files["README.md"].decode() == model_card(RECIPE, project, "mopd")
     assert len(server.commits) == 1

@@ -7,10 +7,12 @@ import pytest
 from cascade.evaluation.gate import gate
 from cascade.evaluation.history import FileHistory
 from cascade.evaluation.teachers import select_teachers
-from cascade.files import write_atomic, write_json, write_jsonl
+from cascade.files import read_json, write_atomic, write_json, write_jsonl
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.report import build_report, result_table
+from cascade.report.before_after import before_after, shortened
+from cascade.report.facts import Cost, costs, total
 from cascade.report.results import load_results, pooled_recovery, read_steps
 from cascade.tracking import Journal
 from tasks.gates import repair_decisions
@@ -172,12 +174,64 @@ def test_the_page_is_well_formed_loads_nothing_and_runs_nothing(page):
         "Recovery: mopd",
         "at equal steps",
         "Sample rollouts",
+        "The same prompts, before and after",
         "Costs",
         "Made with",
     ],
 )
 def test_the_page_has_every_part(page, part):
     assert part in page
+
+
+def test_a_cell_opens_to_its_interval_and_its_n(page, finished):
+    cell = page[page.index('aria-label="rl, one: 90.0, best of the column"') :].partition("</td>")[0]
+    found = read_json(finished.evaluation("rl") / "summary.json")["domains"]["one"]
+    assert f"[{100 * found['ci_low']:.1f}, {100 * found['ci_high']:.1f}]" in cell
+    assert "n = 40 × 4" in cell
+
+
+def test_every_table_has_headers_and_scrolls_in_a_box_that_the_keyboard_reaches(page):
+    boxes = re.findall(r'<div class="scroll[^"]*" tabindex="0" role="region" aria-label="[^"]+">\s*<table', page)
+    assert len(boxes) == page.count("<table") > 4
+    for row in re.findall(r"<tbody>.*?</tbody>", page, re.S):
+        assert row.count("<tr>") == row.count('<th scope="row">')
+    assert page.count("<svg") == page.count('role="img"')
+
+
+def test_every_anchor_leads_somewhere(page):
+    targets = re.findall(r'<a href="#([^"]+)"', page)
+    assert len(targets) > 6
+    assert all(page.count(f'id="{target}"') == 1 for target in targets)
+
+
+def test_costs_by_hand(finished):
+    """60 steps of 5 groups of 4 rollouts, 10 tokens each, two of them with a judge's request."""
+    results = load_results(RECIPE, finished)
+    series = results.steps["rl"]
+    series["rollout/groups"] = [(step, 5.0) for step in range(60)]
+    series["rollout/length"] = [(step, 10.0) for step in range(60)]
+    series["rollout/judge_requests"] = [(7, 3.0), (9, 4.0)]
+    sft, rl, mopd = costs(results, finished)
+    assert rl == Cost("rl", 60, 61.5, 123456, 12000, 1200, 7, 320)
+    assert (sft.rollouts, sft.sampled_tokens, sft.judge_requests) == (None, None, 0)
+    assert total([sft, rl, mopd]) == Cost("all", 180, 184.5, 370368, 12000, 1200, 7, 960)
+
+
+def test_the_same_prompts_are_answered_by_the_first_and_the_last_of_the_line(finished):
+    first, last, pairs = before_after(load_results(RECIPE, finished), finished)
+    assert (first, last) == ("sft", "mopd")
+    assert [pair.domain for pair in pairs] == ["one", "one", "two", "two"]
+    for pair in pairs:
+        assert pair.before["prompt_id"] == pair.after["prompt_id"]
+        number = int(pair.prompt.removeprefix("question "))
+        solved = {"one": (16, 35), "two": (30, 28)}[pair.domain]
+        assert (pair.before["reward"], pair.after["reward"]) == tuple(float(number < n) for n in solved)
+
+
+def test_a_long_text_keeps_both_ends():
+    text = "a" * 1500 + "b" * 1234 + "c" * 1500
+    assert shortened(text) == "a" * 1500 + "\n[… 1,234 characters left out …]\n" + "c" * 1500
+    assert shortened("a" * 3000) == "a" * 3000
 
 
 def test_every_figure_is_on_the_page_and_in_the_journal(page, finished):

@@ -89,7 +89,7 @@ def _metadata(recipe: Recipe, layout: Layout, results: Results, node: str, name:
 def _licence(path: Path) -> str | None:
     if not path.exists():
         return None
-    found = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+    found = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")
     return str(found) if found else None
 
 
