@@ -39,8 +39,9 @@ class Outcome:
     message: str = ""
 
 
-def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -> Outcome:
-    """Bring one DVC stage up to date. Every line that it prints goes to `say` as it comes."""
+def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None], anew: bool = False) -> Outcome:
+    """Bring one DVC stage up to date, or build it `anew` whatever its state. Every line that it prints goes to `say`
+    as it comes."""
     if stopping.is_set():
         return Outcome("failed", "not started: the run was stopped")
     environment = {
@@ -50,7 +51,7 @@ def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -
         "PYTHONUNBUFFERED": "1",
     }
     child = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "--single-item", stage],
+        [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if anew else []), stage],
         cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -53,7 +53,7 @@ def on_pool(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(nodes, "get_run_logger", lambda: SimpleNamespace(info=lambda *words: None))
         monkeypatch.setattr(nodes, "run_deployment", lambda name, **options: FlowRun.model_construct(id="run"))
         monkeypatch.setattr(nodes, "get_client", lambda sync_client: nullcontext(server))
-        return nodes.build_on("slurm", "sft@sft", Path("."), "")
+        return nodes.build_on("slurm", "sft@sft", Path("."), "", False)
 
     stopping.clear()
     yield run

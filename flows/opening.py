@@ -1,0 +1,40 @@
+"""How every flow of a project begins: its parameters' types, the recipe, the directory, the run's id."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from prefect.context import FlowRunContext
+from pydantic import Field
+
+from cascade.layout import Layout
+from cascade.recipe import Recipe, load
+from tasks.nodes import set_slots
+from tasks.projects import ACTIVE, project_of
+
+RecipeName = Annotated[
+    str, Field(json_schema_extra={"enum": [ACTIVE, *sorted(path.stem for path in Path("recipes").glob("*.yaml"))]})
+]
+"""A name in recipes/ of the project that the flow was deployed from, which the form lets choose from; or ACTIVE."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`run_id` is the flow run's: the processes of all nodes find their MLflow run by it."""
+
+    recipe: Recipe
+    layout: Layout
+    run_id: str
+
+
+def opened(project: str, recipe: str, overrides: tuple[str, ...]) -> Opened:
+    """Raises RecipeError."""
+    layout = project_of(Layout(Path(project).resolve()), recipe, overrides)
+    found = load(layout.params)
+    set_slots(found.threads)
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    os.environ["CASCADE_RUN_ID"] = str(context.flow_run.id)
+    return Opened(found, layout, str(context.flow_run.id))
