@@ -6,7 +6,7 @@ from prefect.futures import PrefectFuture, wait
 
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from tasks.pages import show_results
+from tasks.pages import show_scores
 
 PATIENCE = 14 * 24 * 3600
 """Seconds after which a run that nobody resumed fails. What it has built is kept."""
@@ -32,6 +32,6 @@ def wait_for_approval(name: str, needs: list[PrefectFuture], recipe: Recipe, lay
     wait(needs)
     if not all(future.state.is_completed() for future in needs):
         return
-    show_results(recipe, layout)
+    show_scores(recipe, layout)
     get_run_logger().info("%s waits for approval: Resume starts it, Cancel ends the run", name)
     pause_flow_run(timeout=PATIENCE, poll_interval=POLL, key=f"approve-{name}")

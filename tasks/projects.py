@@ -77,7 +77,7 @@ def _make_dvc_project(home: Layout, own: Layout) -> None:
     """Without git: the directory is ignored by the project's."""
     try:
         with Repo(str(home.root)) as repo:
-            cache = {"dir": repo.cache.local.path}
+            cache = {"dir": repo.cache.local_cache_dir}
             if "type" in repo.config["cache"]:
                 cache["type"] = ",".join(repo.config["cache"]["type"])
     except DvcException as error:

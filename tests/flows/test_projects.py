@@ -51,12 +51,13 @@ def test_another_recipe_has_a_directory_of_its_own(home: Layout, monkeypatch: py
 
 
 def test_overrides_are_those_of_dvc(home: Layout) -> None:
-    own = project_of(home, ACTIVE, ("seed=7", "rl.if_rl.optimizer.learning_rate=2e-4", "+threads=1"))
+    own = project_of(home, ACTIVE, ("seed=7", "rl.if_rl.optimizer.learning_rate=2e-4", "threads=1", "+rl.if_rl.kl=0.5"))
     recipe = load(own.params)
     assert (recipe.seed, recipe.threads, recipe.rl["if_rl"].optimizer.learning_rate) == (7, 1, 2e-4)
     assert load(home.params).seed == 0
     untouched = {**yaml.safe_load(home.params.read_text()), "seed": 7, "threads": 1}
     untouched["rl"]["if_rl"]["optimizer"]["learning_rate"] = 2e-4
+    untouched["rl"]["if_rl"]["kl"] = 0.5
     assert yaml.safe_load(own.params.read_text()) == untouched
 
 
