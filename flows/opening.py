@@ -21,20 +21,23 @@ RecipeName = Annotated[
 
 @dataclass(frozen=True)
 class Opened:
-    """`run_id` is the flow run's: the processes of all nodes find their MLflow run by it."""
+    """`home` is the project, `layout` the directory that the run works in; `run_id` is
+    the flow run's: the processes of all nodes find their MLflow run by it."""
 
+    home: Layout
     recipe: Recipe
     layout: Layout
     run_id: str
 
 
-def opened(project: str, recipe: str, overrides: tuple[str, ...]) -> Opened:
-    """Raises RecipeError."""
-    layout = project_of(Layout(Path(project).resolve()), recipe, overrides)
+def opened(project: str, recipe: str, overrides: tuple[str, ...], purpose: str = "") -> Opened:
+    """As `project_of`. Raises RecipeError."""
+    home = Layout(Path(project).resolve())
+    layout = project_of(home, recipe, overrides, purpose)
     found = load(layout.params)
     set_slots(found.threads)
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
     os.environ["CASCADE_RUN_ID"] = str(context.flow_run.id)
-    return Opened(found, layout, str(context.flow_run.id))
+    return Opened(home, found, layout, str(context.flow_run.id))

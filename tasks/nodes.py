@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Completed, Failed
 
 from cascade.recipe import LOCAL_POOL, Placement, Recipe
-from tasks.processes import run_stage, stopping
+from tasks.processes import Outcome, run_stage, stopping
 
 INTERRUPTED = "Interrupted"
 
@@ -56,11 +56,14 @@ def build(stage: str, root: Path, run_id: str, place: Placement, anew: bool = Fa
 
 
 def build_here(stage: str, root: Path, run_id: str, anew: bool) -> State:
-    ended = run_stage(stage, root, run_id, get_run_logger().info, anew)
+    return state_of(stage, run_stage(stage, root, run_id, get_run_logger().info, anew))
+
+
+def state_of(what: str, ended: Outcome) -> State:
     if ended.kind in ("failed", "interrupted"):
         name = INTERRUPTED if ended.kind == "interrupted" else None
-        return Failed(message=f"{stage}: {ended.message}", name=name)
-    return Completed(message=stage, name=ended.kind.capitalize())
+        return Failed(message=f"{what}: {ended.message}", name=name)
+    return Completed(message=what, name=ended.kind.capitalize())
 
 
 def build_on(pool: str, stage: str, root: Path, run_id: str, anew: bool) -> State:

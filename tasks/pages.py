@@ -94,6 +94,15 @@ def curation_page(layout: Layout) -> str:
     return "\n".join([*lines, "", f"{packed}."])
 
 
+def scores_page(checkpoint: str, summary: dict[str, Any]) -> str:
+    """Scores of one evaluated checkpoint by domain, in percent, with their 95 % intervals."""
+    lines = [f"# {checkpoint}", "", f"| domain | avg@{summary['k']} | 95 % interval |", "| --- | ---: | ---: |"]
+    for domain, found in summary["domains"].items():
+        interval = f"{100 * found['ci_low']:.1f} – {100 * found['ci_high']:.1f}"
+        lines.append(f"| {domain} | {100 * found['avg@k']:.1f} | {interval} |")
+    return "\n".join([*lines, f"| mean | {100 * summary['mean']['avg@k']:.1f} | |"])
+
+
 def _page(title: str, decision: dict[str, Any]) -> str:
     lines = [f"# {title}", "", decision["words"], ""]
     return "\n".join([*lines, *(f"- {domain}: {found['words']}" for domain, found in decision["domains"].items())])

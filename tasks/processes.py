@@ -40,8 +40,14 @@ class Outcome:
 
 
 def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None], anew: bool = False) -> Outcome:
-    """Bring one DVC stage up to date, or build it `anew` whatever its state. Every line that it prints goes to `say`
-    as it comes."""
+    """Bring one DVC stage up to date, or build it `anew` whatever its state."""
+    force = ["--force"] if anew else []
+    return run_process(["dvc", "repro", "--single-item", *force, stage], root, run_id, say)
+
+
+def run_process(module: list[str], root: Path, run_id: str, say: Callable[[str], None]) -> Outcome:
+    """Run a Python module, with its arguments, in the project `root`. Every line that it prints goes to `say` as it
+    comes."""
     if stopping.is_set():
         return Outcome("failed", "not started: the run was stopped")
     environment = {
@@ -51,7 +57,7 @@ def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None], a
         "PYTHONUNBUFFERED": "1",
     }
     child = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if anew else []), stage],
+        [sys.executable, "-m", *module],
         cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -77,7 +83,7 @@ def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None], a
 
 
 def outcome(code: int, lines: list[str]) -> Outcome:
-    """From the exit status and the last lines of `dvc repro`."""
+    """From the exit status and the last lines of the process."""
     if code == 0:
         return Outcome("unchanged" if any("didn't change, skipping" in line for line in lines) else "built")
     text = "\n".join(lines)

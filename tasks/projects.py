@@ -22,20 +22,21 @@ ACTIVE = "active"
 RUNS = Path(".cascade") / "runs"
 
 
-def project_of(home: Layout, recipe: str, overrides: tuple[str, ...]) -> Layout:
+def project_of(home: Layout, recipe: str, overrides: tuple[str, ...], purpose: str = "") -> Layout:
     """The directory in which to run `recipe` (ACTIVE, a name in recipes/ or a file) with `overrides` (`key=value`, as
     of `dvc exp run -S`).
 
     The active recipe as it is runs in the project. Any other gets a DVC project of its own, .cascade/runs/NAME, whose
     cache and MLflow store are the project's: what one of them has built the others take from the cache, and params.yaml
     stays as it is. Same recipe and overrides, same directory, so a run goes on where the last one stopped.
+    With a `purpose`, which becomes the directory's name, the active recipe has one of its own too.
     Raises RecipeError where there is no such recipe, an override cannot be applied, or the outcome is no recipe.
     """
-    if recipe == ACTIVE and not overrides:
+    if recipe == ACTIVE and not overrides and not purpose:
         return home
     source = find(None if recipe == ACTIVE else recipe, home)
     load(source)
-    own = Layout(home.root / RUNS / _name(source.stem if recipe != ACTIVE else ACTIVE, overrides))
+    own = Layout(home.root / RUNS / (purpose or _name(source.stem if recipe != ACTIVE else ACTIVE, overrides)))
     own.root.mkdir(parents=True, exist_ok=True)
     found = _write_recipe(source, overrides, own)
     _make_dvc_project(home, own)
@@ -113,5 +114,9 @@ def _share_measurements(home: Layout, own: Layout, recipe: Recipe) -> None:
     folder.mkdir(exist_ok=True)
     if not (own.root / "mlflow").exists():
         (own.root / "mlflow").symlink_to(folder)
+    servers = Path(".cascade") / "servers.json"
+    if not (own.root / servers).is_symlink():
+        (own.root / servers).parent.mkdir(exist_ok=True)
+        (own.root / servers).symlink_to(home.root / servers)
     if "MLFLOW_TRACKING_URI" not in os.environ:
         store.experiment(store.connect(home), home, recipe.family)
