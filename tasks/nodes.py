@@ -15,6 +15,7 @@ from prefect.states import Cancelling, Completed, Failed
 
 from cascade.recipe import LOCAL_POOL, Placement, Recipe
 from tasks.processes import Outcome, run_stage, stopping
+from tasks.progress import StepProgress
 
 INTERRUPTED = "Interrupted"
 
@@ -56,7 +57,13 @@ def build(stage: str, root: Path, run_id: str, place: Placement, anew: bool = Fa
 
 
 def build_here(stage: str, root: Path, run_id: str, anew: bool) -> State:
-    return state_of(stage, run_stage(stage, root, run_id, get_run_logger().info, anew))
+    log, progress = get_run_logger(), StepProgress()
+
+    def say(line: str) -> None:
+        log.info(line)
+        progress.line(line)
+
+    return state_of(stage, run_stage(stage, root, run_id, say, anew))
 
 
 def state_of(what: str, ended: Outcome) -> State:
