@@ -3,6 +3,7 @@
 import os
 import signal
 from contextlib import nullcontext
+from pathlib import Path
 from types import FrameType
 
 from cascade import judges, world
@@ -10,7 +11,7 @@ from cascade.errors import RecipeError
 from cascade.files import hash_file, read_json, write_json
 from cascade.layout import Layout
 from cascade.progress import say
-from cascade.recipe import CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
+from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
 from cascade.tracking import Journal, live
 
 
@@ -39,6 +40,14 @@ def evaluate_node(name: str, layout: Layout) -> None:
     with live(recipe, layout, name, evaluation=True):
         evaluate(recipe, name, layout)
     enter_round(recipe, name, layout)
+
+
+def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:
+    """Evaluate any checkpoint on every benchmark, and write what was found to `out` alone. Raises CascadeError."""
+    recipe = _prepare(layout)
+    from cascade.evaluation.benchmark import evaluate
+
+    evaluate(recipe, BASE, layout, checkpoint, out)
 
 
 def enter_round(recipe: Recipe, name: str, layout: Layout) -> None:

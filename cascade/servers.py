@@ -21,6 +21,8 @@ from cascade.layout import Layout
 
 HOST = "127.0.0.1"
 
+MLFLOW_PORT = 5000
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -53,6 +55,14 @@ def running_prefect(layout: Layout) -> str | None:
             return url if answer.status == 200 else None
     except (OSError, ValueError, KeyError, urllib.error.URLError):
         return None
+
+
+def mlflow_pages(layout: Layout) -> str:
+    """Where `cascade ui` serves MLflow's pages for this project; while it does not run, where it does by default."""
+    try:
+        return str(json.loads(_note(layout).read_text())["mlflow"])
+    except (OSError, ValueError, KeyError):
+        return f"http://{HOST}:{MLFLOW_PORT}"
 
 
 def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
@@ -91,7 +101,7 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
         for name, server in servers.items():
             _wait(name, server, f"{pages[name]}/{'api/health' if name == 'Prefect' else 'health'}", layout)
             click.echo(f"{name:8}{pages[name]}")
-        write_json(_note(layout), {"prefect": f"{pages['Prefect']}/api"})
+        write_json(_note(layout), {"prefect": f"{pages['Prefect']}/api", "mlflow": pages["MLflow"]})
         click.echo("Ctrl-C stops both.")
         while True:
             for name, server in servers.items():

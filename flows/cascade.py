@@ -1,51 +1,69 @@
 """The cascade as a flow: curate → SFT → RL stages → teachers → distillation → … → gate, evaluations beside it."""
 
-import os
-from pathlib import Path
-
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cascade.layout import Layout
-from cascade.recipe import CURATE, Recipe, load
+from cascade.recipe import CURATE, Recipe
+from flows.opening import RecipeName, opened
+from tasks.approvals import held_back, wait_for_approval
 from tasks.gates import gate_failures
-from tasks.nodes import build, evaluation_of, set_slots, stage_of
+from tasks.nodes import build, evaluation_of, stage_of
 from tasks.pages import show_results
 from tasks.processes import stopped_on_exit
+from tasks.projects import ACTIVE
 
 
 @flow(name="cascade", task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
-def cascade_flow(project: str = ".") -> State:
-    """Build every node of the project's active recipe, parents first, each trained one followed by its evaluation.
+def cascade_flow(
+    recipe: RecipeName = ACTIVE,
+    overrides: tuple[str, ...] = (),
+    approve: tuple[str, ...] = (),
+    anew: bool = False,
+    project: str = ".",
+) -> State:
+    """Build every node of a recipe, parents first, each trained one followed by its evaluation.
 
-    Nodes that are up to date are left alone. The flow fails where a node fails, and where a gate does not pass.
+    Nodes that are up to date are left alone. The run fails where a node fails, and where a gate does not pass.
+
+    Args:
+        recipe: `active` runs the project's own params.yaml, in the project. Any other runs in a directory of its own,
+            .cascade/runs/NAME, and leaves params.yaml and the project's results as they are; both share one cache.
+        overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `rl.if_rl.steps=100`, `seed=1`. With
+            any, the run has a directory of its own, the same for the same changes.
+        approve: Nodes before which the run pauses until someone resumes it: `mopd` before it is trained, a gate such as
+            `release` before a model is registered. What does not depend on them goes on.
+        anew: Build again what is up to date too, as after a change of the code.
+        project: Directory of the project.
     """
-    layout = Layout(Path(project).resolve())
-    recipe = load(layout.params)
-    run_id = _run_id()
-    set_slots(recipe.threads)
+    run = opened(project, recipe, overrides)
+    graph, layout = run.recipe, run.layout
+    held = held_back(graph, approve)
 
     def submit(name: str, stage: str, needs: list[PrefectFuture]) -> PrefectFuture:
-        return build.submit(stage, layout.root, run_id, recipe.place(name), wait_for=needs, return_state=False)
+        where = graph.place(name)
+        return build.submit(stage, layout.root, run.run_id, where, anew, wait_for=needs, return_state=False)
 
     with stopped_on_exit():
         curated = submit(CURATE, CURATE, [])
         built: dict[str, PrefectFuture] = {}
         evaluated: dict[str, PrefectFuture] = {}
-        for name in recipe.ordered():
-            needs = [evaluated[member] for member in recipe.awaited(name)]
-            if name in recipe.training:
-                needs += [curated, *(built[parent] for parent in recipe.parents(name))]
-            built[name] = submit(name, stage_of(recipe, name), needs)
-            if name in recipe.training:
-                evaluated[name] = submit(name, evaluation_of(recipe, name), [built[name]])
+        # What waits for nobody's approval first, so that a pause keeps nothing else from being submitted.
+        for name in sorted(graph.ordered(), key=held.__contains__):
+            needs = [evaluated[member] for member in graph.awaited(name)]
+            if name in graph.training:
+                needs += [curated, *(built[parent] for parent in graph.parents(name))]
+            if name in approve:
+                wait_for_approval(name, needs, graph, layout)
+            built[name] = submit(name, stage_of(graph, name), needs)
+            if name in graph.training:
+                evaluated[name] = submit(name, evaluation_of(graph, name), [built[name]])
         futures = [curated, *built.values(), *evaluated.values()]
         wait(futures)
-    return _conclude(recipe, layout, futures)
+    return _conclude(graph, layout, futures)
 
 
 def _conclude(recipe: Recipe, layout: Layout, futures: list[PrefectFuture]) -> State:
@@ -57,12 +75,3 @@ def _conclude(recipe: Recipe, layout: Layout, futures: list[PrefectFuture]) -> S
     if missed := gate_failures(recipe, layout):
         return Failed(message="; ".join(missed), name="Gate failed")
     return Completed(message="every node is up to date and the gate passed")
-
-
-def _run_id() -> str:
-    """The flow run's id: the processes of all nodes find their MLflow run by it."""
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    os.environ["CASCADE_RUN_ID"] = str(context.flow_run.id)
-    return str(context.flow_run.id)

@@ -10,7 +10,14 @@ from tasks.processes import stopped_on_exit
 
 
 @flow(name="node")
-def node_flow(stage: str, project: str, run_id: str) -> State:
-    """Bring one DVC stage of the project up to date."""
+def node_flow(stage: str, project: str, run_id: str, anew: bool = False) -> State:
+    """Bring one DVC stage of a project up to date. Runs of the deployment `cascade` start this one.
+
+    Args:
+        stage: Name of the DVC stage, such as `rl@if_rl`.
+        project: Directory of the project, as this machine sees it.
+        run_id: The run that the node belongs to, for MLflow.
+        anew: Build it again where it is up to date.
+    """
     with stopped_on_exit():
-        return build_here(stage, Path(project), run_id)
+        return build_here(stage, Path(project), run_id, anew)

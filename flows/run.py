@@ -63,7 +63,7 @@ def _run_flow(layout: Layout) -> "State":
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    return cascade_flow(str(layout.root), return_state=True)
+    return cascade_flow(project=str(layout.root), return_state=True)
 
 
 def _print_results(recipe: Recipe, layout: Layout) -> None:

@@ -14,7 +14,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Completed, Failed
 
 from cascade.recipe import LOCAL_POOL, Placement, Recipe
-from tasks.processes import run_stage, stopping
+from tasks.processes import Outcome, run_stage, stopping
+from tasks.progress import StepProgress
 
 INTERRUPTED = "Interrupted"
 
@@ -45,29 +46,39 @@ def _was_interrupted(task: Any, run: Any, state: State) -> bool:
 
 
 @task(task_run_name="{stage}", retries=3, retry_delay_seconds=[1, 10, 60], retry_condition_fn=_was_interrupted)
-def build(stage: str, root: Path, run_id: str, place: Placement) -> State:
-    """Build what a stage makes, unless it is up to date. A stage that was killed is run again and resumes."""
+def build(stage: str, root: Path, run_id: str, place: Placement, anew: bool = False) -> State:
+    """Build what a stage makes, unless it is up to date; with `anew`, even then. A stage that was killed is run again
+    and resumes."""
     if place.pool != LOCAL_POOL:
-        return build_on(place.pool, stage, root, run_id)
+        return build_on(place.pool, stage, root, run_id, anew)
     # A stage on a cluster takes nothing here but a process that waits for it.
     with _slots if place.launcher in ("local", "torchrun") else nullcontext():
-        return build_here(stage, root, run_id)
+        return build_here(stage, root, run_id, anew)
 
 
-def build_here(stage: str, root: Path, run_id: str) -> State:
-    ended = run_stage(stage, root, run_id, get_run_logger().info)
+def build_here(stage: str, root: Path, run_id: str, anew: bool) -> State:
+    log, progress = get_run_logger(), StepProgress()
+
+    def say(line: str) -> None:
+        log.info(line)
+        progress.line(line)
+
+    return state_of(stage, run_stage(stage, root, run_id, say, anew))
+
+
+def state_of(what: str, ended: Outcome) -> State:
     if ended.kind in ("failed", "interrupted"):
         name = INTERRUPTED if ended.kind == "interrupted" else None
-        return Failed(message=f"{stage}: {ended.message}", name=name)
-    return Completed(message=stage, name=ended.kind.capitalize())
+        return Failed(message=f"{what}: {ended.message}", name=name)
+    return Completed(message=what, name=ended.kind.capitalize())
 
 
-def build_on(pool: str, stage: str, root: Path, run_id: str) -> State:
+def build_on(pool: str, stage: str, root: Path, run_id: str, anew: bool) -> State:
     """On a worker of another pool, which sees the same project directory (deployment node/POOL). A run that is stopped
     has it cancelled there; one whose worker or machine was lost counts as interrupted."""
     say = get_run_logger().info
     say("%s: waiting for a worker of the pool %s", stage, pool)
-    parameters = {"stage": stage, "project": str(root), "run_id": run_id}
+    parameters = {"stage": stage, "project": str(root), "run_id": run_id, "anew": anew}
     try:
         # Prefect's own waiting could not be left when the run is stopped.
         run = run_deployment(f"node/{pool}", parameters=parameters, flow_run_name=stage, timeout=0)

@@ -39,8 +39,16 @@ class Outcome:
     message: str = ""
 
 
-def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -> Outcome:
-    """Bring one DVC stage up to date. Every line that it prints goes to `say` as it comes."""
+def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None], anew: bool = False) -> Outcome:
+    """Bring one DVC stage up to date, or build it `anew` whatever its state."""
+    force = ["--force"] if anew else []
+    module = ["dvc", "--wait-for-lock", "repro", "--single-item", *force, stage]
+    return run_process(module, root, run_id, say)
+
+
+def run_process(module: list[str], root: Path, run_id: str, say: Callable[[str], None]) -> Outcome:
+    """Run a Python module, with its arguments, in the project `root`. Every line that it prints goes to `say` as it
+    comes."""
     if stopping.is_set():
         return Outcome("failed", "not started: the run was stopped")
     environment = {
@@ -50,7 +58,7 @@ def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -
         "PYTHONUNBUFFERED": "1",
     }
     child = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage],
+        [sys.executable, "-m", *module],
         cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -76,7 +84,7 @@ def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -
 
 
 def outcome(code: int, lines: list[str]) -> Outcome:
-    """From the exit status and the last lines of `dvc repro`."""
+    """From the exit status and the last lines of the process."""
     if code == 0:
         return Outcome("unchanged" if any("didn't change, skipping" in line for line in lines) else "built")
     text = "\n".join(lines)

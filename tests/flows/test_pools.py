@@ -22,7 +22,19 @@ DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_a_worker_finds_the_flow(deployment: dict) -> None:
     flow = load_flow_from_entrypoint(deployment["entrypoint"])
-    assert flow.name == ("cascade" if deployment["name"] == "cascade" else "node")
+    assert flow.name == {"nightly": "cascade", **dict.fromkeys(("gpu", "slurm", "kubernetes"), "node")}.get(
+        deployment["name"], deployment["name"]
+    )
+    parameters = flow.parameters.model_dump()
+    assert all(known.get("description") for known in parameters["properties"].values())
+    assert set(deployment.get("parameters", {})) <= set(parameters["properties"])
+    assert flow.description
+
+
+def test_the_form_lets_choose_from_the_recipes() -> None:
+    cascade = load_flow_from_entrypoint("flows.cascade.cascade_flow").parameters.model_dump()["properties"]
+    assert cascade["recipe"]["enum"] == ["active", *sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))]
+    assert cascade["overrides"]["items"] == {"type": "string"}
 
 
 def test_every_pool_of_a_recipe_has_its_deployment() -> None:
@@ -53,7 +65,7 @@ def on_pool(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(nodes, "get_run_logger", lambda: SimpleNamespace(info=lambda *words: None))
         monkeypatch.setattr(nodes, "run_deployment", lambda name, **options: FlowRun.model_construct(id="run"))
         monkeypatch.setattr(nodes, "get_client", lambda sync_client: nullcontext(server))
-        return nodes.build_on("slurm", "sft@sft", Path("."), "")
+        return nodes.build_on("slurm", "sft@sft", Path("."), "", False)
 
     stopping.clear()
     yield run

@@ -1,0 +1,32 @@
+"""Curation alone: to look at the data of a recipe before anything is trained on it."""
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+
+from cascade.recipe import CURATE
+from flows.opening import RecipeName, opened
+from tasks.nodes import build
+from tasks.pages import curation_page
+from tasks.processes import stopped_on_exit
+from tasks.projects import ACTIVE
+
+
+@flow(name="curate")
+def curate_flow(
+    recipe: RecipeName = ACTIVE, overrides: tuple[str, ...] = (), anew: bool = False, project: str = "."
+) -> State:
+    """Build the data of a recipe and nothing else: SFT sequences, RL prompts, benchmarks, rejects and the report.
+
+    Args:
+        recipe: `active` builds the project's own data/. Any other has a directory of its own, .cascade/runs/NAME.
+        overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `curation.sources.math.rl=1000`.
+        anew: Build it again where it is up to date too.
+        project: Directory of the project.
+    """
+    run = opened(project, recipe, overrides)
+    with stopped_on_exit():
+        state: State = build(CURATE, run.layout.root, run.run_id, run.recipe.place(CURATE), anew, return_state=True)
+    if state.is_completed():
+        create_markdown_artifact(key="data", markdown=curation_page(run.layout), description=run.recipe.name)
+    return state

@@ -1,0 +1,57 @@
+"""A distillation here and now: one checkpoint, repaired from chosen teachers, with the settings of a recipe's node."""
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from cascade.recipe import CURATE
+from flows.opening import RecipeName, opened
+from tasks.distillation import arrange, distillation_of
+from tasks.nodes import build, evaluation_of, stage_of
+from tasks.pages import show_results
+from tasks.processes import stopped_on_exit
+from tasks.projects import ACTIVE
+
+
+@flow(name="distil")
+def distil_flow(
+    student: str,
+    teachers: tuple[str, ...],
+    node: str = "mopd",
+    recipe: RecipeName = ACTIVE,
+    overrides: tuple[str, ...] = (),
+    project: str = ".",
+) -> State:
+    """Distil chosen teachers into a checkpoint, and evaluate it before and after.
+
+    It happens in a directory of its own, .cascade/runs/distil-…, the same for the same choice, so that a run goes on
+    where the last one stopped. The new checkpoint is models/NODE there; nothing is registered.
+
+    Args:
+        student: The checkpoint to repair: a node of the project, a directory, or a registered model,
+            `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        teachers: DOMAIN=CHECKPOINT for each domain to be won back, named as the student is: `math=sft`. In every other
+            domain the student teaches itself, which holds it where it is.
+        node: The distillation of the recipe whose settings are used: its mix, steps and optimizer.
+        recipe: Where these settings, the prompts and the benchmarks come from. `active` is the project's own
+            params.yaml.
+        overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `distill.mopd.steps=60`.
+        project: Directory of the project.
+    """
+    chosen = distillation_of(project, student, teachers, node, recipe, overrides)
+    run = opened(project, recipe, overrides, chosen.directory)
+    arrange(chosen, run.recipe, run.layout)
+    start = run.recipe.distill[node].init
+    with stopped_on_exit():
+        # One after the other: nothing here can be done beside something else.
+        for name, stage in (
+            (CURATE, CURATE),
+            (start, evaluation_of(run.recipe, start)),
+            (node, stage_of(run.recipe, node)),
+            (node, evaluation_of(run.recipe, node)),
+        ):
+            state: State = build(stage, run.layout.root, run.run_id, run.recipe.place(name), return_state=True)
+            if not state.is_completed():
+                return state
+    show_results(run.recipe, run.layout)
+    return Completed(message=f"{student}: distilled; {run.layout.checkpoint(node)}")

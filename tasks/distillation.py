@@ -1,0 +1,65 @@
+"""What a distillation on demand needs before DVC's stages can run: the student in the place of the node's start, and
+the choice of teachers in the place of a decision."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascade.errors import RecipeError
+from cascade.files import hash_directory, write_json
+from cascade.layout import Layout
+from cascade.recipe import BASE, Recipe, load
+from cascade.recipes import find
+from cascade.training.checkpoint import fingerprint
+from tasks.checkpoints import checkpoint_named
+from tasks.projects import ACTIVE
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """`teachers`: domain → as it was named, its directory. `directory`: the name of the run's own directory."""
+
+    node: str
+    student: Path
+    teachers: dict[str, tuple[str, Path]]
+    directory: str
+
+
+def distillation_of(
+    project: str, student: str, teachers: tuple[str, ...], node: str, recipe: str, overrides: tuple[str, ...]
+) -> Chosen:
+    """Find the checkpoints that were named. Raises RecipeError for a node that is no distillation or a domain that it
+    does not train on, CheckpointError for a checkpoint that is not there."""
+    home = Layout(Path(project).resolve())
+    settings = load(find(None if recipe == ACTIVE else recipe, home))
+    if node not in settings.distill or settings.distill[node].init == BASE:
+        known = ", ".join(name for name, section in settings.distill.items() if section.init != BASE) or "none"
+        raise RecipeError(
+            f"node {node!r}: not a distillation of recipe {settings.name} after another node; have {known}"
+        )
+    nodes = load(home.params)
+    named: dict[str, str] = dict.fromkeys(settings.distill[node].mix, student)
+    for teacher in teachers:
+        domain, equals, name = teacher.partition("=")
+        if domain not in named or not equals:
+            raise RecipeError(f"teacher {teacher!r}: write DOMAIN=CHECKPOINT; domains of {node}: {', '.join(named)}")
+        named[domain] = name
+    found = {domain: (name, checkpoint_named(name, nodes, home)) for domain, name in named.items()}
+    start = checkpoint_named(student, nodes, home)
+    contents = {domain: hash_directory(path) for domain, (_, path) in found.items()}
+    identity = [node, recipe, list(overrides), hash_directory(start), contents]
+    return Chosen(node, start, found, f"distil-{fingerprint({'chosen': identity})[:8]}")
+
+
+def arrange(chosen: Chosen, recipe: Recipe, own: Layout) -> None:
+    """Put student and choice where the stages of the node look for them."""
+    section = recipe.distill[chosen.node]
+    start = own.checkpoint(section.init)
+    start.parent.mkdir(exist_ok=True)
+    # Anew each time: the same content may meanwhile lie elsewhere.
+    start.unlink(missing_ok=True)
+    start.symlink_to(chosen.student)
+    decision = {
+        domain: {"node": name, "checkpoint": path.as_posix(), "hash": hash_directory(path)}
+        for domain, (name, path) in chosen.teachers.items()
+    }
+    write_json(own.decision(section.teachers), {"teachers": decision})

@@ -1,0 +1,122 @@
+"""The directory that a run works in: the project itself, or one of its own for another recipe than the active one."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from dvc.config import Config
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
+
+from cascade.errors import CascadeError, RecipeError
+from cascade.files import write_atomic
+from cascade.layout import Layout
+from cascade.recipe import Recipe, load
+from cascade.recipes import find
+from cascade.tracking import store
+
+ACTIVE = "active"
+"""Stands for the project's own params.yaml."""
+
+RUNS = Path(".cascade") / "runs"
+
+
+def project_of(home: Layout, recipe: str, overrides: tuple[str, ...], purpose: str = "") -> Layout:
+    """The directory in which to run `recipe` (ACTIVE, a name in recipes/ or a file) with `overrides` (`key=value`, as
+    of `dvc exp run -S`).
+
+    The active recipe as it is runs in the project. Any other gets a DVC project of its own, .cascade/runs/NAME, whose
+    cache and MLflow store are the project's: what one of them has built the others take from the cache, and params.yaml
+    stays as it is. Same recipe and overrides, same directory, so a run goes on where the last one stopped.
+    With a `purpose`, which becomes the directory's name, the active recipe has one of its own too.
+    Raises RecipeError where there is no such recipe, an override cannot be applied, or the outcome is no recipe.
+    """
+    if recipe == ACTIVE and not overrides and not purpose:
+        return home
+    source = find(None if recipe == ACTIVE else recipe, home)
+    load(source)
+    own = Layout(home.root / RUNS / (purpose or _name(source.stem if recipe != ACTIVE else ACTIVE, overrides)))
+    own.root.mkdir(parents=True, exist_ok=True)
+    found = _write_recipe(source, overrides, own)
+    _make_dvc_project(home, own)
+    _link_inputs(home, own, found)
+    _share_measurements(home, own, found)
+    return own
+
+
+def _name(recipe: str, overrides: tuple[str, ...]) -> str:
+    return f"{recipe}-{hashlib.sha256(chr(10).join(overrides).encode()).hexdigest()[:8]}" if overrides else recipe
+
+
+def _write_recipe(source: Path, overrides: tuple[str, ...], own: Layout) -> Recipe:
+    draft = own.params.with_suffix(".draft.yaml")
+    write_atomic(draft, source.read_text(encoding="utf-8"))
+    try:
+        for override in overrides:
+            try:
+                apply_overrides(draft, [override])
+            except DvcException as error:
+                reason = " ".join(str(error.__cause__ or error).split("\n")[0].split())
+                remedy = "write KEY=VALUE, or +KEY=VALUE for a key that is not in the recipe"
+                raise RecipeError(f"override {override!r}: {reason}; {remedy}") from None
+        try:
+            found = load(draft)
+        except RecipeError as error:
+            changed = f" with {', '.join(overrides)}" if overrides else ""
+            raise RecipeError(str(error).replace(str(draft), f"{source.name}{changed}")) from None
+        # Only what has changed is written: DVC then need not look into it again.
+        text = draft.read_text(encoding="utf-8")
+        if not own.params.exists() or own.params.read_text(encoding="utf-8") != text:
+            write_atomic(own.params, text)
+    finally:
+        draft.unlink(missing_ok=True)
+    return found
+
+
+def _make_dvc_project(home: Layout, own: Layout) -> None:
+    """Without git: the directory is ignored by the project's."""
+    try:
+        with Repo(str(home.root)) as repo:
+            cache = {"dir": repo.cache.local_cache_dir}
+            if "type" in repo.config["cache"]:
+                cache["type"] = ",".join(repo.config["cache"]["type"])
+    except DvcException as error:
+        raise CascadeError(f"DVC: {' '.join(str(error).split())}") from None
+    (own.root / ".dvc").mkdir(exist_ok=True)
+    with Config(str(own.root / ".dvc"), validate=False).edit("repo") as config:
+        config["core"] = {"no_scm": True, "analytics": False, "check_update": False, "autostage": False}
+        config["cache"] = cache
+    for name in ("dvc.yaml", ".dvcignore"):
+        if (home.root / name).exists():
+            write_atomic(own.root / name, (home.root / name).read_bytes())
+
+
+def _link_inputs(home: Layout, own: Layout, recipe: Recipe) -> None:
+    """What the recipe names by a path relative to the project."""
+    patterns = [source.path for source in recipe.curation.sources.values() if source.path]
+    patterns += [value for place in recipe.pools.values() for value in (place.manifest, place.image) if value]
+    relative = [pattern for pattern in (recipe.base, *patterns) if not Path(pattern).is_absolute()]
+    for pattern in relative:
+        for gone in [path for path in own.root.glob(pattern) if path.is_symlink() and not path.exists()]:
+            gone.unlink()
+        for path in home.root.glob(pattern):
+            link = own.root / path.relative_to(home.root)
+            if not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+
+
+def _share_measurements(home: Layout, own: Layout, recipe: Recipe) -> None:
+    """One MLflow store for all. Its experiment is made here: its artifacts are to lie in the project, not in a run's
+    directory that someone may delete."""
+    folder = home.root / "mlflow"
+    folder.mkdir(exist_ok=True)
+    if not (own.root / "mlflow").exists():
+        (own.root / "mlflow").symlink_to(folder)
+    servers = Path(".cascade") / "servers.json"
+    if not (own.root / servers).is_symlink():
+        (own.root / servers).parent.mkdir(exist_ok=True)
+        (own.root / servers).symlink_to(home.root / servers)
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        store.experiment(store.connect(home), home, recipe.family)
