@@ -116,3 +116,8 @@ def read_jsonl(path: Path) -> Iterator[dict]:
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """SHA-256 over everything the result depends on, hex."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

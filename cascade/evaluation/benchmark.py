@@ -21,7 +21,7 @@ from cascade.evaluation.results import (
     write_prompts,
     write_rollouts,
 )
-from cascade.files import hash_directory, hash_file, read_json, write_json
+from cascade.files import fingerprint, hash_directory, hash_file, read_json, write_json
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
@@ -32,7 +32,6 @@ from cascade.rollout.base import Sampler
 from cascade.rollout.driver import Answer, Driver, Question
 from cascade.seeds import derive_seed
 from cascade.tracking import evaluation_journal
-from cascade.training.checkpoint import fingerprint
 from cascade.training.prompts import Prompt, load_prompts
 from cascade.training.run import checkpoint_of
 

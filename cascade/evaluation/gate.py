@@ -4,13 +4,12 @@ from typing import Any
 
 from cascade.evaluation.comparison import compare_with_best, conclusion, measured, regressed
 from cascade.evaluation.history import History, as_read, open_history, read_results
-from cascade.files import read_json, write_json
+from cascade.files import fingerprint, read_json, write_json
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe, recipe_hash
 from cascade.tracking import Journal
 from cascade.tracking.store import dvc_hashes, git_revision
-from cascade.training.checkpoint import fingerprint
 
 
 def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from typing import Any
 from cascade import world
 from cascade.evaluation.comparison import compare_with_best, conclusion, measured, regressed
 from cascade.evaluation.history import History, as_read, open_history, read_results
-from cascade.files import hash_directory, hash_file, read_json, write_json
+from cascade.files import fingerprint, hash_directory, hash_file, read_json, write_json
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking import decision_journal
 from cascade.training import pass_on, run_on_policy
-from cascade.training.checkpoint import fingerprint
 from cascade.training.run import require_files
 
 

@@ -5,12 +5,11 @@ from typing import Any
 from cascade.errors import CascadeError
 from cascade.evaluation.history import History, as_read, open_history, read_results
 from cascade.evaluation.results import EvaluationResult
-from cascade.files import write_json
+from cascade.files import fingerprint, write_json
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking import Journal
-from cascade.training.checkpoint import fingerprint
 
 
 def select_teachers(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:

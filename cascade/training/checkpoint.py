@@ -8,7 +8,6 @@ They are there before the first process's file names their step, and go when it 
 moment too. It is continued by as many processes as wrote it, which then come to the same bytes.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -32,11 +31,6 @@ class State:
     progress: dict[str, Any]
     """What the loop needs besides the step, as JSON."""
     tensors: dict[str, Tensor]
-
-
-def fingerprint(inputs: dict[str, Any]) -> str:
-    """SHA-256 over everything the result depends on, hex."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def save_state(path: Path, state: State, inputs: dict[str, Any], sharded: bool = False) -> None:

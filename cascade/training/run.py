@@ -16,6 +16,7 @@ import cascade
 from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.files import (
+    fingerprint,
     hash_directory,
     hash_file,
     link_directory,
@@ -31,7 +32,7 @@ from cascade.policy.base import Policy, Sequence
 from cascade.progress import say
 from cascade.recipe import BASE, PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
 from cascade.tracking import Journal
-from cascade.training.checkpoint import State, fingerprint, load_state, save_state
+from cascade.training.checkpoint import State, load_state, save_state
 
 MAX_RELOAD_GAP = 0.05
 """Mean log-probability difference, in nats, between the trained model and what was written of it. Not zero,
