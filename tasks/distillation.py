@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.errors import RecipeError
-from cascade.files import hash_directory, write_json
+from cascade.files import fingerprint, hash_directory, write_json
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe, load
 from cascade.recipes import find
-from cascade.training.checkpoint import fingerprint
 from tasks.checkpoints import checkpoint_named
 from tasks.projects import ACTIVE
 

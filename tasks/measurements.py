@@ -17,7 +17,7 @@ class MLflowLinks:
         self._runs: dict[str, str] = {}
         try:
             client = store.connect(layout)
-            experiment = store.experiment(client, layout, recipe.family)
+            experiment = store.experiment(client, layout, recipe)
             identity = f"tags.`{store.RUN_ID}` = '{store.pipeline_run_id(layout)}'"
             found = client.search_runs([experiment], identity, order_by=["attributes.start_time ASC"])
         except Exception as error:  # whatever MLflow raises: measurements never stop a run

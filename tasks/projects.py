@@ -119,4 +119,4 @@ def _share_measurements(home: Layout, own: Layout, recipe: Recipe) -> None:
         (own.root / servers).parent.mkdir(exist_ok=True)
         (own.root / servers).symlink_to(home.root / servers)
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        store.experiment(store.connect(home), home, recipe.family)
+        store.experiment(store.connect(home), home, recipe)

@@ -19,7 +19,7 @@ from cascade.tracking.journal import (
     system_journal,
     tags_of,
 )
-from cascade.tracking.notes import NOTE, experiment_note, node_note, pipeline_note
+from cascade.tracking.notes import NOTE, node_note, pipeline_note
 from cascade.tracking.registry import register
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Publisher:
         self._recipe = recipe
         self._layout = layout
         self.client = store.connect(layout)
-        self._experiment = store.experiment(self.client, layout, recipe.family, {NOTE: experiment_note(recipe)})
+        self._experiment = store.experiment(self.client, layout, recipe)
         self._pipeline = store.pipeline_run_id(layout)
         self._parent: str | None = None
         self._ended: dict[str, str] = {}

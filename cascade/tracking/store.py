@@ -19,6 +19,8 @@ import yaml
 
 from cascade.files import write_atomic
 from cascade.layout import Layout
+from cascade.recipe import Recipe
+from cascade.tracking.notes import NOTE, experiment_note
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,15 +74,16 @@ def connect(layout: Layout) -> "MlflowClient":
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def experiment(client: "MlflowClient", layout: Layout, family: str, tags: dict[str, str]) -> str:
-    """The id of the family's experiment, made with these tags where there is none."""
+def experiment(client: "MlflowClient", layout: Layout, recipe: Recipe) -> str:
+    """The id of the experiment of the recipe's family, made and described where there is none."""
     with locked(layout):
-        found = client.get_experiment_by_name(family)
+        found = client.get_experiment_by_name(recipe.family)
         if found is not None:
             return str(found.experiment_id)
         local = "MLFLOW_TRACKING_URI" not in os.environ
         location = (layout.root.absolute() / "mlflow" / "artifacts").as_uri() if local else None
-        return str(client.create_experiment(family, artifact_location=location, tags=tags))
+        tags = {NOTE: experiment_note(recipe)}
+        return str(client.create_experiment(recipe.family, artifact_location=location, tags=tags))
 
 
 def find_run(client: "MlflowClient", experiment_id: str, identity: dict[str, str]) -> "Run | None":
