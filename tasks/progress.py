@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -33,8 +34,7 @@ class StepProgress:
         percent, told = 100 * done / steps, f"{found['node']}: step {done} of {steps}, {found['told']}"
         if self._artifact is None:
             key = f"progress-{found['node'].replace('_', '-')}"
-            made = create_progress_artifact(percent, key=key, description=told)
-            assert isinstance(made, UUID)  # Where no event loop runs, it does not return a coroutine.
-            self._artifact = made
+            # A coroutine only where an event loop runs, and here none does.
+            self._artifact = cast(UUID, create_progress_artifact(percent, key=key, description=told))
         else:
             update_progress_artifact(self._artifact, percent, description=told)
