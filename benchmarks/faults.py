@@ -34,8 +34,8 @@ from tests.test_pipeline import make_project, small_recipe
 
 ROOT = Path(__file__).parents[1]
 NODE = "if_rl"
-STEPS = 40
-EARLY = 8
+STEPS = 16
+EARLY = 6
 """Steps after which a fault comes: at least one state has been saved."""
 RUN = ("cascade", "run")
 
