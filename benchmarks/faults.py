@@ -84,7 +84,7 @@ class Scene:
     def told(self) -> list[str]:
         return [line for line in self._told.read_text(errors="replace").splitlines() if line.strip()]
 
-    def until(self, what: str, reached: Callable[[], Any], patience: float = 180) -> None:
+    def until(self, what: str, reached: Callable[[], Any], patience: float = 900) -> None:
         """Raises CascadeError naming `what` did not come about in `patience` seconds."""
         deadline = time.monotonic() + patience
         while not reached():

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 SIZE = {"width": 1280, "height": 800}
 SETTLE = 3.0
 """Seconds that a page gets to finish drawing what it has loaded."""
-PATIENCE = 120.0
+PATIENCE = 90.0
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def shoot(project: Path, out: Path) -> None:
         page.locator("a[href*='/runs/flow-run/']").first.click()
         page.get_by_text("Completed").first.wait_for()
         take(page, "prefect-run")
-        page.get_by_role("tab", name="Artifacts").click()
+        page.get_by_text("Artifacts", exact=True).click()
         take(page, "prefect-artifacts")
 
         page.goto(f"{mlflow}/#/experiments")
