@@ -34,8 +34,8 @@ from tests.test_pipeline import make_project, small_recipe
 
 ROOT = Path(__file__).parents[1]
 NODE = "if_rl"
-STEPS = 40
-EARLY = 8
+STEPS = 16
+EARLY = 6
 """Steps after which a fault comes: at least one state has been saved."""
 RUN = ("cascade", "run")
 
@@ -84,7 +84,7 @@ class Scene:
     def told(self) -> list[str]:
         return [line for line in self._told.read_text(errors="replace").splitlines() if line.strip()]
 
-    def until(self, what: str, reached: Callable[[], Any], patience: float = 180) -> None:
+    def until(self, what: str, reached: Callable[[], Any], patience: float = 900) -> None:
         """Raises CascadeError naming `what` did not come about in `patience` seconds."""
         deadline = time.monotonic() + patience
         while not reached():

@@ -26,8 +26,8 @@ from cascade.servers import HOST, running_prefect, stop_groups
 ROOT = Path(__file__).parents[1]
 SIZE = {"width": 1280, "height": 800}
 SETTLE = 3.0
-"""Seconds that a page gets to finish drawing what it has loaded."""
-PATIENCE = 120.0
+"""Seconds that a page gets to finish drawing what it has loaded; figures drawn on a canvas cannot be waited for."""
+PATIENCE = 90.0
 
 
 @contextmanager
@@ -86,7 +86,8 @@ def shoot(project: Path, out: Path) -> None:
         page.locator("a[href*='/runs/flow-run/']").first.click()
         page.get_by_text("Completed").first.wait_for()
         take(page, "prefect-run")
-        page.get_by_role("tab", name="Artifacts").click()
+        page.get_by_text("Artifacts", exact=True).click()
+        page.locator("a[href*='/artifacts/']").first.wait_for()
         take(page, "prefect-artifacts")
 
         page.goto(f"{mlflow}/#/experiments")
