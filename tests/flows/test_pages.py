@@ -3,6 +3,7 @@
 import base64
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
