@@ -3,7 +3,6 @@
 import base64
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
