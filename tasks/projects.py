@@ -30,8 +30,8 @@ def project_of(home: Layout, recipe: str, overrides: tuple[str, ...], purpose: s
 
     The active recipe as it is runs in the project. Any other gets a DVC project of its own, .cascade/runs/NAME, whose
     cache and MLflow store are the project's. It starts from what the project has built, so that only what differs is
-    built, and params.yaml stays as it is. Same recipe and overrides, same directory, so a run goes on where the last one stopped.
-    With a `purpose`, which becomes the directory's name, the active recipe has one of its own too.
+    built, and params.yaml stays as it is. Same recipe and overrides, same directory, so a run goes on where the last
+    one stopped. With a `purpose`, which becomes the directory's name, the active recipe has one of its own too.
     Raises RecipeError where there is no such recipe, an override cannot be applied, or the outcome is no recipe.
     """
     if recipe == ACTIVE and not overrides and not purpose:
@@ -45,7 +45,7 @@ def project_of(home: Layout, recipe: str, overrides: tuple[str, ...], purpose: s
     _make_dvc_project(home, own)
     _link_inputs(home, own, found)
     _share_measurements(home, own, found)
-    if fresh and not purpose:
+    if fresh:
         _start_from(home, own)
     return own
 

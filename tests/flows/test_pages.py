@@ -113,7 +113,7 @@ def test_a_choice_of_teachers(home: Layout, tmp_path: Path) -> None:
     assert chosen.directory == same.directory
     assert chosen.directory != distillation_of(str(home.root), "sft", ("math=sft",), "mopd", "nano", ()).directory
     own = Layout(tmp_path / "own")
-    own.root.mkdir()
+    checkpoint(own.checkpoint("multi_domain_rl"), "of the project, since")
     for _ in range(2):
         arrange(chosen, RECIPE, own)
     assert hash_directory(own.checkpoint("multi_domain_rl")) == hash_directory(home.checkpoint("multi_domain_rl"))
