@@ -3,6 +3,7 @@
 import base64
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -50,9 +51,12 @@ def test_steps_become_progress_not_too_often(monkeypatch: pytest.MonkeyPatch, ca
     shown: list[tuple[float, str]] = []
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(
-        progress, "create_progress_artifact", lambda p, key, description: shown.append((p, key)) or "id"
-    )
+
+    def create(percent: float, key: str, description: str) -> UUID:
+        shown.append((percent, key))
+        return UUID(int=1)
+
+    monkeypatch.setattr(progress, "create_progress_artifact", create)
     monkeypatch.setattr(progress, "update_progress_artifact", lambda i, p, description: shown.append((p, description)))
     said = Progress("if_rl", 4, 0)
     steps = progress.StepProgress()
