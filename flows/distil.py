@@ -8,7 +8,7 @@ from cascade.recipe import CURATE
 from flows.opening import RecipeName, opened
 from tasks.distillation import arrange, distillation_of
 from tasks.nodes import build, evaluation_of, stage_of
-from tasks.pages import show_results
+from tasks.pages import show_measurements, show_table
 from tasks.processes import stopped_on_exit
 from tasks.projects import ACTIVE
 
@@ -53,5 +53,6 @@ def distil_flow(
             state: State = build(stage, run.layout.root, run.run_id, run.recipe.place(name), return_state=True)
             if not state.is_completed():
                 return state
-    show_results(run.recipe, run.layout)
+    show_table(run.recipe, run.layout)
+    show_measurements(run.recipe, run.layout)
     return Completed(message=f"{student}: distilled; {run.layout.checkpoint(node)}")

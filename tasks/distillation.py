@@ -1,6 +1,7 @@
 """What a distillation on demand needs before DVC's stages can run: the student in the place of the node's start, and
 the choice of teachers in the place of a decision."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,10 @@ def arrange(chosen: Chosen, recipe: Recipe, own: Layout) -> None:
     start = own.checkpoint(section.init)
     start.parent.mkdir(exist_ok=True)
     # Anew each time: the same content may meanwhile lie elsewhere.
-    start.unlink(missing_ok=True)
+    if start.is_symlink():
+        start.unlink()
+    elif start.exists():  # the project's own, which the directory began with
+        shutil.rmtree(start)
     start.symlink_to(chosen.student)
     decision = {
         domain: {"node": name, "checkpoint": path.as_posix(), "hash": hash_directory(path)}

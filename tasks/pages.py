@@ -21,6 +21,11 @@ from tasks.measurements import MLflowLinks
 def show_results(recipe: Recipe, layout: Layout) -> None:
     """Publish everything measured, and put all there is on the run's page."""
     show_scores(recipe, layout)
+    show_measurements(recipe, layout)
+
+
+def show_measurements(recipe: Recipe, layout: Layout) -> None:
+    """Publish everything measured, and link to it from the run's page."""
     publish(recipe, layout, [CURATE, *recipe.ordered()])
     links = MLflowLinks(recipe, layout)
     create_markdown_artifact(key="lineage", markdown=lineage_page(recipe, layout, links), description=recipe.name)
@@ -31,7 +36,7 @@ def show_results(recipe: Recipe, layout: Layout) -> None:
 def show_scores(recipe: Recipe, layout: Layout) -> None:
     """Write the report, and put table, heat map and decisions as they now stand on the run's page."""
     report = build_report(recipe, layout)
-    create_markdown_artifact(key="results", markdown=results_page(recipe, layout), description=recipe.name)
+    show_table(recipe, layout)
     if (heat_map := report.parent / "figures" / "scores.png").exists():
         create_image_artifact(
             key="heat-map", image_url=data_url(heat_map), description="avg@k of each node in each domain, percent"
@@ -41,6 +46,10 @@ def show_scores(recipe: Recipe, layout: Layout) -> None:
         create_markdown_artifact(key=f"gate-{name.replace('_', '-')}", markdown=gate_page(name, decision))
     for name, decision in repair_decisions(recipe, layout).items():
         create_markdown_artifact(key=f"repair-{name.replace('_', '-')}", markdown=repair_page(name, decision))
+
+
+def show_table(recipe: Recipe, layout: Layout) -> None:
+    create_markdown_artifact(key="results", markdown=results_page(recipe, layout), description=recipe.name)
 
 
 def results_page(recipe: Recipe, layout: Layout) -> str:

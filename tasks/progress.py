@@ -2,7 +2,6 @@
 
 import re
 import time
-from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -34,7 +33,8 @@ class StepProgress:
         percent, told = 100 * done / steps, f"{found['node']}: step {done} of {steps}, {found['told']}"
         if self._artifact is None:
             key = f"progress-{found['node'].replace('_', '-')}"
-            # A coroutine only where an event loop runs, and here none does.
-            self._artifact = cast(UUID, create_progress_artifact(percent, key=key, description=told))
+            made = create_progress_artifact(percent, key=key, description=told)
+            assert isinstance(made, UUID)  # a coroutine only in an async caller
+            self._artifact = made
         else:
             update_progress_artifact(self._artifact, percent, description=told)

@@ -2,15 +2,17 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
+import yaml
 from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 
 from cascade.errors import CascadeError, RecipeError
-from cascade.files import write_atomic
+from cascade.files import link_directory, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
 from cascade.recipes import find
@@ -27,9 +29,9 @@ def project_of(home: Layout, recipe: str, overrides: tuple[str, ...], purpose: s
     of `dvc exp run -S`).
 
     The active recipe as it is runs in the project. Any other gets a DVC project of its own, .cascade/runs/NAME, whose
-    cache and MLflow store are the project's: what one of them has built the others take from the cache, and params.yaml
-    stays as it is. Same recipe and overrides, same directory, so a run goes on where the last one stopped.
-    With a `purpose`, which becomes the directory's name, the active recipe has one of its own too.
+    cache and MLflow store are the project's. It starts from what the project has built, so that only what differs is
+    built, and params.yaml stays as it is. Same recipe and overrides, same directory, so a run goes on where the last
+    one stopped. With a `purpose`, which becomes the directory's name, the active recipe has one of its own too.
     Raises RecipeError where there is no such recipe, an override cannot be applied, or the outcome is no recipe.
     """
     if recipe == ACTIVE and not overrides and not purpose:
@@ -37,11 +39,14 @@ def project_of(home: Layout, recipe: str, overrides: tuple[str, ...], purpose: s
     source = find(None if recipe == ACTIVE else recipe, home)
     load(source)
     own = Layout(home.root / RUNS / (purpose or _name(source.stem if recipe != ACTIVE else ACTIVE, overrides)))
+    fresh = not own.root.exists()
     own.root.mkdir(parents=True, exist_ok=True)
     found = _write_recipe(source, overrides, own)
     _make_dvc_project(home, own)
     _link_inputs(home, own, found)
     _share_measurements(home, own, found)
+    if fresh:
+        _start_from(home, own)
     return own
 
 
@@ -105,6 +110,23 @@ def _link_inputs(home: Layout, own: Layout, recipe: Recipe) -> None:
             if not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(path)
+
+
+def _start_from(home: Layout, own: Layout) -> None:
+    """What the project has built, as far as its dvc.lock tells, so that only what differs is built: DVC decides. Its
+    own cache of runs does not keep stages whose small results are in git, as all of ours are."""
+    try:
+        stages = yaml.safe_load((home.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    except FileNotFoundError:
+        return
+    for output in [Path(out["path"]) for stage in stages.values() for out in stage.get("outs", [])]:
+        source, target = home.root / output, own.root / output
+        if source.is_dir():
+            link_directory(source, target)
+        elif source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    write_atomic(own.root / "dvc.lock", (home.root / "dvc.lock").read_bytes())
 
 
 def _share_measurements(home: Layout, own: Layout, recipe: Recipe) -> None:

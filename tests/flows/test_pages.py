@@ -3,6 +3,7 @@
 import base64
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -50,9 +51,12 @@ def test_steps_become_progress_not_too_often(monkeypatch: pytest.MonkeyPatch, ca
     shown: list[tuple[float, str]] = []
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(
-        progress, "create_progress_artifact", lambda p, key, description: shown.append((p, key)) or "id"
-    )
+
+    def create(percent: float, key: str, description: str) -> UUID:
+        shown.append((percent, key))
+        return UUID(int=1)
+
+    monkeypatch.setattr(progress, "create_progress_artifact", create)
     monkeypatch.setattr(progress, "update_progress_artifact", lambda i, p, description: shown.append((p, description)))
     said = Progress("if_rl", 4, 0)
     steps = progress.StepProgress()
@@ -113,7 +117,7 @@ def test_a_choice_of_teachers(home: Layout, tmp_path: Path) -> None:
     assert chosen.directory == same.directory
     assert chosen.directory != distillation_of(str(home.root), "sft", ("math=sft",), "mopd", "nano", ()).directory
     own = Layout(tmp_path / "own")
-    own.root.mkdir()
+    checkpoint(own.checkpoint("multi_domain_rl"), "of the project, since")
     for _ in range(2):
         arrange(chosen, RECIPE, own)
     assert hash_directory(own.checkpoint("multi_domain_rl")) == hash_directory(home.checkpoint("multi_domain_rl"))

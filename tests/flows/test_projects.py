@@ -71,6 +71,21 @@ def test_the_same_changes_are_the_same_run(home: Layout) -> None:
     assert project_of(home, "nano", ("seed=2",)) != one
 
 
+def test_what_the_project_has_built_is_built(home: Layout) -> None:
+    stages = {"curate": {"outs": [{"path": "data/sft"}, {"path": "data/report.json"}, {"path": "data/gone"}]}}
+    (home.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    (home.root / "data" / "sft").mkdir(parents=True)
+    for name in ("sft/rows.parquet", "report.json", "private"):
+        (home.root / "data" / name).write_text(name)
+    own = project_of(home, ACTIVE, ("seed=1",))
+    assert (own.root / "data" / "sft" / "rows.parquet").samefile(home.root / "data" / "sft" / "rows.parquet")
+    # Small results may be written in place: they are copies.
+    assert not (own.root / "data" / "report.json").samefile(home.root / "data" / "report.json")
+    assert (own.root / "data" / "report.json").read_text() == "report.json"
+    assert not (own.root / "data" / "private").exists()
+    assert (own.root / "dvc.lock").read_text() == (home.root / "dvc.lock").read_text()
+
+
 def test_inputs_that_the_recipe_names_are_there(home: Layout) -> None:
     recipe = yaml.safe_load(home.params.read_text())
     recipe["curation"]["sources"]["own"] = {"path": "data/raw/*.jsonl", "domain": "mcqa", "rl": 5}
