@@ -92,7 +92,12 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
             "1",
         ],
     }
-    environment = {**os.environ, "PREFECT_API_URL": f"{pages['Prefect']}/api"}
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": f"{pages['Prefect']}/api",
+        # MLflow's own jobs (judges, optimizers of prompts) are not used here, and would keep seven processes.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     signal.signal(signal.SIGTERM, _interrupt)
     servers: dict[str, subprocess.Popen] = {}
     try:
