@@ -95,6 +95,8 @@ def _make_dvc_project(home: Layout, own: Layout) -> None:
     for name in ("dvc.yaml", ".dvcignore"):
         if (home.root / name).exists():
             write_atomic(own.root / name, (home.root / name).read_bytes())
+    if (templates := home.root / ".dvc" / "plots").exists():
+        shutil.copytree(templates, own.root / ".dvc" / "plots", dirs_exist_ok=True)
 
 
 def _link_inputs(home: Layout, own: Layout, recipe: Recipe) -> None:
