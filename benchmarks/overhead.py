@@ -3,8 +3,8 @@
     python -m benchmarks.overhead PROJECT
 
 Wall time is Prefect's, of the flow run. Own work is from the journals: from a node's first entry to its last, in this
-run; side by side counts once. The rest is Prefect, DVC, starting processes, hashing inputs, reporting. A lower bound: the
-journal of the machine goes from a node's training to the end of its evaluation, with what lies between the two.
+run; side by side counts once. The rest is Prefect, DVC, starting processes, hashing inputs, reporting. A lower bound:
+the machine's journal goes from a node's training to the end of its evaluation, with what lies between the two.
 """
 
 import argparse
