@@ -13,7 +13,7 @@ import yaml
 from dvc.repo import Repo
 
 from cascade.files import write_atomic
-from tasks.processes import Outcome, run_stage
+from tasks.processes import Outcome, run_stage, stopped_on_exit
 
 ROOT = Path(__file__).parents[1]
 RECIPE = "nano-every-domain"
@@ -162,11 +162,12 @@ def test_stages_side_by_side_do_not_lock_each_other_out(tmp_path: Path) -> None:
         ended[name] = run_stage(name, tmp_path, "", lambda line: None)
 
     threads = [threading.Thread(target=build, args=(name,)) for name in "abcd"]
-    with Repo(str(tmp_path)) as repo, repo.lock:
+    with stopped_on_exit():  # As a flow does: it also forgets that an earlier run was stopped.
+        with Repo(str(tmp_path)) as repo, repo.lock:
+            for thread in threads:
+                thread.start()
+            time.sleep(5)
         for thread in threads:
-            thread.start()
-        time.sleep(5)
-    for thread in threads:
-        thread.join(60)
+            thread.join(60)
     assert {name: end.kind for name, end in ended.items()} == dict.fromkeys("abcd", "built"), ended
     assert sorted(yaml.safe_load((tmp_path / "dvc.lock").read_text())["stages"]) == list("abcd")
