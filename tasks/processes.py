@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from cascade.servers import stop_groups
+from cascade.tether import Tether
 
 _NOISE = re.compile(
     r"^(Running stage '|> cascade |(Generating|Updating) lock file|To (track the changes|enable auto staging)|"
@@ -96,11 +97,16 @@ def _last_words(lines: list[str]) -> str:
 
 @contextmanager
 def stopped_on_exit() -> Iterator[None]:
-    """Children do not outlive the block when an exception leaves it: Ctrl-C, SIGTERM, a cancelled run."""
+    """Children do not outlive the block when an exception leaves it: Ctrl-C, SIGTERM, a cancelled run; nor this process
+    where it is killed, so that the run, started again, does not find DVC's locks held by what nobody waits for."""
     stopping.clear()
+    tether = Tether()
     try:
-        yield
+        with tether.tie():
+            yield
     except BaseException:
         stopping.set()
         stop_groups(list(_alive), PATIENCE)
         raise
+    finally:
+        tether.release()
