@@ -14,6 +14,7 @@ from typing import Literal
 
 from cascade.servers import stop_groups
 from cascade.tether import Tether
+from tasks.watchdog import Watchdog
 
 _NOISE = re.compile(
     r"^(Running stage '|> cascade |(Generating|Updating) lock file|To (track the changes|enable auto staging)|"
@@ -34,7 +35,7 @@ stopping = threading.Event()
 @dataclass(frozen=True)
 class Outcome:
     """How a stage ended. `failed`: its command said no, and would again. `interrupted`: it was killed from
-    outside or kept out by DVC's locks; run again, it resumes. `message` is its last words."""
+    outside, hung or was kept out by DVC's locks; run again, it resumes. `message` is its last words."""
 
     kind: Literal["built", "unchanged", "failed", "interrupted"]
     message: str = ""
@@ -63,16 +64,21 @@ def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None]) -
     )
     _alive.add(child)
     tail: deque[str] = deque(maxlen=_TAIL)
+    watchdog = Watchdog(lambda: stop_groups([child], PATIENCE))
     try:
         assert child.stdout is not None
         for line in map(str.rstrip, child.stdout):
             tail.append(line)
+            watchdog.line(line)
             if not _NOISE.match(line):
                 say(line)
         code = child.wait()
     finally:
+        watchdog.end()
         stop_groups([child], PATIENCE)
         _alive.discard(child)
+    if watchdog.verdict is not None:
+        return Outcome("interrupted", watchdog.verdict)
     return Outcome("failed", "stopped") if stopping.is_set() and code else outcome(code, list(tail))
 
 
