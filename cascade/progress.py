@@ -1,9 +1,28 @@
 """What a person watching a node sees: a line a step at most every second, readable in a log file too."""
 
+import re
 import sys
 import time
+from typing import NamedTuple
 
 from cascade import world
+
+_STEP = re.compile(r"(?P<node>\S+)  (?P<done>\d+)/(?P<steps>\d+)  (?P<told>.*)")
+
+
+class Step(NamedTuple):
+    """A line of Progress, read: `done` of `steps` of a node, and the rest of what it says."""
+
+    node: str
+    done: int
+    steps: int
+    told: str
+
+
+def read_step(line: str) -> Step | None:
+    """None where the line tells of something else."""
+    found = _STEP.fullmatch(line)
+    return Step(found["node"], int(found["done"]), int(found["steps"]), found["told"]) if found else None
 
 
 class Progress:

@@ -157,7 +157,7 @@ def _start(name: str, command: list[str], layout: Layout, environment: Mapping[s
         )
 
 
-def _wait(name: str, server: subprocess.Popen, url: str, layout: Layout, patience: float = 90) -> None:
+def _wait(name: str, server: subprocess.Popen, url: str, layout: Layout, patience: float = 180) -> None:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and server.poll() is None:
         try:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from cascade.servers import stop_groups
+from cascade.tether import Tether
+from tasks.watchdog import Watchdog
 
 _NOISE = re.compile(
     r"^(Running stage '|> cascade |(Generating|Updating) lock file|To (track the changes|enable auto staging)|"
@@ -33,7 +35,7 @@ stopping = threading.Event()
 @dataclass(frozen=True)
 class Outcome:
     """How a stage ended. `failed`: its command said no, and would again. `interrupted`: it was killed from
-    outside or kept out by DVC's locks; run again, it resumes. `message` is its last words."""
+    outside, hung or was kept out by DVC's locks; run again, it resumes. `message` is its last words."""
 
     kind: Literal["built", "unchanged", "failed", "interrupted"]
     message: str = ""
@@ -70,16 +72,21 @@ def run_process(module: list[str], root: Path, run_id: str, say: Callable[[str],
     )
     _alive.add(child)
     tail: deque[str] = deque(maxlen=_TAIL)
+    watchdog = Watchdog(lambda: stop_groups([child], PATIENCE))
     try:
         assert child.stdout is not None
         for line in map(str.rstrip, child.stdout):
             tail.append(line)
+            watchdog.line(line)
             if not _NOISE.match(line):
                 say(line)
         code = child.wait()
     finally:
+        watchdog.end()
         stop_groups([child], PATIENCE)
         _alive.discard(child)
+    if watchdog.verdict is not None:
+        return Outcome("interrupted", watchdog.verdict)
     return Outcome("failed", "stopped") if stopping.is_set() and code else outcome(code, list(tail))
 
 
@@ -104,11 +111,16 @@ def _last_words(lines: list[str]) -> str:
 
 @contextmanager
 def stopped_on_exit() -> Iterator[None]:
-    """Children do not outlive the block when an exception leaves it: Ctrl-C, SIGTERM, a cancelled run."""
+    """Children do not outlive the block when an exception leaves it: Ctrl-C, SIGTERM, a cancelled run; nor this process
+    where it is killed, so that the run, started again, does not find DVC's locks held by what nobody waits for."""
     stopping.clear()
+    tether = Tether()
     try:
-        yield
+        with tether.tie():
+            yield
     except BaseException:
         stopping.set()
         stop_groups(list(_alive), PATIENCE)
         raise
+    finally:
+        tether.release()

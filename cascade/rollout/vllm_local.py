@@ -16,8 +16,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from cascade.errors import CascadeError
 from cascade.progress import say
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.tether import Tether
 from cascade.rollout.vllm_engine import Sampling
+from cascade.tether import Tether
 
 MAX_DEATHS = 3
 """In a row, with no response between: then something is wrong that another start does not mend."""

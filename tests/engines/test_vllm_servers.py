@@ -16,7 +16,7 @@ from cascade.policy.hf import HFPolicy
 from cascade.recipe import Rollout
 from cascade.rollout import make_sampler, vllm_servers
 from cascade.rollout.base import Sample
-from cascade.rollout.tether import Tether
+from cascade.tether import Tether
 from tests.engines.moe import make_moe
 from tests.engines.test_vllm import GAP, largest_gap, requests
 

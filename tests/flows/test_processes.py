@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -81,6 +82,35 @@ def test_leaving_the_block_stops_children_that_ignore_sigterm(project: Path, mon
     assert not thread.is_alive()
     assert ended[0].kind == "failed"
     assert not alive(int((project / "pid").read_text()))
+
+
+FLOW = """
+import sys
+from pathlib import Path
+from tasks.processes import run_stage, stopped_on_exit
+with stopped_on_exit():
+    run_stage("long", Path.cwd(), "", lambda line: None)
+"""
+
+
+def test_stages_do_not_outlive_a_flow_that_is_killed(project: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    flow = subprocess.Popen([sys.executable, "-c", FLOW], cwd=project, env=environment)
+    deadline = time.monotonic() + 60
+    while not (project / "pid").exists() or not (project / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stage = int((project / "pid").read_text())
+    flow.kill()
+    flow.wait()
+    while alive(stage):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (project / "pid").unlink()
+    # Nobody holds DVC's locks: another stage can be built at once.
+    with stopped_on_exit():
+        ended = run_stage("good", project, "run-9", lambda line: None)
+    assert ended.kind == "built", ended.message
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,13 @@ class Tether:
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
-        # In a session of its own, so that what kills this process's group leaves it to do its work.
+        # In a session of its own and without an outer tether's mark, so that what kills this process's group, or all
+        # that this process is tied with, leaves it to do its work.
         self._watcher = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, self._mark], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-I", "-S", __file__, self._mark],
+            stdin=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name != _NAME},
+            start_new_session=True,
         )
 
     @contextmanager
