@@ -69,6 +69,13 @@ def wait_for(prefect: SyncPrefectClient, run: UUID, done: Callable[[FlowRun], bo
     return found
 
 
+def wait_until(done: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def state_names(prefect: SyncPrefectClient, run: UUID) -> list[str | None]:
     return [state.name for state in prefect.read_flow_run_states(run)]
 
@@ -81,7 +88,7 @@ def test_a_run_that_is_lost_has_crashed_and_goes_on(prefect: SyncPrefectClient, 
     )
     wait_for(prefect, run, lambda found: found.state_name == "AwaitingRetry")
     assert state_names(prefect, run)[-2:] == ["Crashed", "AwaitingRetry"]
-    assert any("no sign of life" in body.get("text", "") for body in told)
+    wait_until(lambda: any("no sign of life" in body.get("text", "") for body in told))
 
 
 def test_the_run_of_a_node_is_left_to_its_cascade(prefect: SyncPrefectClient) -> None:
@@ -109,10 +116,7 @@ def test_what_crashes_always_is_not_started_for_ever(prefect: SyncPrefectClient)
 def test_a_failed_gate_is_told(prefect: SyncPrefectClient, told: list[dict[str, Any]]) -> None:
     run = begin(prefect, whole, "failing")
     enter(prefect, run, Failed(name="Gate failed", message='gate release: "mopd" falls below sft'))
-    deadline = time.monotonic() + 30
-    while not any("Gate failed" in body.get("text", "") for body in told):
-        assert time.monotonic() < deadline, told
-        time.sleep(0.1)
+    wait_until(lambda: any("Gate failed" in body.get("text", "") for body in told))
     text = next(body["text"] for body in told if "Gate failed" in body.get("text", ""))
     assert text.startswith("cascade ")
     assert 'Gate failed. gate release: "mopd" falls below sft http' in text

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 from prefect.client.schemas.objects import FlowRun
-from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Completed, Crashed, Failed, Running, State
 
@@ -88,14 +87,3 @@ def test_stopping_the_run_cancels_it_there(on_pool: Any) -> None:
     stopping.set()
     assert on_pool(server).is_failed()
     assert server.set == ["Cancelling"]
-
-
-def test_the_automations_are_what_the_server_takes() -> None:
-    (automation,) = yaml.safe_load((ROOT / "flows" / "automations.yaml").read_text())["automations"]
-    made = AutomationCore.model_validate(automation)
-    trigger = made.trigger
-    assert isinstance(trigger, EventTrigger)
-    # What follows a sign of life in time is another one, or any end of the run.
-    ends = {f"prefect.flow-run.{state.capitalize()}" for state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")}
-    assert trigger.after == {"prefect.flow-run.heartbeat"}
-    assert trigger.expect == trigger.after | ends
