@@ -7,7 +7,6 @@ Runs `cascade ui` for the project and looks at it with Chromium, headless. Needs
 
 import argparse
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -21,25 +20,26 @@ from playwright.sync_api import Page, sync_playwright
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
+from cascade.recipe import load
 from cascade.servers import HOST, running_prefect, stop_groups
 
 ROOT = Path(__file__).parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SIZE = {"width": 1280, "height": 800}
 SETTLE = 3.0
 """Seconds that a page gets to finish drawing what it has loaded; figures drawn on a canvas cannot be waited for."""
-PATIENCE = 90.0
+PATIENCE = 180.0
 
 
 @contextmanager
 def browser() -> Iterator[Page]:
     """A page of headless Chromium. Raises CascadeError where this machine has none."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    if CHROMIUM is None:
         raise CascadeError("no Chromium on this machine: install the package `chromium`")
     # Chromium's own sandbox refuses to run as root; only pages of this machine are opened.
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    flags = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=flags)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = chromium.new_page(viewport=SIZE)  # type: ignore[arg-type]
         page.set_default_timeout(PATIENCE * 1000)
         try:
@@ -75,30 +75,44 @@ def pages(project: Path) -> Iterator[tuple[str, str]]:
 
 
 def shoot(project: Path, out: Path) -> None:
+    """Raises CascadeError; playwright's errors where a page is not as it was."""
     out.mkdir(parents=True, exist_ok=True)
 
-    def take(page: Page, name: str, full: bool = False) -> None:
+    def take(page: Page, name: str) -> None:
         time.sleep(SETTLE)
-        page.screenshot(path=out / f"{name}.png", full_page=full)
+        page.screenshot(path=out / f"{name}.png")
 
     with pages(project) as (prefect, mlflow), browser() as page:
-        page.goto(f"{prefect}/runs")
+        # The newest run of the whole cascade: its flow's page lists the runs of that flow alone.
+        page.goto(f"{prefect}/flows")
+        page.locator("a[href*='/flows/flow/']").get_by_text("cascade", exact=True).first.click()
         page.locator("a[href*='/runs/flow-run/']").first.click()
         page.get_by_text("Completed").first.wait_for()
         take(page, "prefect-run")
-        page.get_by_text("Artifacts", exact=True).click()
-        page.locator("a[href*='/artifacts/']").first.wait_for()
-        take(page, "prefect-artifacts")
+        run = page.url.partition("?")[0]
+        for key in ("results", "heat-map"):
+            page.goto(run)
+            page.get_by_text("Artifacts", exact=True).click()
+            page.locator("a[href*='/artifacts/artifact/']").filter(has_text=key).first.click()
+            page.wait_for_url("**/artifacts/artifact/*")
+            take(page, f"prefect-{key}")
 
+        recipe = load(Layout(project).params)
         page.goto(f"{mlflow}/#/experiments")
-        page.locator("a[href*='/experiments/']").filter(
-            has_not_text=re.compile("^(Default|Experiments)$")
-        ).first.click()
+        page.get_by_text("Model training", exact=True).click()
+        page.get_by_role("button", name="Close").first.click()  # MLflow's assistant
+        page.get_by_role("link", name=recipe.family, exact=True).click()
         page.locator("a[href*='/runs/']").first.wait_for()
         take(page, "mlflow-experiment")
-        page.locator("a[href*='/runs/']").first.click()
-        page.get_by_text("Metrics").first.wait_for()
+        # The oldest run built the nodes; a later one may have found them built.
+        page.locator("a[href*='/runs/']").filter(has_text=recipe.name).last.click()
+        page.get_by_text("About this run").wait_for()
         take(page, "mlflow-run")
+        page.get_by_role("link", name=list(recipe.training)[-1], exact=True).click()
+        page.get_by_text("Parent run").wait_for()
+        page.get_by_role("tab", name="Model metrics").click()
+        page.get_by_placeholder("Search metric charts").fill("^rollout/(reward|entropy|length)$")
+        take(page, "mlflow-node")
 
         page.goto((project / "report" / "index.html").resolve().as_uri())
         take(page, "report")
