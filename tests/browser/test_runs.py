@@ -1,0 +1,161 @@
+"""The pages as people use them, in Chromium: a run started from its form, its results found, another one cancelled."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cascade.servers import QUIET, stop_groups
+from tests.test_pipeline import ROOT, make_project, small_recipe
+
+pytest.importorskip("playwright", reason="playwright is not installed (extra `dev`)")
+from playwright.sync_api import Page, expect
+
+from benchmarks.screenshots import CHROMIUM, browser, pages
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
+SLOW = 300_000
+"""Milliseconds that a run may take on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Site:
+    project: Path
+    prefect: str
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The pages of a project with data and one node to build, its deployment and a worker."""
+    project = make_project(tmp_path_factory.mktemp("project"))
+    recipe = small_recipe() | {"rl": {}, "teachers": {}, "distill": {}, "repair": {}, "gate": {}}
+    (project / "params.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    for name in ("prefect.yaml", "prefect.toml"):
+        shutil.copy(ROOT / name, project / name)
+    shutil.copytree(ROOT / "recipes", project / "recipes")
+    with pages(project) as (prefect, _):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "CASCADE_"))}
+        environment |= {
+            **QUIET,
+            "PREFECT_API_URL": f"{prefect}/api",
+            "PREFECT_HOME": str(project / ".prefect"),
+            "PYTHONPATH": str(ROOT),
+            "PWD": str(project),  # prefect.yaml takes the directory from it
+        }
+
+        def command(*words: str) -> list[str]:
+            return [sys.executable, "-m", "prefect", *words]
+
+        for words in (("work-pool", "create", "local", "--type", "process"), ("deploy", "--name", "cascade")):
+            subprocess.run(
+                command("--no-prompt", *words), cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL
+            )
+        with open(project / "worker.log", "wb") as log:
+            start = command("worker", "start", "--pool", "local")
+            worker = subprocess.Popen(
+                start, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            yield Site(project, prefect)
+        finally:
+            stop_groups([worker], patience=10)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with browser() as found:
+        yield found
+
+
+def open_form(page: Page, site: Site) -> None:
+    page.goto(f"{site.prefect}/deployments")
+    page.locator("a[href*='/deployments/deployment/']").first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    page.get_by_role("button", name="Submit").wait_for()
+
+
+def submit(page: Page, site: Site) -> None:
+    """Send the form off and open the run's page. Its button for that is behind a note that comes and goes."""
+    with page.expect_response("**/create_flow_run") as answer:
+        page.get_by_role("button", name="Submit").click()
+    page.get_by_text("scheduled to start now").first.wait_for()
+    page.goto(f"{site.prefect}/runs/flow-run/{answer.value.json()['id']}")
+
+
+def open_artifact(page: Page, key: str) -> None:
+    page.get_by_text("Artifacts", exact=True).click()
+    page.locator("a[href*='/artifacts/artifact/']").filter(has_text=key).first.click()
+    page.wait_for_url("**/artifacts/artifact/*")
+
+
+def test_a_run_is_started_from_its_form_and_its_results_are_found(site: Site, page: Page) -> None:
+    open_form(page, site)
+    for parameter in ("recipe", "overrides", "approve"):
+        expect(page.get_by_text(re.compile(rf"^{parameter} \(Optional\)$"))).to_be_visible()
+    expect(page.get_by_text("Nodes before which the run pauses")).to_be_visible()
+    submit(page, site)
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=SLOW)
+    run = page.url.partition("?")[0]
+    assert (site.project / "models" / "sft" / "model.safetensors").exists()
+
+    open_artifact(page, "heat-map")
+    picture = page.locator("img[src^='data:image/png']").first
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 100
+
+    page.goto(run)
+    open_artifact(page, "results")
+    expect(page.get_by_role("row").filter(has_text="sft")).to_contain_text("[")
+
+    page.goto(run)
+    open_artifact(page, "mlflow")
+    address = page.get_by_role("link", name="MLflow: this run and its nodes").first.get_attribute("href")
+    assert address is not None
+    page.goto(address)
+    expect(page.get_by_text(run.rpartition("/")[2]).first).to_be_visible()
+
+
+def test_a_run_is_cancelled_from_its_page(site: Site, page: Page) -> None:
+    open_form(page, site)
+    page.get_by_role("button", name="Add item").first.click()
+    boxes = page.get_by_role("textbox")  # the run's name, the new item, the project
+    expect(boxes).to_have_count(3)
+    boxes.nth(1).fill("sft.sft.epochs=500")
+    submit(page, site)
+
+    def training() -> list[int]:
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if trains(pid, site.project)]
+
+    wait_until(lambda: bool(training()))
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible(timeout=SLOW)
+    wait_until(lambda: not training())
+
+
+def trains(pid: int, project: Path) -> bool:
+    """Whether a process trains the node in a directory of the project's."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return b"node" in words and b"sft" in words and project in Path(os.readlink(f"/proc/{pid}/cwd")).parents
+    except OSError:
+        return False
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SLOW / 1000
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
