@@ -1,16 +1,14 @@
 """A node's progress on the run's page, from the lines that it prints."""
 
-import re
 import time
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from cascade.progress import read_step
+
 INTERVAL = 10.0
 """Seconds between two updates of the page."""
-
-_STEP = re.compile(r"^(?P<node>[a-z][a-z0-9_-]*)  (?P<done>\d+)/(?P<steps>\d+)  (?P<told>.*)$")
-"""A step as `cascade.progress.Progress` says it."""
 
 
 class StepProgress:
@@ -23,16 +21,14 @@ class StepProgress:
 
     def line(self, line: str) -> None:
         """See whether a line of the node tells of a step; nothing happens where it does not."""
-        found = _STEP.match(line)
-        if found is None:
-            return
-        done, steps = int(found["done"]), int(found["steps"])
-        if time.monotonic() - self._shown < INTERVAL and done != steps:
+        step = read_step(line)
+        if step is None or (time.monotonic() - self._shown < INTERVAL and step.done != step.steps):
             return
         self._shown = time.monotonic()
-        percent, told = 100 * done / steps, f"{found['node']}: step {done} of {steps}, {found['told']}"
+        percent = 100 * step.done / step.steps
+        told = f"{step.node}: step {step.done} of {step.steps}, {step.told}"
         if self._artifact is None:
-            key = f"progress-{found['node'].replace('_', '-')}"
+            key = f"progress-{step.node.replace('_', '-')}"
             made = create_progress_artifact(percent, key=key, description=told)
             assert isinstance(made, UUID)  # a coroutine only in an async caller
             self._artifact = made
