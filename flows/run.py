@@ -23,6 +23,9 @@ Where to look next
   dvc metrics show         numbers; dvc plots show: curves; dvc dag: the graph
   cascade chat NODE        talk with a checkpoint; cascade recipe show: what was run"""
 
+BUSY = 15.0
+"""Seconds that others may hold DVC's locks. A killed process holds its own until the system has reaped it."""
+
 
 def run_pipeline(layout: Layout) -> None:
     """Build what is not up to date and print the result table. Raises CascadeError where a node or a gate fails."""
@@ -46,13 +49,18 @@ def run_pipeline(layout: Layout) -> None:
 def stale_stages(layout: Layout) -> list[str]:
     """DVC stages that are not up to date. Raises CascadeError where DVC cannot say."""
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
     from dvc.repo import Repo
 
-    try:
-        with Repo(str(layout.root)) as repo:
-            return sorted(repo.status())
-    except DvcException as error:
-        raise CascadeError(f"DVC: {' '.join(str(error).split())}") from None
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            with Repo(str(layout.root)) as repo:
+                return sorted(repo.status())
+        except DvcException as error:
+            if not isinstance(error, LockError) or time.monotonic() > deadline:
+                raise CascadeError(f"DVC: {' '.join(str(error).split())}") from None
+        time.sleep(0.5)
 
 
 def _run_flow(layout: Layout) -> "State":

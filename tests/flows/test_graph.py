@@ -1,16 +1,20 @@
 """DVC's graph, the recipe and the flow say the same."""
 
+import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc.repo import Repo
 
+from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe, load
+from flows import run
 from flows.run import stale_stages
 from tasks.nodes import evaluation_of, stage_of
 
@@ -106,3 +110,23 @@ def test_a_broken_dvc_file_is_one_line(project: Path) -> None:
     assert told.returncode == 1
     assert told.stderr.startswith("Error: DVC: ")
     assert len(told.stderr.splitlines()) == 1
+
+
+def test_locks_of_a_process_that_is_about_to_end_are_waited_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "params.yaml").write_text((ROOT / "recipes" / "nano.yaml").read_text())
+    expected = stale_stages(Layout(project))
+
+    def hold(seconds: float) -> subprocess.Popen:
+        holder = subprocess.Popen(["sleep", str(seconds)])
+        threading.Thread(target=holder.wait, daemon=True).start()
+        lock = {"write": {str(project / "models" / "sft"): {"pid": holder.pid, "cmd": "dvc repro"}}, "read": {}}
+        (project / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(lock))
+        return holder
+
+    hold(2)
+    assert stale_stages(Layout(project)) == expected
+    monkeypatch.setattr(run, "BUSY", 0.2)
+    holder = hold(60)
+    with pytest.raises(CascadeError, match="is busy"):
+        stale_stages(Layout(project))
+    holder.kill()
