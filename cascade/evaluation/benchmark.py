@@ -1,18 +1,22 @@
-"""Held-out benchmarks: k responses a prompt, the same seeds for every checkpoint, so comparisons are paired."""
+"""The evaluation of a checkpoint on every domain's benchmark.
+
+Torch is imported where responses are sampled: in the lanes' processes, or not at all where an evaluation is taken over.
+"""
 
 import shutil
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import torch
 
-from cascade import environments, judges
-from cascade.chat import prompt_of, render
+from cascade import judges
 from cascade.errors import CascadeError
+from cascade.evaluation.lanes import in_lanes
 from cascade.evaluation.results import (
     EvaluationResult,
     prompt_results,
@@ -22,18 +26,12 @@ from cascade.evaluation.results import (
     write_rollouts,
 )
 from cascade.files import fingerprint, hash_directory, hash_file, read_json, write_json
-from cascade.layout import Layout
-from cascade.policy import make_policy
-from cascade.policy.base import Policy
+from cascade.layout import Layout, checkpoint_of
+from cascade.places import has_gpu
 from cascade.progress import say
-from cascade.recipe import BASE, PLACEMENT, Evaluation, Node, Recipe
-from cascade.rollout import make_sampler
-from cascade.rollout.base import Sampler
-from cascade.rollout.driver import Answer, Driver, Question
-from cascade.seeds import derive_seed
+from cascade.recipe import BASE, PLACEMENT, Node, Recipe
 from cascade.tracking import evaluation_journal
-from cascade.training.prompts import Prompt, load_prompts
-from cascade.training.run import checkpoint_of
+from cascade.verifiers import use_verifiers
 
 MAX_FAILURE_RATE = 0.1
 """Share of a domain's rollouts without a verdict above which its score would say little about the model."""
@@ -66,25 +64,25 @@ def evaluate(
         "benchmarks": {domain: _benchmark_hash(layout, domain) for domain in recipe.domains},
         **recipe.judges.inputs,
     }
-    torch.set_num_threads(recipe.threads)
     work = layout.work(f"{node}.evaluation") / fingerprint(inputs)[:16]
     own = out is None and checkpoint is None
     lines: list[dict[str, Any]] = _taken_over(recipe, node, layout, inputs) if own else []
-    benchmark: Benchmark | None = None
-    for domain in recipe.domains if not lines else ():
-        kept = work / f"{domain}.parquet"
-        if not kept.exists():
-            benchmark = benchmark or Benchmark(recipe, _engine(recipe, node), source)
-            began = time.perf_counter()
-            found = benchmark.run(load_prompts(layout.benchmark(domain), domain))
+    if not lines:
+        files = {domain: work / f"{domain}.parquet" for domain in recipe.domains}
+        # What has most to read takes longest: last, it would be waited for.
+        missing = sorted(
+            (domain for domain, kept in files.items() if not kept.exists()),
+            key=lambda domain: -layout.benchmark(domain).stat().st_size,
+        )
+        lanes = _lanes(recipe, node)
+        begin = partial(_begin, recipe, _engine(recipe, node), source, layout, lanes)
+        for domain, (found, seconds, usage) in in_lanes(lanes, begin, missing):
             _check_failures(node, domain, found)
-            write_rollouts(kept, found)
-            say(f"{node}: {domain}: {len(found)} rollouts judged in {time.perf_counter() - began:.1f} s")
-            if (usage := judges.take_usage()).requests:
+            write_rollouts(files[domain], found)
+            say(f"{node}: {domain}: {len(found)} rollouts judged in {seconds:.1f} s")
+            if usage.requests:
                 say(f"{node}: {domain}: the judge took {usage}")
-        lines += pq.read_table(kept).to_pylist()
-    if benchmark is not None:
-        benchmark.close()
+        lines = [line for kept in files.values() for line in pq.read_table(kept).to_pylist()]
     result = EvaluationResult(node, checkpoint_hash, prompt_results(lines))
     summary = summarise(result, lines, settings.rollouts)
     write_rollouts(out_dir / "rollouts.parquet", lines)
@@ -95,6 +93,33 @@ def evaluate(
         record(evaluation_journal(layout, node), layout, node)
     shutil.rmtree(work.parent, ignore_errors=True)
     return summary
+
+
+def _lanes(recipe: Recipe, node: str) -> int:
+    """A domain a core, where the torch sampler decodes on CPUs; one after the other where there is a GPU to fill, or a
+    server that does as it likes."""
+    on_cpu = recipe.evaluation.rollout.engine == "torch" and _engine(recipe, node) == "hf" and not has_gpu()
+    return recipe.threads if on_cpu else 1
+
+
+@contextmanager
+def _begin(
+    recipe: Recipe, engine: str, checkpoint: Path, layout: Layout, lanes: int
+) -> Iterator[Callable[[str], tuple[list[dict[str, Any]], float, judges.Usage]]]:
+    """What a lane does: by domain, the rollouts, the seconds they took, and what judges were asked."""
+    from cascade.evaluation.answering import Benchmark
+    from cascade.training.prompts import load_prompts
+
+    if lanes > 1:
+        use_verifiers(recipe)
+    with closing(Benchmark(recipe, engine, checkpoint, threads=1 if lanes > 1 else recipe.threads)) as benchmark:
+
+        def answer(domain: str) -> tuple[list[dict[str, Any]], float, judges.Usage]:
+            began = time.perf_counter()
+            found = benchmark.run(load_prompts(layout.benchmark(domain), domain))
+            return found, time.perf_counter() - began, judges.take_usage()
+
+        yield answer
 
 
 def _taken_over(recipe: Recipe, node: str, layout: Layout, inputs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -109,57 +134,6 @@ def _taken_over(recipe: Recipe, node: str, layout: Layout, inputs: dict[str, Any
         return []
     say(f"{node}: evaluated as {section.init}, whose checkpoint it passes on")
     return pq.read_table(found / "rollouts.parquet").to_pylist()
-
-
-class Benchmark:
-    """A checkpoint, loaded to answer prompts."""
-
-    def __init__(self, recipe: Recipe, engine: str, checkpoint: Path):
-        self._seed = recipe.seed
-        self._settings: Evaluation = recipe.evaluation
-        self._policy: Policy = make_policy(engine, checkpoint, None)
-        self._sampler: Sampler = make_sampler(recipe.evaluation.rollout, self._policy)
-        self._pool = ThreadPoolExecutor(max_workers=recipe.judging_threads)
-
-    def run(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
-        """One line a rollout, prompts in their order."""
-        settings, tokenizer = self._settings.rollout, self._policy.tokenizer
-        rows = [prompt.row for prompt in prompts]
-        driver = Driver(self._sampler, tokenizer, self._pool, settings, together=False, judge_unfinished=True)
-        questions = [
-            Question(
-                row,
-                environments.get(prompt.environment),
-                [derive_seed(self._seed, "benchmark", prompt.id, j) for j in range(self._settings.rollouts)],
-            )
-            for prompt, row in zip(prompts, rows, strict=True)
-        ]
-        texts = [render(tokenizer, *prompt_of(r), thinking=settings.thinking, for_generation=True) for r in rows]
-        return [
-            _line(prompt, text, rollout, answer)
-            for prompt, text, answers in zip(prompts, texts, driver.ask(questions).groups, strict=True)
-            for rollout, answer in enumerate(answers)
-        ]
-
-    def close(self) -> None:
-        self._sampler.close()
-        self._pool.shutdown()
-
-
-def _line(prompt: Prompt, text: str, rollout: int, answer: Answer) -> dict[str, Any]:
-    assert answer.verdict is not None
-    return {
-        "domain": prompt.domain,
-        "prompt_id": prompt.id,
-        "rollout": rollout,
-        "reward": answer.verdict.reward,
-        "failure": answer.verdict.failure,
-        "reason": answer.verdict.reason,
-        "length": answer.transcript.length,
-        "finished": answer.transcript.finished,
-        "prompt": text,
-        "response": answer.text,
-    }
 
 
 def _check_failures(node: str, domain: str, lines: list[dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from cascade.files import hash_directory, hash_file, write_atomic
 from cascade.interference.effects import Effect, effects, harms_of
 from cascade.interference.order import Harms, Judged, Stages, judge, suggest
 from cascade.launch import launched
-from cascade.layout import Layout
+from cascade.layout import Layout, checkpoint_of
 from cascade.nodes import evaluate_node, run_node
 from cascade.progress import say
 from cascade.recipe import Recipe, load
@@ -121,7 +121,7 @@ def _prepare(recipe: Recipe, start: str, layout: Layout) -> Layout:
     """A project directory with the recipe, the data and the start."""
     # Imported here: torch takes seconds, and a wrong name is to be said at once.
     from cascade.files import fingerprint
-    from cascade.training.run import checkpoint_of, require_files
+    from cascade.training.run import require_files
 
     checkpoint = checkpoint_of(recipe, layout, start)
     trained = {domain for name, node in recipe.rl.items() if name.startswith(ALONE) for domain in node.mix}

@@ -26,11 +26,11 @@ from cascade.files import (
     write_json,
     write_jsonl,
 )
-from cascade.layout import Layout
+from cascade.layout import Layout, checkpoint_of
 from cascade.policy import make_policy
 from cascade.policy.base import Policy, Sequence
 from cascade.progress import say
-from cascade.recipe import BASE, PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
+from cascade.recipe import PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
 from cascade.tracking import Journal
 from cascade.tracking.journal import write_table
 from cascade.training.checkpoint import State, load_state, save_state
@@ -44,14 +44,6 @@ because a model trained in float32 may be stored in bfloat16."""
 
 RULES = {"reads_round", *Comparison.model_fields}
 """What a repair's section says beyond a distillation's."""
-
-
-def checkpoint_of(recipe: Recipe, layout: Layout, node: str) -> Path:
-    """The directory of a node's checkpoint, or of the base model. Raises CheckpointError when it is not there."""
-    path = layout.root / recipe.base if node == BASE else layout.checkpoint(node)
-    if not (path / "config.json").exists():
-        raise CheckpointError(f"{path}: no checkpoint there; `cascade node {node}` makes it")
-    return path
 
 
 class NodeRun:

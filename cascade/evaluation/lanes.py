@@ -1,0 +1,76 @@
+"""Work on several jobs side by side, each lane in a process of its own.
+
+A small model decodes hardly faster on two cores than on one: its products are too small to share. Two of them side by
+side do.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from multiprocessing.connection import Connection, wait
+from typing import TypeVar
+
+from cascade.errors import CascadeError
+
+T = TypeVar("T")
+
+Begin = Callable[[], AbstractContextManager[Callable[[str], T]]]
+
+
+def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str, T]]:
+    """Each job and what became of it, as it ends. `begin` is entered once a lane, and what it gives called once a job;
+    the jobs are begun in their order. One lane is this process. All others end with the iteration, whatever ends it.
+
+    Raises what a job raises, and CascadeError where a lane was killed.
+    """
+    if min(count, len(jobs)) < 2:
+        if jobs:
+            with begin() as work:
+                yield from ((job, work(job)) for job in jobs)
+        return
+    # Not forked: a process that has threads cannot be forked safely, and CUDA does not survive it.
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(jobs))
+    lanes: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    doing: dict[Connection, str] = {}
+    try:
+        for _ in range(min(count, len(jobs))):
+            ours, theirs = context.Pipe()
+            lanes[ours] = context.Process(target=_lane, args=(theirs, begin), daemon=True)
+            lanes[ours].start()
+            theirs.close()
+            doing[ours] = waiting.pop()
+            ours.send(doing[ours])
+        while doing:
+            for lane in wait(list(doing)):
+                assert isinstance(lane, Connection)
+                job = doing.pop(lane)
+                try:
+                    found, error = lane.recv()
+                except EOFError:
+                    lanes[lane].join()
+                    code = lanes[lane].exitcode
+                    raise CascadeError(f"{job}: its process ended with status {code}; run it again") from None
+                if error is not None:
+                    raise error
+                if waiting:
+                    doing[lane] = waiting.pop()
+                    lane.send(doing[lane])
+                yield job, found
+    finally:
+        for process in lanes.values():
+            process.terminate()
+        for process in lanes.values():
+            process.join()
+
+
+def _lane(parent: Connection, begin: Begin[T]) -> None:
+    """Do what comes through the pipe until it is closed."""
+    try:
+        with begin() as work:
+            while True:
+                parent.send((work(parent.recv()), None))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass
+    except Exception as error:
+        parent.send((None, error if isinstance(error, CascadeError) else CascadeError(repr(error))))

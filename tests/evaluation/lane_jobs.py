@@ -1,0 +1,30 @@
+"""What the lanes of the tests do. Apart from them, so that a lane need not import torch."""
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from cascade.errors import CascadeError
+
+
+@contextmanager
+def working():
+    yield work
+
+
+def work(job: str) -> tuple[str, int]:
+    kind, _, rest = job.partition(" ")
+    if kind == "meet":  # Only ends where another lane is at work at the same time.
+        folder = Path(rest)
+        (folder / str(os.getpid())).touch()
+        deadline = time.monotonic() + 20
+        while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return str(len(list(folder.iterdir()))), os.getpid()
+    if kind == "fail":
+        raise CascadeError(rest)
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rest, os.getpid()

@@ -1,0 +1,53 @@
+import json
+import os
+
+import pytest
+
+from cascade.errors import CascadeError
+from cascade.evaluation import benchmark
+from cascade.evaluation.lanes import in_lanes
+from cascade.layout import Layout
+from tests.evaluation.lane_jobs import working
+from tests.evaluation.project import recipe_with_gate
+from tests.training.miniature import make_checkpoint, prompt_rows, write_rows
+
+
+def test_two_lanes_work_at_the_same_time_and_one_is_this_process(tmp_path):
+    found = dict(in_lanes(2, working, [f"meet {tmp_path}", f"meet {tmp_path}/", "say three"]))
+    assert {said for said, _ in found.values()} == {"2", "three"}
+    assert os.getpid() not in {process for _, process in found.values()}
+    assert dict(in_lanes(1, working, ["say a", "say b"])) == {f"say {x}": (x, os.getpid()) for x in "ab"}
+    assert dict(in_lanes(2, working, [])) == {}
+
+
+def test_what_a_job_raises_is_raised_and_a_killed_lane_is_named():
+    with pytest.raises(CascadeError, match=r"^the third word$"):
+        list(in_lanes(2, working, ["say a", "fail the third word"]))
+    with pytest.raises(CascadeError, match=r"^die now: its process ended with status -9; run it again$"):
+        list(in_lanes(2, working, ["say a", "die now"]))
+
+
+def test_no_lane_outlives_the_iteration():
+    lanes = in_lanes(2, working, ["say a", "say b", "say c", "say d"])
+    (_, (_, process)) = next(lanes)
+    os.kill(process, 0)
+    lanes.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_an_evaluation_in_lanes_finds_what_one_thread_finds(tmp_path):
+    layout = Layout(tmp_path)
+    make_checkpoint(layout.checkpoint("sft"), 1)
+    for domain in ("one", "two"):
+        rows = [dict(row, environment="mcqa") for row in prompt_rows(domain, 5)]
+        for row in rows:
+            question = {"options": [{"A": "x"}, {"B": "y"}], "expected_answer": "A"}
+            row["row"] = json.dumps(json.loads(row["row"]) | question)
+        write_rows(layout.benchmark(domain), rows)
+    recipe = recipe_with_gate()
+    benchmark.evaluate(recipe, "sft", layout)
+    beside = recipe.model_copy(update={"threads": 2})
+    benchmark.evaluate(beside, "sft", layout, layout.checkpoint("sft"), tmp_path / "beside")
+    for file in ("rollouts.parquet", "prompts.csv", "summary.json"):
+        assert (layout.evaluation("sft") / file).read_bytes() == (tmp_path / "beside" / file).read_bytes()
