@@ -10,7 +10,7 @@ Pretraining on rows of equal length: `hidden_states(model, [Block(tokens)]).hidd
 under autocast or not, on any device; `token_log_probs` (cascade/policy/logits.py) turns it into a loss.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -22,18 +22,6 @@ from cascade.policy import mamba_kernels
 from cascade.policy.attention import attention
 from cascade.policy.experts import experts, route, tokens_per_expert
 from cascade.policy.ssd import chunk_length, ssd
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of tokens [R, L], padded on the right after `lengths` [R]; None: no padding.
-
-    `parent` names the block, earlier in the list, and per row [R] the row there, that holds what comes before.
-    """
-
-    tokens: Tensor
-    lengths: Tensor | None = None
-    parent: tuple[int, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +39,29 @@ class AttentionMemory:
 
     keys: Tensor
     values: Tensor
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an earlier forward pass has read before the rows of a block: as many tokens as `lengths` [R] says, and of
+    each layer its memory of those rows, keys and values padded on the right."""
+
+    lengths: Tensor
+    memories: list[Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of tokens [R, L], padded on the right after `lengths` [R]; None: no padding.
+
+    What comes before them: `parent` names the block, earlier in the list, and per row [R] the row there, that holds it;
+    `past` is it.
+    """
+
+    tokens: Tensor
+    lengths: Tensor | None = None
+    parent: tuple[int, Tensor] | None = None
+    past: Past | None = None
 
 
 @dataclass
@@ -104,19 +115,27 @@ def _spans(blocks: list[Block], keep: bool) -> list[_Span]:
         visible, mask = None, None
         if block.lengths is not None:
             visible = torch.arange(length, device=device) < block.lengths.unsqueeze(1)
-        if block.parent is not None:
-            above = spans[block.parent[0]]
-            before = above.visible
-            if before is None:
-                before = torch.ones(above.rows, above.length, dtype=torch.bool, device=device)
+        if (before := _visible_before(block, spans)) is not None:
             own = torch.ones(rows, length, dtype=torch.bool, device=device) if visible is None else visible
-            before = before[block.parent[1]]
             causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
             mask = torch.cat([before.unsqueeze(1).expand(-1, length, -1), causal.expand(rows, -1, -1)], 2).unsqueeze(1)
             visible = torch.cat([before, own], 1)
         spans.append(_Span(block, start, rows, length, visible, mask, keep or number in parents))
         start += rows * length
     return spans
+
+
+def _visible_before(block: Block, spans: list[_Span]) -> Tensor | None:
+    """Of the positions before a block's rows [R, keys]: which are not padding."""
+    device = block.tokens.device
+    if block.past is not None:
+        return torch.arange(int(block.past.lengths.max()), device=device) < block.past.lengths.unsqueeze(1)
+    if block.parent is None:
+        return None
+    above = spans[block.parent[0]]
+    if above.visible is None:
+        return torch.ones(len(block.tokens), above.length, dtype=torch.bool, device=device)
+    return above.visible[block.parent[1]]
 
 
 def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = False) -> Forward:
@@ -134,13 +153,13 @@ def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = Fals
             ]
         )
     result = Forward(x)
-    for layer in model.model.layers:
+    for n, layer in enumerate(model.model.layers):
         normed = rms_norm(x, layer.norm)
         memories: list[Any] = []
         if layer.block_type == "linear_attention":
-            out = _mamba(layer.mixer, normed, spans, memories)
+            out = _mamba(layer.mixer, normed, spans, memories, n)
         elif layer.block_type == "full_attention":
-            out = _attention(layer.mixer, normed, spans, memories)
+            out = _attention(layer.mixer, normed, spans, memories, n)
         elif layer.block_type == "moe":
             out = moe(layer.mixer, normed, padding, result.expert_counts)
         else:
@@ -197,14 +216,13 @@ def choose(gate: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _attention(mixer: Any, x: Tensor, spans: list[_Span], memories: list[AttentionMemory | None]) -> Tensor:
+def _attention(mixer: Any, x: Tensor, spans: list[_Span], memories: list[AttentionMemory | None], n: int) -> Tensor:
     queries, keys, values = mixer.q_proj(x), mixer.k_proj(x), mixer.v_proj(x)
     out = []
     for span in spans:
         q, k, v = (span.of(t).unflatten(-1, (-1, mixer.head_dim)).transpose(1, 2) for t in (queries, keys, values))
-        if (above := _above(span, memories)) is not None:
-            row = span.block.parent[1]  # type: ignore[index]
-            k, v = torch.cat([above.keys[row], k], 2), torch.cat([above.values[row], v], 2)
+        if (before := _before(span, memories, n)) is not None:
+            k, v = torch.cat([before.keys, k], 2), torch.cat([before.values, v], 2)
         memories.append(AttentionMemory(k, v) if span.kept else None)
         y = attention(
             q,
@@ -217,16 +235,15 @@ def _attention(mixer: Any, x: Tensor, spans: list[_Span], memories: list[Attenti
     return mixer.o_proj(torch.cat(out) if len(out) > 1 else out[0])
 
 
-def _mamba(mixer: Any, x: Tensor, spans: list[_Span], memories: list[MambaMemory | None]) -> Tensor:
+def _mamba(mixer: Any, x: Tensor, spans: list[_Span], memories: list[MambaMemory | None], n: int) -> Tensor:
     gate, inputs, dt = mixer.in_proj(x).split([mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], -1)
     dt = time_step(mixer, dt)
     a = -_full(mixer.A_log).exp()
     out = []
     for span in spans:
         initial, context = None, None
-        if (above := _above(span, memories)) is not None:
-            row = span.block.parent[1]  # type: ignore[index]
-            initial, context = above.state[row], above.convolution[row]
+        if (before := _before(span, memories, n)) is not None:
+            initial, context = before.state, before.convolution
         steps = span.of(dt)
         if span.kept and span.block.lengths is not None:
             real = torch.arange(span.length, device=x.device) < span.block.lengths.unsqueeze(1)
@@ -239,8 +256,15 @@ def _mamba(mixer: Any, x: Tensor, spans: list[_Span], memories: list[MambaMemory
     return mixer.out_proj(gated_norm(y.to(x.dtype), gate, mixer.norm))
 
 
-def _above(span: _Span, memories: list[Any]) -> Any:
-    return None if span.block.parent is None else memories[span.block.parent[0]]
+def _before(span: _Span, memories: list[Any], n: int) -> Any:
+    """The memory that the rows of a block go on from in layer n, if any."""
+    if span.block.past is not None:
+        return span.block.past.memories[n]
+    if span.block.parent is None:
+        return None
+    number, row = span.block.parent
+    above = memories[number]
+    return type(above)(*(getattr(above, part.name)[row] for part in fields(above)))
 
 
 def time_step(mixer: Any, dt: Tensor) -> Tensor:

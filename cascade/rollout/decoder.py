@@ -1,5 +1,7 @@
 """Step-by-step decoding of a batch, behind one protocol; here through transformers' own cache, for any model."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -7,9 +9,23 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """A prompt that was read, and what each layer keeps of it, as one row: where the reading of a prompt that begins
+    with it can go on."""
+
+    tokens: list[int]
+    memories: list[Any]
+
+
 class Decoder(Protocol):
-    def prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
-        """Read each prompt once; row i of the batch continues prompt rows[i]. Logits [len(rows), V] of what follows."""
+    def prefill(self, prompts: list[list[int]], rows: Tensor, known: Sequence[Prefix | None] = ()) -> Tensor:
+        """Read each prompt once; row i of the batch continues prompt rows[i]. Logits [len(rows), V] of what follows.
+        `known`: what each prompt begins with, as `prefix` gave it; empty: nothing is known."""
+        ...
+
+    def prefix(self, prompt: int) -> Prefix | None:
+        """Of a prompt that was read; None where a decoder reads every prompt from its beginning."""
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -27,7 +43,7 @@ class TransformersDecoder:
     def __init__(self, model: PreTrainedModel):
         self.model = model
 
-    def prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
+    def prefill(self, prompts: list[list[int]], rows: Tensor, known: Sequence[Prefix | None] = ()) -> Tensor:
         width = max(map(len, prompts))
         tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=rows.device)
         lengths = torch.tensor([len(p) for p in prompts], device=rows.device)
@@ -38,6 +54,9 @@ class TransformersDecoder:
         logits = self._forward(tokens, positions)
         self.keep(rows)
         return logits[rows]
+
+    def prefix(self, prompt: int) -> Prefix | None:
+        return None
 
     def step(self, tokens: Tensor) -> Tensor:
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], 1)

@@ -3,6 +3,7 @@
 Keys and values of a prompt are kept once for all its rollouts; what the rollouts add is kept per row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from cascade.policy.nemotron_h import (
     AttentionMemory,
     Block,
     MambaMemory,
+    Past,
     choose,
     gated_norm,
     hidden_states,
@@ -23,6 +25,7 @@ from cascade.policy.nemotron_h import (
     time_step,
 )
 from cascade.policy.ssd import ssd_step
+from cascade.rollout.decoder import Prefix
 
 
 class Weights:
@@ -53,8 +56,9 @@ class Weights:
 
 @dataclass(frozen=True)
 class ReadPrompts:
-    """Prompts, longest first, after the forward pass: prompt n of those given is number `place[n]`."""
+    """Prompts after the forward pass, in blocks of similar length: prompt n of those given is number `place[n]`."""
 
+    prompts: list[list[int]]
     place: Tensor
     lengths: Tensor
     memories: list[list[Any]]
@@ -62,28 +66,93 @@ class ReadPrompts:
     hidden: Tensor
     """[prompts, D] at their last tokens, after the final norm."""
 
+    def prefix(self, prompt: int) -> Prefix:
+        place, length = int(self.place[prompt]), len(self.prompts[prompt])
+        memories = []
+        for of_blocks in self.memories:
+            row = place
+            for memory in of_blocks:
+                rows = len(memory.state if isinstance(memory, MambaMemory) else memory.keys)
+                if row < rows:
+                    memories.append(_row(memory, row, length))
+                    break
+                row -= rows
+            else:
+                memories.append(None)
+        return Prefix(self.prompts[prompt], memories)
 
-def read_prompts(model: PreTrainedModel, prompts: list[list[int]], device: torch.device) -> ReadPrompts:
-    """The prompts through the trainer's forward pass, in blocks of similar length."""
-    order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
+
+def read_prompts(
+    model: PreTrainedModel, prompts: list[list[int]], device: torch.device, known: Sequence[Prefix | None] = ()
+) -> ReadPrompts:
+    """The prompts through the trainer's forward pass, in blocks of similar length; those that begin with what is
+    `known` from its end on."""
+    before = [len(prefix.tokens) if prefix else 0 for prefix in known] or [0] * len(prompts)
+    new = [prompt[start:] for prompt, start in zip(prompts, before, strict=True)]
+    order = sorted(range(len(prompts)), key=lambda n: (before[n] > 0, -len(new[n])))
     groups: list[list[int]] = []
     for n in order:
-        if not groups or len(prompts[n]) < SIMILAR[device.type] * len(prompts[groups[-1][0]]):
+        first = groups[-1][0] if groups else n
+        similar = len(new[n]) >= SIMILAR[device.type] * len(new[first])
+        if not groups or not similar or (before[n] > 0) != (before[first] > 0):
             groups.append([])
         groups[-1].append(n)
     place = torch.empty(len(prompts), dtype=torch.long)
     place[torch.tensor(order)] = torch.arange(len(prompts))
-    lengths = torch.tensor([len(prompts[n]) for n in order], device=device)
     blocks, ends, start = [], [], 0
     for group in groups:
-        width = len(prompts[group[0]])
-        tokens = torch.tensor([prompts[n] + [0] * (width - len(prompts[n])) for n in group], device=device)
-        own = torch.tensor([len(prompts[n]) for n in group], device=device)
-        blocks.append(Block(tokens, own if len(prompts[group[-1]]) < width else None))
+        width = len(new[group[0]])
+        tokens = torch.tensor([new[n] + [0] * (width - len(new[n])) for n in group], device=device)
+        own = torch.tensor([len(new[n]) for n in group], device=device)
+        past = _past([prefix for n in group if (prefix := known[n])], device) if before[group[0]] else None
+        blocks.append(Block(tokens, own if len(new[group[-1]]) < width else None, past=past))
         ends.append(start + torch.arange(len(group), device=device) * width + own - 1)
         start += tokens.numel()
     forward = hidden_states(model, blocks, keep=True)
-    return ReadPrompts(place.to(device), lengths, forward.memories, forward.hidden[torch.cat(ends)])
+    memories = [
+        [_closed_up(memory, block) for memory, block in zip(of_blocks, blocks, strict=True)] if of_blocks else []
+        for of_blocks in forward.memories
+    ]
+    lengths = torch.tensor([len(prompts[n]) for n in order], device=device)
+    return ReadPrompts(prompts, place.to(device), lengths, memories, forward.hidden[torch.cat(ends)])
+
+
+def _row(memory: Any, row: int, length: int) -> Any:
+    if isinstance(memory, MambaMemory):
+        return MambaMemory(memory.convolution[row : row + 1], memory.state[row : row + 1])
+    return AttentionMemory(memory.keys[row : row + 1, :, :length], memory.values[row : row + 1, :, :length])
+
+
+def _past(prefixes: list[Prefix], device: torch.device) -> Past:
+    """Of several rows, one a prefix."""
+    width = max(len(prefix.tokens) for prefix in prefixes)
+    memories: list[Any] = []
+    for rows in zip(*(prefix.memories for prefix in prefixes), strict=True):
+        if rows[0] is None:
+            memories.append(None)
+        elif isinstance(rows[0], MambaMemory):
+            memories.append(MambaMemory(torch.cat([r.convolution for r in rows]), torch.cat([r.state for r in rows])))
+        else:
+            memories.append(
+                AttentionMemory(_padded([r.keys for r in rows], width), _padded([r.values for r in rows], width))
+            )
+    return Past(torch.tensor([len(prefix.tokens) for prefix in prefixes], device=device), memories)
+
+
+def _padded(parts: list[Tensor], width: int) -> Tensor:
+    """[rows, heads, width, d] from parts of [rows, heads, at most width, d]."""
+    return torch.cat([F.pad(part, (0, 0, 0, width - part.shape[2])) for part in parts])
+
+
+def _closed_up(memory: Any, block: Block) -> Any:
+    """Keys and values without the padding between a block's past and its own tokens."""
+    if block.past is None or not isinstance(memory, AttentionMemory):
+        return memory
+    lengths = block.past.lengths.unsqueeze(1)
+    at = torch.arange(memory.keys.shape[2], device=lengths.device)
+    gap = int(lengths.max()) - lengths
+    source = torch.where(at < lengths, at, (at + gap).clamp(max=len(at) - 1))[:, None, :, None]
+    return AttentionMemory(*(t.gather(2, source.expand_as(t)) for t in (memory.keys, memory.values)))
 
 
 class NemotronHDecoder:
@@ -93,8 +162,8 @@ class NemotronHDecoder:
         self.weights = weights
         self._caches: list[_MambaCache | _AttentionCache | None] = []
 
-    def prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
-        read = read_prompts(self.weights.model, prompts, rows.device)
+    def prefill(self, prompts: list[list[int]], rows: Tensor, known: Sequence[Prefix | None] = ()) -> Tensor:
+        self._read = read = read_prompts(self.weights.model, prompts, rows.device, known)
         rows = read.place[rows]
         shared = _SharedPrompts(read.lengths, rows)
         for n, memories in enumerate(read.memories):
@@ -109,6 +178,9 @@ class NemotronHDecoder:
                 self._caches.append(None)
         self._shared = shared
         return self.weights.model.lm_head(read.hidden)[rows]  # type: ignore[operator]
+
+    def prefix(self, prompt: int) -> Prefix | None:
+        return self._read.prefix(prompt)
 
     def step(self, tokens: Tensor) -> Tensor:
         model: Any = self.weights.model
@@ -220,8 +292,7 @@ class _AttentionCache:
         self.mixer, self.qkv, self.shared = mixer, qkv, shared
         width = max(m.keys.shape[2] for m in memories)
         self.prompt_keys, self.prompt_values = (
-            torch.cat([F.pad(t, (0, 0, 0, width - t.shape[2])) for t in parts])
-            for parts in ([m.keys for m in memories], [m.values for m in memories])
+            _padded(parts, width) for parts in ([m.keys for m in memories], [m.values for m in memories])
         )
         self.heads, self.dim = self.prompt_keys.shape[1], mixer.head_dim
         rows = len(shared.rows)

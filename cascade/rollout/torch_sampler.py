@@ -1,8 +1,9 @@
 """The torch engine: batched sampling with cached states, in the trainer's own process.
 
-Each distinct prompt is read once, its state handed to all its rollouts. Finished rows leave the batch. Conversations
-take their turns together: the next turns begin when the last response of this turn is finished and every environment
-has answered, so that how fast it answered does not show in which rows a batch has.
+Each distinct prompt is read once, its state handed to all its rollouts; on CPUs a conversation's next turn is read from
+the end of its last prompt on. Finished rows leave the batch. Conversations take their turns together: the next turns
+begin when the last response of this turn is finished and every environment has answered, so that how fast it answered
+does not show in which rows a batch has.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from cascade.policy import nemotron_h
 from cascade.policy.base import Policy
 from cascade.rollout.base import OnFinish, Sample, SampleRequest
 from cascade.rollout.cuda_graphs import GraphDecoder
-from cascade.rollout.decoder import Decoder, TransformersDecoder
+from cascade.rollout.decoder import Decoder, Prefix, TransformersDecoder
 from cascade.rollout.nemotron_h import NemotronHDecoder, Weights
 from cascade.rollout.sampling import draw, uniforms
 
@@ -71,6 +72,7 @@ class TorchSampler:
             if answer is not None:
                 answers[conversation] = answer
 
+        read: dict[int, Prefix] = {}
         turn = dict(enumerate(requests))
         while turn:
             conversations = list(turn)
@@ -81,9 +83,11 @@ class TorchSampler:
             with torch.inference_mode():
                 for start in range(0, len(conversations), rows):
                     wave = {n: turn[n] for n in conversations[start : start + rows]}
-                    self._wave(wave, max_new_tokens, temperature, top_p, finish)
+                    of_wave = self._wave(wave, max_new_tokens, temperature, top_p, finish, read)
+                    read |= {n: prefix for n in wave if n in answers and (prefix := of_wave(n))}
             following = {n: answers[n].result() for n in sorted(answers)}
             turn = {n: request for n, request in following.items() if request is not None}
+            read = {n: prefix for n, prefix in read.items() if n in turn}
             answers.clear()
         return [last[n] for n in range(len(requests))]
 
@@ -101,17 +105,25 @@ class TorchSampler:
         temperature: float,
         top_p: float,
         finish: Callable[[int, Sample], None],
-    ) -> None:
+        read: dict[int, Prefix],
+    ) -> Callable[[int], Prefix | None]:
+        """Sample a turn of some conversations. `read`: what of them was read before; returns what of each is now."""
         conversations, requests = list(wave), list(wave.values())
         numbers: dict[tuple[int, ...], int] = {}
         prompt_of = [numbers.setdefault(tuple(request.prompt), len(numbers)) for request in requests]
         prompts, rows = [list(prompt) for prompt in numbers], torch.tensor(prompt_of, device=self._device)
         points = uniforms([request.seed for request in requests], limit).to(self._device)
         if not self._graphs:
-            self._decode(
-                prompts, rows, points, temperature, top_p, lambda row, sample: finish(conversations[row], sample)
+            known: list[Prefix | None] = [None] * len(prompts)
+            for number, conversation, request in zip(prompt_of, conversations, requests, strict=True):
+                prefix = read.get(conversation)
+                if prefix and request.prompt[: len(prefix.tokens)] == prefix.tokens:
+                    known[number] = prefix
+            decoder = self._decode(
+                prompts, known, rows, points, temperature, top_p, lambda row, sample: finish(conversations[row], sample)
             )
-            return
+            number_of = dict(zip(conversations, prompt_of, strict=True))
+            return lambda conversation: decoder.prefix(number_of[conversation])
         decoded = self._graphs.decode(prompts, rows, points, self._stop, temperature, top_p)
         last = decoded.tokens.gather(1, (decoded.lengths - 1).unsqueeze(1)).squeeze(1)
         columns = (decoded.tokens, decoded.log_probs, decoded.lengths, torch.isin(last, self._stop))
@@ -119,19 +131,21 @@ class TorchSampler:
             conversations, *(column.tolist() for column in columns), strict=True
         ):
             finish(conversation, Sample(ids[:length], values[:length], finished))
+        return lambda conversation: None
 
     def _decode(
         self,
         prompts: list[list[int]],
+        known: list[Prefix | None],
         prompt_of: Tensor,
         points: Tensor,
         temperature: float,
         top_p: float,
         finish: Callable[[int, Sample], None],
-    ) -> None:
+    ) -> Decoder:
         """Step by step; row i, which continues prompt `prompt_of[i]`, is told of as soon as it ends."""
         decoder = self._decoder()
-        logits = decoder.prefill(prompts, prompt_of)
+        logits = decoder.prefill(prompts, prompt_of, known)
         count, limit = points.shape
         tokens = torch.zeros(count, limit, dtype=torch.long, device=self._device)
         log_probs = torch.zeros(count, limit, device=self._device)
@@ -152,7 +166,7 @@ class TorchSampler:
                 running &= ~ended
                 left = int(running.sum())
                 if left == 0:
-                    return
+                    return decoder
                 if left <= (1 - LEAVE) * len(rows):
                     keep = running.nonzero().squeeze(1)
                     decoder.keep(keep)
@@ -160,6 +174,7 @@ class TorchSampler:
             if position + 1 < limit:
                 logits = decoder.step(token)
         over(rows[running], limit, False)
+        return decoder
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
