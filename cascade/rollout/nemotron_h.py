@@ -148,11 +148,13 @@ def _closed_up(memory: Any, block: Block) -> Any:
     """Keys and values without the padding between a block's past and its own tokens."""
     if block.past is None or not isinstance(memory, AttentionMemory):
         return memory
-    lengths = block.past.lengths.unsqueeze(1)
-    at = torch.arange(memory.keys.shape[2], device=lengths.device)
-    gap = int(lengths.max()) - lengths
-    source = torch.where(at < lengths, at, (at + gap).clamp(max=len(at) - 1))[:, None, :, None]
-    return AttentionMemory(*(t.gather(2, source.expand_as(t)) for t in (memory.keys, memory.values)))
+    before = block.past.lengths.unsqueeze(1)
+    own = block.tokens.shape[1] if block.lengths is None else block.lengths.unsqueeze(1)
+    at = torch.arange(int((before + own).max()), device=before.device)
+    gap = before.max() - before
+    source = torch.where(at < before, at, (at + gap).clamp(max=memory.keys.shape[2] - 1))[:, None, :, None]
+    keys, values = (t.gather(2, source.expand(-1, t.shape[1], -1, t.shape[3])) for t in (memory.keys, memory.values))
+    return AttentionMemory(keys, values)
 
 
 class NemotronHDecoder:
