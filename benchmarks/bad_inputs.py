@@ -151,10 +151,10 @@ def page() -> str:
 def run(case: Case) -> str:
     """What the command prints as its error, in a fresh project."""
     with tempfile.TemporaryDirectory() as folder, _taken_port() as port, _inside(Path(folder).resolve()) as project:
-        recipe = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text(encoding="utf-8"))
+        recipe = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text(encoding="utf-8"))
         case.change(recipe)
         (project / "recipes").mkdir()
-        for path in (project / "params.yaml", project / "recipes" / "nano.yaml"):
+        for path in (project / "params.yaml", project / "recipes" / "nano-mopd.yaml"):
             path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         case.prepare(project)
         result = CliRunner().invoke(main, case.command.format(port=port).split())

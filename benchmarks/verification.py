@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from cascade import environments
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.training import run_on_policy
+from cascade.training.on_policy import run_on_policy
 
 NODE = "code_rl"
 COLUMNS = {

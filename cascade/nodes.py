@@ -99,11 +99,11 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
 
         repair(recipe, name, layout)
     elif isinstance(node, SFTNode):
-        from cascade.training import run_sft
+        from cascade.training.sft import run_sft
 
         run_sft(recipe, name, layout)
     else:
-        from cascade.training import run_on_policy
+        from cascade.training.on_policy import run_on_policy
 
         run_on_policy(recipe, name, layout)
 

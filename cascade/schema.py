@@ -302,6 +302,9 @@ class RepairNode(Distillation, Comparison):
 
     reads_round: Count
     """The round whose evaluations it waits for and reads: the one before its own, which DVC cannot compute."""
+    focus: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the prompts that are of the regressed domains, each by its part of `mix`; the rest holds the others
+    where they are. 0: all of them by `mix`."""
 
 
 class TeachersNode(Section):

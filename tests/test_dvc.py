@@ -16,7 +16,7 @@ from cascade.files import write_atomic
 from tasks.processes import Outcome, run_stage, stopped_on_exit
 
 ROOT = Path(__file__).parents[1]
-RECIPE = "nano-every-domain"
+RECIPE = "nano"
 FILES = {".json": '{"teachers": {}, "math": 0.5}\n', ".jsonl": "{}\n", ".parquet": "PAR1", ".yaml": "{}\n"}
 CSV = {
     "steps.csv": "step,train/loss,train/entropy\n0,1.0,0.5\n1,0.9,0.4\n",

@@ -109,7 +109,7 @@ def test_the_torch_sampler_has_weights_and_caches_of_its_own() -> None:
 
 
 def test_engine_hf_holds_all_of_it_on_each_gpu() -> None:
-    recipe, shape = load(ROOT / "recipes" / "nano.yaml"), shape_of(ROOT / "models" / "base" / "config.json")
+    recipe, shape = load(ROOT / "recipes" / "nano-mopd.yaml"), shape_of(ROOT / "models" / "base" / "config.json")
     found = plan_node(shape, recipe.training["sft"], 1, longest=512, teachers=0)
     assert (found.weights, found.gradients, found.optimizer) == tuple(x * shape.parameters for x in (4, 4, 8))
     assert found.activations == 8192 * shape.kept(False, False)

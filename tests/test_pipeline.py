@@ -23,7 +23,7 @@ ROLLOUT = {"max_new_tokens": 24}
 
 def small_recipe() -> dict:
     """The nano recipe with two domains, one RL node and a few steps."""
-    recipe = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
+    recipe = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     sources = recipe["curation"]["sources"]
     recipe["curation"]["sources"] = {
         name: {**source, "levels": {1: 1.0}, "sft": 100, "rl": 40, "benchmark": 10}

@@ -10,8 +10,7 @@ from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking import decision_journal
-from cascade.training import pass_on, run_on_policy
-from cascade.training.run import require_files
+from cascade.training.run import NodeRun, require_files
 
 
 def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:
@@ -38,9 +37,12 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     for domain, verdict in decision["domains"].items():
         say(f"  {domain}: {verdict['words']}")
     if decision["regressed"]:
+        from cascade.training.on_policy import run_on_policy
+
         run_on_policy(recipe, name, layout)
     else:
-        pass_on(recipe, name, layout)
+        # No teachers, no step.
+        NodeRun(recipe, name, layout, [], {"teachers": {}}).pass_on()
     return decision
 
 

@@ -23,7 +23,7 @@ from cascade.training.rollouts import Collector
 from cascade.training.run import NodeRun, require_files
 from cascade.training.samples import sample_rows
 from cascade.training.schedule import learning_rate
-from cascade.training.teachers import Teacher, Teachers, check_compatible, chosen_teachers
+from cascade.training.teachers import Teacher, Teachers, check_compatible, chosen_teachers, shares
 
 
 def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
@@ -40,6 +40,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     of_domain = chosen_teachers(recipe, name, layout) if isinstance(node, Distillation) else {}
     teacher_hashes = {"teachers": {domain: teacher.hash for domain, teacher in of_domain.items()}}
     run = NodeRun(recipe, name, layout, list(files.values()), teacher_hashes if of_domain else {})
+    run.set_up_torch()
 
     policy = make_policy(
         node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
@@ -48,7 +49,8 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     state = run.resume(policy)
     cursor = Cursor(**state.progress)
     prompts = {domain: load_prompts(path, domain) for domain, path in files.items()}
-    source = PromptSource(prompts, node.mix, recipe.seed, name, cursor=cursor)
+    mix = shares(node, of_domain) if isinstance(node, Distillation) else node.mix
+    source = PromptSource(prompts, mix, recipe.seed, name, cursor=cursor)
     progress = Progress(name, node.steps, state.step)
 
     with (
@@ -84,11 +86,6 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
             if (step + 1) % node.checkpoint_every == 0 or step + 1 == node.steps:
                 run.save(policy, step + 1, cursor.as_json())
     run.finish(policy)
-
-
-def pass_on(recipe: Recipe, name: str, layout: Layout) -> None:
-    """Publish the checkpoint that a node of section `repair` starts from as its own, with no teachers and no step."""
-    NodeRun(recipe, name, layout, [], {"teachers": {}}).pass_on()
 
 
 def _advantage_source(node: OnPolicyNode, run: NodeRun, of_domain: dict[str, Teacher]) -> AdvantageSource:

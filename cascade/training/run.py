@@ -1,4 +1,9 @@
-"""What every training node has around its loop: inputs, resuming, logging, and a finish that can be trusted."""
+"""What every training node has around its loop: inputs, resuming, logging, and a finish that can be trusted.
+
+Torch is imported where something is trained: a node that passes a checkpoint on does without its seconds.
+"""
+
+from __future__ import annotations
 
 import csv
 import io
@@ -6,11 +11,9 @@ import json
 import os
 import shutil
 from collections import defaultdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
-import transformers
+from typing import TYPE_CHECKING, Any
 
 import cascade
 from cascade import world
@@ -27,15 +30,16 @@ from cascade.files import (
     write_jsonl,
 )
 from cascade.layout import Layout, checkpoint_of
-from cascade.policy import make_policy
-from cascade.policy.base import Policy, Sequence
 from cascade.progress import say
 from cascade.recipe import PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
 from cascade.tracking import Journal
 from cascade.tracking.journal import write_table
-from cascade.training.checkpoint import State, load_state, save_state
 from cascade.training.curves import write_curves
 from cascade.training.samples import shown
+
+if TYPE_CHECKING:
+    from cascade.policy.base import Policy
+    from cascade.training.checkpoint import State
 
 MAX_RELOAD_GAP = 0.05
 """Mean log-probability difference, in nats, between the trained model and what was written of it. Not zero,
@@ -76,20 +80,28 @@ class NodeRun:
             "seed and threads": [recipe.seed, recipe.threads],
             "parent": world.once(lambda: hash_directory(self.parent)),
             "data": fingerprint(self._data_hashes),
-            "engine": [cascade.__version__, torch.__version__, transformers.__version__],
+            "engine": [cascade.__version__, version("torch"), version("transformers")],
             **({"processes": world.size()} if world.size() > 1 else {}),
             **recipe.judges.inputs,
             **others,
         }
         self._state_path = self.work / "state.safetensors"
         self._samples_path = self.work / "samples.jsonl"
-        torch.set_num_threads(recipe.threads)
+        self._threads = recipe.threads
+
+    def set_up_torch(self) -> None:
+        """As many threads as the recipe says, and the same bits every time. Before the first tensor."""
+        import torch
+
+        torch.set_num_threads(self._threads)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What CUDA needs to be deterministic.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     def resume(self, policy: Policy) -> State:
         """Continue from the saved state where it was made from the same inputs; else start from step 0."""
+        from cascade.training.checkpoint import State, load_state
+
         state, reason = load_state(self._state_path, self.inputs, policy.sharded)
         if reason:
             say(f"{self.name}: starting anew: {reason}")
@@ -121,6 +133,8 @@ class NodeRun:
 
     def save(self, policy: Policy, step: int, progress: dict[str, Any]) -> None:
         """Save what resuming after `step` steps needs."""
+        from cascade.training.checkpoint import State, save_state
+
         if world.first() or policy.sharded:
             state = State(step, progress, policy.training_state())
             save_state(self._state_path, state, self.inputs, policy.sharded)
@@ -146,7 +160,7 @@ class NodeRun:
         world.barrier()
 
     def pass_on(self) -> None:
-        """Publish the parent's checkpoint as the node's own: the same files, nothing trained."""
+        """Publish the parent's checkpoint as the node's own: the same files, with nothing trained."""
         self._open_journal(0)
         if not world.first():
             return
@@ -169,6 +183,9 @@ class NodeRun:
         return list(read_jsonl(self._samples_path)) if self._samples_path.exists() else []
 
     def _prove_loads(self, policy: Policy, directory: Path) -> None:
+        from cascade.policy import make_policy
+        from cascade.policy.base import Sequence
+
         count = min(16, len(policy.tokenizer))
         probe = [Sequence(list(range(count)), [False] + [True] * (count - 1))]
         loaded = make_policy(self.node.engine, directory, None, parallel=self.node.parallel)

@@ -33,6 +33,7 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
     if not files:
         raise CascadeError(f"{layout.sft_data}: no Parquet files; `cascade node curate` writes them")
     run = NodeRun(recipe, name, layout, files, {})
+    run.set_up_torch()
     policy = make_policy(
         node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
     )

@@ -20,7 +20,7 @@ from cascade.kept import restore
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
-from cascade.recipe import Distillation, Recipe
+from cascade.recipe import Distillation, Recipe, RepairNode
 from cascade.training.batch import Batch
 
 
@@ -29,6 +29,22 @@ class Teacher:
     node: str
     checkpoint: Path
     hash: str
+
+
+def shares(node: Distillation, teachers: dict[str, Teacher]) -> dict[str, float]:
+    """Domain → share of the prompts: the node's `mix`, in which a repair gives `focus` of all to the regressed domains,
+    those that have another teacher than its own start."""
+    if not isinstance(node, RepairNode) or node.focus == 0:
+        return node.mix
+    regressed = {domain for domain in node.mix if teachers[domain].node != node.init}
+    part = sum(node.mix[domain] for domain in regressed)
+    rest = sum(node.mix.values()) - part
+    if part == 0 or rest == 0:
+        return node.mix
+    return {
+        domain: share * (node.focus / part if domain in regressed else (1 - node.focus) / rest)
+        for domain, share in node.mix.items()
+    }
 
 
 def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teacher]:

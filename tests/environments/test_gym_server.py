@@ -162,7 +162,7 @@ def test_nobody_there_is_a_failure_that_says_where():
 
 
 def test_a_recipe_with_a_server_has_as_many_threads_as_it_may_be_asked_by_at_once():
-    content = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "nano.yaml").read_text())
+    content = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "nano-mopd.yaml").read_text())
     assert Recipe.model_validate(content).judging_threads == content["threads"]
     content["curation"]["sources"]["mine"] = {"domain": "geography", "path": "rows.jsonl", "gym_url": "http://gym:8000"}
     assert Recipe.model_validate(content).judging_threads == CONCURRENCY

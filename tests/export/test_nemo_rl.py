@@ -17,7 +17,7 @@ from cascade.layout import Layout
 from cascade.recipe import Recipe, load
 
 ROOT = Path(__file__).parents[2]
-NANO = load(ROOT / "recipes" / "nano.yaml")
+NANO = load(ROOT / "recipes" / "nano-mopd.yaml")
 PAPER = load(ROOT / "recipes" / "nemotron-cascade-2-30b-a3b.yaml")
 KNOWN = set((Path(__file__).parent / "nemo_rl_keys.txt").read_text().splitlines())
 
@@ -117,7 +117,7 @@ def test_episodes_are_as_long_as_their_context(tmp_path: Path) -> None:
 
 
 def test_two_teachers_for_one_agent_are_refused(tmp_path: Path) -> None:
-    content = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
+    content = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     content["curation"]["sources"]["tool_calling"] |= {"generator": "mcqa"}
     recipe, layout = Recipe.model_validate(content), Layout(tmp_path)
     chosen = {domain: {"checkpoint": f"models/{domain}"} for domain in recipe.domains}
@@ -150,7 +150,7 @@ def test_what_has_no_counterpart_is_told() -> None:
 
 
 def test_the_prompts_are_those_of_every_step_in_order(tmp_path: Path) -> None:
-    content = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
+    content = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     content["rl"]["if_rl"] |= {"steps": 3, "prompts": 4, "max_refills": 1, "mix": {"mcqa": 0.5, "math": 0.5}}
     content |= {"teachers": {}, "distill": {}, "gate": {}}
     del content["rl"]["multi_domain_rl"]
@@ -178,7 +178,7 @@ def test_the_prompts_are_those_of_every_step_in_order(tmp_path: Path) -> None:
 
 
 def test_a_recipe_without_such_nodes_is_refused(tmp_path: Path) -> None:
-    content = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
+    content = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     content |= {"teachers": {}, "distill": {}, "gate": {}, "rl": {}}
     with pytest.raises(CascadeError, match="no node of section rl or distill"):
         list(export(Recipe.model_validate(content), Layout(tmp_path), tmp_path, 1))

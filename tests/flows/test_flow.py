@@ -15,7 +15,7 @@ from tasks import nodes
 from tasks.gates import gate_failures
 
 ROOT = Path(__file__).parents[2]
-RECIPE = load(ROOT / "recipes" / "nano.yaml")
+RECIPE = load(ROOT / "recipes" / "nano-mopd.yaml")
 
 
 def decide(layout: Layout, passed: bool) -> None:

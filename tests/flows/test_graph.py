@@ -89,19 +89,19 @@ def test_dvc_yaml_names_no_node_and_no_domain_of_a_recipe() -> None:
 
 
 def test_every_stage_of_a_fresh_project_is_stale(project: Path) -> None:
-    (project / "params.yaml").write_text((ROOT / "recipes" / "nano.yaml").read_text())
+    (project / "params.yaml").write_text((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     assert stale_stages(Layout(project)) == sorted(flow_graph(load(project / "params.yaml")))
 
 
 def test_recipes_without_distillation_have_stages_too(project: Path) -> None:
-    content = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
+    content = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     content |= {"teachers": {}, "distill": {}, "repair": {}, "gate": {}, "rl": {}}
     (project / "params.yaml").write_text(yaml.safe_dump(content))
     assert stale_stages(Layout(project)) == ["curate", "evaluate-sft@sft", "sft@sft"]
 
 
 def test_a_broken_dvc_file_is_one_line(project: Path) -> None:
-    (project / "params.yaml").write_text((ROOT / "recipes" / "nano.yaml").read_text())
+    (project / "params.yaml").write_text((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     (project / "dvc.yaml").unlink()
     (project / "dvc.yaml").write_text("stages: [")
     told = subprocess.run(
@@ -113,7 +113,7 @@ def test_a_broken_dvc_file_is_one_line(project: Path) -> None:
 
 
 def test_locks_of_a_process_that_is_about_to_end_are_waited_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (project / "params.yaml").write_text((ROOT / "recipes" / "nano.yaml").read_text())
+    (project / "params.yaml").write_text((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     expected = stale_stages(Layout(project))
 
     def hold(seconds: float) -> subprocess.Popen:

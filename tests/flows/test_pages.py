@@ -19,7 +19,7 @@ from tasks.distillation import arrange, distillation_of
 from tasks.pages import curation_page, data_url, scores_page
 
 ROOT = Path(__file__).parents[2]
-RECIPE = load(ROOT / "recipes" / "nano.yaml")
+RECIPE = load(ROOT / "recipes" / "nano-mopd.yaml")
 
 
 def checkpoint(path: Path, content: str) -> Path:
@@ -32,7 +32,7 @@ def checkpoint(path: Path, content: str) -> Path:
 def home(tmp_path: Path) -> Layout:
     (tmp_path / "recipes").mkdir()
     for file in ("params.yaml", "recipes/nano.yaml"):
-        (tmp_path / file).write_text((ROOT / "recipes" / "nano.yaml").read_text())
+        (tmp_path / file).write_text((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     for name in ("base", "sft", "multi_domain_rl"):
         checkpoint(tmp_path / "models" / name, name)
     return Layout(tmp_path)

@@ -27,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "models" / "base").mkdir(parents=True)
     (tmp_path / "models" / "base" / "config.json").write_text("{}")
-    (tmp_path / "params.yaml").write_text((ROOT / "recipes" / "nano.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     return Layout(tmp_path)
 
@@ -38,9 +38,9 @@ def test_the_active_recipe_runs_in_the_project(home: Layout) -> None:
 
 def test_another_recipe_has_a_directory_of_its_own(home: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     before = home.params.read_bytes()
-    own = project_of(home, "nano-every-domain", ())
-    assert own.root == home.root / ".cascade" / "runs" / "nano-every-domain"
-    assert load(own.params).name == "nano-every-domain"
+    own = project_of(home, "nano-mopd", ())
+    assert own.root == home.root / ".cascade" / "runs" / "nano-mopd"
+    assert load(own.params).name == "nano-mopd"
     assert home.params.read_bytes() == before
     assert (own.root / "models" / "base" / "config.json").read_text() == "{}"
     monkeypatch.chdir(own.root)  # DVC names stages from where it is called

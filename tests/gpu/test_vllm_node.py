@@ -8,7 +8,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed here")
 from cascade.layout import Layout
 from cascade.policy.checkpoint import save_checkpoint
 from cascade.tracking import Journal
-from cascade.training import run_on_policy
+from cascade.training.on_policy import run_on_policy
 from tests.policy import tiny
 from tests.training.conftest import environment, project  # noqa: F401 (fixtures)
 from tests.training.miniature import (

@@ -225,7 +225,7 @@ def test_a_node_lets_its_recipes_models_judge_and_so_does_scoring(tmp_path, monk
     monkeypatch.setattr(nodes.signal, "signal", lambda *_: None)
     monkeypatch.setattr("cascade.cli._layout", lambda: Layout(tmp_path))
     with serving(lambda body: verdict(4, 4, 3.5)) as server:
-        content = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text())
+        content = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
         content["judges"] = {"preference": {"url": server.url, "model": "m"}}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
         row = {"agent_ref": {"name": "genrm_simple_agent"}, "responses_create_params": {"input": "Hi"}}

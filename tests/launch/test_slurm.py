@@ -94,7 +94,7 @@ def test_a_job_ended_from_outside_is_to_be_resumed(
 def test_the_command_of_the_stage_runs_in_the_job(
     project: Path, cluster: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    content = yaml.safe_load((HERE.parents[1] / "recipes" / "nano.yaml").read_text())
+    content = yaml.safe_load((HERE.parents[1] / "recipes" / "nano-mopd.yaml").read_text())
     content["pools"] = {"select_teachers": {"launcher": "slurm", "machines": 4, "gpus": 8}}
     (project / "params.yaml").write_text(yaml.safe_dump(content))
     assert not launched("node", "sft", Layout(project))  # Without an entry it is this process's to build.

@@ -14,8 +14,9 @@ from cascade.layout import Layout
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.transcript import Transcript
-from cascade.training import on_policy, run_on_policy
+from cascade.training import on_policy
 from cascade.training.batch import Batch
+from cascade.training.on_policy import run_on_policy
 from cascade.training.prompts import load_prompts
 from tests.training.miniature import (
     OPTIMIZER,

@@ -9,7 +9,7 @@ from cascade.errors import CascadeError, CheckpointError, RecipeError
 from cascade.files import hash_directory, read_json, read_jsonl
 from cascade.layout import Layout
 from cascade.tracking import Journal
-from cascade.training import run_on_policy
+from cascade.training.on_policy import run_on_policy
 from tests.training.miniature import choose_teachers, make_recipe, prompt_rows, write_rows
 
 

@@ -6,8 +6,7 @@ from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Sequence
 from cascade.tracking import Journal
-from cascade.training import run_sft
-from cascade.training.sft import PackedSequences, mean_negative_log_prob, step_count
+from cascade.training.sft import PackedSequences, mean_negative_log_prob, run_sft, step_count
 from tests.training.miniature import make_recipe, packed_rows, write_rows
 
 

@@ -8,8 +8,9 @@ from cascade.errors import CascadeError, CheckpointError
 from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.policy.base import Sequence
-from cascade.training import run_on_policy, teachers
+from cascade.training import teachers
 from cascade.training.batch import Batch
+from cascade.training.on_policy import run_on_policy
 from tests.training.miniature import VOCABULARY, choose_teachers, make_checkpoint, make_recipe, make_tokenizer
 
 
@@ -152,3 +153,17 @@ def batch_of(domains: list[str]) -> Batch:
         sampler_log_probs=torch.zeros(2 * len(domains)),
         owner=torch.arange(len(domains)).repeat_interleave(2),
     )
+
+
+def test_a_repair_gives_half_of_its_prompts_to_the_regressed_domains(tmp_path):
+    def of(node, focus=0.5, mix=None):
+        repair = make_recipe(mend={"focus": focus, "mix": mix or {"one": 3.0, "two": 1.0}}).node("mend")
+        return teachers.shares(repair, {d: teachers.Teacher(n, tmp_path, "") for d, n in node.items()})
+
+    assert of({"one": "mopd", "two": "rl"}) == {"one": 0.5, "two": 0.5}
+    assert of({"one": "rl", "two": "mopd"}, focus=0.8) == pytest.approx({"one": 0.8, "two": 0.2})
+    for unchanged in ({"one": "rl", "two": "rl"}, {"one": "mopd", "two": "mopd"}):
+        assert of(unchanged) == {"one": 3.0, "two": 1.0}
+    assert of({"one": "mopd", "two": "rl"}, focus=0) == {"one": 3.0, "two": 1.0}
+    mopd = make_recipe().node("mopd")
+    assert teachers.shares(mopd, {}) == mopd.mix
