@@ -6,11 +6,9 @@ begin when the last response of this turn is finished and every environment has 
 does not show in which rows a batch has.
 """
 
-import threading
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future
 
 import torch
 from torch import Tensor
@@ -42,12 +40,6 @@ class TorchSampler:
         self.max_rows = max_rows
         self._given_stop = stop
         self._graphs: GraphDecoder | None = None
-        # Decoding is many small products, which two threads of a pool compute hardly faster than one and, where the
-        # other core has something else to do, much slower: each thread decodes rows of its own instead.
-        self._width = torch.get_num_threads() if policy.device.type == "cpu" else 1
-        self._lanes: ThreadPoolExecutor | None = None
-        if self._width > 1:
-            self._lanes = ThreadPoolExecutor(self._width, "decode", initializer=partial(torch.set_num_threads, 1))
         self.refresh(policy)
 
     def refresh(self, policy: Policy) -> None:
@@ -74,14 +66,11 @@ class TorchSampler:
         last: dict[int, Sample] = {}
         answers: dict[int, Future[SampleRequest | None]] = {}
 
-        told = threading.Lock()
-
         def finish(conversation: int, sample: Sample) -> None:
-            with told:
-                last[conversation] = sample
-                answer = on_finish(conversation, sample) if on_finish else None
-                if answer is not None:
-                    answers[conversation] = answer
+            last[conversation] = sample
+            answer = on_finish(conversation, sample) if on_finish else None
+            if answer is not None:
+                answers[conversation] = answer
 
         read: dict[int, Prefix] = {}
         turn = dict(enumerate(requests))
@@ -91,12 +80,11 @@ class TorchSampler:
             if self._graphs:
                 longest = max(len(request.prompt) for request in turn.values())
                 rows = min(rows, self._graphs.most_rows(longest + max_new_tokens))
-            for start in range(0, len(conversations), rows):
-                parts = self._parts({n: turn[n] for n in conversations[start : start + rows]})
-                decode = partial(self._wave, read, max_new_tokens, temperature, top_p, finish)
-                found = self._lanes.map(decode, parts) if self._lanes else map(decode, parts)
-                for part, prefix_of in list(zip(parts, found, strict=True)):
-                    read |= {n: prefix for n in part if n in answers and (prefix := prefix_of(n))}
+            with torch.inference_mode():
+                for start in range(0, len(conversations), rows):
+                    wave = {n: turn[n] for n in conversations[start : start + rows]}
+                    of_wave = self._wave(wave, max_new_tokens, temperature, top_p, finish, read)
+                    read |= {n: prefix for n in wave if n in answers and (prefix := of_wave(n))}
             following = {n: answers[n].result() for n in sorted(answers)}
             turn = {n: request for n, request in following.items() if request is not None}
             read = {n: prefix for n, prefix in read.items() if n in turn}
@@ -104,32 +92,20 @@ class TorchSampler:
         return [last[n] for n in range(len(requests))]
 
     def close(self) -> None:
-        """Drop the caches, graphs and threads, where there are any; the model is the policy's."""
+        """Drop the caches and graphs, where there are any; the model is the policy's."""
         self._graphs = None
-        if self._lanes:
-            self._lanes.shutdown()
 
     def _decoder(self) -> Decoder:
         return NemotronHDecoder(self._weights) if self._weights else TransformersDecoder(self._model)
 
-    def _parts(self, wave: dict[int, SampleRequest]) -> list[dict[int, SampleRequest]]:
-        """What the lanes decode: what begins alike in one, and as many prompts in each."""
-        numbers: dict[tuple[int, ...], int] = {}
-        parts: list[dict[int, SampleRequest]] = [{} for _ in range(self._width)]
-        for conversation, request in wave.items():
-            number = numbers.setdefault(tuple(request.prompt), len(numbers))
-            parts[number % self._width][conversation] = request
-        return [part for part in parts if part]
-
-    @torch.inference_mode()
     def _wave(
         self,
-        read: dict[int, Prefix],
+        wave: dict[int, SampleRequest],
         limit: int,
         temperature: float,
         top_p: float,
         finish: Callable[[int, Sample], None],
-        wave: dict[int, SampleRequest],
+        read: dict[int, Prefix],
     ) -> Callable[[int], Prefix | None]:
         """Sample a turn of some conversations. `read`: what of them was read before; returns what of each is now."""
         conversations, requests = list(wave), list(wave.values())
