@@ -60,18 +60,16 @@ def main() -> None:
             make_model(model)
             print(f"no model in {options.model}: a random one of the same kind")
         print(f"{PROMPTS} prompts x {ROLLOUTS} rollouts, {options.threads} threads, medians of {options.steps} steps")
-        print(f"{'new tokens':>10} {'TRL s':>8} {'Cascade s':>10} {'sampling':>9} {'training':>9} {'ratio':>6}")
-        times: dict[int, dict[str, list]] = {}
+        print(f"{'new tokens':>10} {'':>8} {'step s':>8} {'sampling':>9} {'training':>9} {'ratio':>6}")
+        times: dict[int, dict[str, list[tuple[float, float]]]] = {}
         for count in options.tokens:
             theirs, ours = compare(model, count, options, Path(scratch))
-            times[count] = {"trl": theirs, "sampling, training": ours}
-            total = statistics.median(sum(parts) for parts in ours)
-            sampling, training = (statistics.median(part) for part in zip(*ours, strict=True))
-            trl = statistics.median(theirs)
-            print(
-                f"{count:>10} {trl:>8.2f} {total:>10.2f} {sampling:>9.2f} {training:>9.2f} {trl / total:>5.1f}x",
-                flush=True,
-            )
+            times[count] = {"TRL: sampling, training": theirs, "Cascade: sampling, training": ours}
+            steps = [statistics.median(map(sum, side)) for side in (theirs, ours)]
+            for side, parts, step in zip(("TRL", "Cascade"), (theirs, ours), steps, strict=True):
+                sampling, training = (statistics.median(part) for part in zip(*parts, strict=True))
+                ratio = f"{steps[0] / steps[1]:>5.1f}x" if parts is ours else ""
+                print(f"{count:>10} {side:>8} {step:>8.2f} {sampling:>9.2f} {training:>9.2f} {ratio}", flush=True)
             if options.out:
                 device = torch.cuda.get_device_name() if CUDA else "cpu"
                 write_json(options.out, {"device": device, "torch": torch.__version__, "seconds": times})
@@ -79,16 +77,27 @@ def main() -> None:
 
 def compare(
     model: Path, count: int, options: argparse.Namespace, scratch: Path
-) -> tuple[list[float], list[tuple[float, float]]]:
-    """Seconds of TRL's steps, and (sampling, training) seconds of ours."""
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """(sampling, training) seconds of TRL's steps, and of ours. Rewards and advantages count as training."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
     words = WORDS.split()
     texts = [" ".join(words[(3 * n + i * i) % len(words)] for i in range(8 + n % 9)) for n in range(PROMPTS)]
     step = OwnStep(model, texts, count, options.micro_batch_tokens)
-    theirs: list[float] = []
+    theirs: list[tuple[float, float]] = []
     ours: list[tuple[float, float]] = []
+
+    class Timed(GRPOTrainer):
+        sampling = 0.0
+
+        def _generate(self, *arguments: Any, **settings: Any) -> Any:
+            synchronize()
+            start = time.perf_counter()
+            found = super()._generate(*arguments, **settings)
+            synchronize()
+            self.sampling += time.perf_counter() - start
+            return found
 
     class TakeTurns(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -97,7 +106,9 @@ def compare(
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             synchronize()
-            theirs.append(time.perf_counter() - self.start)
+            theirs.append((trainer.sampling, time.perf_counter() - self.start - trainer.sampling))
+            assert trainer.sampling > 0, "this version of TRL samples by another method"
+            trainer.sampling = 0.0
             ours.append(step(len(ours)))
 
     settings = GRPOConfig(
@@ -120,7 +131,7 @@ def compare(
         disable_tqdm=True,
     )
     other, tokenizer = load_checkpoint(model)
-    trainer = GRPOTrainer(
+    trainer = Timed(
         model=other,
         reward_funcs=lambda completion_ids, **_: [reward(tokens) for tokens in completion_ids],
         args=settings,

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from cascade.cli import main
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.memory import check, others_held, plan, plan_node, table
+from cascade.memory import AUTOCAST, check, others_held, plan, plan_node, table
 from cascade.policy.logits import CHUNK, HELD
 from cascade.policy.shape import shape_of
 from cascade.recipe import Recipe, load
@@ -112,7 +112,7 @@ def test_engine_hf_holds_all_of_it_on_each_gpu() -> None:
     recipe, shape = load(ROOT / "recipes" / "nano-mopd.yaml"), shape_of(ROOT / "models" / "base" / "config.json")
     found = plan_node(shape, recipe.training["sft"], 1, longest=512, teachers=0)
     assert (found.weights, found.gradients, found.optimizer) == tuple(x * shape.parameters for x in (4, 4, 8))
-    assert found.activations == 8192 * shape.kept(False, False)
+    assert found.activations == 8192 * shape.kept(False, False) * AUTOCAST
 
 
 def test_the_paper_s_recipe_fits_machines_of_8_times_80_gb() -> None:

@@ -1,10 +1,11 @@
-"""Engine nemo beside engine hf: the same SFT steps and the same RL step from the same checkpoint, on GPUs.
+"""Engine nemo beside engine hf: the same SFT steps and the same RL steps from the same checkpoint, on GPUs.
 
     python -m benchmarks.gpu.nemo_step [--out FILE]                    # one GPU
     torchrun --nproc-per-node 2 -m benchmarks.gpu.nemo_step --expert 2  # experts dealt out over two
 
 Prints JSON: each engine's losses, gradient norms, seconds and peak memory, and the gaps between the two. Then nemo's
-checkpoint is loaded into transformers, and its saved state continued: both must give what the engine gave.
+checkpoint is loaded into transformers, and its saved state continued: both must give what the engine gave. What
+bfloat16 alone does to the log-probabilities is measured beside them.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from cascade.memory import plan_node
 from cascade.policy import make_policy
 from cascade.policy.base import Objective, Policy, Sequence
 from cascade.policy.checkpoint import load_tokenizer, save_checkpoint
+from cascade.policy.hf import HFPolicy
 from cascade.policy.shape import shape_of
 from cascade.recipe import Optimizer, Parallel, SFTNode
 from cascade.rollout.base import Sample, SampleRequest
@@ -35,8 +37,10 @@ from cascade.training.sft import mean_negative_log_prob
 
 BASE = Path("models/base")
 OPTIMIZER = Optimizer(learning_rate=1e-4, micro_batch_tokens=16384)
-SFT_STEPS, SEQUENCES = 3, 128
+SFT_STEPS, RL_STEPS, SEQUENCES = 6, 3, 128
 PROMPTS, ROLLOUTS, NEW_TOKENS = 16, 8, 64
+NOISE = 24
+"""Conversations from which it is seen how far bfloat16 alone moves log-probabilities."""
 
 
 def main() -> None:
@@ -68,7 +72,7 @@ def compare(name: str, engines: list[str], parallel: Parallel) -> dict[str, Any]
             save_checkpoint(random_model(), load_tokenizer(BASE, 2**30), checkpoint)
         world.barrier()
         batch, rollouts, rewards = conversations(checkpoint), *sample(checkpoint)
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"bfloat16 against float32": noise(checkpoint, batch[:NOISE])}
         scores: list[torch.Tensor] = []
         for engine in engines:
             try:
@@ -81,7 +85,7 @@ def compare(name: str, engines: list[str], parallel: Parallel) -> dict[str, Any]
             gap = (scores[0] - scores[1]).abs()
             found["gap"] = {
                 "sft losses": [a - b for a, b in zip(one["sft losses"], other["sft losses"], strict=True)],
-                "rl loss": one["rl loss"] - other["rl loss"],
+                "rl losses": [a - b for a, b in zip(one["rl losses"], other["rl losses"], strict=True)],
                 "gradient norms, relative": [
                     a / b - 1 for a, b in zip(one["gradient norms"], other["gradient norms"], strict=True)
                 ],
@@ -102,7 +106,7 @@ def run(
     folder: Path,
     scores: list[torch.Tensor],
 ) -> dict[str, Any]:
-    """SFT steps from the checkpoint, then an RL step on rollouts of the checkpoint; then save, load, continue."""
+    """SFT steps from the checkpoint, then RL steps on rollouts of the checkpoint; then save, load, continue."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -117,20 +121,25 @@ def run(
         norms.append(report.gradient_norm)
         seconds.append(time.perf_counter() - began)
     state = policy.training_state()
-    began = time.perf_counter()
-    rl = policy.step(rollouts, group_relative(rollouts, rewards), OPTIMIZER.learning_rate)
+    rl_reports, rl_seconds = [], []
+    for _ in range(RL_STEPS):
+        began = time.perf_counter()
+        rl_reports.append(policy.step(rollouts, group_relative(rollouts, rewards), OPTIMIZER.learning_rate))
+        rl_seconds.append(time.perf_counter() - began)
+    rl = rl_reports[0]
     peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0
     found = {
         "class": type(getattr(policy, "_net", policy.model)).__module__,
         "sft losses": losses,
-        "rl loss": rl.loss,
-        "gradient norms": [*norms, rl.gradient_norm],
+        "rl losses": [step.loss for step in rl_reports],
+        "gradient norms": [*norms, *(step.gradient_norm for step in rl_reports)],
         "expert load, max over mean": None
         if rl.expert_load is None
         else (rl.expert_load.amax(1) * rl.expert_load.shape[1]).tolist(),
         "tokens a step": report.tokens,
+        "tokens an rl step": rl.tokens,
         "sft seconds": seconds,
-        "rl seconds": time.perf_counter() - began,
+        "rl seconds": rl_seconds,
         "peak MiB": peak,
         "planned MiB": planned(engine, checkpoint, parallel) / 2**20,
     }
@@ -148,6 +157,18 @@ def run(
     found["resumed rl loss less the first"] = same.loss - rl.loss
     scores.append(before)  # Last: only of an engine that came through.
     return found
+
+
+def noise(checkpoint: Path, batch: list[Sequence]) -> dict[str, float]:
+    """Transformers' own forward pass in bfloat16 against the same in float32, on the CPU: gaps in nats."""
+    scores = []
+    for dtype in (torch.float32, torch.bfloat16):
+        policy = HFPolicy(checkpoint)
+        policy._fast = False
+        policy.model.to(dtype)
+        scores.append(policy.score(batch).log_probs)
+    gap = (scores[0] - scores[1]).abs()
+    return {"mean": gap.mean().item(), "max": gap.max().item()}
 
 
 def planned(engine: str, checkpoint: Path, parallel: Parallel) -> float:
