@@ -378,7 +378,7 @@ def test_parents_come_before_children(content: dict) -> None:
 def test_use_copies_the_recipe_and_says_what_changed(tmp_path: Path, content: dict) -> None:
     layout = Layout(tmp_path)
     (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "nano-mopd.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "recipes" / "nano.yaml").write_text(yaml.safe_dump(content))
     use("nano", layout)
     content["rl"]["if_rl"]["steps"] = 7
     (tmp_path / "recipes" / "short.yaml").write_text(yaml.safe_dump({**content, "name": "short"}))

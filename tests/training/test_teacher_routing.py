@@ -157,13 +157,13 @@ def batch_of(domains: list[str]) -> Batch:
 
 def test_a_repair_gives_half_of_its_prompts_to_the_regressed_domains(tmp_path):
     def of(node, focus=0.5, mix=None):
-        repair = make_recipe(mend={"focus": focus, "mix": mix or {"one": 3.0, "two": 1.0}}).node("mend")
+        repair = make_recipe(mend={"focus": focus, "mix": mix or {"one": 0.75, "two": 0.25}}).node("mend")
         return teachers.shares(repair, {d: teachers.Teacher(n, tmp_path, "") for d, n in node.items()})
 
     assert of({"one": "mopd", "two": "rl"}) == {"one": 0.5, "two": 0.5}
     assert of({"one": "rl", "two": "mopd"}, focus=0.8) == pytest.approx({"one": 0.8, "two": 0.2})
     for unchanged in ({"one": "rl", "two": "rl"}, {"one": "mopd", "two": "mopd"}):
-        assert of(unchanged) == {"one": 3.0, "two": 1.0}
-    assert of({"one": "mopd", "two": "rl"}, focus=0) == {"one": 3.0, "two": 1.0}
+        assert of(unchanged) == {"one": 0.75, "two": 0.25}
+    assert of({"one": "mopd", "two": "rl"}, focus=0) == {"one": 0.75, "two": 0.25}
     mopd = make_recipe().node("mopd")
     assert teachers.shares(mopd, {}) == mopd.mix
