@@ -1,6 +1,7 @@
 """The command line. Every command imports what it needs when it runs, so that `cascade --help` is quick."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,31 +36,34 @@ def main() -> None:
 @main.command()
 def run() -> None:
     """Build every node of the active recipe that is not up to date."""
+    began = time.time()
     from flows.run import run_pipeline
 
-    run_pipeline(_layout())
+    run_pipeline(_layout(), began)
 
 
 @main.command()
 @click.argument("name")
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
+    began = time.time()
     from cascade.launch import launched
     from cascade.nodes import run_node
 
     if not launched("node", name, _layout()):
-        run_node(name, _layout())
+        run_node(name, _layout(), began)
 
 
 @main.command()
 @click.argument("name")
 def evaluate(name: str) -> None:
     """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
+    began = time.time()
     from cascade.launch import launched
     from cascade.nodes import evaluate_node
 
     if not launched("evaluate", name, _layout()):
-        evaluate_node(name, _layout())
+        evaluate_node(name, _layout(), began)
 
 
 @main.group()

@@ -9,8 +9,10 @@ import click
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.recipe import Recipe, load
+from cascade.recipe import PIPELINE, Recipe, load
 from cascade.servers import set_environment
+from cascade.tracking.journal import system_journal
+from cascade.tracking.store import pipeline_run_id
 from tasks.gates import gate_failures
 
 if TYPE_CHECKING:
@@ -27,21 +29,22 @@ BUSY = 15.0
 """Seconds that others may hold DVC's locks. A killed process holds its own until the system has reaped it."""
 
 
-def run_pipeline(layout: Layout) -> None:
-    """Build what is not up to date and print the result table. Raises CascadeError where a node or a gate fails."""
-    began = time.monotonic()
+def run_pipeline(layout: Layout, began: float) -> None:
+    """Build what is not up to date and print the result table. `began`: when the command did, Unix seconds. Raises
+    CascadeError where a node or a gate fails."""
     recipe = load(layout.params)
     set_environment(layout)
     if not (stale := stale_stages(layout)):
         _print_results(recipe, layout)
-        click.echo(f"Nothing changed: every node of {recipe.name} is up to date ({time.monotonic() - began:.0f} s).")
+        click.echo(f"Nothing changed: every node of {recipe.name} is up to date ({time.time() - began:.0f} s).")
         if missed := gate_failures(recipe, layout):
             raise CascadeError("; ".join(missed))
         return
     click.echo(f"{recipe.name}: {len(stale)} of {len(recipe.ordered()) + len(recipe.training) + 1} stages to build")
     state = _run_flow(layout)
     _print_results(recipe, layout)
-    click.echo(f"{state.name} after {(time.monotonic() - began) / 60:.1f} minutes.")
+    click.echo(f"{state.name} after {(time.time() - began) / 60:.1f} minutes.")
+    system_journal(layout, PIPELINE).process("cascade run", pipeline_run_id(layout), began)
     if not state.is_completed():
         raise CascadeError(state.message)
 

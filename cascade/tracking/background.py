@@ -11,6 +11,7 @@ from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking.journal import Journal, evaluation_journal, system_journal
 from cascade.tracking.publisher import Publisher
+from cascade.tracking.store import MADE_IN, pipeline_run_id
 from cascade.tracking.system import SystemSampler
 
 INTERVAL = 5.0
@@ -40,15 +41,22 @@ def publish(recipe: Recipe, layout: Layout, nodes: Iterable[str]) -> bool:
 
 
 @contextmanager
-def live(recipe: Recipe, layout: Layout, node: str, evaluation: bool = False) -> Iterator[None]:
+def live(
+    recipe: Recipe, layout: Layout, node: str, evaluation: bool = False, began: float | None = None
+) -> Iterator[None]:
     """While the block runs, publish the node's journal every few seconds from a thread of its own, with how the
-    machine fares; at its end, say in the journal how it ended and publish the rest."""
+    machine fares; at its end, say in the journal how it ended and in which pipeline run, and publish the rest.
+    `began`: when the process began to work, Unix seconds; by default now."""
+    began = began or time.time()
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(recipe, layout, node, stop), name="mlflow", daemon=True)
     thread.start()
+    pipeline = pipeline_run_id(layout)
     journal = evaluation_journal(layout, node) if evaluation else Journal(layout.journal(node))
     try:
         yield
+        if not evaluation:
+            journal.tags({MADE_IN: pipeline})
         journal.status("finished")
     except BaseException:
         journal.status("failed")
@@ -56,6 +64,7 @@ def live(recipe: Recipe, layout: Layout, node: str, evaluation: bool = False) ->
     finally:
         stop.set()
         thread.join(PATIENCE)
+        system_journal(layout, node).process(f"{node}, evaluation" if evaluation else node, pipeline, began)
 
 
 def _follow(recipe: Recipe, layout: Layout, node: str, stop: threading.Event) -> None:

@@ -27,7 +27,7 @@ class Journal:
 
     Entries: {"kind": "metrics", "step": 3, "values": {...}}, {"kind": "params", ...}, {"kind": "tags", ...},
     {"kind": "artifact", "path": ..., "folder": ..., "table": ...}, {"kind": "dataset", ...}, {"kind": "model", ...},
-    {"kind": "status", ...}. Each carries `time` (Unix seconds).
+    {"kind": "status", ...}, {"kind": "process", ...}. Each carries `time` (Unix seconds).
     """
 
     def __init__(self, path: Path, writes: bool = True):
@@ -65,6 +65,10 @@ class Journal:
     def status(self, value: Literal["finished", "failed"]) -> None:
         """How the node's process ended. A killed one says nothing."""
         self._append("status", value=value)
+
+    def process(self, what: str, pipeline: str, began: float) -> None:
+        """A process that worked from `began`, in Unix seconds, until now, in the pipeline run of that id."""
+        self._append("process", what=what, pipeline=pipeline, began=began)
 
     def entries(self) -> list[dict[str, Any]]:
         """Every whole entry; a last line cut short by a kill is ignored."""
@@ -110,7 +114,7 @@ def decision_journal(layout: Layout, node: str) -> Journal:
 
 
 def system_journal(layout: Layout, node: str) -> Journal:
-    """How the machine fared while the node's processes ran. It is written from another thread, and never rewound."""
+    """How the machine fared while the node's processes ran, and when they did. Never rewound."""
     return Journal(layout.journal(f"{node}.system"))
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 RUN_ID = "cascade.run_id"
 NODE = "cascade.node"
 INPUTS = "cascade.inputs"
+MADE_IN = "cascade.made_in"
+"""The pipeline run in which the node's process ran. A later one that found the node up to date has a run of it too,
+with the same journal."""
 PARENT = "mlflow.parentRunId"
 
 _DEFAULTS = {
