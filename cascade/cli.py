@@ -16,8 +16,11 @@ class _OneLineErrors(click.Group):
     """Prints a CascadeError's message alone, and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        from cascade.files import room_for
+
         try:
-            return super().invoke(ctx)
+            with room_for(Path.cwd()):
+                return super().invoke(ctx)
         except CascadeError as error:
             raise click.ClickException(str(error)) from error
 

@@ -4,8 +4,9 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
@@ -59,12 +60,14 @@ def live(
             journal.tags({MADE_IN: pipeline})
         journal.status("finished")
     except BaseException:
-        journal.status("failed")
+        with suppress(CascadeError):  # A full disk has no room for that either: what is raised says so.
+            journal.status("failed")
         raise
     finally:
         stop.set()
         thread.join(PATIENCE)
-        system_journal(layout, node).process(f"{node}, evaluation" if evaluation else node, pipeline, began)
+        with suppress(CascadeError):
+            system_journal(layout, node).process(f"{node}, evaluation" if evaluation else node, pipeline, began)
 
 
 def _follow(recipe: Recipe, layout: Layout, node: str, stop: threading.Event) -> None:

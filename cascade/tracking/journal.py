@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from cascade.files import write_atomic
+from cascade.files import room_for, write_atomic
 from cascade.layout import Layout
 
 EVALUATED = "evaluated_checkpoint"
@@ -90,12 +90,13 @@ class Journal:
     def _append(self, kind: str, **fields: Any) -> None:
         if not self._writes:
             return
-        if not self._appended:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._drop_torn_line()
-            self._appended = True
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(_line({"kind": kind, "time": time.time(), **fields}))
+        with room_for(self.path):
+            if not self._appended:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._drop_torn_line()
+                self._appended = True
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line({"kind": kind, "time": time.time(), **fields}))
 
     def _drop_torn_line(self) -> None:
         """What a kill left of a last line must not become the start of the next."""
