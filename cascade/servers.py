@@ -40,7 +40,9 @@ def set_environment(layout: Layout) -> None:
     instead of a temporary server.
     """
     os.environ.update(QUIET)
-    os.environ.setdefault("PREFECT_HOME", str(layout.root / ".prefect"))
+    home = os.environ.setdefault("PREFECT_HOME", str(layout.root / ".prefect"))
+    # By itself Prefect looks for this one in ~/.prefect, and warns where there is no such directory.
+    os.environ.setdefault("PREFECT_SERVER_MEMO_STORE_PATH", str(Path(home) / "memo_store.toml"))
     # Prefect gives its temporary server 20 s, which a busy machine with two cores exceeds.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     if "PREFECT_API_URL" not in os.environ and (url := running_prefect(layout)):

@@ -66,8 +66,7 @@ def live(
     finally:
         stop.set()
         thread.join(PATIENCE)
-        with suppress(CascadeError):
-            system_journal(layout, node).process(f"{node}, evaluation" if evaluation else node, pipeline, began)
+        system_journal(layout, node).process(f"{node}, evaluation" if evaluation else node, pipeline, began)
 
 
 def _follow(recipe: Recipe, layout: Layout, node: str, stop: threading.Event) -> None:
@@ -108,4 +107,6 @@ def warn(error: Exception) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # SQLAlchemy says how it came to the database's own error before it names that.
+    return next((line for line in lines if line.startswith("(") and "Error) " in line), lines[0])[:200]

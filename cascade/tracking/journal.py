@@ -8,9 +8,11 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from cascade.errors import CascadeError
 from cascade.files import room_for, write_atomic
 from cascade.layout import Layout
 
@@ -67,8 +69,10 @@ class Journal:
         self._append("status", value=value)
 
     def process(self, what: str, pipeline: str, began: float) -> None:
-        """A process that worked from `began`, in Unix seconds, until now, in the pipeline run of that id."""
-        self._append("process", what=what, pipeline=pipeline, began=began)
+        """A process that worked from `began`, in Unix seconds, until now, in the pipeline run of that id. Where the
+        disk is full it is left out: nothing that has ended fails by this."""
+        with suppress(CascadeError):
+            self._append("process", what=what, pipeline=pipeline, began=began)
 
     def entries(self) -> list[dict[str, Any]]:
         """Every whole entry; a last line cut short by a kill is ignored."""

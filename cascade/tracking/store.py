@@ -67,6 +67,8 @@ def connect(layout: Layout) -> "MlflowClient":
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow.store"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Whatever it logs with a traceback it raises too, and that is said in one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     from mlflow import MlflowClient
 
     uri = tracking_uri(layout)
