@@ -189,14 +189,15 @@ def mlflow_away(scene: Scene) -> None:
 
 
 def prefect_away(scene: Scene) -> None:
-    """Prefect's server is stopped while the node trains, and is back twenty seconds later."""
+    """Prefect's server is stopped while the node trains, and is back two minutes later: longer than Prefect's client
+    tries (about one)."""
     command = ("prefect", "server", "start")
     server, address = scene.serve("/api/health", *command)
     scene.environment["PREFECT_API_URL"] = f"{address}/api"
     run = scene.start(*RUN)
     scene.train()
     stop_groups([server], patience=5)
-    time.sleep(20)
+    time.sleep(120)
     scene.serve_at(int(address.rpartition(":")[2]), "/api/health", *command)
     run.wait()
 

@@ -29,8 +29,10 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""Nobody is told what runs here."""
+"""Nobody is told what runs here. MLflow's own jobs (judges, optimizers of prompts) are not used, and would keep seven
+processes."""
 
 
 def set_environment(layout: Layout) -> None:
@@ -97,8 +99,6 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
     environment = {
         **os.environ,
         "PREFECT_API_URL": f"{pages['Prefect']}/api",
-        # MLflow's own jobs (judges, optimizers of prompts) are not used here, and would keep seven processes.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     signal.signal(signal.SIGTERM, _interrupt)
     servers: dict[str, subprocess.Popen] = {}

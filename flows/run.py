@@ -1,5 +1,6 @@
 """`cascade run`: the flow, here and now, with its progress and its results on the terminal."""
 
+import os
 import signal
 import time
 from types import FrameType
@@ -67,14 +68,25 @@ def stale_stages(layout: Layout) -> list[str]:
 
 
 def _run_flow(layout: Layout) -> "State":
-    """Run the flow in this process; Ctrl-C and SIGTERM stop it and every stage under way."""
+    """Run the flow in this process; Ctrl-C and SIGTERM stop it and every stage under way. Raises CascadeError where
+    Prefect's server cannot be reached."""
+    from httpx import HTTPError
+
     from flows.cascade import cascade_flow
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    return cascade_flow(project=str(layout.root), return_state=True)
+    try:
+        return cascade_flow(project=str(layout.root), return_state=True)
+    except (HTTPError, RuntimeError) as error:  # Prefect's own: what the flow raises is its state.
+        server = os.environ.get("PREFECT_API_URL", "its temporary server")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CascadeError(
+            f"Prefect at {server}: {reason}; start its server (`cascade ui`) or correct PREFECT_API_URL, and run again: "
+            "it goes on from what was saved last"
+        ) from None
 
 
 def _print_results(recipe: Recipe, layout: Layout) -> None:
