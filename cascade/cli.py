@@ -241,12 +241,13 @@ def interference(start: str, steps: int | None) -> None:
 @main.command()
 @click.argument("model")
 @click.option("--to", required=True, help="A new directory, or hf://organisation/name.")
-def publish(model: str, to: str) -> None:
+@click.option("--base-model", help="The base model's name on the Hub, for the card; default: what its own card says.")
+def publish(model: str, to: str, base_model: str | None) -> None:
     """Publish MODEL, a node whose checkpoint a gate has passed, with its model card and data card."""
     from cascade.publish import publish_model
     from cascade.recipe import load
 
-    click.echo(publish_model(load(_layout().params), _layout(), model, to))
+    click.echo(publish_model(load(_layout().params), _layout(), model, to, base_model))
 
 
 @main.command()

@@ -84,8 +84,8 @@ def _run_flow(layout: Layout) -> "State":
         server = os.environ.get("PREFECT_API_URL", "its temporary server")
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CascadeError(
-            f"Prefect at {server}: {reason}; start its server (`cascade ui`) or correct PREFECT_API_URL, and run again: "
-            "it goes on from what was saved last"
+            f"Prefect at {server}: {reason}; start its server (`cascade ui`) or correct PREFECT_API_URL, and run "
+            "again: it goes on from what was saved last"
         ) from None
 
 
