@@ -212,7 +212,7 @@ def disk_full(scene: Scene) -> None:
         (while [ ! -e {state} ]; do sleep 0.1; done; cat /dev/zero > ballast) 2>/dev/null &
         {sys.executable} -m cascade run; echo "exit status $?"
         rm -f ballast; {sys.executable} -m cascade run; echo "exit status $?"
-        cd .. && cp -a small/. ."""
+        rm .cascade/told.txt; cd .. && cp -a small/. ."""
     del scene.environment["PREFECT_HOME"]  # In the directory that it runs in.
     scene.start_program("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script).wait()
 
