@@ -189,26 +189,31 @@ def mlflow_away(scene: Scene) -> None:
 
 
 def prefect_away(scene: Scene) -> None:
-    """Prefect's server is stopped while the node trains, and is back twenty seconds later."""
+    """Prefect's server is stopped while the node trains, and is back two minutes later: longer than Prefect's client
+    tries (about one)."""
     command = ("prefect", "server", "start")
     server, address = scene.serve("/api/health", *command)
     scene.environment["PREFECT_API_URL"] = f"{address}/api"
     run = scene.start(*RUN)
     scene.train()
     stop_groups([server], patience=5)
-    time.sleep(20)
+    time.sleep(120)
     scene.serve_at(int(address.rpartition(":")[2]), "/api/health", *command)
     run.wait()
 
 
 def disk_full(scene: Scene) -> None:
-    """The disk of the node's state fills up while it trains; then room is made and it is run again."""
-    mount = f"{scene.layout.work(NODE)}"
+    """The project's disk, with the databases of Prefect and MLflow, fills up while the node trains. Then room is made
+    and it is run again."""
+    state = scene.layout.work(NODE).relative_to(scene.layout.root) / "state.safetensors"
     script = f"""
-        mkdir -p {mount} && mount -t tmpfs -o size=128m none {mount}
-        (while [ ! -e {mount}/state.safetensors ]; do sleep 0.1; done; cat /dev/zero > {mount}/ballast) 2>/dev/null &
+        mkdir -p small && mount -t tmpfs -o size=256m none small && find . -mindepth 1 -maxdepth 1 ! -name small |
+            xargs cp -a -t small && cd small
+        (while [ ! -e {state} ]; do sleep 0.1; done; cat /dev/zero > ballast) 2>/dev/null &
         {sys.executable} -m cascade run; echo "exit status $?"
-        rm -f {mount}/ballast; exec {sys.executable} -m cascade node {NODE}"""
+        rm -f ballast; {sys.executable} -m cascade run; echo "exit status $?"
+        rm .cascade/told.txt; cd .. && cp -a small/. ."""
+    del scene.environment["PREFECT_HOME"]  # In the directory that it runs in.
     scene.start_program("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script).wait()
 
 

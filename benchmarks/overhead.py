@@ -1,20 +1,24 @@
-"""What orchestration costs: the wall time of the newest finished run of a project less the time of its nodes' own work.
+"""What orchestration costs: the wall time of the newest finished `cascade run` of a project less its nodes' own work.
 
-    python -m benchmarks.overhead PROJECT
+    python -m benchmarks.overhead [PROJECT]
 
-Wall time is Prefect's, of the flow run. Own work is from the journals: from a node's first entry to its last, in this
-run; side by side counts once. The rest is Prefect, DVC, starting processes, hashing inputs, reporting. A lower bound:
-the machine's journal goes from a node's training to the end of its evaluation, with what lies between the two.
+From the journals. Wall time goes from the start of the command's `main` to the result table. Own work is the time in
+which at least one process of a node or an evaluation was at work, side by side counted once: each from the start of its
+`main` (its imports of torch and the like, model loading, hashing and its publications to MLflow are work) to its last
+publication. The rest is overhead: Prefect and its server, DVC, the start of each process's Python and its exit, queues
+of clusters, the report. A process that was killed says nothing, so its time counts as overhead too.
 """
 
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.servers import set_environment
+from cascade.recipe import PIPELINE
 from cascade.tracking import Journal
+from cascade.tracking.journal import system_journal
 
 Span = tuple[float, float]
 """Begin and end, Unix seconds."""
@@ -31,43 +35,39 @@ def covered(spans: Iterable[Span], within: Span) -> float:
     return total
 
 
-def newest_run(layout: Layout) -> Span:
-    """Raises CascadeError where the project has no completed run."""
-    set_environment(layout)
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
-    from prefect.client.schemas.sorting import FlowRunSort
-
-    completed = FlowRunFilter.model_validate({"state": {"type": {"any_": ["COMPLETED"]}}})
-    cascade = FlowFilter.model_validate({"name": {"any_": ["cascade"]}})
-    with get_client(sync_client=True) as prefect:
-        found = prefect.read_flow_runs(
-            flow_filter=cascade, flow_run_filter=completed, sort=FlowRunSort.END_TIME_DESC, limit=1
-        )
-    if not found or found[0].start_time is None or found[0].end_time is None:
-        raise CascadeError(f"{layout.root}: no completed run; `cascade run` makes one")
-    return found[0].start_time.timestamp(), found[0].end_time.timestamp()
+def newest_run(layout: Layout) -> tuple[str, Span]:
+    """Its id, and when it was. Raises CascadeError where the project has no finished run."""
+    if not (found := _processes(system_journal(layout, PIPELINE))):
+        raise CascadeError(f"{layout.root}: no finished run; `cascade run` makes one")
+    return found[-1]["pipeline"], _span(found[-1])
 
 
-def work(layout: Layout) -> dict[str, Span]:
-    """Journal → when its process measured its first and its last."""
-    spans = {}
-    for path in sorted((layout.root / ".cascade" / "journal").glob("*.jsonl")):
-        if times := [entry["time"] for entry in Journal(path).entries()]:
-            spans[path.stem] = (min(times), max(times))
-    return spans
+def work(layout: Layout, pipeline: str) -> list[tuple[str, Span]]:
+    """Each process of the nodes and evaluations of a run, the earliest first."""
+    journals = sorted(layout.journal("x").parent.glob("*.system.jsonl"))
+    of_nodes = [Journal(path) for path in journals if path != system_journal(layout, PIPELINE).path]
+    found = [entry for journal in of_nodes for entry in _processes(journal) if entry["pipeline"] == pipeline]
+    return sorted(((entry["what"], _span(entry)) for entry in found), key=lambda one: one[1])
+
+
+def _processes(journal: Journal) -> list[dict[str, Any]]:
+    return [entry for entry in journal.entries() if entry["kind"] == "process"]
+
+
+def _span(entry: dict[str, Any]) -> Span:
+    return entry["began"], entry["time"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("project", type=Path)
+    parser.add_argument("project", type=Path, nargs="?", default=Path.cwd())
     layout = Layout(parser.parse_args().project.resolve())
-    run, spans = newest_run(layout), work(layout)
-    for name, span in sorted(spans.items(), key=lambda item: item[1]):
-        if own := covered([span], run):
-            print(f"{name:32}{own:8.1f} s")
-    wall, own = run[1] - run[0], covered(spans.values(), run)
-    print(f"{'run':32}{wall:8.1f} s, {wall - own:.1f} s of it ({(wall - own) / wall:.0%}) not the nodes' own work")
+    pipeline, run = newest_run(layout)
+    found = work(layout, pipeline)
+    for what, (begin, end) in found:
+        print(f"{what:32}{end - begin:8.1f} s, from {begin - run[0]:.1f} s")
+    wall, own = run[1] - run[0], covered((span for _, span in found), run)
+    print(f"{'run ' + pipeline[:12]:32}{wall:8.1f} s, {wall - own:.1f} s of it ({(wall - own) / wall:.1%}) overhead")
 
 
 if __name__ == "__main__":

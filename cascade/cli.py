@@ -1,6 +1,7 @@
 """The command line. Every command imports what it needs when it runs, so that `cascade --help` is quick."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ class _OneLineErrors(click.Group):
     """Prints a CascadeError's message alone, and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        from cascade.files import room_for
+
         try:
-            return super().invoke(ctx)
+            with room_for(Path.cwd()):
+                return super().invoke(ctx)
         except CascadeError as error:
             raise click.ClickException(str(error)) from error
 
@@ -35,31 +39,34 @@ def main() -> None:
 @main.command()
 def run() -> None:
     """Build every node of the active recipe that is not up to date."""
+    began = time.time()
     from flows.run import run_pipeline
 
-    run_pipeline(_layout())
+    run_pipeline(_layout(), began)
 
 
 @main.command()
 @click.argument("name")
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
+    began = time.time()
     from cascade.launch import launched
     from cascade.nodes import run_node
 
     if not launched("node", name, _layout()):
-        run_node(name, _layout())
+        run_node(name, _layout(), began)
 
 
 @main.command()
 @click.argument("name")
 def evaluate(name: str) -> None:
     """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
+    began = time.time()
     from cascade.launch import launched
     from cascade.nodes import evaluate_node
 
     if not launched("evaluate", name, _layout()):
-        evaluate_node(name, _layout())
+        evaluate_node(name, _layout(), began)
 
 
 @main.group()
@@ -234,12 +241,13 @@ def interference(start: str, steps: int | None) -> None:
 @main.command()
 @click.argument("model")
 @click.option("--to", required=True, help="A new directory, or hf://organisation/name.")
-def publish(model: str, to: str) -> None:
+@click.option("--base-model", help="The base model's name on the Hub, for the card; default: what its own card says.")
+def publish(model: str, to: str, base_model: str | None) -> None:
     """Publish MODEL, a node whose checkpoint a gate has passed, with its model card and data card."""
     from cascade.publish import publish_model
     from cascade.recipe import load
 
-    click.echo(publish_model(load(_layout().params), _layout(), model, to))
+    click.echo(publish_model(load(_layout().params), _layout(), model, to, base_model))
 
 
 @main.command()

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from cascade.errors import CascadeError
 from cascade.progress import say
@@ -17,31 +17,55 @@ UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}
 """Why a file system makes no hard link, though the file could be copied."""
 
 
+FULL = {os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+"""What the system says where there is no room: by these words alone, some libraries pass it on."""
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Raises CascadeError naming `path` where the block, which writes there, finds no room: a full disk, a quota."""
+    try:
+        yield
+    except CascadeError:
+        raise
+    except Exception as error:
+        if not (reason := next((words for words in FULL if words in str(error)), None)):
+            raise
+        remedy = "make room and run it again: it goes on from what was saved last"
+        raise CascadeError(f"{path}: cannot be written ({reason}); {remedy}") from None
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write beside `path`, flush to disk, rename over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    data = content.encode() if isinstance(content, str) else content
-    with open(aside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    """Write beside `path`, flush to disk, rename over it. Raises CascadeError where the disk is full."""
+    with _aside(path) as aside, open(aside, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        _flush(file)
 
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[TextIO]:
     """A text file to write bit by bit; it appears under `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        yield file
+        _flush(file)
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """Where to write what becomes `path` when the block ends without an error. Nothing is left of it otherwise."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(aside, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with room_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _flush(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -89,7 +113,8 @@ def link_file(source: Path, target: Path) -> OSError | None:
     except OSError as error:
         if error.errno not in UNLINKABLE:
             raise
-        shutil.copy2(source, target)
+        with room_for(target):
+            shutil.copy2(source, target)
         return error
     return None
 

@@ -16,8 +16,9 @@ from cascade.tracking import Journal, live
 from cascade.verifiers import use_verifiers
 
 
-def run_node(name: str, layout: Layout) -> None:
-    """Build `curate` or a node; several processes that torchrun started do so together. Raises CascadeError."""
+def run_node(name: str, layout: Layout, began: float | None = None) -> None:
+    """Build `curate` or a node; several processes that torchrun started do so together. `began`: when the process did,
+    Unix seconds. Raises CascadeError."""
     recipe = _prepare(layout)
     if name != CURATE:
         recipe.node(name)
@@ -26,21 +27,22 @@ def run_node(name: str, layout: Layout) -> None:
 
         for line in memory.check(recipe, name, layout):
             say(line)
-    with world.joined(), live(recipe, layout, name) if world.first() else nullcontext():
+    with world.joined(), live(recipe, layout, name, began=began) if world.first() else nullcontext():
         _build(recipe, name, layout)
 
 
-def evaluate_node(name: str, layout: Layout) -> None:
-    """Evaluate a node's checkpoint on every benchmark and enter it in its round. Raises CascadeError."""
+def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None:
+    """Evaluate a node's checkpoint on every benchmark and enter it in its round; `began` as above. Raises
+    CascadeError."""
     recipe = _prepare(layout)
     if name not in recipe.training:
         made = ", ".join(recipe.training)
         raise RecipeError(f"{recipe.kind(name)}.{name}: makes no checkpoint to evaluate; these do: {made}")
     from cascade.evaluation.benchmark import evaluate
 
-    with live(recipe, layout, name, evaluation=True):
+    with live(recipe, layout, name, evaluation=True, began=began):
         evaluate(recipe, name, layout)
-    enter_round(recipe, name, layout)
+        enter_round(recipe, name, layout)
 
 
 def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:

@@ -1,5 +1,6 @@
 """`cascade publish`: a model that its gate has passed, with its cards, to a directory or a Hub repository."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,19 +11,23 @@ from cascade.layout import Layout
 from cascade.recipe import Recipe
 
 HUB = "hf://"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 DATA_CARD = "DATA_CARD.md"
 
 
-def publish_model(recipe: Recipe, layout: Layout, node: str, to: str) -> str:
+def publish_model(recipe: Recipe, layout: Layout, node: str, to: str, base_model: str | None = None) -> str:
     """Publish the checkpoint of `node` with README.md (its model card) and DATA_CARD.md. Returns where it is.
 
     `to` is a directory, which must not exist yet or be empty and appears whole, or `hf://org/name`. A repository that
     the Hub does not have yet is made private; the token is huggingface_hub's own (HF_TOKEN, or `hf auth login`).
+    `base_model`: the base model's name on the Hub, for the card; by default what the base's own card says.
     Raises CascadeError where no gate has passed this very checkpoint, where the target is taken, and for what the
     Hub refuses.
     """
+    if base_model is not None and not HUB_NAME.fullmatch(base_model):
+        raise CascadeError(f"--base-model {base_model}: not a model's name on the Hub; write organisation/name")
     passed = require_passed(recipe, layout, node)
-    cards = {"README.md": model_card(recipe, layout, node), DATA_CARD: data_card(recipe, layout)}
+    cards = {"README.md": model_card(recipe, layout, node, base_model), DATA_CARD: data_card(recipe, layout)}
     if to.startswith(HUB):
         return _to_hub(layout, node, passed, cards, to.removeprefix(HUB))
     target = Path(to).absolute()

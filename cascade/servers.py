@@ -29,8 +29,10 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""Nobody is told what runs here."""
+"""Nobody is told what runs here. MLflow's own jobs (judges, optimizers of prompts) are not used, and would keep seven
+processes."""
 
 
 def set_environment(layout: Layout) -> None:
@@ -40,7 +42,9 @@ def set_environment(layout: Layout) -> None:
     instead of a temporary server.
     """
     os.environ.update(QUIET)
-    os.environ.setdefault("PREFECT_HOME", str(layout.root / ".prefect"))
+    home = os.environ.setdefault("PREFECT_HOME", str(layout.root / ".prefect"))
+    # By itself Prefect looks for this one in ~/.prefect, and warns where there is no such directory.
+    os.environ.setdefault("PREFECT_SERVER_MEMO_STORE_PATH", str(Path(home) / "memo_store.toml"))
     # Prefect gives its temporary server 20 s, which a busy machine with two cores exceeds.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     if "PREFECT_API_URL" not in os.environ and (url := running_prefect(layout)):
@@ -95,8 +99,6 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
     environment = {
         **os.environ,
         "PREFECT_API_URL": f"{pages['Prefect']}/api",
-        # MLflow's own jobs (judges, optimizers of prompts) are not used here, and would keep seven processes.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     signal.signal(signal.SIGTERM, _interrupt)
     servers: dict[str, subprocess.Popen] = {}

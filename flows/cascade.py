@@ -6,6 +6,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe
 from flows.opening import RecipeName, opened
@@ -69,7 +70,10 @@ def cascade_flow(
 def _conclude(recipe: Recipe, layout: Layout, futures: list[PrefectFuture]) -> State:
     """The flow's state: what failed by itself, not what waited for it."""
     failed = [str(future.state.message) for future in futures if future.state.is_failed()]
-    show_results(recipe, layout)
+    try:
+        show_results(recipe, layout)
+    except CascadeError as error:  # What failed before is what the run's state must say.
+        failed.append(str(error))
     if failed:
         return Failed(message="; ".join(failed))
     if missed := gate_failures(recipe, layout):

@@ -1,5 +1,6 @@
 """`cascade run`: the flow, here and now, with its progress and its results on the terminal."""
 
+import os
 import signal
 import time
 from types import FrameType
@@ -9,8 +10,10 @@ import click
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.recipe import Recipe, load
+from cascade.recipe import PIPELINE, Recipe, load
 from cascade.servers import set_environment
+from cascade.tracking.journal import system_journal
+from cascade.tracking.store import pipeline_run_id
 from tasks.gates import gate_failures
 
 if TYPE_CHECKING:
@@ -27,21 +30,22 @@ BUSY = 15.0
 """Seconds that others may hold DVC's locks. A killed process holds its own until the system has reaped it."""
 
 
-def run_pipeline(layout: Layout) -> None:
-    """Build what is not up to date and print the result table. Raises CascadeError where a node or a gate fails."""
-    began = time.monotonic()
+def run_pipeline(layout: Layout, began: float) -> None:
+    """Build what is not up to date and print the result table. `began`: when the command did, Unix seconds. Raises
+    CascadeError where a node or a gate fails."""
     recipe = load(layout.params)
     set_environment(layout)
     if not (stale := stale_stages(layout)):
         _print_results(recipe, layout)
-        click.echo(f"Nothing changed: every node of {recipe.name} is up to date ({time.monotonic() - began:.0f} s).")
+        click.echo(f"Nothing changed: every node of {recipe.name} is up to date ({time.time() - began:.0f} s).")
         if missed := gate_failures(recipe, layout):
             raise CascadeError("; ".join(missed))
         return
     click.echo(f"{recipe.name}: {len(stale)} of {len(recipe.ordered()) + len(recipe.training) + 1} stages to build")
     state = _run_flow(layout)
     _print_results(recipe, layout)
-    click.echo(f"{state.name} after {(time.monotonic() - began) / 60:.1f} minutes.")
+    click.echo(f"{state.name} after {(time.time() - began) / 60:.1f} minutes.")
+    system_journal(layout, PIPELINE).process("cascade run", pipeline_run_id(layout), began)
     if not state.is_completed():
         raise CascadeError(state.message)
 
@@ -64,14 +68,25 @@ def stale_stages(layout: Layout) -> list[str]:
 
 
 def _run_flow(layout: Layout) -> "State":
-    """Run the flow in this process; Ctrl-C and SIGTERM stop it and every stage under way."""
+    """Run the flow in this process; Ctrl-C and SIGTERM stop it and every stage under way. Raises CascadeError where
+    Prefect's server cannot be reached."""
+    from httpx import HTTPError
+
     from flows.cascade import cascade_flow
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    return cascade_flow(project=str(layout.root), return_state=True)
+    try:
+        return cascade_flow(project=str(layout.root), return_state=True)
+    except (HTTPError, RuntimeError) as error:  # Prefect's own: what the flow raises is its state.
+        server = os.environ.get("PREFECT_API_URL", "its temporary server")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CascadeError(
+            f"Prefect at {server}: {reason}; start its server (`cascade ui`) or correct PREFECT_API_URL, and run "
+            "again: it goes on from what was saved last"
+        ) from None
 
 
 def _print_results(recipe: Recipe, layout: Layout) -> None:

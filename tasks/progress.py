@@ -5,26 +5,36 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from cascade.progress import read_step
+from cascade.progress import Step, read_step
 
 INTERVAL = 10.0
 """Seconds between two updates of the page."""
 
+PAUSE = 600.0
+"""Seconds without an update after one that failed: Prefect's client tries for about a minute, and meanwhile the node's
+lines are not read."""
+
 
 class StepProgress:
     """One progress artifact a node: made at the first step, brought up to date at most every INTERVAL seconds, and at
-    the last step."""
+    the last step. Where Prefect's server does not answer, the node goes on without."""
 
     def __init__(self) -> None:
         self._artifact: UUID | None = None
-        self._shown = float("-inf")
+        self._due = float("-inf")
 
     def line(self, line: str) -> None:
         """See whether a line of the node tells of a step; nothing happens where it does not."""
         step = read_step(line)
-        if step is None or (time.monotonic() - self._shown < INTERVAL and step.done != step.steps):
+        if step is None or (time.monotonic() < self._due and step.done != step.steps):
             return
-        self._shown = time.monotonic()
+        self._due = time.monotonic() + INTERVAL
+        try:
+            self._show(step)
+        except Exception:  # whatever Prefect's client raises: a picture of the node does not end it
+            self._due = time.monotonic() + PAUSE
+
+    def _show(self, step: Step) -> None:
         percent = 100 * step.done / step.steps
         told = f"{step.node}: step {step.done} of {step.steps}, {step.told}"
         if self._artifact is None:

@@ -1,12 +1,20 @@
 """Files are never seen half-written; hashes and seeds are the same everywhere."""
 
 import hashlib
+import random
+import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from click.testing import CliRunner
 
+from cascade.cli import main
 from cascade.errors import CascadeError
 from cascade.files import (
     hash_directory,
@@ -15,11 +23,14 @@ from cascade.files import (
     publish_directory,
     read_json,
     read_jsonl,
+    room_for,
     write_atomic,
     write_json,
     write_jsonl,
 )
 from cascade.seeds import derive_seed
+from cascade.tracking import Journal
+from cascade.training.checkpoint import State, save_state
 
 
 def test_writing_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path):
@@ -131,3 +142,75 @@ def test_seeds_of_different_keys_differ():
     seeds = {derive_seed(*key) for key in keys}
     assert len(seeds) == len(keys)
     assert all(0 <= seed < 1 << 63 for seed in seeds)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow past one page: what is written then finds no room, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getpagesize(), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+BIG = "x" * (1 << 20)
+
+
+def append(path: Path) -> None:
+    Journal(path).params({"text": BIG})
+
+
+def stream(path: Path) -> None:
+    with open_atomic(path) as file:
+        file.write(BIG)
+
+
+def save(path: Path) -> None:
+    save_state(path, State(2, {}, {"weights": torch.zeros(1 << 18)}), {})
+
+
+def write_parquet(path: Path) -> None:
+    with room_for(path):
+        pq.write_table(pa.table({"text": random.Random(0).randbytes(1 << 20).hex().split("0")}), path)
+
+
+@pytest.mark.parametrize("write", [lambda path: write_atomic(path, BIG), stream, append, save, write_parquet])
+def test_a_full_disk_is_one_line_and_what_was_there_stays(
+    write: Callable[[Path], None], tmp_path: Path, full_disk: None
+) -> None:
+    path = tmp_path / "file"
+    path.write_text('{"kind": "params"}\n')
+    with pytest.raises(CascadeError) as caught:
+        write(path)
+    assert str(caught.value) == (
+        f"{path}: cannot be written (File too large); make room and run it again: it goes on from what was saved last"
+    )
+    assert {each.name for each in tmp_path.iterdir()} <= {"file"}
+    if write is append:
+        assert Journal(path).entries() == [{"kind": "params"}]
+    elif write is not write_parquet:
+        assert path.read_text() == '{"kind": "params"}\n'
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="other"), room_for(tmp_path):
+        raise ValueError("other")
+
+
+def test_a_command_on_a_full_disk_says_one_line(
+    tmp_path: Path, full_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def fill(layout: object) -> None:
+        (tmp_path / "x").write_bytes(bytes(1 << 20))
+
+    monkeypatch.setattr("cascade.doctor.examine", fill)
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert result.output == (
+        f"Error: {tmp_path}: cannot be written (File too large); make room and run it again: it goes on from what was "
+        "saved last\n"
+    )

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from benchmarks.overhead import covered, newest_run, work
 from cascade.files import hash_directory, hash_file, read_json
+from cascade.layout import Layout
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)
@@ -124,6 +126,16 @@ def test_dvc_repro_alone_gives_the_same(built: tuple[Path, Path, str]) -> None:
         for file in ("prompts.csv", "summary.json"):
             path = Path("results") / "evaluations" / node / file
             assert (by_flow / path).read_bytes() == (by_dvc / path).read_bytes(), path
+
+
+def test_every_process_of_the_run_says_when_it_worked(built: tuple[Path, Path, str]) -> None:
+    project, _, _ = built
+    pipeline, run = newest_run(Layout(project))
+    found = work(Layout(project), pipeline)
+    evaluations = {f"{node}, evaluation" for node in NODES}
+    assert sorted(what for what, _ in found) == sorted({"curate", "select_teachers", "release", *NODES, *evaluations})
+    assert all(run[0] < begin < end < run[1] for _, (begin, end) in found)
+    assert 0 < covered([span for _, span in found], run) < run[1] - run[0]
 
 
 def test_a_second_run_does_nothing_and_says_so(built: tuple[Path, Path, str]) -> None:

@@ -68,8 +68,33 @@ def test_model_card_by_hand(project):
     assert read_json(project.decision("release"))["checkpoint"] in text
 
 
+def test_a_card_names_licence_and_base_model_as_the_bases_card_does(project):
+    assert "post-trained from `models/base` by" in model_card(RECIPE, project, "mopd")
+    assert "Licence: apache-2.0, as of its base model's card." in model_card(RECIPE, project, "mopd")
+    told = "license: other\nlicense_name: open-model\nlicense_link: https://x.example/l\nbase_model: org/first\n"
+    (project.root / "models" / "base" / "README.md").write_text(f"---\n{told}---\n# base\n")
+    text = model_card(RECIPE, project, "mopd")
+    data = ModelCard(text).data
+    assert (data.license, data.base_model) == ("other", "org/first")
+    assert (data.get("license_name"), data.get("license_link")) == ("open-model", "https://x.example/l")
+    assert "post-trained from [org/first](https://huggingface.co/org/first) by" in text
+    assert "Licence: open-model (https://x.example/l), as of its base model's card." in text
+
+
+def test_the_base_models_name_may_be_said(project, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascade.recipe.load", lambda path: RECIPE)
+    monkeypatch.chdir(project.root)
+    command = ["publish", "mopd", "--to", str(tmp_path / "out"), "--base-model"]
+    done = CliRunner().invoke(cli.main, [*command, "a b"])
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert "not a model's name on the Hub; write organisation/name" in done.output
+    assert CliRunner().invoke(cli.main, [*command, "org/second"]).exit_code == 0
+    assert ModelCard((tmp_path / "out" / "README.md").read_text()).data.base_model == "org/second"
+
+
 def test_a_card_claims_no_licence_that_the_base_does_not_have(project):
     (project.root / "models" / "base" / "README.md").write_text("# base\n")
+    assert "The card of its base model names no licence." in model_card(RECIPE, project, "mopd")
     assert ModelCard(model_card(RECIPE, project, "mopd")).data.license is None
     (project.root / "models" / "base" / "README.md").unlink()
     assert ModelCard(model_card(RECIPE, project, "mopd")).data.license is None

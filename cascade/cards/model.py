@@ -24,11 +24,16 @@ KINDS = {
 }
 
 
-def model_card(recipe: Recipe, layout: Layout, node: str) -> str:
+FROM_BASE = ("license", "license_name", "license_link", "base_model")
+"""What the front matter of the base model's own card says of it holds for what is made from it."""
+
+
+def model_card(recipe: Recipe, layout: Layout, node: str, base_model: str | None = None) -> str:
     """README.md of the checkpoint of `node`: YAML metadata and text.
 
-    The licence is that of the base model's own card, and left out where it has none. Raises CascadeError where the
-    node is no training node of the recipe or has not been evaluated.
+    The licence is that of the base model's own card, and left out where it has none. So is the base model's name on the
+    Hub, where `base_model` does not say it. Raises CascadeError where the node is no training node of the recipe or has
+    not been evaluated.
     """
     if node not in recipe.training:
         raise CascadeError(f"{node}: no training node of recipe {recipe.name}; it has {', '.join(recipe.training)}")
@@ -37,11 +42,14 @@ def model_card(recipe: Recipe, layout: Layout, node: str) -> str:
         raise CascadeError(f"{node}: no scores for its card yet; `cascade evaluate {node}` makes them")
     name = registered_name(recipe, node)
     line = main_line(recipe, node)
+    origin = _of_base(layout.root / recipe.base / "README.md")
+    if base_model is not None:
+        origin["base_model"] = base_model
     return card(
-        _metadata(recipe, layout, results, node, name),
+        _metadata(recipe, layout, results, node, name, origin),
         f"# {name}",
-        f"Node `{node}` of the recipe `{recipe.name}`, post-trained from `{recipe.base}` by Cascade, after the "
-        "Nemotron-Cascade 2 recipe (arXiv 2603.19220).",
+        f"Node `{node}` of the recipe `{recipe.name}`, post-trained from {_linked(origin, recipe)} by Cascade, after "
+        f"the Nemotron-Cascade 2 recipe (arXiv 2603.19220). {_licence(origin)}",
         "## Results",
         f"avg@{results.summaries[node]['k']}: mean reward of as many responses a held-out prompt, averaged over "
         "prompts, in percent, with 95 % intervals over prompts. The benchmarks are the recipe's own.",
@@ -71,11 +79,11 @@ def registered_name(recipe: Recipe, node: str) -> str:
     return names[0] if names else f"{recipe.name}-{node}"
 
 
-def _metadata(recipe: Recipe, layout: Layout, results: Results, node: str, name: str) -> str:
+def _metadata(recipe: Recipe, layout: Layout, results: Results, node: str, name: str, origin: dict[str, Any]) -> str:
     sources = recipe.curation.sources.values()
     datasets = sorted({source.dataset for source in sources if source.dataset})
     data = ModelCardData(
-        license=_licence(layout.root / recipe.base / "README.md"),
+        **origin,
         library_name="transformers",
         pipeline_tag="text-generation",
         datasets=datasets or None,
@@ -86,11 +94,25 @@ def _metadata(recipe: Recipe, layout: Layout, results: Results, node: str, name:
     return str(data.to_yaml())
 
 
-def _licence(path: Path) -> str | None:
+def _of_base(path: Path) -> dict[str, Any]:
     if not path.exists():
-        return None
-    found = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")
-    return str(found) if found else None
+        return {}
+    data = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+    return {key: value for key in FROM_BASE if (value := data.get(key))}
+
+
+def _linked(origin: dict[str, Any], recipe: Recipe) -> str:
+    """The base model: on the Hub where it is known to be there, else where the recipe has it."""
+    known = origin.get("base_model", [])
+    names = [known] if isinstance(known, str) else known
+    return ", ".join(f"[{name}](https://huggingface.co/{name})" for name in names) or f"`{recipe.base}`"
+
+
+def _licence(origin: dict[str, Any]) -> str:
+    if not (found := origin.get("license_name") or origin.get("license")):
+        return "The card of its base model names no licence."
+    link = f" ({origin['license_link']})" if "license_link" in origin else ""
+    return f"Licence: {found}{link}, as of its base model's card."
 
 
 def _evaluations(layout: Layout, results: Results, node: str) -> list[EvalResult]:

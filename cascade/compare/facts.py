@@ -9,8 +9,9 @@ from cascade.evaluation.comparison import MIN_SHARED
 from cascade.evaluation.results import PromptResult, parse_prompts
 from cascade.evaluation.statistics import Interval, paired_test
 from cascade.layout import Layout
+from cascade.lineage.graph import Graph, open_graph
 from cascade.recipe import PIPELINE
-from cascade.tracking.runs import Runs, node_of, open_runs, title
+from cascade.tracking.runs import node_of, title
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -70,12 +71,13 @@ class Comparison:
 
 
 def compare(first: str, second: str, layout: Layout) -> Comparison:
-    """Compare two node runs, or two pipeline runs node by node (`Runs.named` says how a run is named).
+    """Compare two node runs, or two pipeline runs node by node (`Graph.named` says how a run is named). Of a node that
+    a run found up to date, settings, data and costs are those of the run that made it.
 
     Raises CascadeError where there is no such run, or one is a node's and the other a whole pipeline's.
     """
-    runs = open_runs(layout)
-    one, other = runs.named(first), runs.named(second)
+    graph = open_graph(layout)
+    one, other = graph.named(first), graph.named(second)
     if one.info.run_id == other.info.run_id:
         raise CascadeError(f"{first} and {second} are the same run, {title(one)}; name two")
     whole = [node_of(run) == PIPELINE for run in (one, other)]
@@ -84,8 +86,8 @@ def compare(first: str, second: str, layout: Layout) -> Comparison:
             f"{first} and {second}: one is a pipeline run and the other a node's; name two of a kind (PIPELINE/NODE)"
         )
     if not any(whole):
-        return _compare(runs, title(one), title(other), (one, other), {node_of(one): (one, other)}, {})
-    ours, theirs = ({node_of(run): run for run in runs.children(each)} for each in (one, other))
+        return _compare(graph, (one, other), {node_of(one): (one, other)}, {})
+    ours, theirs = ({node_of(run): run for run in graph.runs.children(each)} for each in (one, other))
     shared = {node: (run, theirs[node]) for node, run in ours.items() if node in theirs}
     if not shared:
         raise CascadeError(f"{first} and {second} have no node in common; compare two nodes (PIPELINE/NODE)")
@@ -93,32 +95,37 @@ def compare(first: str, second: str, layout: Layout) -> Comparison:
         title(one): [node for node in ours if node not in theirs],
         title(other): [node for node in theirs if node not in ours],
     }
-    return _compare(runs, title(one), title(other), (one, other), shared, only)
+    return _compare(graph, (one, other), shared, only)
 
 
 def _compare(
-    runs: Runs,
-    first: str,
-    second: str,
+    graph: Graph,
     wholes: "tuple[Run, Run]",
     nodes: "dict[str, tuple[Run, Run]]",
     only: dict[str, list[str]],
 ) -> Comparison:
-    parents = tuple(runs.pipeline(run) or run for run in wholes)
+    parents = tuple(graph.runs.pipeline(graph.origin(run)) or run for run in wholes)
     settings = _differences("", *({k: v for k, v in run.data.tags.items() if k in FACTS} for run in parents))
     hashes: list[Difference] = []
     pairs, costs = [], []
     for node, (one, other) in nodes.items():
         prefix = f"{node}." if len(nodes) > 1 else ""
-        settings += _differences(prefix, one.data.params, other.data.params)
-        hashes += _differences(prefix, _hashes(one), _hashes(other))
-        domains = [_domains(runs, run) for run in (one, other)]
+        made = [graph.origin(run) for run in (one, other)]
+        settings += _differences(prefix, *(run.data.params for run in made))
+        hashes += _differences(prefix, *(_hashes(run) for run in made))
+        domains = [_domains(graph, run) for run in (one, other)]
         if any(domains):
-            pairs.append(Pair(title(one), title(other), _scores(*domains)))
-        spent = [_cost(runs, run) for run in (one, other)]
+            pairs.append(Pair(_title(graph, one), _title(graph, other), _scores(*domains)))
+        spent = [_cost(graph, run) for run in made]
         if any(spent):
             costs.append(Cost(node if node_of(one) == node_of(other) else f"{node_of(one)}, {node_of(other)}", *spent))
+    first, second = (_title(graph, run) for run in wholes)
     return Comparison(first, second, pairs, settings, hashes, costs, {run: n for run, n in only.items() if n})
+
+
+def _title(graph: Graph, run: "Run") -> str:
+    made = graph.origin(run)
+    return title(run) if made is run else f"{title(run)} (made by {title(made)})"
 
 
 def _scores(ours: Domains, theirs: Domains) -> list[Score]:
@@ -141,8 +148,8 @@ def _mean(results: list[PromptResult]) -> float | None:
     return sum(r.reward for r in results) / len(results) if results else None
 
 
-def _domains(runs: Runs, run: "Run") -> Domains:
-    text = runs.artifact(run, "evaluation/prompts.csv")
+def _domains(graph: Graph, run: "Run") -> Domains:
+    text = graph.runs.artifact(run, "evaluation/prompts.csv")
     return parse_prompts(text, f"evaluation/prompts.csv of run {run.info.run_id}") if text is not None else {}
 
 
@@ -156,8 +163,8 @@ def _hashes(run: "Run") -> dict[str, str]:
     return found
 
 
-def _cost(runs: Runs, run: "Run") -> tuple[float, int] | None:
-    text = runs.artifact(run, "training/manifest.json")
+def _cost(graph: Graph, run: "Run") -> tuple[float, int] | None:
+    text = graph.runs.artifact(run, "training/manifest.json")
     if text is None:
         return None
     manifest = json.loads(text)

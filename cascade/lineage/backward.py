@@ -47,16 +47,17 @@ def backward(what: str, layout: Layout) -> list[str]:
         root.add(f"passed the gate of run {_pipeline(graph, gate) if gate else f'{version.run_id}, which is gone'}")
         _Walk(graph).checkpoint(root, "", run)
         return root.lines()
-    run = graph.of_node(whom) or graph.runs.named(whom)
-    if CHECKPOINT not in run.data.tags:
+    run = graph.named(whom)
+    made = graph.origin(run)
+    if CHECKPOINT not in made.data.tags:
         raise CascadeError(f"{what}: run {title(run)} made no checkpoint; name a training node or a registered model")
     if not colon:
-        root = Branch(named(run))
-        _Walk(graph).made_from(root, run)
+        root = Branch(named(made))
+        _Walk(graph).made_from(root, made)
         return root.lines()
     root = Branch(_measured(run, metric))
     # What was scored is the checkpoint, on the benchmarks: both are behind the number.
-    _Walk(graph).checkpoint(root, "measured on ", run)
+    _Walk(graph).checkpoint(root, "measured on ", made)
     return root.lines()
 
 
@@ -120,9 +121,11 @@ class _Walk:
         self._told.add(run.info.run_id)
         branch.add(f"made by run {_pipeline(self._graph, run)}; inputs {run.data.tags.get('inputs_hash', '')[:SHOWN]}")
         for data in data_of(run):
-            # An evaluation that is of another checkpoint says nothing about this one.
-            if data.context != "evaluation" or evaluated(run) == run.data.tags[CHECKPOINT]:
+            if data.context != "evaluation":
                 self._data(branch, data)
+        # An evaluation that is of another checkpoint says nothing about this one.
+        if evaluated(run) == run.data.tags[CHECKPOINT]:
+            self._benchmarks(branch, [data for data in data_of(run) if data.context == "evaluation"])
         for content, domains in teachers_of(run):
             self._origin(branch, f"teacher of {domains}: ", content, None, run)
         if PARENT_HASH in run.data.tags:
@@ -136,6 +139,15 @@ class _Walk:
             branch.add(f"{role}{BASE}  checkpoint {content[:SHOWN]}")
         else:
             branch.add(f"{role}{node or 'a checkpoint'}  checkpoint {content[:SHOWN]}  (its run is not in MLflow)")
+
+    def _benchmarks(self, branch: Branch, benchmarks: list[Data]) -> None:
+        """Most checkpoints are evaluated on the same: each is told once."""
+        new = [data for data in benchmarks if data.digest not in self._told]
+        for data in new:
+            self._told.add(data.digest)
+            self._data(branch, data)
+        if len(new) < len(benchmarks):
+            branch.add(f"evaluated on {len(benchmarks) - len(new)} benchmarks (see above)")
 
     def _data(self, branch: Branch, data: Data) -> None:
         kept = f"  dvc {data.dvc}" if data.dvc else ""

@@ -9,6 +9,7 @@ from cascade.layout import Layout
 from cascade.recipe import CURATE
 from cascade.tracking.journal import EVALUATED
 from cascade.tracking.runs import Runs, node_of, open_runs, pipeline_of
+from cascade.tracking.store import MADE_IN
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -40,8 +41,14 @@ class Graph:
 
     @cached_property
     def makers(self) -> "list[Run]":
-        """The runs that made a checkpoint, the oldest first."""
-        return [run for run in self.runs.nodes if CHECKPOINT in run.data.tags]
+        """The runs that made a checkpoint, the oldest first: not those that found it up to date, unless the one that
+        made it is not in MLflow."""
+        of: dict[tuple[str, str], list[Run]] = {}
+        for run in self.runs.nodes:
+            if CHECKPOINT in run.data.tags:
+                of.setdefault((node_of(run), run.data.tags[CHECKPOINT]), []).append(run)
+        made = {run.info.run_id for runs in of.values() for run in list(filter(_made_here, runs)) or runs[:1]}
+        return [run for run in self.runs.nodes if run.info.run_id in made]
 
     @cached_property
     def versions(self) -> "list[ModelVersion]":
@@ -63,25 +70,38 @@ class Graph:
 
         return max(found, key=fit, default=None)
 
-    def of_node(self, node: str) -> "Run | None":
-        """The run that made the checkpoint that lies under models/ now; else the node's newest."""
-        found = [run for run in self.makers if node_of(run) == node]
-        local = self.layout.checkpoint(node)
-        if len(found) > 1 and local.exists() and (run := self.maker(hash_directory(local), node)):
-            return run
-        return found[-1] if found else None
+    def named(self, name: str) -> "Run":
+        """As `Runs.named`; but of a node that is named alone, a run of the checkpoint that lies under models/ now,
+        where there is one. Raises CascadeError naming what there is."""
+        found = [run for run in self.runs.nodes if node_of(run) == name]
+        local = self.layout.checkpoint(name)
+        if len(found) > 1 and local.exists():
+            content = hash_directory(local)
+            if of_it := [run for run in found if content in (run.data.tags.get(CHECKPOINT), evaluated(run))]:
+                return ([run for run in of_it if pipeline_of(run) == self.runs.present] or of_it)[-1]
+        return self.runs.named(name)
+
+    def origin(self, run: "Run") -> "Run":
+        """The run that made the checkpoint that `run` is of: itself, unless its pipeline run found it up to date. What
+        tells of how the checkpoint was made is there."""
+        content = run.data.tags.get(CHECKPOINT) or evaluated(run)
+        made = self.maker(content, node_of(run), run) if content else None
+        return made if made is not None and node_of(made) == node_of(run) else run
 
     def curation(self, data: Data) -> "Run | None":
         """The curation that wrote a file."""
-        return next(
-            (
-                run
-                for run in self.runs.nodes
-                if node_of(run) == CURATE
-                and any(v.startswith(data.digest) for k, v in run.data.tags.items() if k.startswith(MADE))
-            ),
-            None,
-        )
+        wrote = [
+            run
+            for run in self.runs.nodes
+            if node_of(run) == CURATE
+            and any(v.startswith(data.digest) for k, v in run.data.tags.items() if k.startswith(MADE))
+        ]
+        return max(wrote, key=_made_here, default=None)
+
+
+def _made_here(run: "Run") -> bool:
+    """Whether the node was built in the pipeline run that `run` is part of."""
+    return bool(run.data.tags.get(MADE_IN) == pipeline_of(run))
 
 
 def open_graph(layout: Layout) -> Graph:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from cascade.files import room_for
 from cascade.report.results import Recovery, Results, Series
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
@@ -201,7 +202,8 @@ def to_svg(figure: Figure) -> str:
 
 def to_png(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
+    with room_for(path):
+        figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
     return path
 
 

@@ -4,13 +4,15 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking.journal import Journal, evaluation_journal, system_journal
 from cascade.tracking.publisher import Publisher
+from cascade.tracking.store import MADE_IN, pipeline_run_id
 from cascade.tracking.system import SystemSampler
 
 INTERVAL = 5.0
@@ -40,22 +42,31 @@ def publish(recipe: Recipe, layout: Layout, nodes: Iterable[str]) -> bool:
 
 
 @contextmanager
-def live(recipe: Recipe, layout: Layout, node: str, evaluation: bool = False) -> Iterator[None]:
+def live(
+    recipe: Recipe, layout: Layout, node: str, evaluation: bool = False, began: float | None = None
+) -> Iterator[None]:
     """While the block runs, publish the node's journal every few seconds from a thread of its own, with how the
-    machine fares; at its end, say in the journal how it ended and publish the rest."""
+    machine fares; at its end, say in the journal how it ended and in which pipeline run, and publish the rest.
+    `began`: when the process began to work, Unix seconds; by default now."""
+    began = began or time.time()
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(recipe, layout, node, stop), name="mlflow", daemon=True)
     thread.start()
+    pipeline = pipeline_run_id(layout)
     journal = evaluation_journal(layout, node) if evaluation else Journal(layout.journal(node))
     try:
         yield
+        if not evaluation:
+            journal.tags({MADE_IN: pipeline})
         journal.status("finished")
     except BaseException:
-        journal.status("failed")
+        with suppress(CascadeError):  # A full disk has no room for that either: what is raised says so.
+            journal.status("failed")
         raise
     finally:
         stop.set()
         thread.join(PATIENCE)
+        system_journal(layout, node).process(f"{node}, evaluation" if evaluation else node, pipeline, began)
 
 
 def _follow(recipe: Recipe, layout: Layout, node: str, stop: threading.Event) -> None:
@@ -96,4 +107,6 @@ def warn(error: Exception) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # SQLAlchemy says how it came to the database's own error before it names that.
+    return next((line for line in lines if line.startswith("(") and "Error) " in line), lines[0])[:200]

@@ -8,10 +8,12 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from cascade.files import write_atomic
+from cascade.errors import CascadeError
+from cascade.files import room_for, write_atomic
 from cascade.layout import Layout
 
 EVALUATED = "evaluated_checkpoint"
@@ -27,7 +29,7 @@ class Journal:
 
     Entries: {"kind": "metrics", "step": 3, "values": {...}}, {"kind": "params", ...}, {"kind": "tags", ...},
     {"kind": "artifact", "path": ..., "folder": ..., "table": ...}, {"kind": "dataset", ...}, {"kind": "model", ...},
-    {"kind": "status", ...}. Each carries `time` (Unix seconds).
+    {"kind": "status", ...}, {"kind": "process", ...}. Each carries `time` (Unix seconds).
     """
 
     def __init__(self, path: Path, writes: bool = True):
@@ -66,6 +68,12 @@ class Journal:
         """How the node's process ended. A killed one says nothing."""
         self._append("status", value=value)
 
+    def process(self, what: str, pipeline: str, began: float) -> None:
+        """A process that worked from `began`, in Unix seconds, until now, in the pipeline run of that id. Where the
+        disk is full it is left out: nothing that has ended fails by this."""
+        with suppress(CascadeError):
+            self._append("process", what=what, pipeline=pipeline, began=began)
+
     def entries(self) -> list[dict[str, Any]]:
         """Every whole entry; a last line cut short by a kill is ignored."""
         if not self.path.exists():
@@ -86,12 +94,13 @@ class Journal:
     def _append(self, kind: str, **fields: Any) -> None:
         if not self._writes:
             return
-        if not self._appended:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._drop_torn_line()
-            self._appended = True
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(_line({"kind": kind, "time": time.time(), **fields}))
+        with room_for(self.path):
+            if not self._appended:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._drop_torn_line()
+                self._appended = True
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line({"kind": kind, "time": time.time(), **fields}))
 
     def _drop_torn_line(self) -> None:
         """What a kill left of a last line must not become the start of the next."""
@@ -110,7 +119,7 @@ def decision_journal(layout: Layout, node: str) -> Journal:
 
 
 def system_journal(layout: Layout, node: str) -> Journal:
-    """How the machine fared while the node's processes ran. It is written from another thread, and never rewound."""
+    """How the machine fared while the node's processes ran, and when they did. Never rewound."""
     return Journal(layout.journal(f"{node}.system"))
 
 

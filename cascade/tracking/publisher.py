@@ -153,7 +153,7 @@ class Publisher:
         return [
             {**entry, "step": int(entry["time"] - start)}
             for entry in system_journal(self._layout, name).entries()
-            if entry["time"] > published
+            if entry["kind"] == "metrics" and entry["time"] > published
         ]
 
     def _log(self, run: "Run", metrics: Entries, entries: Entries, tags: dict[str, str]) -> None:

@@ -20,7 +20,8 @@ SHORTEST_ID = 6
 
 @dataclass(frozen=True)
 class Runs:
-    """Every run of the tracking store that is ours, the oldest first."""
+    """Every run of the tracking store that is ours, the oldest first. A node's runs that tell of one process, because
+    later pipeline runs found it up to date, are in the order of these."""
 
     client: "MlflowClient"
     found: "list[Run]"
@@ -78,7 +79,10 @@ def open_runs(layout: Layout) -> Runs:
     try:
         client = store.connect(layout)
         experiments = [e.experiment_id for e in client.search_experiments()]
-        return Runs(client, search(client, experiments), store.pipeline_run_id(layout))
+        found = search(client, experiments)
+        began = {pipeline_of(run): run.info.start_time for run in found if node_of(run) == PIPELINE}
+        found.sort(key=lambda run: (run.info.start_time, began.get(pipeline_of(run), 0)))
+        return Runs(client, found, store.pipeline_run_id(layout))
     except ImportError:
         raise CascadeError("MLflow is not installed here; `pip install mlflow`") from None
     except Exception as error:

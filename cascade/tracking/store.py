@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 RUN_ID = "cascade.run_id"
 NODE = "cascade.node"
 INPUTS = "cascade.inputs"
+MADE_IN = "cascade.made_in"
+"""The pipeline run in which the node's process ran. A later one that found the node up to date has a run of it too,
+with the same journal."""
 PARENT = "mlflow.parentRunId"
 
 _DEFAULTS = {
@@ -64,6 +67,8 @@ def connect(layout: Layout) -> "MlflowClient":
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow.store"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Whatever it logs with a traceback it raises too, and that is said in one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     from mlflow import MlflowClient
 
     uri = tracking_uri(layout)

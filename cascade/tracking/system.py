@@ -52,7 +52,8 @@ def _gpu_memory() -> dict[str, float]:
     """What torch holds of each GPU. It is asked of torch's own books: a call to CUDA from another thread would
     disturb the recording of a CUDA graph."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    # Another thread may be importing it.
+    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
         return {}
     return {
         f"system/gpu_{index}_memory_usage_megabytes": torch.cuda.memory_reserved(index) / MEGABYTE

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cascade import world
 from cascade.errors import CheckpointError
+from cascade.files import room_for
 
 _KEY = "cascade"
 
@@ -34,7 +35,10 @@ class State:
 
 
 def save_state(path: Path, state: State, inputs: dict[str, Any], sharded: bool = False) -> None:
-    """`sharded`: every process calls, each with its own tensors; else the first alone does."""
+    """`sharded`: every process calls, each with its own tensors; else the first alone does.
+
+    Raises CascadeError where the disk is full; the state saved before stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {_KEY: json.dumps({"step": state.step, "progress": state.progress, "inputs": inputs})}
     if not sharded:
@@ -54,10 +58,14 @@ def save_state(path: Path, state: State, inputs: dict[str, Any], sharded: bool =
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     aside = path.with_suffix(".tmp")
-    save_file(tensors, aside, metadata)
-    with open(aside, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with room_for(path):
+            save_file(tensors, aside, metadata)
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _part(path: Path, step: int) -> Path:

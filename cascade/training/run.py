@@ -25,6 +25,7 @@ from cascade.files import (
     link_directory,
     publish_directory,
     read_jsonl,
+    room_for,
     write_atomic,
     write_json,
     write_jsonl,
@@ -152,7 +153,8 @@ class NodeRun:
         if world.first():
             shutil.rmtree(finished, ignore_errors=True)
         if world.first() or policy.sharded:
-            policy.save(finished)
+            with room_for(finished):
+                policy.save(finished)
         world.barrier()
         self._prove_loads(policy, finished)
         if world.first():

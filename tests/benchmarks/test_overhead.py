@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.overhead import covered, work
-from cascade.files import write_atomic
+from benchmarks.overhead import covered, newest_run, work
+from cascade.errors import CascadeError
 from cascade.layout import Layout
+from cascade.recipe import PIPELINE
+from cascade.tracking import journal
+from cascade.tracking.journal import system_journal
 
 
 @pytest.mark.parametrize(
@@ -23,9 +26,20 @@ def test_covered_time_is_that_of_the_union_within_the_run(spans: list, seconds: 
     assert covered(spans, (0, 10)) == seconds
 
 
-def test_a_nodes_work_lasts_from_its_first_entry_to_its_last(tmp_path: Path) -> None:
+def test_only_processes_of_the_newest_finished_run_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout(tmp_path)
-    lines = [f'{{"kind": "metrics", "time": {time}, "step": 0, "values": {{}}}}\n' for time in (7.5, 9.0, 12.25)]
-    write_atomic(layout.journal("sft"), "".join(lines))
-    write_atomic(layout.journal("never"), "")
-    assert work(layout) == {"sft": (7.5, 12.25)}
+    with pytest.raises(CascadeError, match="no finished run"):
+        newest_run(layout)
+
+    def ended(node: str, what: str, pipeline: str, began: float, at: float) -> None:
+        monkeypatch.setattr(journal.time, "time", lambda: at)
+        system_journal(layout, node).process(what, pipeline, began)
+
+    ended("sft", "sft", "first", 1, 4)
+    ended(PIPELINE, "cascade run", "first", 0, 9)
+    system_journal(layout, "sft").metrics({"system/disk_available_megabytes": 1.0}, 0)
+    ended("sft", "sft", "second", 12, 14)
+    ended("sft", "sft, evaluation", "second", 15.5, 17)
+    ended(PIPELINE, "cascade run", "second", 10, 20)
+    assert newest_run(layout) == ("second", (10, 20))
+    assert work(layout, "second") == [("sft", (12, 14)), ("sft, evaluation", (15.5, 17))]

@@ -1,4 +1,5 @@
-"""The pages as people use them, in Chromium: a run started from its form, its results found, another one cancelled."""
+"""The pages as people use them, in Chromium, with a worker: a run started from its form, its results found, one that
+waits for approval, one that is cancelled; and a distillation by its deployment."""
 
 import os
 import re
@@ -7,14 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import State
 
+from cascade.files import hash_directory, read_json
+from cascade.layout import Layout
 from cascade.servers import QUIET, stop_groups
-from tests.test_pipeline import ROOT, make_project, small_recipe
+from tests.test_pipeline import DOMAINS, ROOT, make_project, small_recipe
 
 pytest.importorskip("playwright", reason="playwright is not installed (extra `dev`)")
 from playwright.sync_api import Page, expect
@@ -44,6 +52,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for name in ("prefect.yaml", "prefect.toml"):
         shutil.copy(ROOT / name, project / name)
     shutil.copytree(ROOT / "recipes", project / "recipes")
+    distilled = small_recipe() | {"rl": {}, "repair": {}, "gate": {}}
+    distilled["teachers"]["select_teachers"] |= {"candidates": ["sft"], "domains": {}}
+    distilled["distill"]["mopd"] |= {"init": "sft"}
+    (project / "recipes" / "distilled.yaml").write_text(yaml.safe_dump(distilled, sort_keys=False))
     with pages(project) as (prefect, _):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "CASCADE_"))}
         environment |= {
@@ -57,7 +69,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         def command(*words: str) -> list[str]:
             return [sys.executable, "-m", "prefect", *words]
 
-        for words in (("work-pool", "create", "local", "--type", "process"), ("deploy", "--name", "cascade")):
+        deployments = ("--name", "cascade", "--name", "distil")
+        for words in (("work-pool", "create", "local", "--type", "process"), ("deploy", *deployments)):
             subprocess.run(
                 command("--no-prompt", *words), cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL
             )
@@ -80,7 +93,7 @@ def page() -> Iterator[Page]:
 
 def open_form(page: Page, site: Site) -> None:
     page.goto(f"{site.prefect}/deployments")
-    page.locator("a[href*='/deployments/deployment/']").first.click()
+    page.locator("a[href*='/deployments/deployment/']").filter(has_text="cascade").first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
     page.get_by_role("button", name="Submit").wait_for()
@@ -125,6 +138,64 @@ def test_a_run_is_started_from_its_form_and_its_results_are_found(site: Site, pa
     assert address is not None
     page.goto(address)
     expect(page.get_by_text(run.rpartition("/")[2]).first).to_be_visible()
+
+
+@contextmanager
+def client(site: Site) -> Iterator[SyncPrefectClient]:
+    with temporary_settings({PREFECT_API_URL: f"{site.prefect}/api"}), get_client(sync_client=True) as found:
+        yield found
+
+
+def start(site: Site, deployment: str, **parameters: object) -> UUID:
+    """Start a run of a deployment."""
+    with client(site) as prefect:
+        found = prefect.read_deployment_by_name(deployment)
+        return prefect.create_flow_run_from_deployment(found.id, parameters=parameters).id
+
+
+def end(site: Site, run: UUID) -> State:
+    """The state in which the run has ended."""
+    with client(site) as prefect:
+
+        def state() -> State | None:
+            return prefect.read_flow_run(run).state
+
+        wait_until(lambda: (now := state()) is not None and now.is_final())
+        ended = state()
+    assert ended is not None
+    return ended
+
+
+def test_a_run_waits_until_it_is_resumed_on_its_page(site: Site, page: Page) -> None:
+    run = start(site, "cascade/cascade", approve=["sft"])
+    page.goto(f"{site.prefect}/runs/flow-run/{run}")
+    expect(page.get_by_text("Paused", exact=True).first).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("sft waits for approval: Resume starts it, Cancel ends the run")).to_be_visible()
+    page.get_by_role("button", name="Resume", exact=True).click()
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=SLOW)
+
+
+def test_a_checkpoint_is_distilled_by_its_deployment(site: Site) -> None:
+    if not (site.project / "models" / "sft").exists():
+        assert end(site, start(site, "cascade/cascade")).is_completed()
+    run = start(site, "distil/distil", student="sft", teachers=["mcqa=base"], recipe="distilled")
+    state = end(site, run)
+    assert state.is_completed(), state.message
+    checkpoint = Path(str(state.message).partition("; ")[2])
+    own = Layout(checkpoint.parents[1])
+    assert own.root.parent == site.project / ".cascade" / "runs"
+    teachers = read_json(own.decision("select_teachers"))["teachers"]
+    assert {domain: teacher["node"] for domain, teacher in teachers.items()} == {
+        "mcqa": "base",
+        "instruction_following": "sft",
+    }
+    student = hash_directory(site.project / "models" / "sft")
+    assert read_json(own.training("mopd") / "manifest.json")["inputs"]["parent"] == student
+    assert hash_directory(checkpoint) not in (student, hash_directory(site.project / "models" / "base"))
+    scored = {node: set(read_json(own.root / "results" / "scores" / f"{node}.json")) for node in ("sft", "mopd")}
+    assert scored == {"sft": set(DOMAINS), "mopd": set(DOMAINS)}
+    assert not (site.project / "models" / "mopd").exists()
 
 
 def test_a_run_is_cancelled_from_its_page(site: Site, page: Page) -> None:

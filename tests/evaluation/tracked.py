@@ -7,6 +7,7 @@ from cascade.files import hash_file, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import Journal, publish
+from cascade.tracking.store import MADE_IN, pipeline_run_id
 from tests.evaluation.project import DOMAINS, make_node, share, write_evaluation
 
 SOLVED = {"sft": (20, 30), "rl": (35, 25), "mopd": (34, 30)}
@@ -45,7 +46,7 @@ def run_pipeline(recipe: Recipe, layout: Layout, solved: dict[str, tuple[int, in
         manifest = layout.training(node) / "manifest.json"
         write_json(manifest, {"seconds": 12.5 * len(hashes), "tokens": 1000 * len(hashes)})
         journal.artifact(manifest, "training")
-        journal.tags({"checkpoint_hash": hashes[node]})
+        journal.tags({"checkpoint_hash": hashes[node], MADE_IN: pipeline_run_id(layout)})
         rewards = {domain: share(count) for domain, count in zip(DOMAINS, scores, strict=True)}
         write_evaluation(layout, node, rewards, hashes[node])
     gate(recipe, "release", layout, MLflowHistory(recipe, layout))
@@ -60,4 +61,5 @@ def _curate(layout: Layout, products: list) -> None:
     journal.tags({"inputs_hash": "curation"})
     journal.dataset("source/raw", source, hash_file(source), "curation")
     journal.tags({f"made/{p.relative_to(layout.root).as_posix()}": hash_file(p) for p in products})
+    journal.tags({MADE_IN: pipeline_run_id(layout)})
     journal.metrics({"curate/rows": 3}, 0)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prefect.states import Completed, Failed, Pending
 
+from cascade.errors import CascadeError
 from cascade.files import write_json
 from cascade.layout import Layout
 from cascade.recipe import load
@@ -41,6 +42,15 @@ def test_the_state_names_what_failed_not_what_waited(conclude: Any) -> None:
     state = conclude(Completed(), Failed(message="rl@if_rl: killed"), Pending(name="NotReady"))
     assert state.is_failed()
     assert state.message == "rl@if_rl: killed"
+
+
+def test_pages_that_cannot_be_written_hide_nothing(conclude: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(recipe: Any, layout: Layout) -> None:
+        raise CascadeError("report: cannot be written")
+
+    monkeypatch.setattr(flow, "show_results", full)
+    assert conclude(Failed(message="rl@if_rl: killed")).message == "rl@if_rl: killed; report: cannot be written"
+    assert conclude(Completed()).is_failed()
 
 
 def test_a_failed_gate_is_the_state_of_the_run(conclude: Any, tmp_path: Path) -> None:

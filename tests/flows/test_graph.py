@@ -112,6 +112,19 @@ def test_a_broken_dvc_file_is_one_line(project: Path) -> None:
     assert len(told.stderr.splitlines()) == 1
 
 
+def test_a_server_of_prefect_that_is_not_there_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "params.yaml").write_text((ROOT / "recipes" / "nano.yaml").read_text())
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    told = subprocess.run(
+        [sys.executable, "-m", "cascade", "run"], cwd=project, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 1
+    assert told.stderr == (
+        "Error: Prefect at http://127.0.0.1:9/api: Failed to reach API at http://127.0.0.1:9/api/; start its server "
+        "(`cascade ui`) or correct PREFECT_API_URL, and run again: it goes on from what was saved last\n"
+    )
+
+
 def test_locks_of_a_process_that_is_about_to_end_are_waited_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "params.yaml").write_text((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     expected = stale_stages(Layout(project))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 
 from cascade.errors import CheckpointError, RecipeError
@@ -71,6 +72,24 @@ def test_steps_become_progress_not_too_often(monkeypatch: pytest.MonkeyPatch, ca
     assert [found[0] for found in shown] == [25.0, 75.0, 100.0]
     assert shown[0][1] == "progress-if-rl"
     assert shown[1][1].startswith("if_rl: step 3 of 4, reward 0.500")
+
+
+def test_a_node_goes_on_where_its_progress_cannot_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[float] = []
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+
+    def away(percent: float, key: str, description: str) -> UUID:
+        tried.append(clock[0])
+        clock[0] += 60
+        raise httpx.ConnectError("All connection attempts failed")
+
+    monkeypatch.setattr(progress, "create_progress_artifact", away)
+    steps = progress.StepProgress()
+    for step, at in enumerate((0.0, 100.0, 650.0, 700.0), 1):
+        clock[0] = at
+        steps.line(f"if_rl  {step}/9  reward 0.500  left 0:01")
+    assert tried == [0.0, 700.0]
 
 
 def test_checkpoints_by_node_directory_and_base(home: Layout) -> None:

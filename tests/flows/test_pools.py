@@ -31,6 +31,13 @@ def test_a_worker_finds_the_flow(deployment: dict) -> None:
     assert flow.description
 
 
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_run_that_may_pause_loses_no_place(deployment: dict) -> None:
+    """Prefect 3.7 revokes the lease of a deployment's limit when a run pauses, and ends the run at its next renewal."""
+    parameters = load_flow_from_entrypoint(deployment["entrypoint"]).parameters.model_dump()["properties"]
+    assert not ("approve" in parameters and "concurrency_limit" in deployment)
+
+
 def test_the_form_lets_choose_from_the_recipes() -> None:
     cascade = load_flow_from_entrypoint("flows.cascade.cascade_flow").parameters.model_dump()["properties"]
     assert cascade["recipe"]["enum"] == ["active", *sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))]

@@ -6,10 +6,13 @@ import pytest
 from click.testing import CliRunner
 
 from cascade.cli import main
+from cascade.compare import compare
 from cascade.errors import CascadeError
 from cascade.files import hash_directory, hash_file
 from cascade.lineage import backward, forward
 from cascade.lineage.tree import Branch
+from cascade.tracking import publish
+from cascade.tracking.runs import node_of, open_runs
 from tests.evaluation.project import recipe_with_gate
 from tests.evaluation.tracked import SOLVED, run_pipeline
 
@@ -80,6 +83,38 @@ def test_the_checkpoint_that_lies_here_is_meant_not_the_newest(layout, recipe, m
     (project.checkpoint("rl") / "config.json").write_bytes(content)
     assert backward("rl", project)[0] == f"rl  checkpoint {first}  run first/rl"
     assert "run second/rl" in "\n".join(backward("miniature/2", project))
+
+
+def test_a_run_that_found_everything_up_to_date_made_nothing(layout, recipe, monkeypatch):
+    monkeypatch.setenv("CASCADE_RUN_ID", "first")
+    project = first_run(layout)
+    runs = open_runs(project)
+    runs.client.set_tag(runs.named("first").info.run_id, "git_revision", "abc")
+    before = {what: backward(what, project) for what in ("rl", "miniature", "rl:eval/one/avg@k")}
+    touched = forward("training/one", project)
+    monkeypatch.setenv("CASCADE_RUN_ID", "second")
+    for node in ("sft", "mopd"):
+        # As in a directory of its own: DVC had the checkpoint, and nothing but its evaluation is told.
+        project.journal(node).unlink()
+    assert publish(recipe, project, ["curate", *recipe.ordered()])
+    runs = open_runs(project)
+    runs.client.set_tag(runs.named("second").info.run_id, "git_revision", "def")
+    assert {node_of(run) for run in runs.children(runs.named("second"))} == {"curate", *recipe.ordered()}
+    assert "code abc" in before["rl"][1]
+    assert {what: backward(what, project) for what in before} == before
+    assert backward("second/rl", project) == before["rl"]
+    assert backward("mopd", project)[0] == f"mopd  checkpoint {short(project, 'mopd')}  run first/mopd"
+    assert forward("training/one", project) == touched
+    found = compare("sft", "mopd", project)
+    assert (found.first, found.second) == ("second/sft (made by first/sft)", "second/mopd (made by first/mopd)")
+    assert ("init", "base", "rl") in found.settings
+    assert [(c.first, c.second) for c in found.costs] == [((25.0, 2000), (50.0, 4000))]
+
+
+def test_each_benchmark_is_named_once(project):
+    told = [line for line in backward("miniature", project) if "evaluation data benchmark/one" in line]
+    assert len(told) == 1
+    assert "\n".join(backward("miniature", project)).count("evaluated on 2 benchmarks (see above)") == 2
 
 
 def test_what_is_not_there_is_said_in_one_line(project):

@@ -56,9 +56,11 @@ def server(layout, monkeypatch):
     server = Server(layout.root)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    server.start()
-    yield server
-    server.kill()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 def test_a_server_that_was_away_has_everything_once_it_is_back(layout, recipe, server, monkeypatch, capsys):

@@ -304,7 +304,9 @@ def test_a_node_is_seen_while_it_runs_and_its_end_is_known(layout, recipe, monke
         seen = _wait_for(lambda: runs_of(layout).get("rl"))
         assert seen[0].info.status == "RUNNING"
         assert runs_of(layout)[PIPELINE][0].info.status == "RUNNING"
-    assert runs_of(layout)["rl"][0].info.status == "FINISHED"
+    found = runs_of(layout)["rl"][0]
+    assert found.info.status == "FINISHED"
+    assert found.data.tags[store.MADE_IN] == found.data.tags[store.RUN_ID]
 
 
 def test_a_node_that_raised_is_failed_and_running_again_when_rerun(layout, recipe):

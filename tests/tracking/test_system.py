@@ -40,6 +40,8 @@ def test_a_gpu_is_told_of_where_torch_uses_one(tmp_path, monkeypatch):
         device_count = staticmethod(lambda: 2)
         memory_reserved = staticmethod(lambda index: (index + 1) * 10**6)
 
+    monkeypatch.setitem(system.sys.modules, "torch", type("HalfImported", (), {}))
+    assert not any("gpu" in name for name in SystemSampler(tmp_path).sample())
     monkeypatch.setitem(system.sys.modules, "torch", type("Torch", (), {"cuda": Cuda}))
     values = SystemSampler(tmp_path).sample()
     assert [values[f"system/gpu_{i}_memory_usage_megabytes"] for i in range(2)] == [1.0, 2.0]
