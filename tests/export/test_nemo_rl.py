@@ -174,7 +174,7 @@ def test_the_prompts_are_those_of_every_step_in_order(tmp_path: Path) -> None:
         assert sorted(agents[4 * step : 4 * step + 4]) == ["mcqa_simple_agent"] * 2 + ["reasoning_gym_simple_agent"] * 2
     text = (tmp_path / "out" / "if_rl.yaml").read_text()
     assert yaml.safe_load(text)["data"]["train"]["data_path"] == str(tmp_path / "out" / "if_rl.train.jsonl")
-    assert text.startswith("# nano: if_rl, as `cascade recipe export nemo-rl` wrote it.")
+    assert text.startswith("# nano-mopd: if_rl, as `cascade recipe export nemo-rl` wrote it.")
 
 
 def test_a_recipe_without_such_nodes_is_refused(tmp_path: Path) -> None:
