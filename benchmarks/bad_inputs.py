@@ -154,7 +154,7 @@ def run(case: Case) -> str:
         recipe = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text(encoding="utf-8"))
         case.change(recipe)
         (project / "recipes").mkdir()
-        for path in (project / "params.yaml", project / "recipes" / "nano-mopd.yaml"):
+        for path in (project / "params.yaml", project / "recipes" / "nano.yaml"):
             path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         case.prepare(project)
         result = CliRunner().invoke(main, case.command.format(port=port).split())
