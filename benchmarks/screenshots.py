@@ -108,7 +108,8 @@ def shoot(project: Path, out: Path) -> None:
         page.locator("a[href*='/runs/']").filter(has_text=recipe.name).last.click()
         page.get_by_text("About this run").wait_for()
         take(page, "mlflow-run")
-        page.get_by_role("link", name=list(recipe.training)[-1], exact=True).click()
+        # Not the last node: a repair that passes its start on has no steps.
+        page.get_by_role("link", name=list(recipe.rl)[-1], exact=True).click()
         page.get_by_text("Parent run").wait_for()
         page.get_by_role("tab", name="Model metrics").click()
         page.get_by_placeholder("Search metric charts").fill("^rollout/(reward|entropy|length)$")
