@@ -6,14 +6,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-from cascade import world
+from cascade import judges, world
 from cascade.errors import RecipeError
 from cascade.files import hash_file, read_json, write_json
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
 from cascade.tracking import Journal, live
-from cascade.verifiers import use_verifiers
 
 
 def run_node(name: str, layout: Layout, began: float | None = None) -> None:
@@ -114,7 +113,11 @@ def _prepare(layout: Layout) -> Recipe:
     """Load the recipe, let its models judge, set the process's threads before torch is imported, and stop cleanly on
     SIGTERM."""
     recipe = load(layout.params)
-    use_verifiers(recipe)
+    judges.use(recipe.judges)
+    if recipe.verification is not None:
+        from cascade.environments.spread import spread
+
+        spread(recipe.verification, recipe.judges, recipe.judging_threads)
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = str(recipe.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

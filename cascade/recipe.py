@@ -130,6 +130,12 @@ class Recipe(Section):
         return max(self.threads, asked)
 
     @property
+    def judged_here(self) -> bool:
+        """Whether rules of the node's own process judge every response, and no server or other machine is asked."""
+        served = any(source.gym_url for source in self.curation.sources.values())
+        return not (self.judges.named or self.verification or served)
+
+    @property
     def training(self) -> dict[str, Node]:
         """Every node that makes a checkpoint, in the order in which they can run."""
         return {name: node for name, node in self.ordered().items() if isinstance(node, Node)}

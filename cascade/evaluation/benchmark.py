@@ -31,7 +31,6 @@ from cascade.places import has_gpu
 from cascade.progress import say
 from cascade.recipe import BASE, PLACEMENT, Node, Recipe
 from cascade.tracking import evaluation_journal
-from cascade.verifiers import use_verifiers
 
 MAX_FAILURE_RATE = 0.1
 """Share of a domain's rollouts without a verdict above which its score would say little about the model."""
@@ -96,10 +95,10 @@ def evaluate(
 
 
 def _lanes(recipe: Recipe, node: str) -> int:
-    """A domain a core, where the torch sampler decodes on CPUs; one after the other where there is a GPU to fill, or a
-    server that does as it likes."""
+    """A domain a core, where the torch sampler decodes on CPUs and nobody else is asked; one after the other where
+    there is a GPU to fill, or a server: the bounds on what it is asked at once hold for one process."""
     on_cpu = recipe.evaluation.rollout.engine == "torch" and _engine(recipe, node) == "hf" and not has_gpu()
-    return recipe.threads if on_cpu else 1
+    return recipe.threads if on_cpu and recipe.judged_here else 1
 
 
 @contextmanager
@@ -110,8 +109,6 @@ def _begin(
     from cascade.evaluation.answering import Benchmark
     from cascade.training.prompts import load_prompts
 
-    if lanes > 1:
-        use_verifiers(recipe)
     with closing(Benchmark(recipe, engine, checkpoint, threads=1 if lanes > 1 else recipe.threads)) as benchmark:
 
         def answer(domain: str) -> tuple[list[dict[str, Any]], float, judges.Usage]:

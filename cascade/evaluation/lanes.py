@@ -21,7 +21,7 @@ def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str
     """Each job and what became of it, as it ends. `begin` is entered once a lane, and what it gives called once a job;
     the jobs are begun in their order. One lane is this process. All others end with the iteration, whatever ends it.
 
-    Raises what a job raises, and CascadeError where a lane was killed.
+    Raises the CascadeError that a job raises, and one where a lane ended otherwise.
     """
     if min(count, len(jobs)) < 2:
         if jobs:
@@ -46,17 +46,20 @@ def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str
                 assert isinstance(lane, Connection)
                 job = doing.pop(lane)
                 try:
-                    found, error = lane.recv()
+                    found, wrong = lane.recv()
                 except EOFError:
                     lanes[lane].join()
                     code = lanes[lane].exitcode
                     raise CascadeError(f"{job}: its process ended with status {code}; run it again") from None
-                if error is not None:
-                    raise error
+                if wrong is not None:
+                    raise CascadeError(wrong)
                 if waiting:
                     doing[lane] = waiting.pop()
                     lane.send(doing[lane])
                 yield job, found
+        for lane, process in lanes.items():
+            lane.close()  # Tells it to leave `begin` in its own way.
+            process.join()
     finally:
         for process in lanes.values():
             process.terminate()
@@ -65,12 +68,17 @@ def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str
 
 
 def _lane(parent: Connection, begin: Begin[T]) -> None:
-    """Do what comes through the pipe until it is closed."""
+    """Do what comes through the pipe until it is closed. Of errors, those that a user can mend are told through the
+    pipe; any other ends this process with its traceback."""
     try:
         with begin() as work:
             while True:
-                parent.send((work(parent.recv()), None))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        pass
-    except Exception as error:
-        parent.send((None, error if isinstance(error, CascadeError) else CascadeError(repr(error))))
+                try:
+                    job = parent.recv()
+                except EOFError:
+                    return
+                parent.send((work(job), None))
+    except CascadeError as error:
+        parent.send((None, str(error)))
+    except KeyboardInterrupt:
+        pass  # The terminal tells it to every process.

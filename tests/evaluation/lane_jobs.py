@@ -12,6 +12,8 @@ from cascade.errors import CascadeError
 @contextmanager
 def working():
     yield work
+    if farewell := os.environ.get("LANES_FAREWELL"):
+        (Path(farewell) / str(os.getpid())).touch()
 
 
 def work(job: str) -> tuple[str, int]:
@@ -25,6 +27,8 @@ def work(job: str) -> tuple[str, int]:
         return str(len(list(folder.iterdir()))), os.getpid()
     if kind == "fail":
         raise CascadeError(rest)
+    if kind == "break":
+        raise BrokenPipeError(rest)
     if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     return rest, os.getpid()

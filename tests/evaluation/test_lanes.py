@@ -7,6 +7,7 @@ from cascade.errors import CascadeError
 from cascade.evaluation import benchmark
 from cascade.evaluation.lanes import in_lanes
 from cascade.layout import Layout
+from cascade.recipe import Recipe
 from tests.evaluation.lane_jobs import working
 from tests.evaluation.project import recipe_with_gate
 from tests.training.miniature import make_checkpoint, prompt_rows, write_rows
@@ -27,6 +28,29 @@ def test_what_a_job_raises_is_raised_and_a_killed_lane_is_named():
         list(in_lanes(2, working, ["say a", "die now"]))
 
 
+def test_an_error_of_the_code_is_seen_with_its_traceback(capfd):
+    with pytest.raises(CascadeError, match=r"^break it: its process ended with status 1; run it again$"):
+        list(in_lanes(2, working, ["say a", "break it"]))
+    assert "BrokenPipeError: it" in capfd.readouterr().err
+
+
+def test_lanes_leave_in_their_own_way_once_all_is_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("LANES_FAREWELL", str(tmp_path))
+    found = dict(in_lanes(2, working, ["say a", "say b", "say c"]))
+    assert {int(path.name) for path in tmp_path.iterdir()} >= {process for _, process in found.values()}
+
+
+def test_where_others_are_asked_one_process_asks(monkeypatch):
+    monkeypatch.setattr(benchmark, "has_gpu", lambda: False)
+    recipe = recipe_with_gate().model_copy(update={"threads": 2})
+    assert benchmark._lanes(recipe, "sft") == 2
+    asking = Recipe.model_validate(
+        recipe.model_dump() | {"judges": {"preference": {"url": "http://127.0.0.1:1/v1", "model": "m"}}}
+    )
+    verified = Recipe.model_validate(recipe.model_dump() | {"verification": {"ray": "auto", "workers": 4}})
+    assert [benchmark._lanes(each, "sft") for each in (asking, verified)] == [1, 1]
+
+
 def test_no_lane_outlives_the_iteration():
     lanes = in_lanes(2, working, ["say a", "say b", "say c", "say d"])
     (_, (_, process)) = next(lanes)
@@ -36,7 +60,8 @@ def test_no_lane_outlives_the_iteration():
         os.kill(process, 0)
 
 
-def test_an_evaluation_in_lanes_finds_what_one_thread_finds(tmp_path):
+def test_an_evaluation_in_lanes_finds_what_one_thread_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "has_gpu", lambda: False)
     layout = Layout(tmp_path)
     make_checkpoint(layout.checkpoint("sft"), 1)
     for domain in ("one", "two"):
