@@ -14,7 +14,7 @@ import yaml
 
 from cascade.errors import RecipeError
 from cascade.evaluation.results import EvaluationResult, load_result
-from cascade.files import hash_directory, hash_file, write_atomic
+from cascade.files import fingerprint, hash_directory, hash_file, write_atomic
 from cascade.interference.effects import Effect, effects, harms_of
 from cascade.interference.order import Harms, Judged, Stages, judge, suggest
 from cascade.launch import launched
@@ -22,6 +22,7 @@ from cascade.layout import Layout, checkpoint_of
 from cascade.nodes import evaluate_node, run_node
 from cascade.progress import say
 from cascade.recipe import Recipe, load
+from cascade.training.run import require_files
 
 ALONE = "alone-"
 """Before a domain: the node that trains on it alone."""
@@ -119,10 +120,6 @@ def conclude(
 
 def _prepare(recipe: Recipe, start: str, layout: Layout) -> Layout:
     """A project directory with the recipe, the data and the start."""
-    # Imported here: torch takes seconds, and a wrong name is to be said at once.
-    from cascade.files import fingerprint
-    from cascade.training.run import require_files
-
     checkpoint = checkpoint_of(recipe, layout, start)
     trained = {domain for name, node in recipe.rl.items() if name.startswith(ALONE) for domain in node.mix}
     data = [*map(layout.prompts, sorted(trained)), *map(layout.benchmark, recipe.domains)]
