@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -144,9 +145,12 @@ def test_seeds_of_different_keys_differ():
     assert all(0 <= seed < 1 << 63 for seed in seeds)
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow past one page: what is written then finds no room, as on a full disk."""
+    """No file may grow past one page: what is written then finds no room, as on a full disk.
+
+    Around the write alone, since pytest's own output may be going to a file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getpagesize(), hard))
     try:
@@ -177,12 +181,10 @@ def write_parquet(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [lambda path: write_atomic(path, BIG), stream, append, save, write_parquet])
-def test_a_full_disk_is_one_line_and_what_was_there_stays(
-    write: Callable[[Path], None], tmp_path: Path, full_disk: None
-) -> None:
+def test_a_full_disk_is_one_line_and_what_was_there_stays(write: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text('{"kind": "params"}\n')
-    with pytest.raises(CascadeError) as caught:
+    with pytest.raises(CascadeError) as caught, full_disk():
         write(path)
     assert str(caught.value) == (
         f"{path}: cannot be written (File too large); make room and run it again: it goes on from what was saved last"
@@ -199,16 +201,15 @@ def test_other_errors_pass(tmp_path: Path) -> None:
         raise ValueError("other")
 
 
-def test_a_command_on_a_full_disk_says_one_line(
-    tmp_path: Path, full_disk: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_on_a_full_disk_says_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def fill(layout: object) -> None:
         (tmp_path / "x").write_bytes(bytes(1 << 20))
 
     monkeypatch.setattr("cascade.doctor.examine", fill)
-    result = CliRunner().invoke(main, ["doctor"])
+    with full_disk():
+        result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
     assert result.output == (
         f"Error: {tmp_path}: cannot be written (File too large); make room and run it again: it goes on from what was "
