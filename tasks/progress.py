@@ -5,7 +5,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from cascade.progress import Step, read_step
+from cascade.progress import Step, read_step, say
 
 INTERVAL = 10.0
 """Seconds between two updates of the page."""
@@ -31,8 +31,10 @@ class StepProgress:
         self._due = time.monotonic() + INTERVAL
         try:
             self._show(step)
-        except Exception:  # whatever Prefect's client raises: a picture of the node does not end it
+        except Exception as error:  # whatever Prefect's client raises: a picture of the node does not end it
             self._due = time.monotonic() + PAUSE
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            say(f"{step.node}: its progress cannot be shown in Prefect ({reason}); it goes on, again in {PAUSE:.0f} s")
 
     def _show(self, step: Step) -> None:
         percent = 100 * step.done / step.steps

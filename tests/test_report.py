@@ -237,7 +237,7 @@ def test_a_long_text_keeps_both_ends():
 def test_every_figure_is_on_the_page_and_in_the_journal(page, finished):
     # The graph, the curve against RL, two recovery panels, and the training panels of sft, rl and mopd.
     assert page.count("<svg") == 1 + 1 + 2 + 2 + 3 + 3
-    figures = ["distillation_versus_rl.png", "recovery_mopd.png", "scores.png", "training.png"]
+    figures = ["distillation_versus_rl.png", "recovery_mopd.png", "scores.png"]
     assert sorted(path.name for path in (finished.root / "report" / "figures").iterdir()) == figures
     logged = {e["path"].rpartition("/")[2] for e in Journal(finished.journal("report")).entries()}
     assert logged == {"index.html", *figures}
@@ -310,7 +310,7 @@ def test_the_runs_page_says_what_was_repaired_by_whom(checked):
 
 def test_equal_results_are_equal_bytes(page, finished, tmp_path):
     assert build_report(RECIPE, finished, tmp_path).read_text() == page
-    for file in ("scores.png", "training.png"):
+    for file in ("scores.png", "recovery_mopd.png"):
         again, first = tmp_path / "figures" / file, finished.root / "report" / "figures" / file
         assert again.read_bytes() == first.read_bytes()
 

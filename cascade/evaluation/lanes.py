@@ -4,6 +4,8 @@ A small model decodes hardly faster on two cores than on one: its products are t
 side do.
 """
 
+import atexit
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -70,6 +72,7 @@ def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str
 def _lane(parent: Connection, begin: Begin[T]) -> None:
     """Do what comes through the pipe until it is closed. Of errors, those that a user can mend are told through the
     pipe; any other ends this process with its traceback."""
+    atexit.register(gc.freeze)  # As `cascade.cli` has it.
     try:
         with begin() as work:
             while True:

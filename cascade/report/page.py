@@ -35,8 +35,6 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
     drawn: dict[str, Figure] = {}
     if results.summaries:
         drawn["scores"] = figures.heat_map(results)
-    if results.steps:
-        drawn["training"] = figures.all_stages(results)
     for node, found in recoveries.items():
         if found:
             drawn[f"recovery_{node}"] = figures.recovery_curve(results, node, found)

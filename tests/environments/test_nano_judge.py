@@ -27,15 +27,17 @@ def worth(*said: str, messages=COOK) -> float:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        # 1 + 4 · (1 − idle share) · (0.8 · (0.75 · ideas / 2 + 0.25 · courtesy) + 0.2 · condition heard)
-        ((OPENING, OIL, HERBS, TIRED), 5.0),
-        ((OIL, HERBS, TIRED, "Good luck!"), 5.0),
+        # 1 + 4 · (1 − idle share) · (0.8 · (0.75 · ideas / 2 + 0.125 · courtesies) + 0.2 · condition heard)
+        ((OPENING, OIL, HERBS, TIRED, "Good luck!"), 5.0),
+        ((OPENING, OIL, HERBS, TIRED), 1 + 4 * 0.9),
+        ((OIL, HERBS, TIRED, "Good luck!"), 1 + 4 * 0.9),
+        ((OIL, HERBS, TIRED, "Good luck!", "Have a nice day!"), 1 + 4 * 0.9),
         ((OIL, HERBS, TIRED), 1 + 4 * 0.8),
-        ((OPENING, OIL, HERBS), 1 + 4 * 0.8),
-        ((OPENING, OIL, TIRED), 1 + 4 * (0.8 * 0.625 + 0.2)),
-        ((OPENING, OIL, OIL, HERBS, TIRED), 1 + 4 * 0.8),  # one sentence of five says nothing new
-        ((OPENING, OIL, HERBS, TIRED, "It is what it is, as people say."), 1 + 4 * 0.8),
-        ((OPENING, "Heat the soup with a little oil.", HERBS, TIRED), 1 + 4 * 0.75 * (0.8 * 0.625 + 0.2)),
+        ((OPENING, OIL, HERBS), 1 + 4 * 0.7),
+        ((OPENING, OIL, TIRED), 1 + 4 * (0.8 * 0.5 + 0.2)),
+        ((OPENING, OIL, OIL, HERBS, TIRED), 1 + 4 * 0.8 * 0.9),  # one sentence of five says nothing new
+        ((OPENING, OIL, HERBS, TIRED, "It is what it is, as people say."), 1 + 4 * 0.8 * 0.9),
+        ((OPENING, "Heat the soup with a little oil.", HERBS, TIRED), 1 + 4 * 0.75 * (0.8 * 0.5 + 0.2)),
         (("Heat the rice.",), 1 + 4 * 0.8 * 0.75 * 0.125),
         ((TIRED,), 1 + 4 * 0.2),
         (("You are new at this, so start small.",), 1.0),  # nobody said so
@@ -50,10 +52,11 @@ def test_a_reply_is_worth_its_ideas_its_courtesy_and_its_attention_less_what_say
 
 
 def test_a_follow_up_wants_one_idea_that_was_not_said_before():
-    assert worth("Of course!", OIL, messages=MORE) == 5.0
-    assert worth("Of course!", OIL, HERBS, messages=MORE) == 5.0
+    assert worth("Of course!", OIL, "Good luck!", messages=MORE) == 5.0
+    assert worth("Of course!", OIL, messages=MORE) == 4.5
+    assert worth("Of course!", OIL, HERBS, messages=MORE) == 4.5
     assert worth(OIL, messages=MORE) == 4.0
-    assert worth("Of course!", "Serve the rice warm.", messages=MORE) == 1 + 4 * 0.5 * 0.25
+    assert worth("Of course!", "Serve the rice warm.", messages=MORE) == 1 + 4 * 0.5 * 0.125
 
 
 def test_the_details_of_the_user_must_be_right_and_others_are_free():

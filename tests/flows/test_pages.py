@@ -74,7 +74,7 @@ def test_steps_become_progress_not_too_often(monkeypatch: pytest.MonkeyPatch, ca
     assert shown[1][1].startswith("if_rl: step 3 of 4, reward 0.500")
 
 
-def test_a_node_goes_on_where_its_progress_cannot_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_goes_on_where_its_progress_cannot_be_shown(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     tried: list[float] = []
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
@@ -90,6 +90,13 @@ def test_a_node_goes_on_where_its_progress_cannot_be_shown(monkeypatch: pytest.M
         clock[0] = at
         steps.line(f"if_rl  {step}/9  reward 0.500  left 0:01")
     assert tried == [0.0, 700.0]
+    assert (
+        capsys.readouterr().err.splitlines()
+        == [
+            "if_rl: its progress cannot be shown in Prefect (All connection attempts failed); it goes on, again in 600 s"
+        ]
+        * 2
+    )
 
 
 def test_checkpoints_by_node_directory_and_base(home: Layout) -> None:

@@ -30,7 +30,7 @@ _RUDE = re.compile(
 )
 _FILLERS = {"family": FAMILY, "day": DAYS, "name": PEOPLE, "name2": PEOPLE, "city": CITIES, "thing": THINGS,
             "animal": ANIMALS, "food": FOODS}  # fmt: skip
-_COURTESIES = frozenset((COURTESY, *CLOSINGS))
+_CLOSINGS = frozenset(CLOSINGS)
 
 Slots = dict[str, str]
 
@@ -102,15 +102,19 @@ def understand(messages: Sequence[Message]) -> Request | None:
 
 @lru_cache(maxsize=4096)
 def read_reply(request: Request, text: str) -> Reading:
-    """A reply's worth: 1 + 4 · (share of sentences that help) · (¾ ideas + ¼ courtesy), ideas and courtesy from 0 to
-    1; a stated condition takes a fifth of the latter two. Rude or empty replies: 1."""
+    """A reply's worth: 1 + 4 · (share of sentences that help) · (¾ ideas + ⅛ opening + ⅛ closing), ideas from 0 to 1,
+    the courtesies 0 or 1; a stated condition takes a fifth of all three. Rude or empty replies: 1.
+
+    A closing must count for something: if it did not, length control alone would decide about it, and a small policy
+    unlearns more with it than the closing.
+    """
     if _RUDE.search(text):
         return Reading(1.0, "rude")
     found = sentences(text)
     if not found:
         return Reading(1.0, "empty")
     slots = dict(request.slots)
-    ideas, short, kind, idle = 0, False, False, 0
+    ideas, short, opens, closes, idle = 0, False, False, False, 0
     heard: set[str] = set()
     seen = set(request.said)
     for sentence in found:
@@ -118,8 +122,10 @@ def read_reply(request: Request, text: str) -> Reading:
             idle += 1
         elif _says(request.topic, "ideas", sentence, slots):
             ideas += 1
-        elif sentence in _COURTESIES or _says(request.topic, "openings", sentence, slots):
-            kind = True
+        elif sentence == COURTESY or _says(request.topic, "openings", sentence, slots):
+            opens = True
+        elif sentence in _CLOSINGS:
+            closes = True
         elif sentence in request.conditions:
             heard.add(sentence)
         elif _says(request.topic, "short", sentence, slots):
@@ -128,10 +134,11 @@ def read_reply(request: Request, text: str) -> Reading:
             idle += 1
         seen.add(sentence)
     helpful = min(max(ideas, SHORT_IS_WORTH * short) / request.wanted, 1.0)
-    worth = 0.75 * helpful + 0.25 * kind
+    worth = 0.75 * helpful + 0.125 * (opens + closes)
     if request.conditions:
         worth = 0.8 * worth + 0.2 * len(heard) / len(request.conditions)
-    reasons = f"{ideas} of {request.wanted} ideas, {'kind' if kind else 'not kind'}, {idle} idle of {len(found)}"
+    kind = ("not kind", "kind", "very kind")[opens + closes]
+    reasons = f"{ideas} of {request.wanted} ideas, {kind}, {idle} idle of {len(found)}"
     return Reading(1 + 4 * (1 - idle / len(found)) * worth, reasons)
 
 
