@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 from cascade import environments
 from cascade.chat import Response
@@ -28,12 +29,19 @@ def main() -> None:
     require()
     environment = environments.get("code")
     row = next(environment.generate(1, 0, 1))
-    response = Response(row["demonstration"]["content"])
+    program = row["demonstration"]["content"]
+    numbers = count()
+
+    def judge() -> None:
+        # Of equal programs the environment executes one.
+        verdict = environment.verify(row, Response(program.replace("\n```", f"  # {next(numbers)}\n```")))
+        assert verdict.reward == 1.0, verdict
+
     actions: dict[str, Callable[[], object]] = {
         "python": lambda: execute([*PYTHON, "-c", SOURCE], {}),
         "bare": lambda: subprocess.run([*PYTHON, "-c", SOURCE], capture_output=True, check=True),
         "/bin/true": lambda: execute(["/bin/true"], {}),
-        "verdict": lambda: environment.verify(row, response),
+        "verdict": judge,
     }
     print(f"{options.threads} callers on {cores} cores, {platform.machine()}, Linux {platform.release()}")
     print(f"{'':>10} {'a second':>9} {'a second and core':>18}")
@@ -48,11 +56,11 @@ def rate(action: Callable[[], object], threads: int, seconds: float) -> float:
     began = time.monotonic()
 
     def repeat(_: int) -> int:
-        count = 0
+        calls = 0
         while time.monotonic() - began < seconds:
             action()
-            count += 1
-        return count
+            calls += 1
+        return calls
 
     with ThreadPoolExecutor(threads) as pool:
         done = sum(pool.map(repeat, range(threads)))
