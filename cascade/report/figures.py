@@ -131,7 +131,7 @@ def recovery_panels(results: Results, node: str, recoveries: list[Recovery]) -> 
 def _panel() -> tuple[Figure, Axes]:
     """Its margins are fixed: a report has dozens, and measuring every label for them takes as long as drawing."""
     figure = Figure(figsize=(4.0, 2.6))
-    return figure, figure.subplots(gridspec_kw={"left": 0.15, "right": 0.97, "bottom": 0.19, "top": 0.89})
+    return figure, figure.subplots(gridspec_kw={"left": 0.15, "right": 0.97, "bottom": 0.19, "top": 0.85})
 
 
 def recovery_curve(results: Results, node: str, recoveries: list[Recovery]) -> Figure:
