@@ -39,6 +39,9 @@ class Verdict:
     extracted: Any = None
     """What was read out of the response and judged."""
     reason: str = ""
+    quality: float | None = None
+    """Where the reward is relative to a group: how good the response is by itself, on its judge's scale. It is logged,
+    since a mean of relative rewards says nothing about the policy."""
 
     def __post_init__(self) -> None:
         if (self.reward is None) == (self.failure is None):

@@ -217,6 +217,7 @@ def _panels(series: Series) -> list[tuple[str, str]]:
     """Title and metric of the panels that these metrics allow."""
     wanted = [
         ("reward", "rollout/reward"),
+        ("quality (the judge's scale)", "rollout/quality"),
         ("loss", "train/loss"),
         ("response length (tokens)", "rollout/length"),
         ("entropy (nats)", "train/entropy"),

@@ -94,6 +94,8 @@ def _group_metrics(groups: list[Group]) -> Metrics:
     }
     if any(isinstance(environments.get(group.prompt.environment), EpisodeEnvironment) for group in groups):
         values["turns"] = sum(len(rollout.transcript.turns) for rollout in rollouts) / len(rollouts)
+    if qualities := [r.verdict.quality for r in rollouts if r.verdict is not None and r.verdict.quality is not None]:
+        values["quality"] = sum(qualities) / len(qualities)
     if rewards:
         values["reward"] = sum(rewards) / len(rewards)
         values["solved_by_all"] = _share(min(group) == 1 for group in judged)

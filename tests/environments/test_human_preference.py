@@ -130,7 +130,7 @@ def test_the_rewards_of_a_group_by_hand(judge):
     # The top fifth is the first alone: its answer is the shortest (+½), its reasoning is not.
     scores = [4 + 0 + 1 / 6 + 0.5, 2 + 0.25 - 1 / 3, 1 - 0.25 + 1 / 6]
     assert [v.reward for v in verdicts] == pytest.approx([ranking.reward(score) for score in scores])
-    assert [v.extracted for v in verdicts] == [4, 2, 1]
+    assert [v.quality for v in verdicts] == [4, 2, 1]
     assert verdicts[0].reason == "quality 4.00, length +0.17, conciseness +0.50"
     assert len(scripted.asked) == 6, "all pairs, both orders"
     assert set(scripted.asked) == set(permutations(["4", "2 and so on", "1"], 2))
@@ -160,7 +160,7 @@ def test_equal_answers_are_judged_once_and_differ_by_their_reasoning_alone(judge
     scripted = judge()
     responses = [Response("4", "long thoughts"), Response("4", "short"), Response("2", "medium one")]
     first, second, third = ENVIRONMENT.verify_group(row(), responses)
-    assert (first.extracted, second.extracted, third.extracted) == (4, 4, 2)
+    assert (first.quality, second.quality, third.quality) == (4, 4, 2)
     assert second.reward > first.reward > third.reward
     assert len(scripted.asked) == 2
 

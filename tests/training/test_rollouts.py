@@ -123,6 +123,17 @@ def test_the_sample_table_shows_best_worst_longest():
     assert rows[0]["prompt"][0]["role"] == "user"
 
 
+def test_quality_is_a_metric_where_rewards_are_relative(monkeypatch):
+    assert not any("quality" in name for name in rollout_metrics(collect(Scripted(*MIXED))))
+    monkeypatch.setattr(
+        "cascade.rollout.driver.judge_together",
+        lambda *args: [Verdict(found.reward, quality=1 + 4 * found.reward) for found in judge_together(*args)],
+    )
+    values = rollout_metrics(collect(Scripted(*MIXED), max_refills=0))
+    assert 0 < values["rollout/reward"] < 1
+    assert values["rollout/quality"] == values["rollout/quality/one"] == 1 + 4 * values["rollout/reward"]
+
+
 class MostWords(FindTheWord, GroupEnvironment):
     """Reward 1 for the longest response of a group, 0 for the others; by itself, FindTheWord's."""
 

@@ -125,7 +125,7 @@ def _rewards(responses: Sequence[Response], decided: list[int], quality: dict[st
     return [
         Verdict(
             ranking.reward(worth + length + bonus),
-            extracted=worth,
+            quality=worth,
             reason=f"quality {worth:.2f}, length {length:+.2f}, conciseness {bonus:+.2f}",
         )
         for worth, length, bonus in zip(judged, lengths, bonuses, strict=True)
