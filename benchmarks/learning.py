@@ -104,6 +104,25 @@ def recovered(before: dict[str, float], after: dict[str, float], teacher: dict[s
     return {"rate": recovery_rate(*total), "domains": dropped}
 
 
+def repairs(layout: Layout, recipe: Recipe, scores: Scores) -> list[str]:
+    """A sentence for each repair that was needed."""
+    found = []
+    for name in recipe.repair:
+        decision = read_json(layout.decision(name))
+        if not decision["regressed"]:
+            continue
+        before, after, teacher = scores[decision["candidate"]], scores[name], taught(scores, decision)
+        fell = {domain: teacher[domain] for domain in decision["regressed"]}
+        told = ", ".join(
+            f"{d} {100 * before[d]:.1f} → {100 * after[d]:.1f}, teacher {100 * best:.1f}" for d, best in fell.items()
+        )
+        other = min((after[d] - before[d], d) for d in recipe.domains if d not in fell)
+        rate = recovery_rate(*(sum(values[d] for d in fell) for values in (before, after, teacher)))
+        shown = "nothing to recover" if rate is None else f"recovery rate {rate:.0%}"
+        found.append(f"{name}: {shown} ({told}); of the others at worst {100 * other[0]:+.1f} ({other[1]}).")
+    return found
+
+
 def claims(recipe: Recipe, mean: Scores, teacher: dict[str, float], recovery: dict) -> list[str]:
     """What the means over seeds say, a sentence each."""
     name, distillation = next(iter(recipe.distill.items()))
@@ -171,6 +190,8 @@ def summarise(layouts: dict[int, Layout]) -> dict:
         "table": table,
         "claims": claims(recipe, mean, mean_teacher, mean_recovery),
         "recovery": recovery,
+        "repairs": {seed: repairs(layout, recipe, per_seed[seed]) for seed, layout in layouts.items()},
+        "checks": len(recipe.repair) * len(layouts),
         "curves": curves,
     }
 
@@ -198,6 +219,9 @@ def as_markdown(summary: dict) -> str:
             "nothing had dropped" if found["rate"] is None else f"{found['rate']:.0%} on {', '.join(found['domains'])}"
         )
         lines.append(f"- seed {seed}: {rate}")
+    if summary["checks"]:
+        needed = [f"- seed {seed}: {told}" for seed, all_told in summary["repairs"].items() for told in all_told]
+        lines += ["", f"Of {summary['checks']} regression checks {len(needed)} asked for a repair:", "", *needed]
     lines += ["", "Mean reward over the domains on the prompts of the steps, from the same start:", ""]
     steps = [point[0] for point in next(iter(summary["curves"].values()))]
     lines += ["| step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
