@@ -28,6 +28,7 @@ from cascade.files import read_json, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Node, Recipe, load
 from cascade.report import figures
+from cascade.report.results import load_results, pooled_recovery
 
 RIVAL = "rl_instead"
 """The RL node that starts where the distillation starts."""
@@ -104,23 +105,23 @@ def recovered(before: dict[str, float], after: dict[str, float], teacher: dict[s
     return {"rate": recovery_rate(*total), "domains": dropped}
 
 
-def repairs(layout: Layout, recipe: Recipe, scores: Scores) -> list[str]:
+def repairs(layout: Layout, recipe: Recipe) -> list[str]:
     """A sentence for each repair that was needed."""
-    found = []
+    results, told = load_results(recipe, layout), []
     for name in recipe.repair:
-        decision = read_json(layout.decision(name))
-        if not decision["regressed"]:
+        recoveries, regressed = results.recoveries(name), results.decisions[name]["regressed"]
+        fell = [r for r in recoveries if r.domain in regressed]
+        if not fell:
             continue
-        before, after, teacher = scores[decision["candidate"]], scores[name], taught(scores, decision)
-        fell = {domain: teacher[domain] for domain in decision["regressed"]}
-        told = ", ".join(
-            f"{d} {100 * before[d]:.1f} → {100 * after[d]:.1f}, teacher {100 * best:.1f}" for d, best in fell.items()
+        rate = pooled_recovery(fell)
+        gaps = ", ".join(
+            f"{r.domain} {100 * r.before:.1f} → {100 * r.after:.1f}, teacher {100 * r.goal:.1f}" for r in fell
         )
-        other = min((after[d] - before[d], d) for d in recipe.domains if d not in fell)
-        rate = recovery_rate(*(sum(values[d] for d in fell) for values in (before, after, teacher)))
-        shown = "nothing to recover" if rate is None else f"recovery rate {rate:.0%}"
-        found.append(f"{name}: {shown} ({told}); of the others at worst {100 * other[0]:+.1f} ({other[1]}).")
-    return found
+        found = "nothing to recover" if rate is None else f"recovery rate {rate:.0%}"
+        others = [(r.after - r.before, r.domain) for r in recoveries if r.domain not in regressed]
+        cost = f"; of the others at worst {100 * min(others)[0]:+.1f} ({min(others)[1]})" if others else ""
+        told.append(f"{name}: {found} ({gaps}){cost}.")
+    return told
 
 
 def claims(recipe: Recipe, mean: Scores, teacher: dict[str, float], recovery: dict) -> list[str]:
@@ -190,7 +191,7 @@ def summarise(layouts: dict[int, Layout]) -> dict:
         "table": table,
         "claims": claims(recipe, mean, mean_teacher, mean_recovery),
         "recovery": recovery,
-        "repairs": {seed: repairs(layout, recipe, per_seed[seed]) for seed, layout in layouts.items()},
+        "repairs": {seed: repairs(layout, recipe) for seed, layout in layouts.items()},
         "checks": len(recipe.repair) * len(layouts),
         "curves": curves,
     }
