@@ -10,7 +10,7 @@ from cascade.evaluation.teachers import select_teachers
 from cascade.files import read_json, write_atomic, write_json, write_jsonl
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.report import build_report, result_table
+from cascade.report import build_report, figures, result_table
 from cascade.report.before_after import before_after, shortened
 from cascade.report.facts import Cost, costs, total
 from cascade.report.results import load_results, pooled_recovery, read_steps
@@ -234,13 +234,19 @@ def test_a_long_text_keeps_both_ends():
     assert shortened("a" * 3000) == "a" * 3000
 
 
+def test_the_picture_of_all_stages_has_every_panel_that_a_page_has(finished):
+    results = load_results(RECIPE, finished)
+    shown = [axes.get_title(loc="left") for axes in figures.all_stages(results).axes if axes.get_visible()]
+    assert shown == [f"{node}: {title}" for node in results.steps for title in figures.stage_panels(results, node)]
+
+
 def test_every_figure_is_on_the_page_and_in_the_journal(page, finished):
     # The graph, the curve against RL, two recovery panels, and the training panels of sft, rl and mopd.
     assert page.count("<svg") == 1 + 1 + 2 + 2 + 3 + 3
-    figures = ["distillation_versus_rl.png", "recovery_mopd.png", "scores.png"]
-    assert sorted(path.name for path in (finished.root / "report" / "figures").iterdir()) == figures
+    drawn = ["distillation_versus_rl.png", "recovery_mopd.png", "scores.png"]
+    assert sorted(path.name for path in (finished.root / "report" / "figures").iterdir()) == drawn
     logged = {e["path"].rpartition("/")[2] for e in Journal(finished.journal("report")).entries()}
-    assert logged == {"index.html", *figures}
+    assert logged == {"index.html", *drawn}
 
 
 @pytest.fixture

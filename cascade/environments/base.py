@@ -82,8 +82,8 @@ class GroupEnvironment(Environment):
 
     @abstractmethod
     def verify_group(self, row: Row, responses: Sequence[Response]) -> list[Verdict]:
-        """Judge the responses to one prompt together: a verdict each, in their order. Equal responses have equal
-        rewards. Never raises on what a model wrote."""
+        """Judge the responses to one prompt together: a verdict each, in their order, with its `quality` where there is
+        one. Equal responses have equal rewards. Never raises on what a model wrote."""
 
 
 class Episode(ABC):

@@ -11,7 +11,7 @@ from cascade import judges
 from cascade.chat import Response, prompt_of
 from cascade.environments.base import environment_of, get
 from cascade.environments.human_preference import tasks
-from cascade.environments.human_preference.judge import read_reply, understand
+from cascade.environments.human_preference.judge import read_reply, sentences, understand
 from cascade.errors import RowError
 from cascade.judges import Comparison, JudgeError, ranking
 from cascade.schema import Judges
@@ -134,6 +134,18 @@ def test_the_rewards_of_a_group_by_hand(judge):
     assert verdicts[0].reason == "quality 4.00, length +0.17, conciseness +0.50"
     assert len(scripted.asked) == 6, "all pairs, both orders"
     assert set(scripted.asked) == set(permutations(["4", "2 and so on", "1"], 2))
+
+
+@pytest.mark.parametrize("curt", range(1, 8))
+def test_length_control_does_not_take_the_closings_of_equally_good_replies(curt):
+    """A small policy that learns to leave them out unlearns more than them."""
+    one = next(ENVIRONMENT.generate(1, 0, 3))
+    whole = one["demonstration"]["content"]
+    without = " ".join(sentences(whole)[:-1])
+    assert (worth_of(one, whole), worth_of(one, without)) == (5.0, 4.5)
+    replies = [Response(without, "so")] * curt + [Response(whole, "so")] * (8 - curt)
+    rewards = [verdict.reward for verdict in ENVIRONMENT.verify_group(one, replies)]
+    assert max(rewards[:curt]) < min(rewards[curt:])
 
 
 def test_a_judge_that_prefers_what_comes_first_prefers_nobody(monkeypatch):
