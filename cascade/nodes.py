@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-from cascade import judges, world
+from cascade import imports, judges, world
 from cascade.errors import RecipeError
 from cascade.files import hash_file, read_json, write_json
 from cascade.layout import Layout
@@ -80,7 +80,8 @@ def enter_round(recipe: Recipe, name: str, layout: Layout) -> None:
 def _build(recipe: Recipe, name: str, layout: Layout) -> None:
     """Each kind of node imports its own part only: torch takes seconds."""
     if name == CURATE:
-        from cascade.curation import build
+        with imports.engine():
+            from cascade.curation import build
 
         build(recipe, layout, Journal(layout.journal(CURATE)))
         return
@@ -100,11 +101,13 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
 
         repair(recipe, name, layout)
     elif isinstance(node, SFTNode):
-        from cascade.training.sft import run_sft
+        with imports.engine():
+            from cascade.training.sft import run_sft
 
         run_sft(recipe, name, layout)
     else:
-        from cascade.training.on_policy import run_on_policy
+        with imports.engine():
+            from cascade.training.on_policy import run_on_policy
 
         run_on_policy(recipe, name, layout)
 

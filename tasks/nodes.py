@@ -13,11 +13,16 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Completed, Failed
 
-from cascade.recipe import LOCAL_POOL, Placement, Recipe
+from cascade.layout import Layout
+from cascade.recipe import LOCAL_POOL, Placement, Recipe, load
+from cascade.tracking import following
 from tasks.processes import Outcome, run_stage, stopping
 from tasks.progress import StepProgress
 
 INTERRUPTED = "Interrupted"
+
+HERE = ("local", "torchrun")
+"""Launchers whose processes are this machine's."""
 
 POLL = 5.0
 """Seconds between two looks at a run on another pool."""
@@ -52,18 +57,24 @@ def build(stage: str, root: Path, run_id: str, place: Placement, anew: bool = Fa
     if place.pool != LOCAL_POOL:
         return build_on(place.pool, stage, root, run_id, anew)
     # A stage on a cluster takes nothing here but a process that waits for it.
-    with _slots if place.launcher in ("local", "torchrun") else nullcontext():
+    with _slots if place.launcher in HERE else nullcontext():
         return build_here(stage, root, run_id, anew)
 
 
 def build_here(stage: str, root: Path, run_id: str, anew: bool) -> State:
+    """In processes of this machine, whose measurements this one publishes; those of a cluster's jobs do so
+    themselves."""
+    layout = Layout(root)
+    recipe, node = load(layout.params), stage.rpartition("@")[2]
+    here = recipe.place(node).launcher in HERE
     log, progress = get_run_logger(), StepProgress()
 
     def say(line: str) -> None:
         log.info(line)
         progress.line(line)
 
-    return state_of(stage, run_stage(stage, root, run_id, say, anew))
+    with following(recipe, layout, node) if here else nullcontext() as environment:
+        return state_of(stage, run_stage(stage, root, run_id, say, anew, environment))
 
 
 def state_of(what: str, ended: Outcome) -> State:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,20 +41,34 @@ class Outcome:
     message: str = ""
 
 
-def run_stage(stage: str, root: Path, run_id: str, say: Callable[[str], None], anew: bool = False) -> Outcome:
+def run_stage(
+    stage: str,
+    root: Path,
+    run_id: str,
+    say: Callable[[str], None],
+    anew: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Outcome:
     """Bring one DVC stage up to date, or build it `anew` whatever its state."""
     force = ["--force"] if anew else []
     module = ["dvc", "--wait-for-lock", "repro", "--single-item", *force, stage]
-    return run_process(module, root, run_id, say)
+    return run_process(module, root, run_id, say, environment)
 
 
-def run_process(module: list[str], root: Path, run_id: str, say: Callable[[str], None]) -> Outcome:
-    """Run a Python module, with its arguments, in the project `root`. Every line that it prints goes to `say` as it
-    comes."""
+def run_process(
+    module: list[str],
+    root: Path,
+    run_id: str,
+    say: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run a Python module, with its arguments, in the project `root`, with `environment` beside this process's own.
+    Every line that it prints goes to `say` as it comes."""
     if stopping.is_set():
         return Outcome("failed", "not started: the run was stopped")
     environment = {
         **os.environ,
+        **(environment or {}),
         "CASCADE_RUN_ID": run_id,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",

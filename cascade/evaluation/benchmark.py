@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from cascade import judges
+from cascade import imports, judges
 from cascade.errors import CascadeError
 from cascade.evaluation.lanes import in_lanes
 from cascade.evaluation.results import (
@@ -106,8 +106,9 @@ def _begin(
     recipe: Recipe, engine: str, checkpoint: Path, layout: Layout, lanes: int
 ) -> Iterator[Callable[[str], tuple[list[dict[str, Any]], float, judges.Usage]]]:
     """What a lane does: by domain, the rollouts, the seconds they took, and what judges were asked."""
-    from cascade.evaluation.answering import Benchmark
-    from cascade.training.prompts import load_prompts
+    with imports.engine():
+        from cascade.evaluation.answering import Benchmark
+        from cascade.training.prompts import load_prompts
 
     with closing(Benchmark(recipe, engine, checkpoint, threads=1 if lanes > 1 else recipe.threads)) as benchmark:
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cascade import world
+from cascade import imports, world
 from cascade.evaluation.comparison import compare_with_best, conclusion, measured, regressed
 from cascade.evaluation.history import History, as_read, open_history, read_results
 from cascade.files import fingerprint, hash_directory, hash_file, read_json, write_json
@@ -37,7 +37,8 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     for domain, verdict in decision["domains"].items():
         say(f"  {domain}: {verdict['words']}")
     if decision["regressed"]:
-        from cascade.training.on_policy import run_on_policy
+        with imports.engine():
+            from cascade.training.on_policy import run_on_policy
 
         run_on_policy(recipe, name, layout)
     else:

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from cascade.errors import CascadeError
@@ -18,6 +18,9 @@ from cascade.tracking.system import SystemSampler
 INTERVAL = 5.0
 PATIENCE = 30.0
 """Seconds that the end of a node waits for a publication under way."""
+
+FOLLOWED = "CASCADE_FOLLOWED_BY"
+"""Set for a node's processes: the process id of what publishes their journals."""
 
 _warned = False
 
@@ -45,50 +48,82 @@ def publish(recipe: Recipe, layout: Layout, nodes: Iterable[str]) -> bool:
 def live(
     recipe: Recipe, layout: Layout, node: str, evaluation: bool = False, began: float | None = None
 ) -> Iterator[None]:
-    """While the block runs, publish the node's journal every few seconds from a thread of its own, with how the
-    machine fares; at its end, say in the journal how it ended and in which pipeline run, and publish the rest.
-    `began`: when the process began to work, Unix seconds; by default now."""
+    """While the block runs, note every few seconds how the machine fares; at its end, say in the journal how it ended
+    and in which pipeline run. What the journal says is published meanwhile, by this process unless the one that started
+    it does so (`following`). `began`: when the process began to work, Unix seconds; by default now."""
     began = began or time.time()
-    stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(recipe, layout, node, stop), name="mlflow", daemon=True)
-    thread.start()
     pipeline = pipeline_run_id(layout)
     journal = evaluation_journal(layout, node) if evaluation else Journal(layout.journal(node))
+    machine, noted = SystemSampler(layout.root), system_journal(layout, node)
+
+    def note() -> None:
+        noted.metrics(machine.sample(), step=0)
+
+    own = [] if FOLLOWED in os.environ else [_Publication(recipe, layout, node)]
+    try:
+        with _repeated(note, *own):
+            try:
+                yield
+                if not evaluation:
+                    journal.tags({MADE_IN: pipeline})
+                journal.status("finished")
+            except BaseException:
+                with suppress(CascadeError):  # A full disk has no room for that either: what is raised says so.
+                    journal.status("failed")
+                raise
+    finally:
+        noted.process(f"{node}, evaluation" if evaluation else node, pipeline, began)
+
+
+@contextmanager
+def following(recipe: Recipe, layout: Layout, node: str) -> Iterator[dict[str, str]]:
+    """Publish the journals of a node while the block runs, in the place of its processes, which then do without MLflow
+    and the seconds it takes to import. Gives what they are to have in their environment to know it."""
+    with _repeated(_Publication(recipe, layout, node)):
+        yield {FOLLOWED: str(os.getpid())}
+
+
+class _Publication:
+    """Of what a node's processes wrote since this was made: before they have said what they are made from, the journals
+    are of an earlier run."""
+
+    def __init__(self, recipe: Recipe, layout: Layout, node: str):
+        self._of = (recipe, layout)
+        self._node = node
+        self._started = time.time()
+        self._publisher: Publisher | None = None
+
+    def __call__(self) -> None:
+        publisher, self._publisher = self._publisher or Publisher(*self._of), None
+        if publisher.has_journal(self._node, since=self._started):
+            # One that was killed could not say how it ended, and will be run again.
+            publisher.node(self._node, running=not publisher.has_ended(self._node, since=self._started))
+        self._publisher = publisher  # Where it failed it connects anew.
+
+
+@contextmanager
+def _repeated(*works: Callable[[], None]) -> Iterator[None]:
+    """Do these every few seconds while the block runs, in a thread of their own, and once more at its end."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_repeat, args=(works, stop), name="mlflow", daemon=True)
+    thread.start()
     try:
         yield
-        if not evaluation:
-            journal.tags({MADE_IN: pipeline})
-        journal.status("finished")
-    except BaseException:
-        with suppress(CascadeError):  # A full disk has no room for that either: what is raised says so.
-            journal.status("failed")
-        raise
     finally:
         stop.set()
         thread.join(PATIENCE)
-        system_journal(layout, node).process(f"{node}, evaluation" if evaluation else node, pipeline, began)
 
 
-def _follow(recipe: Recipe, layout: Layout, node: str, stop: threading.Event) -> None:
-    """Publish until told to stop, and then once more."""
-    publisher: Publisher | None = None
-    pause = INTERVAL
-    started = time.time()
-    machine, journal = SystemSampler(layout.root), system_journal(layout, node)
-    while True:
-        stopping = stop.wait(pause)
+def _repeat(works: tuple[Callable[[], None], ...], stop: threading.Event) -> None:
+    pause, last = INTERVAL, False
+    while not last:
+        last = stop.wait(pause)
         began = time.monotonic()
-        try:
-            journal.metrics(machine.sample(), step=0)
-            publisher = publisher or Publisher(recipe, layout)
-            # Before the process has said what it is made from, the journal is of an earlier run.
-            if stopping or publisher.has_journal(node, since=started):
-                publisher.node(node, running=not stopping)
-        except Exception as error:
-            warn(error)
-            publisher = None
-        if stopping:
-            return
+        for work in works:
+            try:
+                work()
+            except Exception as error:
+                warn(error)
         # At most a tenth of the time goes into publishing, however long the journal has grown.
         pause = max(INTERVAL, 10 * (time.monotonic() - began))
 

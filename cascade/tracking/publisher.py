@@ -99,6 +99,11 @@ class Publisher:
         """Whether the node, its decision or its evaluation said anything since then, in Unix seconds."""
         return any(entry["time"] >= since for entries in self._entries(node) for entry in entries)
 
+    def has_ended(self, node: str, since: float) -> bool:
+        """Whether it has said since then how it ended: a process that was killed could not."""
+        said = (e for entries in self._entries(node) for e in entries if e["kind"] == "status")
+        return any(entry["time"] >= since for entry in said)
+
     def find(self, node: str) -> "Run | None":
         """The node's run as it now stands, with its metrics and tags."""
         training, _ = self._entries(node)

@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pandas
 import pytest
@@ -14,7 +17,7 @@ from mlflow import MlflowClient
 from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE
-from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, live, publish, store
+from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, following, live, publish, store
 from cascade.tracking.journal import system_journal, write_table
 from cascade.tracking.notes import NOTE
 from cascade.tracking.publisher import Publisher
@@ -319,6 +322,46 @@ def test_a_node_that_raised_is_failed_and_running_again_when_rerun(layout, recip
     with live(recipe, layout, "rl"):
         pass
     assert [run.info.status for run in runs_of(layout)["rl"]] == ["FINISHED"]
+
+
+def test_who_follows_a_node_publishes_in_its_place(layout, recipe, monkeypatch):
+    monkeypatch.setattr(background, "INTERVAL", 0.05)
+    program = """
+import sys
+from pathlib import Path
+from cascade.layout import Layout
+from cascade.recipe import load
+from cascade.tracking import Journal, live
+layout = Layout(Path.cwd())
+with live(load(Path(sys.argv[1])), layout, "rl"):
+    Journal(layout.journal("rl")).metrics({"train/loss": 0.5}, 0)
+assert "mlflow" not in sys.modules
+"""
+    project = Path(__file__).parents[2]
+    command = [sys.executable, "-c", program, str(project / "recipes" / "nano.yaml")]
+    with following(recipe, layout, "rl") as followed:
+        environment = {**os.environ, **followed, "PYTHONPATH": str(project)}
+        subprocess.run(command, cwd=layout.root, env=environment, check=True)
+    (run,) = runs_of(layout)["rl"]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train/loss"] == 0.5
+    assert "system/system_memory_usage_megabytes" in run.data.metrics
+
+
+def test_a_node_that_was_killed_is_running_until_it_is_run_again(layout, recipe):
+    with following(recipe, layout, "rl"):
+        write_training(layout)  # and says nothing of its end
+    assert [run.info.status for run in runs_of(layout)["rl"]] == ["RUNNING"]
+    with following(recipe, layout, "rl"), live(recipe, layout, "rl"):
+        pass
+    assert [run.info.status for run in runs_of(layout)["rl"]] == ["FINISHED"]
+
+
+def test_following_a_node_that_is_up_to_date_says_nothing(layout, recipe):
+    write_training(layout)
+    with following(recipe, layout, "rl"):
+        pass
+    assert "rl" not in runs_of(layout)
 
 
 def _wait_for(condition, seconds=20.0):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from cascade.chat import ToolCall
 from cascade.environments.tool_calling.calls import Score, read_call
@@ -28,6 +27,9 @@ def compare(
 
     Raises RowError (`bad_ground_truth`).
     """
+    # Imported here: it takes half a second, which whoever has no such call to judge need not pay.
+    from scipy.optimize import linear_sum_assignment
+
     expected = _expected_calls(action)
     if expected is None:
         return (0.0, "a call was made where a message was expected") if made else (1.0, "a message, as expected")
