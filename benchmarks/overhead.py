@@ -4,9 +4,9 @@
 
 From the journals. Wall time goes from the start of the command's `main` to the result table. Own work is the time in
 which at least one process of a node or an evaluation was at work, side by side counted once: each from the start of its
-`main` (its imports of torch and the like, model loading, hashing and its publications to MLflow are work) to its last
-publication. The rest is overhead: Prefect and its server, DVC, the start of each process's Python and its exit, queues
-of clusters, the report. A process that was killed says nothing, so its time counts as overhead too.
+`main` to its end (its imports of torch and the like, model loading and hashing are work). The rest is overhead: Prefect
+and its server, DVC, the start of each process's Python and its exit, what is published to MLflow between two nodes,
+queues of clusters, the report. A process that was killed says nothing, so its time counts as overhead too.
 """
 
 import argparse

@@ -112,7 +112,7 @@ def shoot(project: Path, out: Path) -> None:
         page.get_by_role("link", name=list(recipe.rl)[-1], exact=True).click()
         page.get_by_text("Parent run").wait_for()
         page.get_by_role("tab", name="Model metrics").click()
-        page.get_by_placeholder("Search metric charts").fill("^rollout/(reward|entropy|length)$")
+        page.get_by_placeholder("Search metric charts").fill("^(rollout/(reward|length)|train/entropy)$")
         take(page, "mlflow-node")
 
         page.goto((project / "report" / "index.html").resolve().as_uri())

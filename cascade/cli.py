@@ -54,6 +54,10 @@ def run() -> None:
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
     began = time.time()
+    from cascade import warm
+
+    if warm.elsewhere(["node", name]):
+        return
     from cascade.launch import launched
     from cascade.nodes import run_node
 
@@ -66,6 +70,10 @@ def node(name: str) -> None:
 def evaluate(name: str) -> None:
     """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
     began = time.time()
+    from cascade import warm
+
+    if warm.elsewhere(["evaluate", name]):
+        return
     from cascade.launch import launched
     from cascade.nodes import evaluate_node
 

@@ -121,11 +121,15 @@ def _prepare(layout: Layout) -> Recipe:
         from cascade.environments.spread import spread
 
         spread(recipe.verification, recipe.judges, recipe.judging_threads)
-    for library in ("OMP", "MKL", "OPENBLAS"):
-        os.environ[f"{library}_NUM_THREADS"] = str(recipe.threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.update(thread_settings(recipe))
     signal.signal(signal.SIGTERM, _stop)
     return recipe
+
+
+def thread_settings(recipe: Recipe) -> dict[str, str]:
+    """What libraries read from the environment when they are imported."""
+    threads = {f"{library}_NUM_THREADS": str(recipe.threads) for library in ("OMP", "MKL", "OPENBLAS")}
+    return {**threads, "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 from cascade.errors import CascadeError
+from cascade.warm import Forked, fork
 
 T = TypeVar("T")
 
@@ -30,18 +31,16 @@ def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str
             with begin() as work:
                 yield from ((job, work(job)) for job in jobs)
         return
-    # Not forked: a process that has threads cannot be forked safely, and CUDA does not survive it.
-    context = multiprocessing.get_context("spawn")
     waiting = list(reversed(jobs))
-    lanes: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    lanes: dict[Connection, multiprocessing.process.BaseProcess | Forked] = {}
     doing: dict[Connection, str] = {}
     try:
         for _ in range(min(count, len(jobs))):
-            ours, theirs = context.Pipe()
-            lanes[ours] = context.Process(target=_lane, args=(theirs, begin), daemon=True)
-            lanes[ours].start()
+            ours, theirs = multiprocessing.Pipe()
+            lanes[ours] = fork("cascade.evaluation.lanes:lane", files=[theirs.fileno()]) or _spawned(theirs)
             theirs.close()
             doing[ours] = waiting.pop()
+            ours.send(begin)
             ours.send(doing[ours])
         while doing:
             for lane in wait(list(doing)):
@@ -69,12 +68,24 @@ def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str
             process.join()
 
 
-def _lane(parent: Connection, begin: Begin[T]) -> None:
-    """Do what comes through the pipe until it is closed. Of errors, those that a user can mend are told through the
-    pipe; any other ends this process with its traceback."""
+def _spawned(parent: Connection) -> multiprocessing.process.BaseProcess:
+    # Not forked: a process that has threads cannot be forked safely, and CUDA does not survive it.
+    process = multiprocessing.get_context("spawn").Process(target=_lane, args=(parent,), daemon=True)
+    process.start()
+    return process
+
+
+def lane(file: int) -> None:
+    """A lane whose pipe is that descriptor."""
+    _lane(Connection(file))
+
+
+def _lane(parent: Connection) -> None:
+    """Do what comes through the pipe, `begin` and then jobs, until it is closed. Of errors, those that a user can mend
+    are told through the pipe; any other ends this process with its traceback."""
     atexit.register(gc.freeze)  # As `cascade.cli` has it.
     try:
-        with begin() as work:
+        with parent.recv()() as work:
             while True:
                 try:
                     job = parent.recv()

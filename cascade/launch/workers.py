@@ -9,6 +9,7 @@ import click
 
 from cascade.launch.job import MARK
 from cascade.progress import say
+from cascade.warm import ADDRESS
 
 
 def run(program: list[str], processes: int, *, machines: int = 1, machine: int = 0, meeting: str = "") -> int:
@@ -23,6 +24,7 @@ def run(program: list[str], processes: int, *, machines: int = 1, machine: int =
     from torch.distributed.run import main as torchrun
 
     os.environ[MARK] = str(os.getpid())
+    os.environ.pop(ADDRESS, None)  # They are to be torchrun's processes, not a server's.
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # Each process sets its own; torchrun warns where nobody has.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # A process has said what was wrong.
     if machines == 1:

@@ -1,0 +1,224 @@
+"""Processes that begin with everything imported: a server imports it once and forks them.
+
+torch, transformers and MLflow take seconds to import, in every node and every lane of an evaluation. Beside the minutes
+that nodes take on a GPU that is nothing; of the nano run it is a sixth. So a run on CPUs has a server (`server`); what
+its stages start finds it by an environment variable, and does without where there is none.
+
+A client speaks through a socket: first the call to make and the files to make it with, later numbers of signals. It is
+told the exit status. When it is gone, its process is killed; and when the server is, all are.
+"""
+
+import atexit
+import ctypes
+import importlib
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ADDRESS = "CASCADE_WARM"
+"""Set for the processes of a run: where its server listens."""
+
+IMPORTED = (
+    "cascade.evaluation.answering",
+    "cascade.policy.hf",
+    "cascade.rollout.torch_sampler",
+    "cascade.training.on_policy",
+    "cascade.training.sft",
+    "cascade.environments.reasoning_gym",
+    "transformers.models.nemotron_h.modeling_nemotron_h",
+    "mlflow",
+    "scipy.stats",
+)
+STANDARD = (0, 1, 2)
+_LARGEST = 1 << 20
+_PR_SET_PDEATHSIG = 1
+
+_forked = False
+"""Whether this process is one that the server forked."""
+
+
+@contextmanager
+def server(environment: dict[str, str]) -> Iterator[None]:
+    """Processes started in the block find a server, which ends with it. It has `environment` beside this process's
+    own."""
+    folder = tempfile.mkdtemp(prefix="cascade-")
+    address = str(Path(folder) / "warm")
+    # Listening already, so that a client that comes before all is imported waits for it.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cascade.warm", str(listener.fileno())],
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[listener.fileno()],
+        )
+    os.environ[ADDRESS] = address
+    try:
+        yield
+    finally:
+        os.environ.pop(ADDRESS, None)
+        process.kill()  # Its processes end with it.
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Forked:
+    """A process of the server's, as its client has it."""
+
+    def __init__(self, connection: socket.socket):
+        self._connection = connection
+        self.exitcode: int | None = None
+        """As of a multiprocessing.Process: negative where a signal ended it."""
+
+    def signal(self, number: int) -> None:
+        with suppress(OSError):  # It has ended.
+            self._connection.send(pickle.dumps(number))
+
+    def terminate(self) -> None:
+        self.signal(signal.SIGTERM)
+
+    def join(self) -> None:
+        if self.exitcode is None:
+            told = self._connection.recv(_LARGEST)
+            # Without a word the server itself was killed, and its processes with it.
+            self.exitcode = pickle.loads(told) if told else -signal.SIGKILL
+            self._connection.close()
+
+
+def fork(call: str, *arguments: Any, files: Sequence[int] = ()) -> Forked | None:
+    """Have the server call `call`, MODULE:FUNCTION, with these arguments and then the descriptors that `files` have
+    there. Directory, environment and standard files are this process's. None where there is no server."""
+    if (address := os.environ.get(ADDRESS)) is None:
+        return None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(address)
+        request = pickle.dumps((call, arguments, dict(os.environ), os.getcwd()))
+        socket.send_fds(connection, [request], [*STANDARD, *files])
+    except OSError:
+        connection.close()
+        return None
+    return Forked(connection)
+
+
+def elsewhere(arguments: list[str]) -> bool:
+    """Whether a process of the server's has done what this command line was called for. Signals are passed on to it,
+    and where it fails this one exits as it did."""
+    if _forked or (process := fork("cascade.warm:command", arguments)) is None:
+        return False
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    process.join()
+    if process.exitcode:
+        sys.exit(process.exitcode if process.exitcode > 0 else 128 - process.exitcode)
+    return True
+
+
+def command(arguments: list[str]) -> None:
+    from cascade.cli import main
+
+    main(arguments, prog_name="cascade")
+
+
+def serve(file: int) -> None:
+    """Until this process is killed, fork what clients of the socket `file` ask for."""
+    listener = socket.socket(fileno=file)
+    from cascade import imports
+
+    with imports.engine():
+        for module in IMPORTED:
+            importlib.import_module(module)
+    running: dict[socket.socket, ForkProcess] = {}
+    while True:
+        ready = wait([listener, *running, *(process.sentinel for process in running.values())])
+        for client, process in list(running.items()):
+            if process.sentinel in ready:
+                process.join()
+                _tell(client, process.exitcode)
+                del running[client]
+            elif client in ready and (told := _heard(client)) is not None:
+                _signal(process, told)
+            elif client in ready:
+                _signal(process, signal.SIGKILL, group=True)
+        if listener in ready:
+            client, _ = listener.accept()
+            request, files, _, _ = socket.recv_fds(client, _LARGEST, 16)
+            if not request:  # It was killed before it could ask.
+                client.close()
+                continue
+            ours = [listener, client, *running]
+            process = get_context("fork").Process(target=_become, args=(request, files, ours))
+            process.start()
+            for file in files:
+                os.close(file)
+            running[client] = process
+
+
+def _signal(process: ForkProcess, number: int, group: bool = False) -> None:
+    assert process.pid is not None
+    if group:
+        with suppress(ProcessLookupError):  # It leads no group yet.
+            os.killpg(process.pid, number)
+    os.kill(process.pid, number)  # Not reaped yet, so it is no other process.
+
+
+def _tell(client: socket.socket, status: int | None) -> None:
+    with suppress(OSError):  # It is gone.
+        client.send(pickle.dumps(status))
+    client.close()
+
+
+def _heard(client: socket.socket) -> int | None:
+    """The number of a signal; None where the client is gone."""
+    try:
+        told = client.recv(_LARGEST)
+    except OSError:
+        return None
+    return pickle.loads(told) if told else None
+
+
+def _become(request: bytes, files: list[int], inherited: list[socket.socket]) -> None:
+    global _forked
+    _forked = True
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()
+    for connection in inherited:
+        connection.close()
+    call, arguments, environment, directory = pickle.loads(request)
+    for file, place in zip(files, STANDARD, strict=False):
+        os.dup2(file, place)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    module, _, function = call.partition(":")
+    try:
+        getattr(importlib.import_module(module), function)(*arguments, *files[len(STANDARD) :])
+    finally:
+        atexit._run_exitfuncs()
+
+
+if __name__ == "__main__":
+    # By its name: what it forks imports this module too, and must find itself forked there.
+    from cascade import warm
+
+    warm.serve(int(sys.argv[1]))

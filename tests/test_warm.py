@@ -1,0 +1,115 @@
+"""The server that forks the processes of a run, with real ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cascade import warm
+
+
+@pytest.fixture(scope="module")
+def served():
+    with warm.server({}):
+        yield
+    assert warm.ADDRESS not in os.environ
+
+
+def forked(code: str) -> warm.Forked:
+    found = warm.fork("builtins:exec", code)
+    assert found is not None
+    return found
+
+
+def until(condition, seconds: float = 20.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+TELLS = """
+import os, sys
+print("torch" in sys.modules, os.environ["ASKED_FOR"], os.getcwd(), file=open("told", "w"))
+"""
+
+
+def test_a_process_begins_with_everything_imported_where_its_client_is(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASKED_FOR", "this")
+    monkeypatch.chdir(tmp_path)
+    process = forked(TELLS)
+    process.join()
+    assert process.exitcode == 0
+    assert (tmp_path / "told").read_text() == f"True this {tmp_path}\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("raise SystemExit(3)", 3), ("raise ValueError", 1), ("import os; os.kill(os.getpid(), 9)", -9)],
+)
+def test_its_client_is_told_how_a_process_ended(served, code, status):
+    process = forked(code)
+    process.join()
+    assert process.exitcode == status
+
+
+WAITS = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
+
+
+def test_signals_are_passed_on(served, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = forked(WAITS)
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    process.terminate()
+    process.join()
+    assert process.exitcode == -signal.SIGTERM
+
+
+def test_a_process_dies_with_its_client(served, tmp_path):
+    program = f"from cascade import warm; warm.fork('builtins:exec', {WAITS!r}).join()"
+    client = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env={**os.environ})
+    pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    assert alive(pid)
+    client.kill()
+    client.wait()
+    until(lambda: not alive(pid))
+
+
+def test_a_command_is_done_elsewhere_and_ends_as_it_would_here(served, tmp_path):
+    (tmp_path / "params.yaml").write_text("name: no recipe\n")
+    command = [sys.executable, "-m", "cascade", "node", "sft"]
+    there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    without = {name: value for name, value in os.environ.items() if name != warm.ADDRESS}
+    here = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=without)
+    assert here.returncode == 1
+    assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
+
+
+def test_without_a_server_a_command_is_done_here(monkeypatch):
+    monkeypatch.setenv(warm.ADDRESS, "/nowhere")
+    assert not warm.elsewhere(["node", "sft"])
+    monkeypatch.delenv(warm.ADDRESS)
+    assert not warm.elsewhere(["node", "sft"])
+
+
+def test_all_die_with_the_server(tmp_path, monkeypatch):
+    monkeypatch.delenv(warm.ADDRESS, raising=False)  # The module's own server, which may be there still.
+    monkeypatch.chdir(tmp_path)
+    with warm.server({}):
+        process = forked(WAITS)
+        pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 60))
+    until(lambda: not alive(pid))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
