@@ -19,6 +19,7 @@ from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.vllm_engine import Sampling
 from cascade.tether import Tether
 
+WORKERS = {"cuda": "cascade.rollout.vllm_gpu.ReloadingWorker", "cpu": "cascade.rollout.vllm_cpu.ReloadingCPUWorker"}
 MAX_DEATHS = 3
 """In a row, with no response between: then something is wrong that another start does not mend."""
 
@@ -145,7 +146,7 @@ class LocalEngine:
             enable_sleep_mode=self._shares_gpu,
             # On the CPU, compiled code would go on with the packed copies of weights that it was traced with.
             enforce_eager=not self._shares_gpu,
-            worker_cls="auto" if self._shares_gpu else "cascade.rollout.vllm_cpu.ReloadingCPUWorker",
+            worker_cls=WORKERS["cuda" if self._shares_gpu else "cpu"],
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
             disable_log_stats=True,

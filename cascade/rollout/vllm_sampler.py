@@ -35,7 +35,7 @@ from cascade.rollout.vllm_servers import Servers
 T = TypeVar("T")
 
 ENVIRONMENT = {
-    "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",  # The trainer's threads and CUDA context do not survive a fork.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # The trainer's threads and CUDA context do not survive a fork.
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
 }
