@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import Pool
+from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,7 +176,7 @@ def build_corpus(
         for part in parts
         for start in range(0, part.rows, step)
     ]
-    with Pool(processes, use_tokenizer, (tokenizer,)) as pool:
+    with get_context("fork").Pool(processes, use_tokenizer, (tokenizer,)) as pool:
         encoded = pool.map(encode_part, jobs, chunksize=1)
     lengths = np.concatenate([lengths for _, lengths in encoded])
     return Corpus(np.concatenate([ids for ids, _ in encoded]), np.concatenate([[0], np.cumsum(lengths)]))

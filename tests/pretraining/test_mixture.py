@@ -1,6 +1,7 @@
 """The base model's text: what is learned and what is only read, hasty and direct answers, the encoded corpus."""
 
 import copy
+import multiprocessing
 import random
 
 import numpy as np
@@ -141,3 +142,15 @@ def test_a_long_part_is_written_in_pieces_that_differ(tokenizer):
     assert len(corpus) == 2100
     pieces = [corpus.ids[corpus.bounds[i] : corpus.bounds[i + 1]].tobytes() for i in range(2100)]
     assert pieces[:100] != pieces[2000:]
+
+
+def test_the_processes_that_write_the_corpus_are_forks_where_spawning_is_the_default(tokenizer, monkeypatch):
+    """Spawned ones import torch first, one after another."""
+    monkeypatch.setitem(GENERATORS, "only_here", lambda rows, seed, level: [{"text": "word"}] * rows)
+    default = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        corpus = build_corpus([Part("only_here", 1, 3)], tokenizer, seed=1, hasty=0, direct=0, processes=2)
+    finally:
+        multiprocessing.set_start_method(default, force=True)
+    assert len(corpus) == 3
