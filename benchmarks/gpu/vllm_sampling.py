@@ -3,9 +3,10 @@
     python -m benchmarks.gpu.vllm_sampling --out results/gpu/vllm_sampling.json
 
 For models of two sizes with random weights, 16 prompts x 8 rollouts of fixed length (end of turn ignored): tokens a
-second of transformers' `generate`, of the torch sampler, and of vLLM beside the trainer, all in bfloat16; then RL steps
-that vLLM samples for, weights handed over before each: seconds of each part, and how far trainer and sampler are apart,
-as a gap in nats and as the importance weights that distillation truncates. Runs on CUDA; prints and writes JSON.
+second of transformers' `generate`, of the torch sampler, and of vLLM beside the trainer, all in bfloat16, and of vLLM
+where requests have no seeds of their own; then RL steps that vLLM samples for, weights handed over before each: seconds
+of each part, and how far trainer and sampler are apart, as a gap in nats and as the importance weights that
+distillation truncates. Runs on CUDA; prints and writes JSON.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +100,27 @@ def measure(settings: dict[str, Any], directory: Path, options: argparse.Namespa
     try:
         yield "vllm start seconds", seconds(lambda: sampler.refresh(policy))
         yield "vllm", rate(lambda: sampler.sample(requests(0), max_new_tokens=count), count, options.repeats)
+        with unseeded():
+            yield (
+                "vllm without seeds",
+                rate(lambda: sampler.sample(requests(0), max_new_tokens=count), count, options.repeats),
+            )
         yield "rl steps", [rl_step(policy, sampler, number, count) for number in range(options.steps)]
     finally:
         sampler.close()
+
+
+@contextmanager
+def unseeded() -> Iterator[None]:
+    """vLLM then draws for all rows at once: what the seeds of the requests cost. Not how the project samples."""
+    from cascade.rollout import vllm_local
+
+    seeded = vllm_local.SamplingParams
+    vllm_local.SamplingParams = lambda **named: seeded(**named | {"seed": None})
+    try:
+        yield
+    finally:
+        vllm_local.SamplingParams = seeded
 
 
 def rate(work: Callable[[], Any], count: int, repeats: int) -> dict[str, float]:
