@@ -100,12 +100,13 @@ class Scene:
         return sum(entry["kind"] == "metrics" for entry in Journal(self.layout.journal(NODE)).entries())
 
     def processes(self, *words: str) -> list[int]:
-        """Those at work in this project whose command line has all the words."""
+        """Those at work in this project whose command line, or name, has all the words."""
         found = []
         for entry in Path("/proc").iterdir():
             try:
                 here = entry.name.isdigit() and Path(os.readlink(entry / "cwd")) == self.layout.root.resolve()
-                if here and all(word in (entry / "cmdline").read_text() for word in words):
+                told = "".join((entry / file).read_text() for file in ("cmdline", "comm")) if here else ""
+                if here and all(word in told for word in words):
                     found.append(int(entry.name))
             except OSError:
                 continue  # It has ended, or is another user's.

@@ -5,13 +5,15 @@ import gc
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cascade import __version__
 from cascade.errors import CascadeError
-from cascade.layout import Layout
+
+if TYPE_CHECKING:
+    from cascade.layout import Layout
 
 
 class _OneLineErrors(click.Group):
@@ -27,8 +29,10 @@ class _OneLineErrors(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-def _layout() -> Layout:
+def _layout() -> "Layout":
     """The project is the directory that the command is called in, as it is for DVC and git."""
+    from cascade.layout import Layout
+
     return Layout(Path.cwd())
 
 

@@ -1,8 +1,8 @@
 """Processes that begin with everything imported: a server imports it once and forks them.
 
-torch, transformers and MLflow take seconds to import, in every node and every lane of an evaluation. Beside the minutes
-that nodes take on a GPU that is nothing; of the nano run it is a sixth. So a run on CPUs has a server (`server`); what
-its stages start finds it by an environment variable, and does without where there is none.
+torch, transformers and MLflow take seconds to import, in every node and every lane of an evaluation. Beside the hours
+that nodes take on a GPU that is nothing; of the nano run's minutes it is a good part. So a run on CPUs has a server
+(`server`); what its stages start finds it by an environment variable, and does without where there is none.
 
 A client speaks through a socket: first the call to make and the files to make it with, later numbers of signals. It is
 told the exit status. When it is gone, its process is killed; and when the server is, all are.
@@ -44,7 +44,7 @@ IMPORTED = (
 )
 STANDARD = (0, 1, 2)
 _LARGEST = 1 << 20
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 _forked = False
 """Whether this process is one that the server forked."""
@@ -52,8 +52,11 @@ _forked = False
 
 @contextmanager
 def server(environment: dict[str, str]) -> Iterator[None]:
-    """Processes started in the block find a server, which ends with it. It has `environment` beside this process's
-    own."""
+    """Processes started in the block find a server, which ends with it, unless they would already. It has `environment`
+    beside this process's own."""
+    if ADDRESS in os.environ:
+        yield
+        return
     folder = tempfile.mkdtemp(prefix="cascade-")
     address = str(Path(folder) / "warm")
     # Listening already, so that a client that comes before all is imported waits for it.
@@ -94,9 +97,9 @@ class Forked:
 
     def join(self) -> None:
         if self.exitcode is None:
-            told = self._connection.recv(_LARGEST)
+            told = _heard(self._connection)
             # Without a word the server itself was killed, and its processes with it.
-            self.exitcode = pickle.loads(told) if told else -signal.SIGKILL
+            self.exitcode = -signal.SIGKILL if told is None else told
             self._connection.close()
 
 
@@ -136,17 +139,20 @@ def elsewhere(arguments: list[str]) -> bool:
 def command(arguments: list[str]) -> None:
     from cascade.cli import main
 
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, " ".join(arguments).encode())  # As `top` shows it.
     main(arguments, prog_name="cascade")
 
 
 def serve(file: int) -> None:
     """Until this process is killed, fork what clients of the socket `file` ask for."""
+    _die_with_parent()
     listener = socket.socket(fileno=file)
     from cascade import imports
 
     with imports.engine():
         for module in IMPORTED:
-            importlib.import_module(module)
+            with suppress(ImportError):  # Whoever needs what is missing says so.
+                importlib.import_module(module)
     running: dict[socket.socket, ForkProcess] = {}
     while True:
         ready = wait([listener, *running, *(process.sentinel for process in running.values())])
@@ -161,7 +167,10 @@ def serve(file: int) -> None:
                 _signal(process, signal.SIGKILL, group=True)
         if listener in ready:
             client, _ = listener.accept()
-            request, files, _, _ = socket.recv_fds(client, _LARGEST, 16)
+            try:
+                request, files, _, _ = socket.recv_fds(client, _LARGEST, 16)
+            except OSError:
+                request, files = b"", []
             if not request:  # It was killed before it could ask.
                 client.close()
                 continue
@@ -187,19 +196,23 @@ def _tell(client: socket.socket, status: int | None) -> None:
     client.close()
 
 
-def _heard(client: socket.socket) -> int | None:
-    """The number of a signal; None where the client is gone."""
+def _heard(other: socket.socket) -> int | None:
+    """The number that the other end sends; None where it is gone."""
     try:
-        told = client.recv(_LARGEST)
+        told = other.recv(_LARGEST)
     except OSError:
         return None
     return pickle.loads(told) if told else None
 
 
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _become(request: bytes, files: list[int], inherited: list[socket.socket]) -> None:
     global _forked
     _forked = True
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _die_with_parent()
     os.setsid()
     for connection in inherited:
         connection.close()

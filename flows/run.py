@@ -3,13 +3,17 @@
 import os
 import signal
 import time
+from contextlib import nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
+from cascade import warm
 from cascade.errors import CascadeError
 from cascade.layout import Layout
+from cascade.nodes import thread_settings
+from cascade.places import has_gpu
 from cascade.recipe import PIPELINE, Recipe, load
 from cascade.servers import set_environment
 from cascade.tracking.journal import system_journal
@@ -42,7 +46,9 @@ def run_pipeline(layout: Layout, began: float) -> None:
             raise CascadeError("; ".join(missed))
         return
     click.echo(f"{recipe.name}: {len(stale)} of {len(recipe.ordered()) + len(recipe.training) + 1} stages to build")
-    state = _run_flow(layout)
+    # Prefect takes as long to import, and its server to start, as what the nodes import.
+    with nullcontext() if has_gpu() else warm.server(thread_settings(recipe)):
+        state = _run_flow(layout)
     _print_results(recipe, layout)
     click.echo(f"{state.name} after {(time.time() - began) / 60:.1f} minutes.")
     system_journal(layout, PIPELINE).process("cascade run", pipeline_run_id(layout), began)

@@ -219,8 +219,9 @@ def test_a_run_is_cancelled_from_its_page(site: Site, page: Page) -> None:
 def trains(pid: int, project: Path) -> bool:
     """Whether a process trains the node in a directory of the project's."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return b"node" in words and b"sft" in words and project in Path(os.readlink(f"/proc/{pid}/cwd")).parents
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        words += Path(f"/proc/{pid}/comm").read_text().split()  # All that one has that was forked.
+        return {"node", "sft"} <= set(words) and project in Path(os.readlink(f"/proc/{pid}/cwd")).parents
     except OSError:
         return False
 
