@@ -30,6 +30,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV); a first time takes a few minutes."
 	@$(PIP) -e ".[dev]"
+	@# Prefect's tables, which its first server would make while a run waits.
 	@PREFECT_HOME="$${PREFECT_HOME:-$(CURDIR)/.prefect}" $(BIN)/prefect server database upgrade --yes > /dev/null
 	@touch $@
 

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 @contextmanager
 def engine() -> Iterator[None]:
     """Around the import of what trains and samples: it takes little more than half the time."""
-    with quick():
+    # The collector would walk over all that is imported again and again, now and later.
+    gc.disable()
+    try:
         import transformers.utils
         from transformers.utils import import_utils
 
@@ -16,14 +18,6 @@ def engine() -> Iterator[None]:
         for module in (transformers.utils, import_utils):
             for name in ("is_sklearn_available", "is_scipy_available"):
                 setattr(module, name, _not_here)
-        yield
-
-
-@contextmanager
-def quick() -> Iterator[None]:
-    """Without the garbage collector, which would walk over all that is imported again and again, now and later."""
-    gc.disable()
-    try:
         yield
     finally:
         gc.freeze()

@@ -4,6 +4,7 @@ A watcher waits at a pipe that closes with this process, however it ends, and th
 in its environment. Linux only. The file is also the watcher's program: nothing but the standard library is imported.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _NAME = "CASCADE_TETHER"
+_PR_SET_PDEATHSIG = 1
 
 
 class Tether:
@@ -50,6 +52,13 @@ class Tether:
         self._watcher.wait()
         assert self._watcher.stdin is not None
         self._watcher.stdin.close()
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent, of that process id, ends. Raises SystemExit where it has."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def _watch(mark: str) -> None:

@@ -28,6 +28,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cascade.tether import die_with
+
 ADDRESS = "CASCADE_WARM"
 """Set for the processes of a run: where its server listens."""
 
@@ -44,7 +46,7 @@ IMPORTED = (
 )
 STANDARD = (0, 1, 2)
 _LARGEST = 1 << 20
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_PR_SET_NAME = 15
 
 _forked = False
 """Whether this process is one that the server forked."""
@@ -52,9 +54,11 @@ _forked = False
 
 @contextmanager
 def server(environment: dict[str, str]) -> Iterator[None]:
-    """Processes started in the block find a server, which ends with it, unless they would already. It has `environment`
-    beside this process's own."""
-    if ADDRESS in os.environ:
+    """Processes started in the block find a server, which ends with it, unless they would already, or there is a GPU.
+    It has `environment` beside this process's own."""
+    from cascade.places import has_gpu  # Not for clients, which are to start at once.
+
+    if has_gpu() or ADDRESS in os.environ:
         yield
         return
     folder = tempfile.mkdtemp(prefix="cascade-")
@@ -64,7 +68,7 @@ def server(environment: dict[str, str]) -> Iterator[None]:
         listener.bind(address)
         listener.listen(64)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cascade.warm", str(listener.fileno())],
+            [sys.executable, "-P", "-m", "cascade.warm", str(listener.fileno()), str(os.getpid())],
             env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -143,9 +147,9 @@ def command(arguments: list[str]) -> None:
     main(arguments, prog_name="cascade")
 
 
-def serve(file: int) -> None:
-    """Until this process is killed, fork what clients of the socket `file` ask for."""
-    _die_with_parent()
+def serve(file: int, parent: int) -> None:
+    """Until this process or its parent is killed, fork what clients of the socket `file` ask for."""
+    die_with(parent)
     listener = socket.socket(fileno=file)
     from cascade import imports
 
@@ -175,7 +179,7 @@ def serve(file: int) -> None:
                 client.close()
                 continue
             ours = [listener, client, *running]
-            process = get_context("fork").Process(target=_become, args=(request, files, ours))
+            process = get_context("fork").Process(target=_become, args=(request, files, ours, os.getpid()))
             process.start()
             for file in files:
                 os.close(file)
@@ -205,14 +209,10 @@ def _heard(other: socket.socket) -> int | None:
     return pickle.loads(told) if told else None
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _become(request: bytes, files: list[int], inherited: list[socket.socket]) -> None:
+def _become(request: bytes, files: list[int], inherited: list[socket.socket], parent: int) -> None:
     global _forked
     _forked = True
-    _die_with_parent()
+    die_with(parent)
     os.setsid()
     for connection in inherited:
         connection.close()
@@ -234,4 +234,4 @@ if __name__ == "__main__":
     # By its name: what it forks imports this module too, and must find itself forked there.
     from cascade import warm
 
-    warm.serve(int(sys.argv[1]))
+    warm.serve(int(sys.argv[1]), int(sys.argv[2]))

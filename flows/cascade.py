@@ -1,7 +1,5 @@
 """The cascade as a flow: curate → SFT → RL stages → teachers → distillation → … → gate, evaluations beside it."""
 
-from contextlib import nullcontext
-
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
@@ -12,7 +10,6 @@ from cascade import warm
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.nodes import thread_settings
-from cascade.places import has_gpu
 from cascade.recipe import CURATE, Recipe
 from flows.opening import RecipeName, opened
 from tasks.approvals import held_back, wait_for_approval
@@ -53,7 +50,7 @@ def cascade_flow(
         where = graph.place(name)
         return build.submit(stage, layout.root, run.run_id, where, anew, wait_for=needs, return_state=False)
 
-    with stopped_on_exit(), nullcontext() if has_gpu() else warm.server(thread_settings(graph)):
+    with stopped_on_exit(), warm.server(thread_settings(graph)):
         curated = submit(CURATE, CURATE, [])
         built: dict[str, PrefectFuture] = {}
         evaluated: dict[str, PrefectFuture] = {}

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from contextlib import nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from cascade import warm
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.nodes import thread_settings
-from cascade.places import has_gpu
 from cascade.recipe import PIPELINE, Recipe, load
 from cascade.servers import set_environment
 from cascade.tracking.journal import system_journal
@@ -47,7 +45,7 @@ def run_pipeline(layout: Layout, began: float) -> None:
         return
     click.echo(f"{recipe.name}: {len(stale)} of {len(recipe.ordered()) + len(recipe.training) + 1} stages to build")
     # Prefect takes as long to import, and its server to start, as what the nodes import.
-    with nullcontext() if has_gpu() else warm.server(thread_settings(recipe)):
+    with warm.server(thread_settings(recipe)):
         state = _run_flow(layout)
     _print_results(recipe, layout)
     click.echo(f"{state.name} after {(time.time() - began) / 60:.1f} minutes.")

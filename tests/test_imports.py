@@ -28,7 +28,7 @@ def test_an_import_that_fails_leaves_the_collector_at_work():
 import gc
 from cascade import imports
 try:
-    with imports.quick():
+    with imports.engine():
         import no_such_module
 except ImportError:
     assert gc.isenabled()

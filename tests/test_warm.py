@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from cascade import warm
+from tests.launch.conftest import alive, until
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +25,10 @@ def forked(code: str) -> warm.Forked:
     return found
 
 
-def until(condition, seconds: float = 20.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def pid_in(folder: Path) -> int:
+    """Of a process that WAITS, once it does."""
+    until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
+    return int((folder / "pid").read_text())
 
 
 TELLS = """
@@ -71,7 +62,7 @@ WAITS = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(6
 def test_signals_are_passed_on(served, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     process = forked(WAITS)
-    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    pid_in(tmp_path)
     process.terminate()
     process.join()
     assert process.exitcode == -signal.SIGTERM
@@ -80,7 +71,7 @@ def test_signals_are_passed_on(served, tmp_path, monkeypatch):
 def test_a_process_dies_with_its_client(served, tmp_path):
     program = f"from cascade import warm; warm.fork('builtins:exec', {WAITS!r}).join()"
     client = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env={**os.environ})
-    pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    pid = pid_in(tmp_path)
     assert alive(pid)
     client.kill()
     client.wait()
@@ -109,7 +100,7 @@ def test_all_die_with_the_server(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with warm.server({}):
         process = forked(WAITS)
-        pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 60))
+        pid = pid_in(tmp_path)
     until(lambda: not alive(pid))
     process.join()
     assert process.exitcode == -signal.SIGKILL

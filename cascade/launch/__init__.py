@@ -4,17 +4,14 @@
 it there, passes on what it prints, ends as it ends, and takes it down when it is itself told to stop.
 """
 
-import ctypes
 import os
-import signal
 
-from cascade.launch.job import INTERRUPTED, MARK, Job
+from cascade.launch.job import MARK, Job
 from cascade.layout import Layout
 from cascade.recipe import load
+from cascade.tether import die_with
 
 __all__ = ["launched"]
-
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def launched(verb: str, name: str, layout: Layout) -> bool:
@@ -24,7 +21,8 @@ def launched(verb: str, name: str, layout: Layout) -> bool:
     failed elsewhere.
     """
     if MARK in os.environ:
-        _die_with(int(os.environ[MARK]))
+        # torchrun gives each process a session of its own: killed itself, it would leave them running.
+        die_with(int(os.environ[MARK]))
         return False
     recipe = load(layout.params)
     place = recipe.place(name)
@@ -49,10 +47,3 @@ def _run(job: Job) -> int:
     from cascade.launch import workers
 
     return workers.run(job.program, job.processes)
-
-
-def _die_with(parent: int) -> None:
-    """torchrun gives each process a session of its own: killed itself, it would leave them running."""
-    ctypes.CDLL(None, use_errno=True).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # It died before.
-        raise SystemExit(INTERRUPTED)
