@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import os
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ def _layout() -> "Layout":
 @click.version_option(__version__)
 def main() -> None:
     """Post-train a language model by the Nemotron-Cascade 2 recipe."""
+    os.environ.setdefault("DO_NOT_TRACK", "true")  # So Prefect, MLflow and huggingface_hub tell nobody what runs here.
     # A last collection among all that torch and MLflow hold would take seconds at the end of every stage.
     atexit.register(gc.freeze)
 

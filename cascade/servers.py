@@ -1,5 +1,7 @@
-"""Prefect's and MLflow's servers on this machine: how they are reached, and how `cascade ui` runs them."""
+"""Prefect's and MLflow's servers on this machine: how they are reached, how `cascade ui` runs them, and Prefect's for
+one run."""
 
+import atexit
 import json
 import os
 import signal
@@ -9,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +20,7 @@ import click
 from cascade.errors import CascadeError
 from cascade.files import write_json
 from cascade.layout import Layout
+from cascade.tether import die_with
 
 HOST = "127.0.0.1"
 
@@ -122,6 +125,26 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
         stop_groups(list(servers.values()), patience=10)
 
 
+def start_prefect(layout: Layout) -> Callable[[], None]:
+    """Start a Prefect server that ends with this process, unless PREFECT_API_URL names one already. What is returned
+    waits until it answers, and raises CascadeError where it does not start.
+
+    Prefect would start one by itself, but in this process's group: what stops the group (Ctrl-C in a terminal) would
+    stop it too, and Prefect then tries for minutes to deliver its last events. To be called before Prefect is imported:
+    it then delivers them before the server is stopped.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        return lambda: None
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    url = os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
+    os.environ["PREFECT_UI_URL"] = ""  # It has no pages that a run could name.
+    server = _start("Prefect", ["cascade.servers", str(port), str(os.getpid())], layout, os.environ)
+    atexit.register(stop_groups, [server], patience=5)
+    return lambda: _wait("Prefect", server, f"{url}/health", layout)
+
+
 def stop_groups(processes: list[subprocess.Popen], patience: float) -> None:
     """SIGTERM to each process's group, a wait, SIGKILL to what is left. The processes lead their sessions."""
     for number, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
@@ -189,3 +212,15 @@ def _log(layout: Layout, name: str) -> Path:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _serve_prefect(port: int, parent: int) -> None:
+    die_with(parent)
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    uvicorn.run(create_app(ephemeral=True, final=True), host=HOST, port=port, log_level="error")
+
+
+if __name__ == "__main__":
+    _serve_prefect(int(sys.argv[1]), int(sys.argv[2]))

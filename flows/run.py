@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.nodes import thread_settings
 from cascade.recipe import PIPELINE, Recipe, load
-from cascade.servers import set_environment
+from cascade.servers import set_environment, start_prefect
 from cascade.tracking.journal import system_journal
 from cascade.tracking.store import pipeline_run_id
 from tasks.gates import gate_failures
@@ -44,9 +45,10 @@ def run_pipeline(layout: Layout, began: float) -> None:
             raise CascadeError("; ".join(missed))
         return
     click.echo(f"{recipe.name}: {len(stale)} of {len(recipe.ordered()) + len(recipe.training) + 1} stages to build")
-    # Prefect takes as long to import, and its server to start, as what the nodes import.
+    # All three take seconds: Prefect's server, what the nodes import, and the flow itself.
+    server_answers = start_prefect(layout)
     with warm.server(thread_settings(recipe)):
-        state = _run_flow(layout)
+        state = _run_flow(layout, server_answers)
     _print_results(recipe, layout)
     click.echo(f"{state.name} after {(time.time() - began) / 60:.1f} minutes.")
     system_journal(layout, PIPELINE).process("cascade run", pipeline_run_id(layout), began)
@@ -71,7 +73,7 @@ def stale_stages(layout: Layout) -> list[str]:
         time.sleep(0.5)
 
 
-def _run_flow(layout: Layout) -> "State":
+def _run_flow(layout: Layout, server_answers: Callable[[], None]) -> "State":
     """Run the flow in this process; Ctrl-C and SIGTERM stop it and every stage under way. Raises CascadeError where
     Prefect's server cannot be reached."""
     from httpx import HTTPError
@@ -82,14 +84,14 @@ def _run_flow(layout: Layout) -> "State":
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    server_answers()
     try:
         return cascade_flow(project=str(layout.root), return_state=True)
     except (HTTPError, RuntimeError) as error:  # Prefect's own: what the flow raises is its state.
-        server = os.environ.get("PREFECT_API_URL", "its temporary server")
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CascadeError(
-            f"Prefect at {server}: {reason}; start its server (`cascade ui`) or correct PREFECT_API_URL, and run "
-            "again: it goes on from what was saved last"
+            f"Prefect at {os.environ['PREFECT_API_URL']}: {reason}; start its server (`cascade ui`) or correct "
+            "PREFECT_API_URL, and run again: it goes on from what was saved last"
         ) from None
 
 

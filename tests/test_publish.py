@@ -46,6 +46,7 @@ def project(tmp_path):
 def server(monkeypatch):
     with hub.serving() as found:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", found.address)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)  # as of `cascade publish`
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         yield found
 
