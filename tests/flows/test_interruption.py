@@ -1,4 +1,4 @@
-"""A run that is stopped as a terminal stops one: by a signal to all processes of its group at once."""
+"""A run that is stopped as a scheduler or Ctrl-C stops one: by a signal to all processes of its group at once."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def processes(project: Path) -> list[str]:
     return found
 
 
-def test_ctrl_c_ends_the_run_at_once(tmp_path: Path) -> None:
+def test_a_signal_to_all_its_processes_ends_the_run_at_once(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "CASCADE_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -40,7 +40,7 @@ def test_ctrl_c_ends_the_run_at_once(tmp_path: Path) -> None:
         while not any("curate" in words for words in processes(project)):
             assert run.poll() is None, (tmp_path / "told").read_text()
             time.sleep(0.1)
-        os.killpg(run.pid, signal.SIGINT)
+        os.killpg(run.pid, signal.SIGTERM)
         # Prefect alone would take minutes, were its server stopped too.
         assert run.wait(60) != 0
         assert not processes(project)
