@@ -28,7 +28,8 @@ import yaml
 from cascade.errors import CascadeError
 from cascade.files import hash_directory
 from cascade.layout import Layout
-from cascade.servers import HOST, QUIET, stop_groups
+from cascade.quiet import QUIET
+from cascade.servers import HOST, stop_groups
 from cascade.tracking import Journal
 from tests.test_pipeline import make_project, small_recipe
 

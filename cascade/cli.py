@@ -12,6 +12,7 @@ import click
 
 from cascade import __version__
 from cascade.errors import CascadeError
+from cascade.quiet import QUIET
 
 if TYPE_CHECKING:
     from cascade.layout import Layout
@@ -41,7 +42,7 @@ def _layout() -> "Layout":
 @click.version_option(__version__)
 def main() -> None:
     """Post-train a language model by the Nemotron-Cascade 2 recipe."""
-    os.environ.setdefault("DO_NOT_TRACK", "true")  # So Prefect, MLflow and huggingface_hub tell nobody what runs here.
+    os.environ.update(QUIET)
     # A last collection among all that torch and MLflow hold would take seconds at the end of every stage.
     atexit.register(gc.freeze)
 

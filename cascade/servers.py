@@ -26,30 +26,15 @@ HOST = "127.0.0.1"
 
 MLFLOW_PORT = 5000
 
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
-"""Nobody is told what runs here. MLflow's own jobs (judges, optimizers of prompts) are not used, and would keep seven
-processes."""
-
 
 def set_environment(layout: Layout) -> None:
     """Settings that Prefect and MLflow read when they are imported; what the user set stays.
 
-    Prefect keeps its database in the project, so that runs stay visible. A running `cascade ui` is used
-    instead of a temporary server.
+    Prefect keeps its database in the project, so that runs stay visible. A running `cascade ui` is used.
     """
-    os.environ.update(QUIET)
     home = os.environ.setdefault("PREFECT_HOME", str(layout.root / ".prefect"))
     # By itself Prefect looks for this one in ~/.prefect, and warns where there is no such directory.
     os.environ.setdefault("PREFECT_SERVER_MEMO_STORE_PATH", str(Path(home) / "memo_store.toml"))
-    # Prefect gives its temporary server 20 s, which a busy machine with two cores exceeds.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     if "PREFECT_API_URL" not in os.environ and (url := running_prefect(layout)):
         os.environ["PREFECT_API_URL"] = url
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cascade.servers import QUIET, stop_groups
+from cascade.quiet import QUIET
+from cascade.servers import stop_groups
 from tests.loopback import closed_port
 
 

@@ -21,7 +21,8 @@ from prefect.states import State
 
 from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
-from cascade.servers import QUIET, stop_groups
+from cascade.quiet import QUIET
+from cascade.servers import stop_groups
 from tests.test_pipeline import DOMAINS, ROOT, make_project, small_recipe
 
 pytest.importorskip("playwright", reason="playwright is not installed (extra `dev`)")

@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from cascade.servers import stop_groups
-from tests.test_pipeline import make_project
+from tests.test_pipeline import make_project, start
 
 
 def processes(project: Path) -> list[str]:
@@ -25,24 +23,15 @@ def processes(project: Path) -> list[str]:
 
 def test_a_signal_to_all_its_processes_ends_the_run_at_once(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "CASCADE_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    with open(tmp_path / "told", "wb") as told:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "cascade", "run"],
-            cwd=project,
-            env=environment,
-            stdout=told,
-            stderr=told,
-            start_new_session=True,
-        )
+    run = start(project, "cascade", "run")
     try:
         while not any("curate" in words for words in processes(project)):
-            assert run.poll() is None, (tmp_path / "told").read_text()
+            assert run.poll() is None, run.communicate()[0]
             time.sleep(0.1)
         os.killpg(run.pid, signal.SIGTERM)
         # Prefect alone would take minutes, were its server stopped too.
-        assert run.wait(60) != 0
+        run.communicate(timeout=60)
+        assert run.returncode != 0
         assert not processes(project)
     finally:
         stop_groups([run], patience=10)

@@ -11,7 +11,8 @@ import urllib.request
 import pytest
 from mlflow import MlflowClient
 
-from cascade.servers import HOST, QUIET
+from cascade.quiet import QUIET
+from cascade.servers import HOST
 from cascade.tracking import Journal, background, live
 from cascade.tracking.runs import node_of, search
 
