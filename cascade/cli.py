@@ -1,6 +1,7 @@
 """The command line. Every command imports what it needs when it runs, so that `cascade --help` is quick."""
 
 import atexit
+import ctypes
 import gc
 import os
 import sys
@@ -16,6 +17,11 @@ from cascade.quiet import QUIET
 
 if TYPE_CHECKING:
     from cascade.layout import Layout
+
+COMMAND = "cascade.cli:command"
+"""What the fork server calls for a command line."""
+
+_PR_SET_NAME = 15
 
 
 class _OneLineErrors(click.Group):
@@ -47,6 +53,12 @@ def main() -> None:
     atexit.register(gc.freeze)
 
 
+def command(arguments: list[str]) -> None:
+    """A command line in a process of the fork server's."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, " ".join(arguments).encode())  # As `top` shows it.
+    main(arguments, prog_name="cascade")
+
+
 @main.command()
 def run() -> None:
     """Build every node of the active recipe that is not up to date."""
@@ -63,7 +75,7 @@ def node(name: str) -> None:
     began = time.time()
     from cascade import warm
 
-    if warm.elsewhere(["node", name]):
+    if warm.run_preloaded(COMMAND, ["node", name]):
         return
     from cascade.launch import launched
     from cascade.nodes import run_node
@@ -79,7 +91,7 @@ def evaluate(name: str) -> None:
     began = time.time()
     from cascade import warm
 
-    if warm.elsewhere(["evaluate", name]):
+    if warm.run_preloaded(COMMAND, ["evaluate", name]):
         return
     from cascade.launch import launched
     from cascade.nodes import evaluate_node

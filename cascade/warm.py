@@ -9,7 +9,6 @@ told the exit status. When it is gone, its process is killed; and when the serve
 """
 
 import atexit
-import ctypes
 import importlib
 import os
 import pickle
@@ -46,7 +45,6 @@ IMPORTED = (
 )
 STANDARD = (0, 1, 2)
 _LARGEST = 1 << 20
-_PR_SET_NAME = 15
 
 _forked = False
 """Whether this process is one that the server forked."""
@@ -123,10 +121,10 @@ def fork(call: str, *arguments: Any, files: Sequence[int] = ()) -> Forked | None
     return Forked(connection)
 
 
-def elsewhere(arguments: list[str]) -> bool:
-    """Whether a process of the server's has done what this command line was called for. Signals are passed on to it,
-    and where it fails this one exits as it did."""
-    if _forked or (process := fork("cascade.warm:command", arguments)) is None:
+def run_preloaded(call: str, arguments: list[str]) -> bool:
+    """Whether a process of the server's has run `call`, MODULE:FUNCTION, with the arguments of this command line.
+    Signals are passed on to it, and where it fails this one exits as it did. False in such a process itself."""
+    if _forked or (process := fork(call, arguments)) is None:
         return False
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -138,13 +136,6 @@ def elsewhere(arguments: list[str]) -> bool:
     if process.exitcode:
         sys.exit(process.exitcode if process.exitcode > 0 else 128 - process.exitcode)
     return True
-
-
-def command(arguments: list[str]) -> None:
-    from cascade.cli import main
-
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, " ".join(arguments).encode())  # As `top` shows it.
-    main(arguments, prog_name="cascade")
 
 
 def serve(file: int, parent: int) -> None:

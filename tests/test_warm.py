@@ -1,5 +1,6 @@
 """The server that forks the processes of a run, with real ones."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -88,11 +89,16 @@ def test_a_command_is_done_elsewhere_and_ends_as_it_would_here(served, tmp_path)
     assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
 
 
+@pytest.mark.parametrize("name", [name for name in warm.IMPORTED if name.startswith("cascade.")])
+def test_what_it_imports_can_be_found(name):
+    assert importlib.util.find_spec(name) is not None  # The server passes over a name that is wrong.
+
+
 def test_without_a_server_a_command_is_done_here(monkeypatch):
     monkeypatch.setenv(warm.ADDRESS, "/nowhere")
-    assert not warm.elsewhere(["node", "sft"])
+    assert not warm.run_preloaded("cascade.cli:command", ["node", "sft"])
     monkeypatch.delenv(warm.ADDRESS)
-    assert not warm.elsewhere(["node", "sft"])
+    assert not warm.run_preloaded("cascade.cli:command", ["node", "sft"])
 
 
 def test_all_die_with_the_server(tmp_path, monkeypatch):
