@@ -8,7 +8,7 @@ from types import FrameType
 
 from cascade import imports, judges, world
 from cascade.errors import RecipeError
-from cascade.files import hash_file, read_json, write_json
+from cascade.evaluation.rounds import enter_round
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
@@ -52,31 +52,6 @@ def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:
     evaluate(recipe, BASE, layout, checkpoint, out)
 
 
-def enter_round(recipe: Recipe, name: str, layout: Layout) -> None:
-    """Write results/scores/NODE.json, the DVC metric: domain → avg@k; and results/lineage/ROUND/NODE.json: hashes
-    of what the round's teachers and gate nodes read of this node.
-
-    A distilled or repaired node's entry names its teachers' decision too, so whoever reads a round also depends on
-    those before it. Entries of nodes that the recipe no longer has in this round are removed.
-    """
-    node = recipe.training[name]
-    entry = {
-        "checkpoint": read_json(layout.evaluation(name) / "manifest.json")["checkpoint"],
-        "prompts": hash_file(layout.evaluation(name) / "prompts.csv"),
-    }
-    if (decided := recipe.teachers_chosen_by(name)) is not None:
-        entry["teachers"] = hash_file(layout.decision(decided))
-    folder = layout.root / "results" / "lineage" / str(node.round)
-    domains = read_json(layout.evaluation(name) / "summary.json")["domains"]
-    scores = {domain: round(values["avg@k"], 4) for domain, values in domains.items()}
-    write_json(layout.root / "results" / "scores" / f"{name}.json", scores)
-    write_json(folder / f"{name}.json", entry)
-    members = {f"{member}.json" for member in recipe.evaluated_in(node.round)}
-    for path in folder.iterdir():
-        if path.name not in members:
-            path.unlink()
-
-
 def _build(recipe: Recipe, name: str, layout: Layout) -> None:
     """Each kind of node imports its own part only: torch takes seconds."""
     if name == CURATE:
@@ -87,17 +62,17 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         return
     node = recipe.node(name)
     if isinstance(node, TeachersNode):
-        from cascade.evaluation.teachers import select_teachers
+        from cascade.decisions.teacher_selection import select_teachers
 
         select_teachers(recipe, name, layout)
     elif isinstance(node, GateNode):
-        from cascade.evaluation.gate import gate
+        from cascade.decisions.gate import gate
         from cascade.score_plots import write_score_plots
 
         gate(recipe, name, layout)
         write_score_plots(recipe, name, layout)
     elif isinstance(node, RepairNode):
-        from cascade.evaluation.repair import repair
+        from cascade.decisions.repair import repair
 
         repair(recipe, name, layout)
     elif isinstance(node, SFTNode):

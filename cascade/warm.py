@@ -33,7 +33,7 @@ ADDRESS = "CASCADE_WARM"
 """Set for the processes of a run: where its server listens."""
 
 IMPORTED = (
-    "cascade.evaluation.answering",
+    "cascade.evaluation.checkpoint_runner",
     "cascade.policy.hf",
     "cascade.rollout.torch_sampler",
     "cascade.training.on_policy",

@@ -7,13 +7,13 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cascade import warm
+from cascade.decisions.outcomes import gate_failures
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.nodes import thread_settings
 from cascade.recipe import CURATE, Recipe
 from flows.opening import RecipeName, opened
 from tasks.approvals import held_back, wait_for_approval
-from tasks.gates import gate_failures
 from tasks.nodes import build, evaluation_of, stage_of
 from tasks.pages import show_results
 from tasks.processes import stopped_on_exit

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cascade import warm
+from cascade.decisions.outcomes import gate_failures
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.nodes import thread_settings
@@ -17,7 +18,6 @@ from cascade.recipe import PIPELINE, Recipe, load
 from cascade.servers import set_environment, start_prefect
 from cascade.tracking.journal import system_journal
 from cascade.tracking.store import pipeline_run_id
-from tasks.gates import gate_failures
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -17,7 +17,7 @@ assert gc.get_freeze_count() > 100_000
 """
 
 
-@pytest.mark.parametrize("module", ["cascade.training.on_policy", "cascade.evaluation.answering"])
+@pytest.mark.parametrize("module", ["cascade.training.on_policy", "cascade.evaluation.checkpoint_runner"])
 def test_an_engine_is_imported_without_what_it_does_not_use(module):
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(module=module)], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr

@@ -7,10 +7,10 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from cascade import cli
 from cascade.cards import data_card, model_card
+from cascade.decisions.gate import gate
+from cascade.decisions.history import FileHistory
+from cascade.decisions.teacher_selection import select_teachers
 from cascade.errors import CascadeError
-from cascade.evaluation.gate import gate
-from cascade.evaluation.history import FileHistory
-from cascade.evaluation.teachers import select_teachers
 from cascade.files import read_json, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.publish import publish_model

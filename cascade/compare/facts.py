@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cascade.decisions.regression import MIN_SHARED
 from cascade.errors import CascadeError
-from cascade.evaluation.comparison import MIN_SHARED
 from cascade.evaluation.results import PromptResult, parse_prompts
 from cascade.evaluation.statistics import Interval, paired_test
 from cascade.layout import Layout

@@ -107,10 +107,10 @@ def _begin(
 ) -> Iterator[Callable[[str], tuple[list[dict[str, Any]], float, judges.Usage]]]:
     """What a lane does: by domain, the rollouts, the seconds they took, and what judges were asked."""
     with imports.engine():
-        from cascade.evaluation.answering import Benchmark
+        from cascade.evaluation.checkpoint_runner import CheckpointRunner
         from cascade.training.prompts import load_prompts
 
-    with closing(Benchmark(recipe, engine, checkpoint, threads=1 if lanes > 1 else recipe.threads)) as benchmark:
+    with closing(CheckpointRunner(recipe, engine, checkpoint, threads=1 if lanes > 1 else recipe.threads)) as benchmark:
 
         def answer(domain: str) -> tuple[list[dict[str, Any]], float, judges.Usage]:
             began = time.perf_counter()

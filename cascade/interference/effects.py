@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from cascade.evaluation.comparison import paired_on_shared
+from cascade.decisions.regression import paired_on_shared
 from cascade.evaluation.results import EvaluationResult
 from cascade.evaluation.statistics import PairedTest, holm
 from cascade.interference.order import Harms

@@ -5,7 +5,7 @@ import pytest
 
 from cascade.environments import GroupEnvironment, base
 from cascade.errors import CascadeError, CheckpointError
-from cascade.evaluation import answering, benchmark
+from cascade.evaluation import benchmark, checkpoint_runner
 from cascade.evaluation.results import load_result
 from cascade.files import read_json
 from cascade.layout import Layout
@@ -36,7 +36,7 @@ def asked(monkeypatch):
             seen.extend(requests)
             return super().sample(requests, **settings)
 
-    monkeypatch.setattr(answering, "make_sampler", lambda engine, policy: Recording(policy))
+    monkeypatch.setattr(checkpoint_runner, "make_sampler", lambda engine, policy: Recording(policy))
     return seen
 
 
@@ -104,18 +104,18 @@ def test_equal_bytes_every_time(layout, asked, tmp_path):
 
 def test_a_killed_evaluation_goes_on_after_the_finished_domains(layout, asked, monkeypatch):
     recipe = recipe_with_gate()
-    real = answering.Benchmark.run
+    real = checkpoint_runner.CheckpointRunner.run
 
     def dying(self, prompts):
         if prompts[0].domain == "two":
             raise KeyboardInterrupt
         return real(self, prompts)
 
-    monkeypatch.setattr(answering.Benchmark, "run", dying)
+    monkeypatch.setattr(checkpoint_runner.CheckpointRunner, "run", dying)
     with pytest.raises(KeyboardInterrupt):
         benchmark.evaluate(recipe, "sft", layout)
     assert not (layout.evaluation("sft") / "summary.json").exists()
-    monkeypatch.setattr(answering.Benchmark, "run", real)
+    monkeypatch.setattr(checkpoint_runner.CheckpointRunner, "run", real)
     asked.clear()
     benchmark.evaluate(recipe, "sft", layout)
     assert len(asked) == 6 * 4

@@ -1,8 +1,8 @@
 """A whole pipeline run as its journals tell of it, published to a real MLflow store: curate, sft, rl, mopd, gate."""
 
-from cascade.evaluation.gate import gate
-from cascade.evaluation.history import MLflowHistory
-from cascade.evaluation.teachers import select_teachers
+from cascade.decisions.gate import gate
+from cascade.decisions.history import MLflowHistory
+from cascade.decisions.teacher_selection import select_teachers
 from cascade.files import hash_file, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from prefect.states import Completed, Failed, Pending
 
+from cascade.decisions.outcomes import gate_failures
 from cascade.errors import CascadeError
 from cascade.files import write_json
 from cascade.layout import Layout
 from cascade.recipe import load
 from flows import cascade as flow
 from tasks import nodes
-from tasks.gates import gate_failures
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load(ROOT / "recipes" / "nano-mopd.yaml")

@@ -6,8 +6,8 @@ from click.testing import CliRunner
 from cascade.cli import main
 from cascade.compare import as_text, compare
 from cascade.compare.chart import draw
+from cascade.decisions.gate import gate
 from cascade.errors import CascadeError
-from cascade.evaluation.gate import gate
 from cascade.files import hash_directory
 from cascade.recipe import Recipe
 from cascade.tracking import publish

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from cascade.decisions.history import FileHistory, MLflowHistory
+from cascade.decisions.teacher_selection import select_teachers
 from cascade.errors import CascadeError, CheckpointError
-from cascade.evaluation.history import FileHistory, MLflowHistory
-from cascade.evaluation.teachers import select_teachers
 from cascade.files import hash_directory, read_json, write_json
 from cascade.kept import is_kept, restore
 from cascade.layout import Layout

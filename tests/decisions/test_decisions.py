@@ -5,10 +5,10 @@ import shutil
 import pytest
 from mlflow import MlflowClient
 
+from cascade.decisions.gate import gate
+from cascade.decisions.history import FileHistory, MLflowHistory, open_history
+from cascade.decisions.teacher_selection import select_teachers
 from cascade.errors import CascadeError
-from cascade.evaluation.gate import gate
-from cascade.evaluation.history import FileHistory, MLflowHistory, open_history
-from cascade.evaluation.teachers import select_teachers
 from cascade.files import read_json, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe

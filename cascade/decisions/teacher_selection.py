@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from cascade.decisions.earlier_runs import Earlier
+from cascade.decisions.history import History, as_read, open_history, read_results
 from cascade.errors import CascadeError
-from cascade.evaluation.earlier import Earlier
-from cascade.evaluation.history import History, as_read, open_history, read_results
 from cascade.evaluation.results import EvaluationResult
 from cascade.files import fingerprint, write_json
 from cascade.kept import restore

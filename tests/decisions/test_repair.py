@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from cascade import files
+from cascade.decisions import repair as repair_module
+from cascade.decisions.gate import gate, lineage
+from cascade.decisions.history import FileHistory
+from cascade.decisions.repair import repair
 from cascade.errors import CascadeError
-from cascade.evaluation import answering, benchmark
-from cascade.evaluation import repair as repair_module
-from cascade.evaluation.gate import gate, lineage
-from cascade.evaluation.history import FileHistory
-from cascade.evaluation.repair import repair
+from cascade.evaluation import benchmark, checkpoint_runner
 from cascade.files import hash_directory, hash_file, read_json, write_json
 from cascade.layout import Layout
 from cascade.nodes import enter_round
@@ -170,7 +170,7 @@ def test_the_evaluation_of_a_passed_on_checkpoint_is_taken_over(
     run(layout, recipe)
     benchmark.evaluate(recipe, "mopd", layout)
     with monkeypatch.context() as patch:
-        patch.setattr(answering, "Benchmark", None)  # whoever would sample fails
+        patch.setattr(checkpoint_runner, "CheckpointRunner", None)  # whoever would sample fails
         benchmark.evaluate(recipe, "mend", layout)
     assert "mend: evaluated as mopd" in capsys.readouterr().err
     for file in ("rollouts.parquet", "prompts.csv", "summary.json"):
@@ -199,7 +199,7 @@ def test_an_evaluation_of_anything_else_is_not_taken_over(
         shutil.copytree(layout.checkpoint("sft"), layout.checkpoint("rl"), dirs_exist_ok=True)
         benchmark.evaluate(recipe, "sft", layout)
         node = "rl"
-    monkeypatch.setattr(answering, "Benchmark", None)
+    monkeypatch.setattr(checkpoint_runner, "CheckpointRunner", None)
     with pytest.raises(TypeError):
         benchmark.evaluate(recipe, node, layout)
 

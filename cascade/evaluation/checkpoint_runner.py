@@ -19,7 +19,7 @@ from cascade.seeds import derive_seed
 from cascade.training.prompts import Prompt
 
 
-class Benchmark:
+class CheckpointRunner:
     """A checkpoint, loaded to answer prompts."""
 
     def __init__(self, recipe: Recipe, engine: str, checkpoint: Path, threads: int):

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cascade.evaluation.comparison import compare_with_best, conclusion, measured, regressed
-from cascade.evaluation.history import History, as_read, open_history, read_results
+from cascade.decisions.history import History, as_read, open_history, read_results
+from cascade.decisions.regression import compare_with_best, conclusion, measured, regressed
 from cascade.files import fingerprint, read_json, write_json
 from cascade.layout import Layout
 from cascade.progress import say

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
+from cascade.decisions.earlier_runs import Earlier, earlier_results
 from cascade.errors import CascadeError
-from cascade.evaluation.earlier import Earlier, earlier_results
 from cascade.evaluation.recall import recall
 from cascade.evaluation.results import EvaluationResult, load_result, read_prompts, record
 from cascade.files import hash_directory
