@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.policy.shape import Shape, shape_of
+from cascade.policy.model_size import Shape, shape_of
 from cascade.recipe import Distillation, Node, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
 
 USABLE = 0.9

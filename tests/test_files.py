@@ -31,7 +31,7 @@ from cascade.files import (
 )
 from cascade.seeds import derive_seed
 from cascade.tracking import Journal
-from cascade.training.checkpoint import State, save_state
+from cascade.training.resume_state import State, save_state
 
 
 def test_writing_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path):

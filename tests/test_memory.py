@@ -14,7 +14,7 @@ from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.memory import AUTOCAST, check, others_held, plan, plan_node, table
 from cascade.policy.logits import CHUNK, HELD
-from cascade.policy.shape import shape_of
+from cascade.policy.model_size import shape_of
 from cascade.recipe import Recipe, load
 
 ROOT = Path(__file__).parents[1]

@@ -21,18 +21,19 @@ import torch
 import transformers
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
-from cascade import objectives, world
+from cascade import world
 from cascade.chat import encode_conversation, encode_prompt
 from cascade.memory import plan_node
 from cascade.policy import make_policy
 from cascade.policy.base import Objective, Policy, Sequence
 from cascade.policy.checkpoint import load_tokenizer, save_checkpoint
 from cascade.policy.hf import HFPolicy
-from cascade.policy.shape import shape_of
+from cascade.policy.model_size import shape_of
 from cascade.recipe import Optimizer, Parallel, SFTNode
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.torch_sampler import TorchSampler
 from cascade.seeds import derive_seed
+from cascade.training import losses
 from cascade.training.sft import mean_negative_log_prob
 
 BASE = Path("models/base")
@@ -219,11 +220,11 @@ def prompts(policy: Policy) -> list[SampleRequest]:
 def group_relative(rollouts: list[Sequence], rewards: torch.Tensor) -> Objective:
     groups = torch.arange(PROMPTS).repeat_interleave(ROLLOUTS)
     lengths = torch.tensor([sum(rollout.trained) for rollout in rollouts])
-    advantages = objectives.group_advantages(rewards, groups).float().repeat_interleave(lengths)
+    advantages = losses.group_advantages(rewards, groups).float().repeat_interleave(lengths)
 
     def objective(log_probs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         picked = advantages[index.cpu()].to(log_probs.device)
-        return objectives.policy_gradient_loss(log_probs, picked, len(advantages))
+        return losses.policy_gradient_loss(log_probs, picked, len(advantages))
 
     return objective
 

@@ -24,7 +24,6 @@ import transformers
 from tokenizers import Tokenizer, models
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast
 
-from cascade import objectives
 from cascade.files import write_json
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import save_checkpoint
@@ -34,6 +33,7 @@ from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.torch_sampler import TorchSampler
 from cascade.rollout.vllm_sampler import VLLMSampler
 from cascade.seeds import derive_seed
+from cascade.training import losses
 
 PROMPTS, ROLLOUTS, PROMPT_TOKENS, VOCABULARY = 16, 8, 32, 4096
 LEARNING_RATE = 1e-5
@@ -137,7 +137,7 @@ def rl_step(policy: HFPolicy, sampler: VLLMSampler, number: int, count: int) -> 
     sampling = seconds(lambda: samples.extend(sampler.sample(asked, max_new_tokens=count)))
     rewards = torch.tensor([derive_seed(*sample.token_ids) % 1000 / 1000 for sample in samples])
     groups = torch.arange(PROMPTS).repeat_interleave(ROLLOUTS)
-    advantages = objectives.group_advantages(rewards, groups).repeat_interleave(count).to(policy.device)
+    advantages = losses.group_advantages(rewards, groups).repeat_interleave(count).to(policy.device)
     sequences = [
         Sequence(r.prompt + s.token_ids, [False] * len(r.prompt) + [True] * count)
         for r, s in zip(asked, samples, strict=True)
@@ -145,7 +145,7 @@ def rl_step(policy: HFPolicy, sampler: VLLMSampler, number: int, count: int) -> 
     began = time.perf_counter()
     report = policy.step(
         sequences,
-        lambda log_probs, index: objectives.policy_gradient_loss(log_probs, advantages[index], len(advantages)),
+        lambda log_probs, index: losses.policy_gradient_loss(log_probs, advantages[index], len(advantages)),
         LEARNING_RATE,
     )
     torch.cuda.synchronize()
@@ -153,14 +153,14 @@ def rl_step(policy: HFPolicy, sampler: VLLMSampler, number: int, count: int) -> 
     sampled = torch.tensor([x for sample in samples for x in sample.log_probs])
     trained = report.scores.log_probs
     gap = (trained - sampled).abs()
-    weights = objectives.importance_weights(trained, sampled, *TRUNCATION)
+    weights = losses.importance_weights(trained, sampled, *TRUNCATION)
     return {
         "refresh seconds": refreshing,
         "sampling seconds": sampling,
         "training seconds": training,
         "gap mean": gap.mean().item(),
         "gap max": gap.max().item(),
-        "mismatch KL": objectives.mismatch_kl(trained, sampled).mean().item(),
+        "mismatch KL": losses.mismatch_kl(trained, sampled).mean().item(),
         "tokens outside the truncation": (weights == 0).float().mean().item(),
         "weights' mean inside": weights[weights > 0].mean().item(),
     }

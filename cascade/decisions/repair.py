@@ -10,7 +10,7 @@ from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking import decision_journal
-from cascade.training.run import NodeRun, require_files
+from cascade.training.node_run import NodeRun, require_files
 
 
 def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from cascade.layout import Layout, checkpoint_of
 from cascade.nodes import evaluate_node, run_node
 from cascade.progress import say
 from cascade.recipe import Recipe, load
-from cascade.training.run import require_files
+from cascade.training.node_run import require_files
 
 ALONE = "alone-"
 """Before a domain: the node that trains on it alone."""

@@ -28,7 +28,7 @@ from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokeniz
 from cascade.policy.consolidate import save_consolidated
 from cascade.policy.hf import HFPolicy
 from cascade.policy.logits import token_log_probs
-from cascade.policy.masters import MasterWeights
+from cascade.policy.master_weights import MasterWeights
 from cascade.recipe import Optimizer, Parallel
 
 SCORING_TOKENS = 32768

@@ -13,7 +13,7 @@ from cascade import environments
 from cascade.chat import Row, prompt_of
 from cascade.errors import CascadeError, RowError
 from cascade.progress import say
-from cascade.training.order import ShuffledEpochs
+from cascade.training.shuffle import ShuffledEpochs
 
 COLUMNS = ["id", "environment", "row"]
 

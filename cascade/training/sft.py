@@ -15,10 +15,10 @@ from cascade.policy import make_policy
 from cascade.policy.base import Objective, Sequence
 from cascade.progress import Progress
 from cascade.recipe import Recipe, SFTNode
+from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import step_metrics
-from cascade.training.order import ShuffledEpochs
-from cascade.training.run import NodeRun
-from cascade.training.schedule import learning_rate
+from cascade.training.node_run import NodeRun
+from cascade.training.shuffle import ShuffledEpochs
 
 COLUMNS = ["input_ids", "trained", "documents"]
 

@@ -14,7 +14,7 @@ from cascade.kept import is_kept, restore
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import publish
-from cascade.training.teachers import chosen_teachers
+from cascade.training.teacher_scoring import chosen_teachers
 from tests.evaluation.project import recipe_with_gate
 from tests.evaluation.tracked import run_pipeline
 

@@ -13,9 +13,9 @@ from cascade.decisions.history import FileHistory
 from cascade.decisions.repair import repair
 from cascade.errors import CascadeError
 from cascade.evaluation import benchmark, checkpoint_runner
+from cascade.evaluation.rounds import enter_round
 from cascade.files import hash_directory, hash_file, read_json, write_json
 from cascade.layout import Layout
-from cascade.nodes import enter_round
 from cascade.recipe import Recipe
 from cascade.tracking import Journal, decision_journal, live
 from cascade.tracking.journal import tags_of

@@ -7,8 +7,8 @@ from pathlib import Path
 from cascade import world
 from cascade.environments import base
 from cascade.layout import Layout
+from cascade.training.node_run import NodeRun
 from cascade.training.on_policy import run_on_policy
-from cascade.training.run import NodeRun
 from cascade.training.sft import run_sft
 from tests.training.miniature import FindTheWord, make_recipe
 

@@ -15,7 +15,7 @@ from cascade.policy.checkpoint import load_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.policy.nemo import NemoPolicy
 from cascade.recipe import Optimizer
-from cascade.training.checkpoint import State, load_state, save_state
+from cascade.training.resume_state import State, load_state, save_state
 
 OPTIMIZER = Optimizer(learning_rate=0.01, micro_batch_tokens=48)
 

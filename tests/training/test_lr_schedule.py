@@ -1,8 +1,8 @@
 import pytest
 
 from cascade.recipe import Optimizer
-from cascade.training.order import ShuffledEpochs
-from cascade.training.schedule import learning_rate
+from cascade.training.lr_schedule import learning_rate
+from cascade.training.shuffle import ShuffledEpochs
 
 
 def test_warm_up_is_linear_from_its_first_rate_to_the_peak():

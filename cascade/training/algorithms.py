@@ -10,11 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cascade import objectives
 from cascade.policy.base import Policy
+from cascade.training import losses
 from cascade.training.batch import Batch
 from cascade.training.metrics import Metrics, token_means
-from cascade.training.teachers import Teachers
+from cascade.training.teacher_scoring import Teachers
 
 
 class Signal(Protocol):
@@ -30,12 +30,13 @@ class Signal(Protocol):
 AdvantageSource = Callable[[Batch], Signal]
 
 
-class GroupRelative:
-    """RL: rewards against the group's mean, and optionally a KL term to the node's own start."""
+class GRPO:
+    """Group relative policy optimization: rewards against the group's mean, and optionally a KL term to the node's
+    own start."""
 
     def __init__(self, batch: Batch, kl: float = 0.0, start: Policy | None = None):
         rewards = torch.tensor([rollout.reward for rollout in batch.rollouts], dtype=torch.float64)
-        per_rollout = objectives.group_advantages(rewards, batch.groups)
+        per_rollout = losses.group_advantages(rewards, batch.groups)
         self._batch = batch
         self._advantages = per_rollout.float()[batch.owner]
         self._kl = kl
@@ -43,20 +44,21 @@ class GroupRelative:
 
     def __call__(self, log_probs: Tensor, index: Tensor) -> Tensor:
         advantages = _pick(self._advantages, index, log_probs)
-        loss = objectives.policy_gradient_loss(log_probs, advantages, self._batch.tokens)
+        loss = losses.policy_gradient_loss(log_probs, advantages, self._batch.tokens)
         if self._start is not None:
-            kl = objectives.kl_to_start(log_probs, _pick(self._start, index, log_probs))
+            kl = losses.kl_to_start(log_probs, _pick(self._start, index, log_probs))
             loss = loss + self._kl * kl.sum() / self._batch.tokens
         return loss
 
     def metrics(self, log_probs: Tensor) -> Metrics:
         if self._start is None:
             return {}
-        return token_means("train/kl_to_start", objectives.kl_to_start(log_probs, self._start), self._batch)
+        return token_means("train/kl_to_start", losses.kl_to_start(log_probs, self._start), self._batch)
 
 
-class TeacherLogRatio:
-    """MOPD: log π_teacher - log π_train on the sampled token, with truncated importance weights."""
+class MOPD:
+    """Multi-domain on-policy distillation: log π_teacher - log π_train on the sampled token, with truncated importance
+    weights."""
 
     def __init__(self, batch: Batch, teachers: Teachers, importance: tuple[float, float]):
         self._batch = batch
@@ -65,10 +67,10 @@ class TeacherLogRatio:
         self._response_tokens = torch.bincount(batch.owner)[batch.owner]
 
     def __call__(self, log_probs: Tensor, index: Tensor) -> Tensor:
-        return objectives.distillation_loss(
+        return losses.distillation_loss(
             log_probs,
             _pick(self._teacher, index, log_probs),
-            objectives.importance_weights(
+            losses.importance_weights(
                 log_probs, _pick(self._batch.sampler_log_probs, index, log_probs), *self._importance
             ),
             _pick(self._response_tokens, index, log_probs),
@@ -76,9 +78,9 @@ class TeacherLogRatio:
         )
 
     def metrics(self, log_probs: Tensor) -> Metrics:
-        weights = objectives.importance_weights(log_probs, self._batch.sampler_log_probs, *self._importance)
+        weights = losses.importance_weights(log_probs, self._batch.sampler_log_probs, *self._importance)
         return {
-            **token_means("train/reverse_kl", objectives.reverse_kl(log_probs, self._teacher), self._batch),
+            **token_means("train/reverse_kl", losses.reverse_kl(log_probs, self._teacher), self._batch),
             **token_means("train/masked_tokens", (weights == 0).float(), self._batch),
         }
 

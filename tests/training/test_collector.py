@@ -9,9 +9,10 @@ from cascade.environments import GroupEnvironment, Verdict, base
 from cascade.environments.judging import judge_together
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.training.batch import Batch
+from cascade.training.collector import Collector
+from cascade.training.groups import Collected
 from cascade.training.metrics import rollout_metrics
 from cascade.training.prompts import Cursor, Prompt, PromptSource
-from cascade.training.rollouts import Collected, Collector
 from cascade.training.samples import sample_rows, shown
 from tests.training.miniature import VOCABULARY, FindTheWord, make_recipe, make_tokenizer, prompt_rows
 

@@ -40,7 +40,7 @@ from cascade.training.samples import shown
 
 if TYPE_CHECKING:
     from cascade.policy.base import Policy
-    from cascade.training.checkpoint import State
+    from cascade.training.resume_state import State
 
 MAX_RELOAD_GAP = 0.05
 """Mean log-probability difference, in nats, between the trained model and what was written of it. Not zero,
@@ -101,7 +101,7 @@ class NodeRun:
 
     def resume(self, policy: Policy) -> State:
         """Continue from the saved state where it was made from the same inputs; else start from step 0."""
-        from cascade.training.checkpoint import State, load_state
+        from cascade.training.resume_state import State, load_state
 
         state, reason = load_state(self._state_path, self.inputs, policy.sharded)
         if reason:
@@ -134,7 +134,7 @@ class NodeRun:
 
     def save(self, policy: Policy, step: int, progress: dict[str, Any]) -> None:
         """Save what resuming after `step` steps needs."""
-        from cascade.training.checkpoint import State, save_state
+        from cascade.training.resume_state import State, save_state
 
         if world.first() or policy.sharded:
             state = State(step, progress, policy.training_state())

@@ -2,100 +2,18 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from cascade import environments, judges, world
-from cascade.environments import Verdict
 from cascade.errors import CascadeError
-from cascade.recipe import OnPolicyNode, RLNode
+from cascade.recipe import OnPolicyNode
 from cascade.rollout.base import Sampler
 from cascade.rollout.driver import Answer, Driver, Question
-from cascade.rollout.transcript import Transcript
 from cascade.seeds import derive_seed
+from cascade.training.groups import Collected, Group, Rollout, failure_codes
 from cascade.training.prompts import Draw, Prompt, PromptSource
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One response of the policy, or one episode, and what became of it. `reward` is None where there is none to
-    learn from: the verifier failed, or the rollout is overlong and masked."""
-
-    prompt: Prompt
-    transcript: Transcript
-    text: str
-    verdict: Verdict | None
-    """None: not judged, because it is overlong."""
-    reward: float | None
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rollouts of one prompt."""
-
-    prompt: Prompt
-    rollouts: list[Rollout]
-
-    @property
-    def rewards(self) -> list[float]:
-        return [rollout.reward for rollout in self.rollouts if rollout.reward is not None]
-
-    @property
-    def zero_variance(self) -> bool:
-        """No two rewards differ: nothing to prefer, so no advantage."""
-        return len(set(self.rewards)) < 2
-
-
-@dataclass
-class Collected:
-    """The groups of one step."""
-
-    kept: list[Group] = field(default_factory=list)
-    dropped: list[Group] = field(default_factory=list)
-    low_best: list[Group] = field(default_factory=list)
-    """Those of `dropped` that no zero variance explains: none of their rollouts is good enough."""
-    refills: int = 0
-    """Rounds of sampling after the first."""
-    sampling_seconds: float = 0.0
-    waiting_seconds: float = 0.0
-    """For verdicts, with nothing left to sample."""
-    judging: judges.Usage = field(default_factory=judges.Usage)
-    """What the models that judge have cost, where any did."""
-
-    @property
-    def groups(self) -> list[Group]:
-        return [*self.kept, *self.dropped]
-
-    @property
-    def rollouts(self) -> list[Rollout]:
-        return [rollout for group in self.groups for rollout in group.rollouts]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rollouts count. Distillation takes all: its advantage comes from the teacher, not from rewards."""
-
-    dynamic_filtering: bool = False
-    max_refills: int = 0
-    overlong: Literal["zero", "mask", "keep"] = "keep"
-    min_best_reward: float = 0.0
-
-    @classmethod
-    def of(cls, node: OnPolicyNode) -> "Selection":
-        if isinstance(node, RLNode):
-            refills = node.max_refills if node.dynamic_filtering else 0
-            return cls(node.dynamic_filtering, refills, node.overlong, node.min_best_reward)
-        return cls()
-
-    def why_dropped(self, group: Group) -> Literal["zero_variance", "low_best"] | None:
-        """None: the group counts."""
-        if self.dynamic_filtering and group.zero_variance:
-            return "zero_variance"
-        if self.min_best_reward > 0 and max(group.rewards, default=0.0) <= self.min_best_reward:
-            return "low_best"
-        return None
+from cascade.training.rollout_filter import RolloutFilter
 
 
 class Collector:
@@ -115,14 +33,14 @@ class Collector:
         self._name = name
         self._seed = seed
         self._prompts = prompts
-        self._selection = Selection.of(node)
+        self._filter = RolloutFilter.of(node)
         self._driver = Driver(
             sampler,
             tokenizer,
             pool,
             node.rollout,
             together=True,
-            judge_unfinished=self._selection.overlong == "keep",
+            judge_unfinished=self._filter.judges_overlong,
         )
 
     def collect(self, step: int) -> Collected:
@@ -136,13 +54,13 @@ class Collector:
         while True:
             # Every process samples and judges its share of the prompts; all of them get all the groups.
             groups = world.unshare(self._judged_groups(world.share(draws), step, collected))
-            why = [self._selection.why_dropped(group) for group in groups]
+            why = [self._filter.why_dropped(group) for group in groups]
             dropped = [group for group, reason in zip(groups, why, strict=True) if reason]
             collected.kept += [group for group, reason in zip(groups, why, strict=True) if not reason]
             collected.dropped += dropped
             collected.low_best += [group for group, reason in zip(groups, why, strict=True) if reason == "low_best"]
             self._check_failures(collected, step)
-            if not dropped or collected.refills == self._selection.max_refills:
+            if not dropped or collected.refills == self._filter.max_refills:
                 return collected
             collected.refills += 1
             missing = Counter(group.prompt.domain for group in dropped)
@@ -172,8 +90,7 @@ class Collector:
         ]
 
     def _rollout(self, prompt: Prompt, answer: Answer) -> Rollout:
-        unjudged = 0.0 if self._selection.overlong == "zero" else None
-        reward = answer.verdict.reward if answer.verdict else unjudged
+        reward = self._filter.reward(answer.verdict)
         return Rollout(prompt, answer.transcript, answer.text, answer.verdict, reward)
 
     def _check_failures(self, collected: Collected, step: int) -> None:
@@ -185,8 +102,3 @@ class Collector:
                 f"{self._name}: step {step}: {failures.total()} of {len(rollouts)} rollouts have no verdict ({codes}), "
                 f"above max_failure_rate {self._node.max_failure_rate}; mend the verifier or its rows, then rerun"
             )
-
-
-def failure_codes(rollouts: list[Rollout]) -> Counter[str]:
-    """Failed verdicts, counted by code."""
-    return Counter(r.verdict.failure for r in rollouts if r.verdict is not None and r.verdict.failure is not None)
