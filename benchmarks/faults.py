@@ -27,9 +27,9 @@ import yaml
 
 from cascade.errors import CascadeError
 from cascade.files import hash_directory
+from cascade.launch.process_setup import QUIET
+from cascade.launch.ui_servers import HOST, stop_groups
 from cascade.layout import Layout
-from cascade.quiet import QUIET
-from cascade.servers import HOST, stop_groups
 from cascade.tracking import Journal
 from tests.test_pipeline import make_project, small_recipe
 

@@ -13,7 +13,7 @@ import click
 
 from cascade import __version__
 from cascade.errors import CascadeError
-from cascade.quiet import QUIET
+from cascade.launch.process_setup import QUIET
 
 if TYPE_CHECKING:
     from cascade.layout import Layout
@@ -73,12 +73,12 @@ def run() -> None:
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
     began = time.time()
-    from cascade import warm
+    from cascade.launch import fork_server
 
-    if warm.run_preloaded(COMMAND, ["node", name]):
+    if fork_server.run_preloaded(COMMAND, ["node", name]):
         return
-    from cascade.launch import launched
-    from cascade.nodes import run_node
+    from cascade.launch.launcher import launched
+    from cascade.stages import run_node
 
     if not launched("node", name, _layout()):
         run_node(name, _layout(), began)
@@ -89,12 +89,12 @@ def node(name: str) -> None:
 def evaluate(name: str) -> None:
     """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
     began = time.time()
-    from cascade import warm
+    from cascade.launch import fork_server
 
-    if warm.run_preloaded(COMMAND, ["evaluate", name]):
+    if fork_server.run_preloaded(COMMAND, ["evaluate", name]):
         return
-    from cascade.launch import launched
-    from cascade.nodes import evaluate_node
+    from cascade.launch.launcher import launched
+    from cascade.stages import evaluate_node
 
     if not launched("evaluate", name, _layout()):
         evaluate_node(name, _layout(), began)
@@ -158,7 +158,7 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
 @click.argument("source", required=False)
 def recipe_plan(source: str | None) -> None:
     """What each training node needs of every GPU's memory, in GiB; fails where a node does not fit."""
-    from cascade.memory import table
+    from cascade.launch.memory_plan import table
     from cascade.recipe import load
     from cascade.recipes import find
 
@@ -286,7 +286,7 @@ def publish(model: str, to: str, base_model: str | None) -> None:
 @click.option("--mlflow-port", default=5000, show_default=True)
 def ui(prefect_port: int, mlflow_port: int) -> None:
     """Serve the pages of Prefect and MLflow on this machine until Ctrl-C."""
-    from cascade.servers import serve
+    from cascade.launch.ui_servers import serve
 
     serve(_layout(), prefect_port, mlflow_port)
 

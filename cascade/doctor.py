@@ -14,8 +14,8 @@ import click
 
 from cascade import sandbox
 from cascade.errors import CascadeError
+from cascade.launch.ui_servers import running_prefect
 from cascade.layout import Layout
-from cascade.servers import running_prefect
 
 NEEDED = ("torch", "transformers", "datasets", "pyarrow", "prefect", "mlflow", "dvc", "math-verify", "reasoning-gym")
 

@@ -1,7 +1,5 @@
 """The recipe's sections on where things run. They are no part of any node: what it makes does not depend on them."""
 
-import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,12 +8,6 @@ from cascade.schema import Count, Section
 
 LOCAL_POOL = "local"
 """The pool of the machine where the flow runs."""
-
-
-def has_gpu() -> bool:
-    """Whether this machine shows NVIDIA GPUs to its processes: by its devices, since importing torch takes seconds."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists())
 
 
 class Verification(Section):

@@ -6,11 +6,11 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from cascade import warm
 from cascade.decisions.outcomes import gate_failures
 from cascade.errors import CascadeError
+from cascade.launch import fork_server
+from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
-from cascade.nodes import thread_settings
 from cascade.recipe import CURATE, Recipe
 from flows.opening import RecipeName, opened
 from tasks.approvals import held_back, wait_for_approval
@@ -50,7 +50,7 @@ def cascade_flow(
         where = graph.place(name)
         return build.submit(stage, layout.root, run.run_id, where, anew, wait_for=needs, return_state=False)
 
-    with stopped_on_exit(), warm.server(thread_settings(graph)):
+    with stopped_on_exit(), fork_server.server(thread_settings(graph)):
         curated = submit(CURATE, CURATE, [])
         built: dict[str, PrefectFuture] = {}
         evaluated: dict[str, PrefectFuture] = {}

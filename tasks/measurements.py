@@ -2,9 +2,9 @@
 
 import os
 
+from cascade.launch.ui_servers import mlflow_pages
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE, Recipe
-from cascade.servers import mlflow_pages
 from cascade.tracking import store
 from cascade.tracking.background import warn
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cascade.servers import stop_groups
+from cascade.launch.ui_servers import stop_groups
 from cascade.tether import Tether
 from tasks.watchdog import Watchdog
 

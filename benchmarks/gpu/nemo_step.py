@@ -23,7 +23,7 @@ from transformers import NemotronHConfig, NemotronHForCausalLM
 
 from cascade import world
 from cascade.chat import encode_conversation, encode_prompt
-from cascade.memory import plan_node
+from cascade.launch.memory_plan import plan_node
 from cascade.policy import make_policy
 from cascade.policy.base import Objective, Policy, Sequence
 from cascade.policy.checkpoint import load_tokenizer, save_checkpoint

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from cascade import imports, world
+from cascade import world
 from cascade.decisions.history import History, as_read, open_history, read_results
 from cascade.decisions.regression import compare_with_best, conclusion, measured, regressed
 from cascade.files import fingerprint, hash_directory, hash_file, read_json, write_json
+from cascade.launch import process_setup
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
@@ -37,7 +38,7 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     for domain, verdict in decision["domains"].items():
         say(f"  {domain}: {verdict['words']}")
     if decision["regressed"]:
-        with imports.engine():
+        with process_setup.importing_engine():
             from cascade.training.on_policy import run_on_policy
 
         run_on_policy(recipe, name, layout)

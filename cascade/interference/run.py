@@ -17,11 +17,11 @@ from cascade.evaluation.results import EvaluationResult, load_result
 from cascade.files import fingerprint, hash_directory, hash_file, write_atomic
 from cascade.interference.effects import Effect, effects, harms_of
 from cascade.interference.order import Harms, Judged, Stages, judge, suggest
-from cascade.launch import launched
+from cascade.launch.launcher import launched
 from cascade.layout import Layout, checkpoint_of
-from cascade.nodes import evaluate_node, run_node
 from cascade.progress import say
 from cascade.recipe import Recipe, load
+from cascade.stages import evaluate_node, run_node
 from cascade.training.node_run import require_files
 
 ALONE = "alone-"

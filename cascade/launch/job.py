@@ -52,7 +52,7 @@ class Job:
         that holds its number, `meeting` is where the first one is reached, HOST:PORT."""
         shape = ["--machines", str(self.machines), "--processes", str(self.processes)]
         where = ["--machine-from", machine, "--meeting", meeting]
-        return [python, "-m", "cascade.launch.workers", *shape, *where, "--", *self.program]
+        return [python, "-m", "cascade.launch.torchrun", *shape, *where, "--", *self.program]
 
 
 def call(*command: str, given: str | None = None) -> str:

@@ -10,8 +10,8 @@ from cascade import environments
 from cascade.chat import Response
 from cascade.environments import judging
 from cascade.environments.judging import judge, judge_together
-from cascade.environments.spread import spread
 from cascade.errors import CascadeError
+from cascade.launch.ray_verifiers import spread
 from cascade.places import Verification
 from cascade.schema import Judges
 

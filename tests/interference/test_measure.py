@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cascade import nodes
+from cascade import stages
 from cascade.environments import base
 from cascade.errors import RecipeError
 from cascade.files import read_json
@@ -26,7 +26,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     module.ENVIRONMENT = FindTheWord()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "find_the_word", module)
     monkeypatch.setitem(base.MODULES, "find_the_word", "find_the_word")
-    monkeypatch.setattr(nodes, "live", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(stages, "live", lambda *_, **__: nullcontext())
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_killed_it_goes_on_and_ends_the_same(project: Layout, tmp_path: Path, mo
             built.append(name)
             raise KeyboardInterrupt
         built.append(name)
-        nodes.run_node(name, layout)
+        stages.run_node(name, layout)
 
     monkeypatch.setattr(run, "run_node", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -11,8 +11,8 @@ import urllib.request
 import pytest
 from mlflow import MlflowClient
 
-from cascade.quiet import QUIET
-from cascade.servers import HOST
+from cascade.launch.process_setup import QUIET
+from cascade.launch.ui_servers import HOST
 from cascade.tracking import Journal, background, live
 from cascade.tracking.runs import node_of, search
 

@@ -7,8 +7,8 @@ import pytest
 
 PROGRAM = """
 import gc, sys
-from cascade import imports
-with imports.engine():
+from cascade.launch import process_setup
+with process_setup.importing_engine():
     import {module}
 print(*({{"sklearn", "scipy", "pandas", "mlflow"}} & sys.modules.keys()))
 assert "torch" in sys.modules
@@ -26,9 +26,9 @@ def test_an_engine_is_imported_without_what_it_does_not_use(module):
 def test_an_import_that_fails_leaves_the_collector_at_work():
     program = """
 import gc
-from cascade import imports
+from cascade.launch import process_setup
 try:
-    with imports.engine():
+    with process_setup.importing_engine():
         import no_such_module
 except ImportError:
     assert gc.isenabled()

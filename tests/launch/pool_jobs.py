@@ -1,4 +1,4 @@
-"""What the lanes of the tests do. Apart from them, so that a lane need not import torch."""
+"""What the worker processes of the tests do. Apart from them, so that a worker need not import torch."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def working():
 
 def work(job: str) -> tuple[str, int]:
     kind, _, rest = job.partition(" ")
-    if kind == "meet":  # Only ends where another lane is at work at the same time.
+    if kind == "meet":  # Only ends where another worker is at work at the same time.
         folder = Path(rest)
         (folder / str(os.getpid())).touch()
         deadline = time.monotonic() + 20

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from cascade import warm
+from cascade.launch import fork_server
 from tests.launch.conftest import alive, until
 
 
 @pytest.fixture(scope="module")
 def served():
-    with warm.server({}):
+    with fork_server.server({}):
         yield
-    assert warm.ADDRESS not in os.environ
+    assert fork_server.ADDRESS not in os.environ
 
 
-def forked(code: str) -> warm.Forked:
-    found = warm.fork("builtins:exec", code)
+def forked(code: str) -> fork_server.ForkedProcess:
+    found = fork_server.fork("builtins:exec", code)
     assert found is not None
     return found
 
@@ -70,7 +70,7 @@ def test_signals_are_passed_on(served, tmp_path, monkeypatch):
 
 
 def test_a_process_dies_with_its_client(served, tmp_path):
-    program = f"from cascade import warm; warm.fork('builtins:exec', {WAITS!r}).join()"
+    program = f"from cascade.launch import fork_server; fork_server.fork('builtins:exec', {WAITS!r}).join()"
     client = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env={**os.environ})
     pid = pid_in(tmp_path)
     assert alive(pid)
@@ -83,28 +83,28 @@ def test_a_command_is_done_elsewhere_and_ends_as_it_would_here(served, tmp_path)
     (tmp_path / "params.yaml").write_text("name: no recipe\n")
     command = [sys.executable, "-m", "cascade", "node", "sft"]
     there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    without = {name: value for name, value in os.environ.items() if name != warm.ADDRESS}
+    without = {name: value for name, value in os.environ.items() if name != fork_server.ADDRESS}
     here = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=without)
     assert here.returncode == 1
     assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
 
 
-@pytest.mark.parametrize("name", [name for name in warm.IMPORTED if name.startswith("cascade.")])
+@pytest.mark.parametrize("name", [name for name in fork_server.IMPORTED if name.startswith("cascade.")])
 def test_what_it_imports_can_be_found(name):
     assert importlib.util.find_spec(name) is not None  # The server passes over a name that is wrong.
 
 
 def test_without_a_server_a_command_is_done_here(monkeypatch):
-    monkeypatch.setenv(warm.ADDRESS, "/nowhere")
-    assert not warm.run_preloaded("cascade.cli:command", ["node", "sft"])
-    monkeypatch.delenv(warm.ADDRESS)
-    assert not warm.run_preloaded("cascade.cli:command", ["node", "sft"])
+    monkeypatch.setenv(fork_server.ADDRESS, "/nowhere")
+    assert not fork_server.run_preloaded("cascade.cli:command", ["node", "sft"])
+    monkeypatch.delenv(fork_server.ADDRESS)
+    assert not fork_server.run_preloaded("cascade.cli:command", ["node", "sft"])
 
 
 def test_all_die_with_the_server(tmp_path, monkeypatch):
-    monkeypatch.delenv(warm.ADDRESS, raising=False)  # The module's own server, which may be there still.
+    monkeypatch.delenv(fork_server.ADDRESS, raising=False)  # The module's own server, which may be there still.
     monkeypatch.chdir(tmp_path)
-    with warm.server({}):
+    with fork_server.server({}):
         process = forked(WAITS)
         pid = pid_in(tmp_path)
     until(lambda: not alive(pid))

@@ -125,7 +125,7 @@ def start_prefect(layout: Layout) -> Callable[[], None]:
         port = probe.getsockname()[1]
     url = os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     os.environ["PREFECT_UI_URL"] = ""  # It has no pages that a run could name.
-    server = _start("Prefect", ["cascade.servers", str(port), str(os.getpid())], layout, os.environ)
+    server = _start("Prefect", ["cascade.launch.ui_servers", str(port), str(os.getpid())], layout, os.environ)
     atexit.register(stop_groups, [server], patience=5)
     return lambda: _wait("Prefect", server, f"{url}/health", layout)
 

@@ -1,5 +1,5 @@
 """The processes of a node on one machine, by torchrun. Called by the launcher `torchrun` where the node's pool is, and
-on each machine of a Slurm or Kubernetes job: python -m cascade.launch.workers … -- -m cascade node NAME"""
+on each machine of a Slurm or Kubernetes job: python -m cascade.launch.torchrun … -- -m cascade node NAME"""
 
 import logging
 import os
@@ -7,9 +7,9 @@ import sys
 
 import click
 
+from cascade.launch.fork_server import ADDRESS
 from cascade.launch.job import MARK
 from cascade.progress import say
-from cascade.warm import ADDRESS
 
 
 def run(program: list[str], processes: int, *, machines: int = 1, machine: int = 0, meeting: str = "") -> int:

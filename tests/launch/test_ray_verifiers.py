@@ -7,8 +7,8 @@ import pytest
 from cascade import environments, judges
 from cascade.chat import Response
 from cascade.environments import Verdict, judging
-from cascade.environments.spread import spread
 from cascade.errors import CascadeError
+from cascade.launch.ray_verifiers import spread
 from cascade.places import Verification
 from cascade.schema import Judges
 

@@ -6,9 +6,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-from cascade import imports, judges, world
+from cascade import judges, world
 from cascade.errors import RecipeError
 from cascade.evaluation.rounds import enter_round
+from cascade.launch import process_setup
+from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
@@ -22,9 +24,9 @@ def run_node(name: str, layout: Layout, began: float | None = None) -> None:
     if name != CURATE:
         recipe.node(name)
     if name in recipe.training and recipe.place(name).gpu_gib is not None:
-        from cascade import memory
+        from cascade.launch import memory_plan
 
-        for line in memory.check(recipe, name, layout):
+        for line in memory_plan.check(recipe, name, layout):
             say(line)
     with world.joined(), live(recipe, layout, name, began=began) if world.first() else nullcontext():
         _build(recipe, name, layout)
@@ -55,7 +57,7 @@ def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:
 def _build(recipe: Recipe, name: str, layout: Layout) -> None:
     """Each kind of node imports its own part only: torch takes seconds."""
     if name == CURATE:
-        with imports.engine():
+        with process_setup.importing_engine():
             from cascade.curation import build
 
         build(recipe, layout, Journal(layout.journal(CURATE)))
@@ -76,12 +78,12 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
 
         repair(recipe, name, layout)
     elif isinstance(node, SFTNode):
-        with imports.engine():
+        with process_setup.importing_engine():
             from cascade.training.sft import run_sft
 
         run_sft(recipe, name, layout)
     else:
-        with imports.engine():
+        with process_setup.importing_engine():
             from cascade.training.on_policy import run_on_policy
 
         run_on_policy(recipe, name, layout)
@@ -93,18 +95,12 @@ def _prepare(layout: Layout) -> Recipe:
     recipe = load(layout.params)
     judges.use(recipe.judges)
     if recipe.verification is not None:
-        from cascade.environments.spread import spread
+        from cascade.launch.ray_verifiers import spread
 
         spread(recipe.verification, recipe.judges, recipe.judging_threads)
     os.environ.update(thread_settings(recipe))
     signal.signal(signal.SIGTERM, _stop)
     return recipe
-
-
-def thread_settings(recipe: Recipe) -> dict[str, str]:
-    """What libraries read from the environment when they are imported."""
-    threads = {f"{library}_NUM_THREADS": str(recipe.threads) for library in ("OMP", "MKL", "OPENBLAS")}
-    return {**threads, "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

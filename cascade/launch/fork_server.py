@@ -1,11 +1,11 @@
-"""Processes that begin with everything imported: a server imports it once and forks them.
+"""The fork server: a process that has imported the engine, and forks the processes of a run.
 
-torch, transformers and MLflow take seconds to import, in every node and every lane of an evaluation. Beside the hours
-that nodes take on a GPU that is nothing; of the nano run's minutes it is a good part. So a run on CPUs has a server
-(`server`); what its stages start finds it by an environment variable, and does without where there is none.
+torch, transformers and MLflow take seconds to import, in every node and every worker process of an evaluation. Beside
+the hours that nodes take on a GPU that is nothing; of the nano run's minutes it is a good part. So a run on CPUs has a
+server (`server`); what its stages start finds it by an environment variable, and does without where there is none.
 
-A client speaks through a socket: first the call to make and the files to make it with, later numbers of signals. It is
-told the exit status. When it is gone, its process is killed; and when the server is, all are.
+A client speaks through a socket: first the call to make and the files to make it with, later numbers of signals. The
+server sends back the exit status. When a client is gone, its process is killed; when the server is, all are.
 """
 
 import atexit
@@ -29,7 +29,7 @@ from typing import Any
 
 from cascade.tether import die_with
 
-ADDRESS = "CASCADE_WARM"
+ADDRESS = "CASCADE_FORK_SERVER"
 """Set for the processes of a run: where its server listens."""
 
 IMPORTED = (
@@ -54,19 +54,19 @@ _forked = False
 def server(environment: dict[str, str]) -> Iterator[None]:
     """Processes started in the block find a server, which ends with it, unless they would already, or there is a GPU.
     It has `environment` beside this process's own."""
-    from cascade.places import has_gpu  # Not for clients, which are to start at once.
+    from cascade.launch.process_setup import has_gpu  # Not for clients, which are to start at once.
 
     if has_gpu() or ADDRESS in os.environ:
         yield
         return
     folder = tempfile.mkdtemp(prefix="cascade-")
-    address = str(Path(folder) / "warm")
+    address = str(Path(folder) / "socket")
     # Listening already, so that a client that comes before all is imported waits for it.
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen(64)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cascade.warm", str(listener.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-m", "cascade.launch.fork_server", str(listener.fileno()), str(os.getpid())],
             env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -82,7 +82,7 @@ def server(environment: dict[str, str]) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Forked:
+class ForkedProcess:
     """A process of the server's, as its client has it."""
 
     def __init__(self, connection: socket.socket):
@@ -99,13 +99,13 @@ class Forked:
 
     def join(self) -> None:
         if self.exitcode is None:
-            told = _heard(self._connection)
-            # Without a word the server itself was killed, and its processes with it.
-            self.exitcode = -signal.SIGKILL if told is None else told
+            status = _received(self._connection)
+            # None: the server itself was killed, and its processes with it.
+            self.exitcode = -signal.SIGKILL if status is None else status
             self._connection.close()
 
 
-def fork(call: str, *arguments: Any, files: Sequence[int] = ()) -> Forked | None:
+def fork(call: str, *arguments: Any, files: Sequence[int] = ()) -> ForkedProcess | None:
     """Have the server call `call`, MODULE:FUNCTION, with these arguments and then the descriptors that `files` have
     there. Directory, environment and standard files are this process's. None where there is no server."""
     if (address := os.environ.get(ADDRESS)) is None:
@@ -118,7 +118,7 @@ def fork(call: str, *arguments: Any, files: Sequence[int] = ()) -> Forked | None
     except OSError:
         connection.close()
         return None
-    return Forked(connection)
+    return ForkedProcess(connection)
 
 
 def run_preloaded(call: str, arguments: list[str]) -> bool:
@@ -142,9 +142,9 @@ def serve(file: int, parent: int) -> None:
     """Until this process or its parent is killed, fork what clients of the socket `file` ask for."""
     die_with(parent)
     listener = socket.socket(fileno=file)
-    from cascade import imports
+    from cascade.launch import process_setup
 
-    with imports.engine():
+    with process_setup.importing_engine():
         for module in IMPORTED:
             with suppress(ImportError):  # Whoever needs what is missing says so.
                 importlib.import_module(module)
@@ -154,10 +154,10 @@ def serve(file: int, parent: int) -> None:
         for client, process in list(running.items()):
             if process.sentinel in ready:
                 process.join()
-                _tell(client, process.exitcode)
+                _send_status(client, process.exitcode)
                 del running[client]
-            elif client in ready and (told := _heard(client)) is not None:
-                _signal(process, told)
+            elif client in ready and (number := _received(client)) is not None:
+                _signal(process, number)
             elif client in ready:
                 _signal(process, signal.SIGKILL, group=True)
         if listener in ready:
@@ -170,7 +170,7 @@ def serve(file: int, parent: int) -> None:
                 client.close()
                 continue
             ours = [listener, client, *running]
-            process = get_context("fork").Process(target=_become, args=(request, files, ours, os.getpid()))
+            process = get_context("fork").Process(target=_run_request, args=(request, files, ours, os.getpid()))
             process.start()
             for file in files:
                 os.close(file)
@@ -185,22 +185,22 @@ def _signal(process: ForkProcess, number: int, group: bool = False) -> None:
     os.kill(process.pid, number)  # Not reaped yet, so it is no other process.
 
 
-def _tell(client: socket.socket, status: int | None) -> None:
+def _send_status(client: socket.socket, status: int | None) -> None:
     with suppress(OSError):  # It is gone.
         client.send(pickle.dumps(status))
     client.close()
 
 
-def _heard(other: socket.socket) -> int | None:
+def _received(other: socket.socket) -> int | None:
     """The number that the other end sends; None where it is gone."""
     try:
-        told = other.recv(_LARGEST)
+        message = other.recv(_LARGEST)
     except OSError:
         return None
-    return pickle.loads(told) if told else None
+    return pickle.loads(message) if message else None
 
 
-def _become(request: bytes, files: list[int], inherited: list[socket.socket], parent: int) -> None:
+def _run_request(request: bytes, files: list[int], inherited: list[socket.socket], parent: int) -> None:
     global _forked
     _forked = True
     die_with(parent)
@@ -223,6 +223,6 @@ def _become(request: bytes, files: list[int], inherited: list[socket.socket], pa
 
 if __name__ == "__main__":
     # By its name: what it forks imports this module too, and must find itself forked there.
-    from cascade import warm
+    from cascade.launch import fork_server
 
-    warm.serve(int(sys.argv[1]), int(sys.argv[2]))
+    fork_server.serve(int(sys.argv[1]), int(sys.argv[2]))

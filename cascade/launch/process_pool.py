@@ -1,4 +1,4 @@
-"""Work on several jobs side by side, each lane in a process of its own.
+"""Jobs done side by side by worker processes.
 
 A small model decodes hardly faster on two cores than on one: its products are too small to share. Two of them side by
 side do.
@@ -13,18 +13,18 @@ from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 from cascade.errors import CascadeError
-from cascade.warm import Forked, fork
+from cascade.launch.fork_server import ForkedProcess, fork
 
 T = TypeVar("T")
 
 Begin = Callable[[], AbstractContextManager[Callable[[str], T]]]
 
 
-def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str, T]]:
-    """Each job and what became of it, as it ends. `begin` is entered once a lane, and what it gives called once a job;
-    the jobs are begun in their order. One lane is this process. All others end with the iteration, whatever ends it.
+def in_processes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str, T]]:
+    """Each job and its result, as it ends. `begin` is entered once a worker, and what it gives called once a job; the
+    jobs are begun in their order. One worker is this process. All others end with the iteration, whatever ends it.
 
-    Raises the CascadeError that a job raises, and one where a lane ended otherwise.
+    Raises the CascadeError that a job raises, and one where a worker ended otherwise.
     """
     if min(count, len(jobs)) < 2:
         if jobs:
@@ -32,55 +32,55 @@ def in_lanes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str
                 yield from ((job, work(job)) for job in jobs)
         return
     waiting = list(reversed(jobs))
-    lanes: dict[Connection, multiprocessing.process.BaseProcess | Forked] = {}
+    workers: dict[Connection, multiprocessing.process.BaseProcess | ForkedProcess] = {}
     doing: dict[Connection, str] = {}
     try:
         for _ in range(min(count, len(jobs))):
             ours, theirs = multiprocessing.Pipe()
-            lanes[ours] = fork("cascade.evaluation.lanes:lane", files=[theirs.fileno()]) or _spawned(theirs)
+            workers[ours] = fork("cascade.launch.process_pool:serve", files=[theirs.fileno()]) or _spawned(theirs)
             theirs.close()
             doing[ours] = waiting.pop()
             ours.send(begin)
             ours.send(doing[ours])
         while doing:
-            for lane in wait(list(doing)):
-                assert isinstance(lane, Connection)
-                job = doing.pop(lane)
+            for worker in wait(list(doing)):
+                assert isinstance(worker, Connection)
+                job = doing.pop(worker)
                 try:
-                    found, wrong = lane.recv()
+                    found, wrong = worker.recv()
                 except EOFError:
-                    lanes[lane].join()
-                    code = lanes[lane].exitcode
+                    workers[worker].join()
+                    code = workers[worker].exitcode
                     raise CascadeError(f"{job}: its process ended with status {code}; run it again") from None
                 if wrong is not None:
                     raise CascadeError(wrong)
                 if waiting:
-                    doing[lane] = waiting.pop()
-                    lane.send(doing[lane])
+                    doing[worker] = waiting.pop()
+                    worker.send(doing[worker])
                 yield job, found
-        for lane, process in lanes.items():
-            lane.close()  # Tells it to leave `begin` in its own way.
+        for worker, process in workers.items():
+            worker.close()  # Tells it to leave `begin` in its own way.
             process.join()
     finally:
-        for process in lanes.values():
+        for process in workers.values():
             process.terminate()
-        for process in lanes.values():
+        for process in workers.values():
             process.join()
 
 
 def _spawned(parent: Connection) -> multiprocessing.process.BaseProcess:
     # Not forked: a process that has threads cannot be forked safely, and CUDA does not survive it.
-    process = multiprocessing.get_context("spawn").Process(target=_lane, args=(parent,), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(parent,), daemon=True)
     process.start()
     return process
 
 
-def lane(file: int) -> None:
-    """A lane whose pipe is that descriptor."""
-    _lane(Connection(file))
+def serve(file: int) -> None:
+    """A worker whose pipe is that descriptor."""
+    _serve(Connection(file))
 
 
-def _lane(parent: Connection) -> None:
+def _serve(parent: Connection) -> None:
     """Do what comes through the pipe, `begin` and then jobs, until it is closed. Of errors, those that a user can mend
     are told through the pipe; any other ends this process with its traceback."""
     atexit.register(gc.freeze)  # As `cascade.cli` has it.

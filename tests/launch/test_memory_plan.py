@@ -11,13 +11,13 @@ from safetensors import safe_open
 
 from cascade.cli import main
 from cascade.errors import CascadeError
+from cascade.launch.memory_plan import AUTOCAST, check, others_held, plan, plan_node, table
 from cascade.layout import Layout
-from cascade.memory import AUTOCAST, check, others_held, plan, plan_node, table
 from cascade.policy.logits import CHUNK, HELD
 from cascade.policy.model_size import shape_of
 from cascade.recipe import Recipe, load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LARGE = ROOT / "recipes" / "base" / "nemotron-3-nano-30b-a3b-base.json"
 PAPER = ROOT / "recipes" / "nemotron-cascade-2-30b-a3b.yaml"
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.launch.conftest import alive, pids, until
 
-RUN = "import sys; from cascade.launch.workers import run; sys.exit(run(sys.argv[1:], 2))"
+RUN = "import sys; from cascade.launch.torchrun import run; sys.exit(run(sys.argv[1:], 2))"
 
 
 def start(how: str) -> subprocess.Popen[str]:
