@@ -109,7 +109,7 @@ def recipe() -> None:
 @click.argument("source")
 def recipe_use(source: str) -> None:
     """Make SOURCE the active recipe: a name in recipes/ or a file."""
-    from cascade.recipes import use
+    from cascade.recipe.library import use
 
     for line in use(source, _layout()):
         click.echo(line)
@@ -119,7 +119,7 @@ def recipe_use(source: str) -> None:
 @click.argument("source", required=False)
 def recipe_show(source: str | None) -> None:
     """The nodes of a recipe in order: what each starts from, its data and its settings."""
-    from cascade.recipes import find, show
+    from cascade.recipe.library import find, show
 
     click.echo("\n".join(show(find(source, _layout()))))
 
@@ -129,7 +129,7 @@ def recipe_show(source: str | None) -> None:
 def recipe_check(source: str | None) -> None:
     """Say whether a recipe can be run; every problem is one line that names its key."""
     from cascade.recipe import load
-    from cascade.recipes import find
+    from cascade.recipe.library import find
 
     path = find(source, _layout())
     found = load(path)
@@ -148,7 +148,7 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
     """
     from cascade.export.nemo_rl import export
     from cascade.recipe import load
-    from cascade.recipes import find
+    from cascade.recipe.library import find
 
     for line in export(load(find(source, _layout())), _layout(), out, max_prompt_tokens):
         click.echo(line)
@@ -160,7 +160,7 @@ def recipe_plan(source: str | None) -> None:
     """What each training node needs of every GPU's memory, in GiB; fails where a node does not fit."""
     from cascade.launch.memory_plan import table
     from cascade.recipe import load
-    from cascade.recipes import find
+    from cascade.recipe.library import find
 
     found = load(find(source, _layout()))
     lines, refused = table(found, list(found.training), _layout())

@@ -9,7 +9,7 @@ from cascade.errors import RecipeError
 from cascade.files import fingerprint, hash_directory, write_json
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe, load
-from cascade.recipes import find
+from cascade.recipe.library import find
 from tasks.checkpoints import checkpoint_named
 from tasks.projects import ACTIVE
 

@@ -15,7 +15,7 @@ from cascade.errors import CascadeError, RecipeError
 from cascade.files import link_directory, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
-from cascade.recipes import find
+from cascade.recipe.library import find
 from cascade.tracking import store
 
 ACTIVE = "active"

@@ -28,9 +28,10 @@ from cascade.files import fingerprint, hash_directory, hash_file, read_json, wri
 from cascade.launch import process_setup
 from cascade.launch.process_pool import in_processes
 from cascade.launch.process_setup import has_gpu
-from cascade.layout import Layout, checkpoint_of
+from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import BASE, PLACEMENT, Node, Recipe
+from cascade.recipe.library import checkpoint_of
 from cascade.tracking import evaluation_journal
 
 MAX_FAILURE_RATE = 0.1

@@ -18,9 +18,10 @@ from cascade.files import fingerprint, hash_directory, hash_file, write_atomic
 from cascade.interference.effects import Effect, effects, harms_of
 from cascade.interference.order import Harms, Judged, Stages, judge, suggest
 from cascade.launch.launcher import launched
-from cascade.layout import Layout, checkpoint_of
+from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe, load
+from cascade.recipe.library import checkpoint_of
 from cascade.stages import evaluate_node, run_node
 from cascade.training.node_run import require_files
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from cascade.chat import Message
 from cascade.endpoint import Client, Unanswered
 from cascade.judges.base import JudgeError, Usage
-from cascade.schema import JudgeEndpoint
+from cascade.judges.settings import JudgeEndpoint
 from cascade.seeds import derive_seed
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from types import FrameType
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.places import Placement
+from cascade.recipe.placement import Placement
 
 MARK = "CASCADE_LAUNCHED_BY"
 """Set for the processes of a node: the process id of what started them on their machine."""

@@ -19,8 +19,8 @@ from cascade.chat import Response, Row
 from cascade.environments import Verdict
 from cascade.environments.judging import judge, judge_elsewhere, judge_together
 from cascade.errors import CascadeError
-from cascade.places import Verification
-from cascade.schema import Judges
+from cascade.judges.settings import Judges
+from cascade.recipe.placement import Verification
 
 PATIENCE = 3600.0
 """Seconds after which a verdict that has not come counts as lost. Verifiers have time limits of their own."""

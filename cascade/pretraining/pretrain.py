@@ -24,8 +24,8 @@ from cascade.policy.nemotron_h import Block, hidden_states
 from cascade.pretraining import mixture
 from cascade.pretraining.sources import GENERATORS
 from cascade.pretraining.tokenizer import train_tokenizer
-from cascade.schema import Count
 from cascade.seeds import derive_seed
+from cascade.utils.config import Count
 
 BLOCKS = {"cpu": 6, "cuda": 3}
 """Blocks of a batch: on GPUs padding costs little, and each block its launches."""

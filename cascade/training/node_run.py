@@ -30,9 +30,10 @@ from cascade.files import (
     write_json,
     write_jsonl,
 )
-from cascade.layout import Layout, checkpoint_of
+from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
+from cascade.recipe.library import checkpoint_of
 from cascade.tracking import Journal
 from cascade.tracking.journal import write_table
 from cascade.training.curves import write_curves

@@ -11,9 +11,9 @@ from cascade.chat import Response
 from cascade.environments import judging
 from cascade.environments.judging import judge, judge_together
 from cascade.errors import CascadeError
+from cascade.judges.settings import Judges
 from cascade.launch.ray_verifiers import spread
-from cascade.places import Verification
-from cascade.schema import Judges
+from cascade.recipe.placement import Verification
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; the extra `ray` has it")
 

@@ -13,7 +13,7 @@ from cascade.environments.answer_judge import question_of
 from cascade.environments.base import environment_of, get
 from cascade.environments.judging import judge
 from cascade.errors import RowError
-from cascade.schema import Judges
+from cascade.judges.settings import Judges
 from cascade.score import score_file
 from tests.judges.server import ChatServer, serving
 from tests.loopback import DRIP, HANG_UP

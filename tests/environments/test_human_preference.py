@@ -14,7 +14,7 @@ from cascade.environments.human_preference import tasks
 from cascade.environments.human_preference.judge import read_reply, sentences, understand
 from cascade.errors import RowError
 from cascade.judges import Comparison, JudgeError, ranking
-from cascade.schema import Judges
+from cascade.judges.settings import Judges
 from cascade.score import score_file
 from tests.judges.server import serving, verdict
 

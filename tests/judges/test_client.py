@@ -9,7 +9,7 @@ import pytest
 from cascade.endpoint import ATTEMPTS
 from cascade.judges import JudgeError, Usage
 from cascade.judges.client import ChatClient
-from cascade.schema import JudgeEndpoint
+from cascade.judges.settings import JudgeEndpoint
 from tests.judges.server import completion, serving
 from tests.loopback import DRIP, HANG_UP, closed_port
 

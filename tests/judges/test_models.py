@@ -12,8 +12,8 @@ from cascade.judges import Comparison, JudgeError, genrm, llm_judge, patch_rm
 from cascade.judges.client import ChatClient
 from cascade.judges.genrm import GenRM
 from cascade.judges.llm_judge import LLMJudge
+from cascade.judges.settings import Judges
 from cascade.layout import Layout
-from cascade.schema import Judges
 from tests.judges.server import serving, verdict
 
 ROOT = Path(__file__).parents[2]

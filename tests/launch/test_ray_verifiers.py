@@ -8,9 +8,9 @@ from cascade import environments, judges
 from cascade.chat import Response
 from cascade.environments import Verdict, judging
 from cascade.errors import CascadeError
+from cascade.judges.settings import Judges
 from cascade.launch.ray_verifiers import spread
-from cascade.places import Verification
-from cascade.schema import Judges
+from cascade.recipe.placement import Verification
 
 
 def test_responses_go_to_where_they_are_to_be_judged() -> None:

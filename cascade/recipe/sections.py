@@ -1,130 +1,12 @@
 """The recipe's sections: what may stand in one, and what each value means."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from cascade import environments
+from cascade.utils.config import Count, Section, Share, check_sums_to_one
 
-Share = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(gt=0)]
 TeacherMemory = Literal["device", "host", "disk"]
-
-
-def _registered(name: str) -> str:
-    if name not in environments.names():
-        raise ValueError(f"unknown environment {name!r}; known: {', '.join(environments.names())}")
-    return name
-
-
-EnvironmentName = Annotated[str, BeforeValidator(_registered)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(Section):
-    """Where rows come from. Exactly one of `generator`, `path`, `dataset`."""
-
-    generator: EnvironmentName | None = None
-    """An environment's own task generator."""
-    path: str | None = None
-    """A local JSONL or Parquet file (or glob) of chat rows (`messages`) or NeMo Gym rows."""
-    dataset: str | None = None
-    """A Hugging Face dataset, streamed."""
-    subset: str | None = None
-    split: str = "train"
-    environment: EnvironmentName | None = None
-    """For rows that do not name theirs."""
-    agent: str | None = None
-    """Only the rows whose NeMo Gym agent or environment has a name that begins so."""
-    gym_url: str | None = None
-    """A running NeMo Gym resources server, http://host:port, that judges the rows, whatever environment they name."""
-    domain: str
-    levels: dict[int, Share] = {1: 1.0}
-    """Generators: share of rows at each difficulty level."""
-    brief: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Generators: share of SFT demonstrations whose reasoning stops after its opening, though the answer is right.
-    A model that imitates them also answers without thinking through; RL can remove the habit."""
-    sft: Annotated[int, Field(ge=-1)] = 0
-    """Rows for SFT; 0 takes none, -1 all."""
-    rl: Annotated[int, Field(ge=-1)] = 0
-    """Prompts for RL and distillation; 0 takes none, -1 all."""
-    benchmark: Annotated[int, Field(ge=-1)] = 0
-    """Held-out prompts for the domain's benchmark; 0 takes none, -1 all."""
-
-    @property
-    def rows_name(self) -> str:
-        """The environment that its rows name, as far as the recipe tells; else the name of the domain."""
-        if named := self.generator or self.environment:
-            return named
-        if agent := self.agent:
-            for name in environments.names():
-                aliases = environments.get(name).gym_names
-                if any(alias.startswith(agent) or agent.startswith(alias) for alias in aliases):
-                    return name
-        return self.domain
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Source":
-        if sum(x is not None for x in (self.generator, self.path, self.dataset)) != 1:
-            raise ValueError("needs exactly one of generator, path, dataset")
-        if self.generator is not None:
-            _sums_to_one("levels", self.levels)
-            if -1 in (self.sft, self.rl, self.benchmark):
-                raise ValueError("a generator has no end: give a number of rows instead of -1")
-        elif self.brief:
-            raise ValueError("brief: only a generator's demonstrations can be shortened; take it out")
-        if self.gym_url is not None:
-            from cascade.environments.gym_server import is_server_url  # brings httpx, and few recipes have a server
-
-            if self.generator is not None:
-                raise ValueError("gym_url: a server judges rows of path or dataset, not a generator's; take it out")
-            if not is_server_url(self.gym_url):
-                raise ValueError(f"gym_url: {self.gym_url!r} is not of the form http://host:port")
-        elif self.environment == "gym_server":
-            raise ValueError("environment gym_server needs gym_url, the server's address")
-        return self
-
-
-class Decontamination(Section):
-    ngram: Count = 13
-    """Word n-grams shared with a benchmark prompt make a row suspect (n of the longest run looked for)."""
-    similarity: Share = 0.9
-    """Share of a benchmark prompt's n-grams found in the row, or string similarity, from which it is dropped."""
-
-
-class Difficulty(Section):
-    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped."""
-
-    checkpoint: str
-    rollouts: Count = 8
-    minimum: float = 0.0
-    keep_unsolved: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share kept of the prompts that no rollout solves at all: most of them teach nothing for a long time."""
-    maximum: float = 1.0
-
-
-class Curation(Section):
-    sources: dict[str, Source]
-    max_tokens: Count
-    """Conversations longer than this are rejected, in tokens."""
-    sequence_length: Count
-    """Length of a packed SFT sequence, in tokens."""
-    near_duplicate: Share = 0.9
-    """Jaccard similarity of word shingles from which a row counts as a near-duplicate."""
-    decontamination: Decontamination = Decontamination()
-    difficulty: Difficulty | None = None
-
-    @model_validator(mode="after")
-    def _a_conversation_fits(self) -> "Curation":
-        if self.max_tokens > self.sequence_length:
-            raise ValueError(
-                f"max_tokens {self.max_tokens} is more than sequence_length {self.sequence_length}; "
-                "a conversation must fit into one sequence"
-            )
-        return self
 
 
 class Optimizer(Section):
@@ -147,7 +29,7 @@ PLACEMENT = {"servers", "weights", "memory"}
 
 class Rollout(Section):
     engine: Literal["torch", "vllm"] = "torch"
-    servers: list[Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = []
+    servers: list[Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = Field(default=[])
     """Engine vllm: addresses of vLLM servers, each with the whole model, that share the requests out among them
     (docs/vllm.md). Without any, the engine runs beside the trainer, on the same device."""
     weights: str | None = None
@@ -242,7 +124,7 @@ class OnPolicyNode(Node):
 
     @model_validator(mode="after")
     def _mix(self) -> "OnPolicyNode":
-        _sums_to_one("mix", self.mix)
+        check_sums_to_one("mix", self.mix)
         return self
 
 
@@ -313,7 +195,7 @@ class TeachersNode(Section):
     round: Count
     """The round whose evaluations it waits for and reads, with those of the rounds before."""
     candidates: Annotated[list[str], Field(min_length=1)]
-    domains: dict[str, list[str]] = {}
+    domains: dict[str, list[str]] = Field(default={})
     """Domain → the only candidates allowed for it; other domains take the best of all."""
     earlier_runs: bool = False
     """Checkpoints of the same nodes in earlier pipeline runs of this recipe family are candidates too, where MLflow has
@@ -326,65 +208,9 @@ class Evaluation(Section):
     rollout: Rollout
 
 
-class JudgeEndpoint(Section):
-    """A model that judges, behind the OpenAI chat API (vLLM, NIM, …). The server's key, where it wants one, stands in
-    the environment variable JUDGE_API_KEY."""
-
-    url: Annotated[str, Field(pattern=r"^https?://")]
-    """Up to and including /v1."""
-    model: str
-    max_tokens: Count = 16384
-    """Of an answer, reasoning included."""
-    concurrency: Count = 64
-    """Requests under way at once."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 600
-    """Of one request."""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What its verdicts depend on; where it runs and how fast it is asked do not count."""
-        return self.model_dump(mode="json", exclude={"url", "concurrency", "timeout_seconds"})
-
-
-class PreferenceEndpoint(JudgeEndpoint):
-    roles: bool = False
-    """The model takes the responses in the roles response_1 and response_2, as NVIDIA's GenRM models do."""
-
-
-class Judges(Section):
-    """Who judges where no rule can. Nano's generated rows need none."""
-
-    preference: PreferenceEndpoint | None = None
-    """Compares two responses: a generative reward model."""
-    answer: JudgeEndpoint | None = None
-    """Compares an answer with the reference answer."""
-    patch: JudgeEndpoint | None = None
-    """Says how likely a patch is to resolve an issue, where there are no tests to run: a generative reward model."""
-
-    @property
-    def named(self) -> dict[str, JudgeEndpoint]:
-        """Those that the recipe has, by kind."""
-        return {kind: judge for kind in type(self).model_fields if (judge := getattr(self, kind)) is not None}
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """Their part in what a result was made from; nothing where nobody judges."""
-        found = {kind: judge.identity for kind, judge in self.named.items()}
-        return {"judges": found} if found else {}
-
-    @property
-    def concurrency(self) -> int:
-        return max((judge.concurrency for judge in self.named.values()), default=0)
-
-
 class GateNode(Comparison):
     round: Count
     """The round whose evaluations it waits for and reads, with those of the rounds before."""
     candidate: str
     registered_name: str
     alias: str = "champion"
-
-
-def _sums_to_one(key: str, shares: dict[Any, float]) -> None:
-    if abs(sum(shares.values()) - 1) > 1e-6:
-        raise ValueError(f"{key}: the shares sum to {sum(shares.values()):g}, not 1")

@@ -10,9 +10,9 @@ import yaml
 from cascade.errors import RecipeError
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
-from cascade.recipes import find, use
+from cascade.recipe.library import find, use
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
 
 

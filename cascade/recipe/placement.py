@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cascade.schema import Count, Section
+from cascade.utils.config import Count, Section
 
 LOCAL_POOL = "local"
 """The pool of the machine where the flow runs."""

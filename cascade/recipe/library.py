@@ -5,10 +5,10 @@ from typing import Any
 
 import yaml
 
-from cascade.errors import RecipeError
+from cascade.errors import CheckpointError, RecipeError
 from cascade.files import write_atomic
 from cascade.layout import Layout
-from cascade.recipe import OnPolicyNode, Placement, Section, SFTNode, load
+from cascade.recipe import BASE, OnPolicyNode, Placement, Recipe, Section, SFTNode, load
 
 
 def find(source: str | None, layout: Layout) -> Path:
@@ -90,3 +90,11 @@ def _keys(path: Path) -> dict[str, Any]:
 
     walk("", yaml.safe_load(path.read_text(encoding="utf-8")))
     return found
+
+
+def checkpoint_of(recipe: Recipe, layout: Layout, node: str) -> Path:
+    """The directory of a node's checkpoint, or of the base model. Raises CheckpointError when it is not there."""
+    path = layout.root / recipe.base if node == BASE else layout.checkpoint(node)
+    if not (path / "config.json").exists():
+        raise CheckpointError(f"{path}: no checkpoint there; `cascade node {node}` makes it")
+    return path
