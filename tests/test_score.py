@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cascade.environments.base import get
+from cascade.environments.registry import get
 from cascade.errors import CascadeError
 from cascade.score import score_file
 

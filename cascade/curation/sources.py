@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from cascade import environments
-from cascade.environments.base import is_named
-from cascade.environments.tasks import shortened
+from cascade.environments.registry import is_named
+from cascade.environments.synthetic.rows import shortened
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
 from cascade.seeds import derive_seed

@@ -17,7 +17,7 @@ from typing import Any
 from cascade import environments, judges
 from cascade.chat import Response, Row
 from cascade.environments import Verdict
-from cascade.environments.judging import judge, judge_elsewhere, judge_together
+from cascade.environments.verification import judge, judge_elsewhere, judge_together
 from cascade.errors import CascadeError
 from cascade.judges.settings import Judges
 from cascade.recipe.placement import Verification

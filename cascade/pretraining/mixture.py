@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from cascade import chat
-from cascade.environments.tasks import shortened
+from cascade.environments.synthetic.rows import shortened
 from cascade.pretraining.sources import GENERATORS
 from cascade.seeds import derive_seed
 

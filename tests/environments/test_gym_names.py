@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cascade.environments.base import environment_of
+from cascade.environments.registry import environment_of
 from cascade.score import score_file
 
 AGENTS = {

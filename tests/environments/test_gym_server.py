@@ -15,10 +15,10 @@ from cascade.cli import main
 from cascade.curation import sources
 from cascade.curation.filters import check_form
 from cascade.curation.rows import parse
-from cascade.environments.base import environment_of, get
 from cascade.environments.gym_server import CONCURRENCY, GymServer, is_server_url
 from cascade.environments.gym_server.request import as_openai
-from cascade.environments.judging import judge
+from cascade.environments.registry import environment_of, get
+from cascade.environments.verification import judge
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Recipe, Source
 from cascade.score import score_file

@@ -9,9 +9,9 @@ import pytest
 
 from cascade import judges
 from cascade.chat import Response, prompt_of
-from cascade.environments.base import environment_of, get
 from cascade.environments.human_preference import tasks
 from cascade.environments.human_preference.judge import read_reply, sentences, understand
+from cascade.environments.registry import environment_of, get
 from cascade.errors import RowError
 from cascade.judges import Comparison, JudgeError, ranking
 from cascade.judges.settings import Judges

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cascade.chat import Response
-from cascade.environments.base import environment_of, get
+from cascade.environments.registry import environment_of, get
 from cascade.environments.swe_agentless.tasks import render_block
 from cascade.errors import RowError
 from cascade.score import score_file

@@ -6,7 +6,7 @@ import pytest
 
 from cascade import environments, judges
 from cascade.chat import Response
-from cascade.environments import Verdict, judging
+from cascade.environments import Verdict, verification
 from cascade.errors import CascadeError
 from cascade.judges.settings import Judges
 from cascade.launch.ray_verifiers import spread
@@ -20,16 +20,16 @@ def test_responses_go_to_where_they_are_to_be_judged() -> None:
         asked.append((name, len(responses), together))
         return [Verdict(0.5)] * len(responses)
 
-    judging.judge_elsewhere(elsewhere)
+    verification.judge_elsewhere(elsewhere)
     try:
         mcqa, preference = environments.get("mcqa"), environments.get("human_preference")
-        assert judging.judge(mcqa, {}, Response("")).reward == 0.5
-        assert len(judging.judge_together(mcqa, {}, [Response("")] * 3)) == 3
-        assert len(judging.judge_together(preference, {}, [Response("")] * 3)) == 3
+        assert verification.judge(mcqa, {}, Response("")).reward == 0.5
+        assert len(verification.judge_together(mcqa, {}, [Response("")] * 3)) == 3
+        assert len(verification.judge_together(preference, {}, [Response("")] * 3)) == 3
     finally:
-        judging.judge_elsewhere(None)
+        verification.judge_elsewhere(None)
     assert asked == [("mcqa", 1, False)] * 4 + [("human_preference", 3, True)]
-    assert judging.judge(environments.get("mcqa"), {}, Response("Answer: A")).reward != 0.5
+    assert verification.judge(environments.get("mcqa"), {}, Response("Answer: A")).reward != 0.5
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cascade import judges
 from cascade.environments import GroupEnvironment, Verdict, base
-from cascade.environments.judging import judge_together
+from cascade.environments.verification import judge_together
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.training.batch import Batch
 from cascade.training.collector import Collector

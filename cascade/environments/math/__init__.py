@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 from cascade import judges
 from cascade.chat import Response, Row
-from cascade.environments import worker
-from cascade.environments.answer_judge import judge_answer, question_of
-from cascade.environments.base import Environment, Verdict, is_named
-from cascade.environments.boxed import boxed
+from cascade.environments.base import Environment, Verdict
 from cascade.environments.math.tasks import make_task
-from cascade.environments.tasks import nano_rows
+from cascade.environments.registry import is_named
+from cascade.environments.shared import killable_worker
+from cascade.environments.shared.answer_judge import judge_answer, question_of
+from cascade.environments.shared.boxed import boxed
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError
 
 MAX_ANSWER = 2_000
@@ -70,7 +71,7 @@ def _by_rule(expected: str, answer: str) -> Verdict:
         right = _same(expected, answer)
     except TimeoutError:
         return Verdict(None, "timeout", answer, f"comparing with {expected!r} took longer than {SECONDS} s")
-    except worker.WorkerDied as error:
+    except killable_worker.WorkerDied as error:
         return Verdict(None, "verifier_crashed", answer, str(error))
     return Verdict(float(right), extracted=answer, reason=f"{'equals' if right else 'is not'} {expected}")
 
@@ -80,7 +81,7 @@ def _same(expected: str, answer: str) -> bool:
         return True
     if _INTEGER.fullmatch(expected) and _INTEGER.fullmatch(answer):
         return int(expected) == int(answer)
-    return bool(worker.call("cascade.environments.math.compare:equal", expected, answer, seconds=SECONDS))
+    return bool(killable_worker.call("cascade.environments.math.compare:equal", expected, answer, seconds=SECONDS))
 
 
 def _expected(row: Row) -> str:

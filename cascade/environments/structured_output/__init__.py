@@ -16,10 +16,10 @@ from typing import Any
 
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict
-from cascade.environments.schemas import compile_schema, misfit
+from cascade.environments.shared.json_schema import compile_schema, misfit
 from cascade.environments.structured_output import parsing
 from cascade.environments.structured_output.tasks import make_task
-from cascade.environments.tasks import nano_rows
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError
 
 MODES = ("text", "tool_call")

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict
-from cascade.environments.tasks import nano_rows
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.environments.tool_calling import actions, calls
 from cascade.environments.tool_calling.tasks import make_task
 from cascade.errors import RowError

@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from cascade.chat import Row, ToolCall, json_object
-from cascade.environments.schemas import compile_schema, misfit
+from cascade.environments.shared.json_schema import compile_schema, misfit
 from cascade.errors import RowError
 
 Tools = dict[str, dict[str, Any]]

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from random import Random
 
 from cascade.chat import Row
-from cascade.environments.instruction_following.asks import Ask, Plan, draw_asks
+from cascade.environments.instruction_following.constraints.registry import bind
+from cascade.environments.instruction_following.constraints.text import count_words
 from cascade.environments.instruction_following.grammar import (
     BLANKS,
     KINDS,
@@ -21,8 +22,7 @@ from cascade.environments.instruction_following.grammar import (
     patterns,
     realise,
 )
-from cascade.environments.instruction_following.registry import bind
-from cascade.environments.instruction_following.text import count_words
+from cascade.environments.instruction_following.requests import Ask, Plan, draw_asks
 from cascade.seeds import derive_seed
 
 _SLOTS = ("adj", "adj", "place", "thing", "verb")  # of sentences with nothing to hold

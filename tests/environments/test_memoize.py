@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cascade.environments.once import Once
+from cascade.environments.shared.memoize import Once
 
 
 def test_the_second_who_asks_gets_what_the_first_computed() -> None:

@@ -7,7 +7,7 @@ the wording of a prompt would suggest another. Every check takes time linear in 
 import json
 import re
 
-from cascade.environments.instruction_following.registry import (
+from cascade.environments.instruction_following.constraints.registry import (
     compare,
     constraint,
     count,
@@ -17,7 +17,12 @@ from cascade.environments.instruction_following.registry import (
     relation,
     word,
 )
-from cascade.environments.instruction_following.text import count_words, detect_language, split_sentences, split_words
+from cascade.environments.instruction_following.constraints.text import (
+    count_words,
+    detect_language,
+    split_sentences,
+    split_words,
+)
 
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")
 _ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")

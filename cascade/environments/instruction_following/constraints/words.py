@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from itertools import pairwise
 
-from cascade.environments.instruction_following.registry import (
+from cascade.environments.instruction_following.constraints.registry import (
     compare,
     constraint,
     count,
@@ -21,7 +21,7 @@ from cascade.environments.instruction_following.registry import (
     word,
     words,
 )
-from cascade.environments.instruction_following.text import split_sentences, split_words
+from cascade.environments.instruction_following.constraints.text import split_sentences, split_words
 
 
 def _occurrences(text: str, keyword: str) -> int:

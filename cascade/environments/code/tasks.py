@@ -5,7 +5,7 @@ from typing import Any
 
 from cascade.environments.code import programs
 from cascade.environments.code.programs import Program
-from cascade.environments.tasks import NanoTask
+from cascade.environments.synthetic.rows import NanoTask
 
 TESTS = 6
 

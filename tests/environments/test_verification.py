@@ -4,7 +4,7 @@ import pytest
 
 from cascade.chat import Response, parse_response
 from cascade.environments import GroupEnvironment, Verdict
-from cascade.environments.judging import judge, judge_together
+from cascade.environments.verification import judge, judge_together
 from tests.training.miniature import FindTheWord
 
 ROW = {"word": "w1"}

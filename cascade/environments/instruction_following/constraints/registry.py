@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cascade.environments.instruction_following.text import known_languages
+from cascade.environments.instruction_following.constraints.text import known_languages
 from cascade.errors import RowError
 
 Checker = Callable[..., bool]
