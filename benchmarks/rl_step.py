@@ -28,7 +28,7 @@ from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.seeds import derive_seed
 from cascade.training import losses
 

@@ -25,7 +25,7 @@ from cascade.policy.base import Sequence
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import DistillNode, Optimizer, Rollout, TeacherMemory
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.seeds import derive_seed
 from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
 from cascade.training.batch import Batch

@@ -9,7 +9,7 @@ from cascade.errors import CheckpointError
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.seeds import derive_seed
 
 

@@ -31,7 +31,7 @@ from cascade.policy.hf import HFPolicy
 from cascade.policy.model_size import shape_of
 from cascade.recipe import Optimizer, Parallel, SFTNode
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.seeds import derive_seed
 from cascade.training import losses
 from cascade.training.sft import mean_negative_log_prob

@@ -30,8 +30,8 @@ from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer, Rollout
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
-from cascade.rollout.vllm_sampler import VLLMSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.rollout.vllm_engine.sampler import VLLMSampler
 from cascade.seeds import derive_seed
 from cascade.training import losses
 
@@ -113,14 +113,14 @@ def measure(settings: dict[str, Any], directory: Path, options: argparse.Namespa
 @contextmanager
 def unseeded() -> Iterator[None]:
     """vLLM then draws for all rows at once: what the seeds of the requests cost. Not how the project samples."""
-    from cascade.rollout import vllm_local
+    from cascade.rollout.vllm_engine import local
 
-    seeded = vllm_local.SamplingParams
-    vllm_local.SamplingParams = lambda **named: seeded(**named | {"seed": None})
+    seeded = local.SamplingParams
+    local.SamplingParams = lambda **named: seeded(**named | {"seed": None})
     try:
         yield
     finally:
-        vllm_local.SamplingParams = seeded
+        local.SamplingParams = seeded
 
 
 def rate(work: Callable[[], Any], count: int, repeats: int) -> dict[str, float]:

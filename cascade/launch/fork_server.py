@@ -35,7 +35,7 @@ ADDRESS = "CASCADE_FORK_SERVER"
 IMPORTED = (
     "cascade.evaluation.checkpoint_runner",
     "cascade.policy.hf",
-    "cascade.rollout.torch_sampler",
+    "cascade.rollout.torch_engine.sampler",
     "cascade.training.on_policy",
     "cascade.training.sft",
     "cascade.environments.reasoning_gym",

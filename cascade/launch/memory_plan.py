@@ -161,7 +161,7 @@ def _sampler(shape: Shape, node: OnPolicyNode, gpus: int, longest: int) -> float
     """The torch engine's copy of the weights and its caches; vLLM's, where it can only be on the one GPU there is."""
     if node.rollout.engine == "vllm" and gpus > 1:
         return 0.0
-    from cascade.rollout.torch_sampler import MAX_ROWS
+    from cascade.rollout.torch_engine.sampler import MAX_ROWS
 
     rows = min(MAX_ROWS, -(-node.prompts * node.rollouts // gpus))
     return 2.0 * shape.parameters + rows * (longest * shape.cache + shape.state)

@@ -9,7 +9,7 @@ from cascade.policy import make_policy
 from cascade.pretraining.pretrain import load_base_recipe
 from cascade.recipe.sections import Rollout
 from cascade.rollout.driver import Driver, Question
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.seeds import derive_seed
 
 Scores = dict[str, dict[str, float]]

@@ -7,8 +7,8 @@ from cascade.recipe import Rollout
 from cascade.rollout.base import Sampler
 
 ENGINES = {
-    "torch": ("cascade.rollout.torch_sampler", "TorchSampler"),
-    "vllm": ("cascade.rollout.vllm_sampler", "VLLMSampler"),
+    "torch": ("cascade.rollout.torch_engine.sampler", "TorchSampler"),
+    "vllm": ("cascade.rollout.vllm_engine.sampler", "VLLMSampler"),
 }
 
 

@@ -10,7 +10,7 @@ from cascade.evaluation.results import load_result
 from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.seeds import derive_seed
 from cascade.tracking import EVALUATED, evaluation_journal
 from cascade.tracking.journal import tags_of

@@ -11,7 +11,7 @@ from cascade.errors import SandboxError
 from cascade.policy.hf import HFPolicy
 from cascade.recipe.sections import Rollout
 from cascade.rollout.driver import Answer, Driver, Question
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.rollout.transcript import encode_answer
 from cascade.seeds import derive_seed
 from tests.rollout.words import VOCABULARY, Counting, Scripted, tokenizer

@@ -25,7 +25,7 @@ from cascade.policy.nemotron_h import (
     time_step,
 )
 from cascade.policy.ssd import ssd_step
-from cascade.rollout.decoder import Prefix
+from cascade.rollout.torch_engine.decoder import Prefix
 
 
 class Weights:

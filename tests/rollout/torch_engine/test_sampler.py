@@ -8,7 +8,7 @@ from cascade.policy.base import Sequence
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler, stop_tokens
+from cascade.rollout.torch_engine.sampler import TorchSampler, stop_tokens
 
 KINDS = list(tiny.MAKERS)
 STOP = range(0, tiny.VOCABULARY, 12)

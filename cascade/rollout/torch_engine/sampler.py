@@ -17,10 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cascade.policy import nemotron_h
 from cascade.policy.base import Policy
 from cascade.rollout.base import OnFinish, Sample, SampleRequest
-from cascade.rollout.cuda_graphs import GraphDecoder
-from cascade.rollout.decoder import Decoder, Prefix, TransformersDecoder
-from cascade.rollout.nemotron_h import NemotronHDecoder, Weights
-from cascade.rollout.sampling import draw, uniforms
+from cascade.rollout.torch_engine.cuda_graphs import GraphDecoder
+from cascade.rollout.torch_engine.decoder import Decoder, Prefix, TransformersDecoder
+from cascade.rollout.torch_engine.nemotron_h_decoder import NemotronHDecoder, Weights
+from cascade.rollout.torch_engine.sampling import draw, uniforms
 
 MAX_ROWS = 512
 """Rows decoded at a time."""

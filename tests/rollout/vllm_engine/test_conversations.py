@@ -3,7 +3,7 @@ from concurrent.futures import Future
 import pytest
 
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.conversations import converse
+from cascade.rollout.vllm_engine.conversations import converse
 
 
 class Held:

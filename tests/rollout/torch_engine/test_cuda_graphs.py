@@ -10,8 +10,8 @@ from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.cuda_graphs import CHECK, GraphDecoder, batch_size
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.cuda_graphs import CHECK, GraphDecoder, batch_size
+from cascade.rollout.torch_engine.sampler import TorchSampler
 
 STOP = range(0, tiny.VOCABULARY, 12)
 

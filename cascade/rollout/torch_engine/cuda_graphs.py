@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cascade.rollout import kernels
-from cascade.rollout.nemotron_h import read_prompts
-from cascade.rollout.sampling import draw
-from cascade.rollout.static_layers import Cast, make_layer, row_bytes
+from cascade.rollout.torch_engine import kernels
+from cascade.rollout.torch_engine.nemotron_h_decoder import read_prompts
+from cascade.rollout.torch_engine.sampling import draw
+from cascade.rollout.torch_engine.static_layers import Cast, make_layer, row_bytes
 
 SIZES = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CHECK = 16

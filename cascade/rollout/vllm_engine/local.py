@@ -16,10 +16,13 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from cascade.errors import CascadeError
 from cascade.progress import say
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.vllm_engine import Sampling
+from cascade.rollout.vllm_engine.engine import Sampling
 from cascade.tether import Tether
 
-WORKERS = {"cuda": "cascade.rollout.vllm_gpu.ReloadingWorker", "cpu": "cascade.rollout.vllm_cpu.ReloadingCPUWorker"}
+WORKERS = {
+    "cuda": "cascade.rollout.vllm_engine.worker_gpu.ReloadingWorker",
+    "cpu": "cascade.rollout.vllm_engine.worker_cpu.ReloadingCPUWorker",
+}
 MAX_DEATHS = 3
 """In a row, with no response between: then something is wrong that another start does not mend."""
 

@@ -28,11 +28,11 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
         module = ModuleType(name)
         module.__dict__.update(contents)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "cascade.rollout.vllm_gpu", raising=False)
-    from cascade.rollout.vllm_gpu import ReloadingWorker
+    monkeypatch.delitem(sys.modules, "cascade.rollout.vllm_engine.worker_gpu", raising=False)
+    from cascade.rollout.vllm_engine.worker_gpu import ReloadingWorker
 
     yield ReloadingWorker()
-    sys.modules.pop("cascade.rollout.vllm_gpu")
+    sys.modules.pop("cascade.rollout.vllm_engine.worker_gpu")
 
 
 def loaded_again(worker: Any, model: torch.nn.Module) -> set[str] | None:

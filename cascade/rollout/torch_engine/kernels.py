@@ -110,6 +110,6 @@ def route(x: Tensor, gate: Any) -> Tensor:
 
 
 def _triton():  # type: ignore[no-untyped-def]
-    from cascade.rollout import triton_kernels  # Triton comes with PyTorch's CUDA builds only.
+    from cascade.rollout.torch_engine import triton_kernels  # Triton comes with PyTorch's CUDA builds only.
 
     return triton_kernels

@@ -6,10 +6,10 @@ import tiny
 import torch
 
 from cascade.policy.hf import HFPolicy
-from cascade.rollout import nemotron_h
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.nemotron_h import NemotronHDecoder, Weights
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine import nemotron_h_decoder
+from cascade.rollout.torch_engine.nemotron_h_decoder import NemotronHDecoder, Weights
+from cascade.rollout.torch_engine.sampler import TorchSampler
 
 STOP = range(0, tiny.VOCABULARY, 12)
 
@@ -27,13 +27,13 @@ def policy(tmp_path_factory):
 def read(monkeypatch):
     """How many tokens each forward pass has read, padding included."""
     counts = []
-    real = nemotron_h.hidden_states
+    real = nemotron_h_decoder.hidden_states
 
     def counting(model, blocks, keep=False):
         counts.append(sum(block.tokens.numel() for block in blocks))
         return real(model, blocks, keep)
 
-    monkeypatch.setattr(nemotron_h, "hidden_states", counting)
+    monkeypatch.setattr(nemotron_h_decoder, "hidden_states", counting)
     return counts
 
 

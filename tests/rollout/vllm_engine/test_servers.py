@@ -11,9 +11,9 @@ import pytest
 from cascade import world
 from cascade.errors import CascadeError
 from cascade.recipe import Rollout
-from cascade.rollout import vllm_servers
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.vllm_sampler import VLLMSampler
+from cascade.rollout.vllm_engine import servers
+from cascade.rollout.vllm_engine.sampler import VLLMSampler
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_vllm import FakeVLLM, tokens
@@ -37,7 +37,7 @@ class Policy:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     for name, seconds in (("PROBE", 0.05), ("BACKOFF", 0.002), ("DEADLINE", 1.0)):
-        monkeypatch.setattr(vllm_servers, f"{name}_SECONDS", seconds)
+        monkeypatch.setattr(servers, f"{name}_SECONDS", seconds)
 
 
 @pytest.fixture
@@ -97,20 +97,20 @@ def test_samples_come_in_the_order_of_the_requests_with_their_log_probabilities(
 
 
 def test_a_prompts_rollouts_are_kept_together_and_prompts_spread(fakes, sampler_on):
-    servers = [fakes(), fakes(), fakes()]
-    sampler_on(*servers).sample(requests(), max_new_tokens=8)
-    prompts = [{tuple(body["prompt"]) for body in server.asked} for server in servers]
+    running = [fakes(), fakes(), fakes()]
+    sampler_on(*running).sample(requests(), max_new_tokens=8)
+    prompts = [{tuple(body["prompt"]) for body in server.asked} for server in running]
     assert [sorted(p) for p in prompts] == [[(0, 7), (3, 7)], [(1, 7), (4, 7)], [(2, 7), (5, 7)]]
 
 
 def test_every_refresh_is_taken_over_by_every_server(fakes, sampler_on, tmp_path):
-    servers = [fakes(), fakes()]
-    sampler = sampler_on(*servers, weights=str(tmp_path / "weights"))
+    running = [fakes(), fakes()]
+    sampler = sampler_on(*running, weights=str(tmp_path / "weights"))
     policy = Policy()
     seen = []
     for step in (1, 2):
         sampler.refresh(policy)
-        seen.append({server.weights for server in servers})
+        seen.append({server.weights for server in running})
         (path,) = seen[-1]
         assert (Path(path) / "version").read_text() == str(step)
         assert [found.name for found in (tmp_path / "weights").iterdir()] == [Path(path).name]

@@ -1,6 +1,6 @@
 import torch
 
-from cascade.rollout.sampling import draw, uniforms
+from cascade.rollout.torch_engine.sampling import draw, uniforms
 
 
 def test_draws_follow_the_distribution():

@@ -27,10 +27,10 @@ from cascade.errors import CascadeError
 from cascade.policy.base import Policy
 from cascade.recipe import Rollout
 from cascade.rollout.base import OnFinish, Sample, SampleRequest
-from cascade.rollout.conversations import converse
-from cascade.rollout.torch_sampler import stop_tokens
-from cascade.rollout.vllm_engine import Engine, Sampling
-from cascade.rollout.vllm_servers import Servers
+from cascade.rollout.torch_engine.sampler import stop_tokens
+from cascade.rollout.vllm_engine.conversations import converse
+from cascade.rollout.vllm_engine.engine import Engine, Sampling
+from cascade.rollout.vllm_engine.servers import Servers
 
 T = TypeVar("T")
 
@@ -156,6 +156,6 @@ def _local(device: str, memory: float) -> Engine:
         )
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from cascade.rollout.vllm_local import LocalEngine
+    from cascade.rollout.vllm_engine.local import LocalEngine
 
     return LocalEngine(device, memory)

@@ -14,7 +14,7 @@ import httpx
 from cascade.errors import CascadeError
 from cascade.progress import say
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.vllm_engine import Sampling
+from cascade.rollout.vllm_engine.engine import Sampling
 
 PROBE_SECONDS = 2.0
 """Between two probes of a server."""

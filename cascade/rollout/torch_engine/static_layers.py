@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.policy.nemotron_h import AttentionMemory, MambaMemory
-from cascade.rollout import kernels
+from cascade.rollout.torch_engine import kernels
 
 
 class Layer(Protocol):
