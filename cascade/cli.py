@@ -146,7 +146,7 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
 
     What has no counterpart there is told at the head of each file.
     """
-    from cascade.export.nemo_rl import export
+    from cascade.commands.export.nemo_rl import export
     from cascade.recipe import load
     from cascade.recipe.library import find
 
@@ -181,8 +181,8 @@ def score(file: Path, environment: str | None, gym_url: str | None, out: Path | 
     model judges, it is the active recipe's.
     """
     from cascade import judges
+    from cascade.commands.score import score_file
     from cascade.recipe import load
-    from cascade.score import score_file
 
     def progress(count: int) -> None:
         click.echo(f"{count:,} lines", err=True)
@@ -205,9 +205,9 @@ def score(file: Path, environment: str | None, gym_url: str | None, out: Path | 
 @click.option("--seed", default=0, show_default=True)
 def chat(checkpoint: str, no_thinking: bool, max_new_tokens: int, temperature: float, seed: int) -> None:
     """Talk with CHECKPOINT: a node's name or a directory."""
-    from cascade.talk import talk
+    from cascade.commands.chat import chat as chat_with
 
-    talk(checkpoint, _layout(), not no_thinking, max_new_tokens, temperature, seed)
+    chat_with(checkpoint, _layout(), not no_thinking, max_new_tokens, temperature, seed)
 
 
 @main.command()
@@ -229,13 +229,13 @@ def compare(first: str, second: str, chart: Path | None) -> None:
 
     A run is an MLflow run's id or name, a pipeline run's id, NODE (of this project) or PIPELINE/NODE.
     """
-    from cascade.compare import as_text
-    from cascade.compare import compare as compare_runs
+    from cascade.commands.compare import as_text
+    from cascade.commands.compare import compare as compare_runs
 
     found = compare_runs(first, second, _layout())
     click.echo("\n".join(as_text(found)))
     if chart is not None:
-        from cascade.compare.chart import draw
+        from cascade.commands.compare.chart import draw
 
         click.echo(f"chart: {draw(found, chart)}")
 
@@ -249,8 +249,8 @@ def lineage(what: str, forward: bool) -> None:
     WHAT is a registered model (NAME or NAME/VERSION), a node or run, or a metric (NODE:METRIC). With --forward it is
     data: the name of a source or dataset, a path under data/, or the beginning of a hash.
     """
-    from cascade.lineage import backward
-    from cascade.lineage import forward as onward
+    from cascade.commands.lineage import backward
+    from cascade.commands.lineage import forward as onward
 
     click.echo("\n".join((onward if forward else backward)(what, _layout())))
 
@@ -260,10 +260,10 @@ def lineage(what: str, forward: bool) -> None:
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of each run; default: the recipe's own.")
 def interference(start: str, steps: int | None) -> None:
     """Measure what RL on each domain alone does to every other, from node START, and which order that suggests."""
-    from cascade.interference import measure
+    from cascade.commands.interference import measure
 
     found = measure(start, _layout(), steps)
-    from cascade.interference.page import in_words, write
+    from cascade.commands.interference.page import in_words, write
 
     page = write(found)
     click.echo("\n".join([*in_words(found), str(page)]))
@@ -275,7 +275,7 @@ def interference(start: str, steps: int | None) -> None:
 @click.option("--base-model", help="The base model's name on the Hub, for the card; default: what its own card says.")
 def publish(model: str, to: str, base_model: str | None) -> None:
     """Publish MODEL, a node whose checkpoint a gate has passed, with its model card and data card."""
-    from cascade.publish import publish_model
+    from cascade.commands.publish.publish import publish_model
     from cascade.recipe import load
 
     click.echo(publish_model(load(_layout().params), _layout(), model, to, base_model))
@@ -294,7 +294,7 @@ def ui(prefect_port: int, mlflow_port: int) -> None:
 @main.command()
 def doctor() -> None:
     """What was found here (engines, devices, versions, servers), what is missing and how to get it."""
-    from cascade.doctor import examine
+    from cascade.commands.doctor import examine
 
     sys.exit(0 if examine(_layout()) else 1)
 

@@ -69,7 +69,7 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         select_teachers(recipe, name, layout)
     elif isinstance(node, GateNode):
         from cascade.decisions.gate import gate
-        from cascade.score_plots import write_score_plots
+        from cascade.report.score_plots import write_score_plots
 
         gate(recipe, name, layout)
         write_score_plots(recipe, name, layout)

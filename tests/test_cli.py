@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import bad_inputs
-from cascade import __version__, doctor, stages
+from cascade import __version__, stages
 from cascade.cli import main
+from cascade.commands import doctor
 from cascade.errors import CascadeError
 from cascade.files import read_json, write_json
 from cascade.layout import Layout

@@ -207,7 +207,7 @@ def test_a_command_on_a_full_disk_says_one_line(tmp_path: Path, monkeypatch: pyt
     def fill(layout: object) -> None:
         (tmp_path / "x").write_bytes(bytes(1 << 20))
 
-    monkeypatch.setattr("cascade.doctor.examine", fill)
+    monkeypatch.setattr("cascade.commands.doctor.examine", fill)
     with full_disk():
         result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from cascade.commands.score import score_file
 from cascade.environments.registry import environment_of
-from cascade.score import score_file
 
 AGENTS = {
     "instruction_following_simple_agent": "instruction_following",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cascade.files import write_json
 from cascade.layout import Layout
-from cascade.score_plots import write_score_plots
+from cascade.report.score_plots import write_score_plots
 from cascade.training.curves import write_curves
 from tests.evaluation.project import recipe_with_gate, share, write_evaluation
 
