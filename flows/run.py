@@ -17,7 +17,7 @@ from cascade.launch.ui_servers import set_environment, start_prefect
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE, Recipe, load
 from cascade.tracking.journal import system_journal
-from cascade.tracking.store import pipeline_run_id
+from cascade.tracking.mlflow_store import pipeline_run_id
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -7,7 +7,7 @@ from cascade.errors import CheckpointError
 from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe
-from cascade.tracking import store
+from cascade.tracking import mlflow_store
 from tasks.projects import RUNS
 
 REGISTERED = "models:/"
@@ -36,7 +36,7 @@ def checkpoint_named(name: str, recipe: Recipe, home: Layout) -> Path:
 def _registered(name: str, home: Layout) -> Path:
     from mlflow.exceptions import MlflowException
 
-    client = store.connect(home)
+    client = mlflow_store.connect(home)
     try:
         if "@" in name:
             version = client.get_model_version_by_alias(*name.split("@", 1))

@@ -5,7 +5,7 @@ import os
 from cascade.launch.ui_servers import mlflow_pages
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE, Recipe
-from cascade.tracking import store
+from cascade.tracking import mlflow_store
 from cascade.tracking.background import warn
 
 
@@ -16,9 +16,9 @@ class MLflowLinks:
         self._base = ""
         self._runs: dict[str, str] = {}
         try:
-            client = store.connect(layout)
-            experiment = store.experiment(client, layout, recipe)
-            identity = f"tags.`{store.RUN_ID}` = '{store.pipeline_run_id(layout)}'"
+            client = mlflow_store.connect(layout)
+            experiment = mlflow_store.experiment(client, layout, recipe)
+            identity = f"tags.`{mlflow_store.RUN_ID}` = '{mlflow_store.pipeline_run_id(layout)}'"
             found = client.search_runs([experiment], identity, order_by=["attributes.start_time ASC"])
         except Exception as error:  # whatever MLflow raises: measurements never stop a run
             warn(error)
@@ -26,7 +26,7 @@ class MLflowLinks:
         uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         server = uri if uri.startswith(("http://", "https://")) else mlflow_pages(layout)
         self._base = f"{server.rstrip('/')}/#/experiments/{experiment}/runs"
-        self._runs = {run.data.tags[store.NODE]: run.info.run_id for run in found}
+        self._runs = {run.data.tags[mlflow_store.NODE]: run.info.run_id for run in found}
 
     def run(self) -> str | None:
         return self.node(PIPELINE)

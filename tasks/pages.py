@@ -14,7 +14,7 @@ from cascade.recipe import CURATE, Recipe
 from cascade.report import build_report, result_table
 from cascade.report.table import BEST
 from cascade.tracking import publish
-from cascade.tracking.store import dvc_hashes, git_revision
+from cascade.tracking.provenance import dvc_hashes, git_revision
 from tasks.measurements import MLflowLinks
 
 

@@ -16,7 +16,7 @@ from cascade.files import link_directory, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
 from cascade.recipe.library import find
-from cascade.tracking import store
+from cascade.tracking import mlflow_store
 
 ACTIVE = "active"
 """Stands for the project's own params.yaml."""
@@ -143,4 +143,4 @@ def _share_measurements(home: Layout, own: Layout, recipe: Recipe) -> None:
         (own.root / servers).parent.mkdir(exist_ok=True)
         (own.root / servers).symlink_to(home.root / servers)
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        store.experiment(store.connect(home), home, recipe)
+        mlflow_store.experiment(mlflow_store.connect(home), home, recipe)

@@ -14,8 +14,9 @@ from cascade.recipe import Recipe
 from cascade.report import build_report, figures, result_table
 from cascade.report.before_after import before_after, shortened
 from cascade.report.facts import Cost, costs, total
-from cascade.report.results import load_results, pooled_recovery, read_steps
+from cascade.report.results import load_results, pooled_recovery
 from cascade.tracking import Journal
+from cascade.tracking.curves import read_steps
 from tasks.pages import repair_page
 from tests.evaluation.project import recipe_with_gate, recipe_with_repair, share, write_evaluation
 

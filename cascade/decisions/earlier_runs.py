@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from cascade.evaluation.results import EvaluationResult, parse_prompts
-from cascade.kept import is_kept
 from cascade.layout import Layout
 from cascade.progress import say
+from cascade.tracking.dvc_cache import is_kept
 from cascade.tracking.journal import COMPARABLE, EVALUATED
 from cascade.tracking.runs import Runs, node_of, pipeline_of
 

@@ -9,7 +9,7 @@ from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe, recipe_hash
 from cascade.tracking import Journal
-from cascade.tracking.store import dvc_hashes, git_revision
+from cascade.tracking.provenance import dvc_hashes, git_revision
 
 
 def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:

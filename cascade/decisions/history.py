@@ -10,7 +10,6 @@ from typing import Protocol
 
 from cascade.decisions.earlier_runs import Earlier, earlier_results
 from cascade.errors import CascadeError
-from cascade.evaluation.recall import recall
 from cascade.evaluation.results import EvaluationResult, load_result, read_prompts, record
 from cascade.files import hash_directory
 from cascade.layout import Layout
@@ -18,9 +17,10 @@ from cascade.recipe import Recipe
 from cascade.tracking import EVALUATED, evaluation_journal
 from cascade.tracking.background import warn
 from cascade.tracking.journal import COMPARABLE, tags_of
+from cascade.tracking.mlflow_store import tracking_uri
 from cascade.tracking.publisher import Publisher
+from cascade.tracking.restore_journal import recall
 from cascade.tracking.runs import open_runs
-from cascade.tracking.store import tracking_uri
 
 
 class History(Protocol):

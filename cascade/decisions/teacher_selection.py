@@ -7,11 +7,11 @@ from cascade.decisions.history import History, as_read, open_history, read_resul
 from cascade.errors import CascadeError
 from cascade.evaluation.results import EvaluationResult
 from cascade.files import fingerprint, write_json
-from cascade.kept import restore
 from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking import Journal
+from cascade.tracking.dvc_cache import restore
 
 
 def select_teachers(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
 
     Raises CascadeError when a port is taken or a server does not start.
     """
-    from cascade.tracking.store import tracking_uri
+    from cascade.tracking.mlflow_store import tracking_uri
 
     for option, port in (("--prefect-port", prefect_port), ("--mlflow-port", mlflow_port)):
         _require_free(option, port)

@@ -15,7 +15,7 @@ from cascade.layout import Layout
 from cascade.recipe import Recipe, recipe_hash
 from cascade.recipe.sections import OnPolicyNode
 from cascade.report.results import Results
-from cascade.tracking.store import git_revision
+from cascade.tracking.provenance import git_revision
 
 PACKAGES = ("torch", "transformers", "datasets", "pyarrow", "mlflow", "dvc", "prefect", "reasoning-gym", "math-verify")
 

@@ -3,7 +3,7 @@
 from cascade.files import write_atomic
 from cascade.layout import Layout
 from cascade.recipe import Distillation, Recipe
-from cascade.training.curves import as_csv
+from cascade.tracking.curves import as_csv
 
 
 def write_score_plots(recipe: Recipe, gate: str, layout: Layout) -> None:

@@ -11,9 +11,9 @@ from cascade.layout import Layout
 from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking.journal import Journal, evaluation_journal, system_journal
+from cascade.tracking.mlflow_store import MADE_IN, pipeline_run_id
 from cascade.tracking.publisher import Publisher
-from cascade.tracking.store import MADE_IN, pipeline_run_id
-from cascade.tracking.system import SystemSampler
+from cascade.tracking.system_metrics import SystemSampler
 
 INTERVAL = 5.0
 PATIENCE = 30.0

@@ -35,8 +35,8 @@ from cascade.progress import say
 from cascade.recipe import PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
 from cascade.recipe.library import checkpoint_of
 from cascade.tracking import Journal
+from cascade.tracking.curves import write_curves
 from cascade.tracking.journal import write_table
-from cascade.training.curves import write_curves
 from cascade.training.samples import shown
 
 if TYPE_CHECKING:

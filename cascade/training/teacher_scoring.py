@@ -16,11 +16,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.files import hash_directory, read_json
-from cascade.kept import restore
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
 from cascade.recipe import Distillation, Recipe, RepairNode
+from cascade.tracking.dvc_cache import restore
 from cascade.training.batch import Batch
 
 

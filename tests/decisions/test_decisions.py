@@ -12,7 +12,7 @@ from cascade.errors import CascadeError
 from cascade.files import read_json, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.tracking import Journal, live, publish, store
+from cascade.tracking import Journal, live, mlflow_store, publish
 from cascade.tracking.journal import tags_of
 from tests.evaluation.project import make_node, recipe_with_gate, share, write_evaluation
 
@@ -147,7 +147,7 @@ def test_mlflow_and_files_give_the_same_decision_and_the_winner_is_registered(la
     with live(recipe, layout, "release"):
         decision = gate(recipe, "release", layout, MLflowHistory(recipe, layout))
     assert tags_of(Journal(layout.journal("release")).entries())["history"].startswith("MLflow run ")
-    client = MlflowClient(tracking_uri=store.tracking_uri(layout))
+    client = MlflowClient(tracking_uri=mlflow_store.tracking_uri(layout))
     version = client.get_model_version_by_alias("miniature", "champion")
     assert version.tags["checkpoint_hash"] == decision["checkpoint"]
     assert version.tags["teacher/one"] == "rl ffffffffffff"

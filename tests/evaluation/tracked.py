@@ -7,7 +7,7 @@ from cascade.files import hash_file, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import Journal, publish
-from cascade.tracking.store import MADE_IN, pipeline_run_id
+from cascade.tracking.mlflow_store import MADE_IN, pipeline_run_id
 from tests.evaluation.project import DOMAINS, make_node, share, write_evaluation
 
 SOLVED = {"sft": (20, 30), "rl": (35, 25), "mopd": (34, 30)}

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from cascade.layout import Layout
-from cascade.tracking import background, store
+from cascade.tracking import background, mlflow_store
 from tests.evaluation.project import recipe_with_gate
 
 
@@ -11,7 +11,7 @@ from tests.evaluation.project import recipe_with_gate
 def empty_store(tmp_path_factory):
     """Making MLflow's schema takes seconds: once for all tests."""
     layout = Layout(tmp_path_factory.mktemp("store"))
-    store.connect(layout).search_experiments()
+    mlflow_store.connect(layout).search_experiments()
     return layout.root / "mlflow" / "mlflow.db"
 
 

@@ -17,21 +17,21 @@ from mlflow import MlflowClient
 from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE
-from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, following, live, publish, store
+from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, following, live, mlflow_store, publish
 from cascade.tracking.journal import system_journal, write_table
 from cascade.tracking.notes import NOTE
 from cascade.tracking.publisher import Publisher
 
 
 def client_of(layout: Layout) -> MlflowClient:
-    return MlflowClient(tracking_uri=store.tracking_uri(layout))
+    return MlflowClient(tracking_uri=mlflow_store.tracking_uri(layout))
 
 
 def runs_of(layout: Layout) -> dict[str, list]:
     client = client_of(layout)
     found: dict[str, list] = {}
     for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
-        found.setdefault(run.data.tags[store.NODE], []).append(run)
+        found.setdefault(run.data.tags[mlflow_store.NODE], []).append(run)
     return found
 
 
@@ -80,7 +80,7 @@ def test_a_node_is_a_child_of_the_pipeline_run(layout, recipe):
     assert publish(recipe, layout, ["rl"])
     runs = runs_of(layout)
     (parent,), (child,) = runs[PIPELINE], runs["rl"]
-    assert child.data.tags[store.PARENT] == parent.info.run_id
+    assert child.data.tags[mlflow_store.PARENT] == parent.info.run_id
     assert child.data.params == {"steps": "3", "rollout.temperature": "1.0"}
     assert child.data.metrics["eval/one/pass_at_1"] == 0.5
     assert child.data.tags["checkpoint_hash"] == "c1"
@@ -137,7 +137,7 @@ def test_another_pipeline_run_has_runs_of_its_own(layout, recipe, monkeypatch):
     publish(recipe, layout, ["rl"])
     monkeypatch.setenv("CASCADE_RUN_ID", "flow-2")
     publish(recipe, layout, ["rl"])
-    assert {run.data.tags[store.RUN_ID] for run in runs_of(layout)["rl"]} == {
+    assert {run.data.tags[mlflow_store.RUN_ID] for run in runs_of(layout)["rl"]} == {
         "flow-2",
         (layout.root / ".cascade" / "run_id").read_text().strip(),
     }
@@ -309,7 +309,7 @@ def test_a_node_is_seen_while_it_runs_and_its_end_is_known(layout, recipe, monke
         assert runs_of(layout)[PIPELINE][0].info.status == "RUNNING"
     found = runs_of(layout)["rl"][0]
     assert found.info.status == "FINISHED"
-    assert found.data.tags[store.MADE_IN] == found.data.tags[store.RUN_ID]
+    assert found.data.tags[mlflow_store.MADE_IN] == found.data.tags[mlflow_store.RUN_ID]
 
 
 def test_a_node_that_raised_is_failed_and_running_again_when_rerun(layout, recipe):

@@ -8,8 +8,8 @@ from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import CURATE
 from cascade.tracking.journal import EVALUATED
+from cascade.tracking.mlflow_store import MADE_IN
 from cascade.tracking.runs import Runs, node_of, open_runs, pipeline_of
-from cascade.tracking.store import MADE_IN
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -1,4 +1,4 @@
-"""The curves of a node that DVC draws: small CSV files, one line a step and domain, that compare between revisions."""
+"""A node's steps as CSV: the curves that DVC draws, one line a step and domain, and reading them back."""
 
 import csv
 import io
@@ -11,6 +11,9 @@ CURVES = {"rewards.csv": "reward", "lengths.csv": "length"}
 
 Steps = list[tuple[int, dict[str, float]]]
 """(step, metric → value) as the journal has them."""
+
+Series = dict[str, list[tuple[int, float]]]
+"""Metric → (step, value) where it was measured."""
 
 
 def write_curves(folder: Path, steps: Steps, domains: list[str]) -> None:
@@ -36,3 +39,15 @@ def as_csv(columns: list[str], rows: list[list[object]]) -> str:
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def read_steps(path: Path) -> Series:
+    """A node's steps.csv."""
+    series: Series = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            step = int(line.pop("step"))
+            for name, value in line.items():
+                if value:
+                    series.setdefault(name, []).append((step, float(value)))
+    return series

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cascade.tracking import system
-from cascade.tracking.system import SystemSampler
+from cascade.tracking import system_metrics
+from cascade.tracking.system_metrics import SystemSampler
 
 MEMINFO = "MemTotal:       1000 kB\nMemFree:  100 kB\nMemAvailable:    250 kB\nHugePages_Total:  0\n"
 
@@ -40,8 +40,8 @@ def test_a_gpu_is_told_of_where_torch_uses_one(tmp_path, monkeypatch):
         device_count = staticmethod(lambda: 2)
         memory_reserved = staticmethod(lambda index: (index + 1) * 10**6)
 
-    monkeypatch.setitem(system.sys.modules, "torch", type("HalfImported", (), {}))
+    monkeypatch.setitem(system_metrics.sys.modules, "torch", type("HalfImported", (), {}))
     assert not any("gpu" in name for name in SystemSampler(tmp_path).sample())
-    monkeypatch.setitem(system.sys.modules, "torch", type("Torch", (), {"cuda": Cuda}))
+    monkeypatch.setitem(system_metrics.sys.modules, "torch", type("Torch", (), {"cuda": Cuda}))
     values = SystemSampler(tmp_path).sample()
     assert [values[f"system/gpu_{i}_memory_usage_megabytes"] for i in range(2)] == [1.0, 2.0]

@@ -1,8 +1,9 @@
 """A node whose checkpoint DVC took from its cache: its journal, if there is one, tells of another checkpoint."""
 
-from cascade.files import read_json
+from cascade.files import fingerprint, read_json
 from cascade.layout import Layout
 from cascade.tracking import Journal, decision_journal
+from cascade.tracking.curves import read_steps
 from cascade.tracking.journal import tags_of
 
 
@@ -20,10 +21,6 @@ def recall(node: str, checkpoint: str, layout: Layout) -> None:
     manifest = read_json(manifest_path)
     if manifest["checkpoint"] != checkpoint:
         return
-    # Imported here: they bring matplotlib and torch, which decisions without such nodes need not pay.
-    from cascade.files import fingerprint
-    from cascade.report.results import read_steps
-
     inputs = manifest["inputs"]
     journal.rewind(0)
     journal.tags(
