@@ -31,6 +31,9 @@ MODULES = {
 }
 
 
+GYM_GRADING = "gym"
+
+
 @dataclass(frozen=True)
 class Verdict:
     reward: float | None
@@ -159,6 +162,11 @@ def environment_of(row: Row) -> Environment:
                 return get(name)
         raise RowError("no_environment", f"no environment here is called {asked!r}; known: {', '.join(names())}")
     raise RowError("no_environment", "the row names no environment (environment, environment_name or agent_ref)")
+
+
+def in_gym(row: Row) -> bool:
+    """Whether the row asks for NeMo Gym's own rules (`grading: gym`) where they differ from ours."""
+    return row.get("grading") == GYM_GRADING
 
 
 def is_named(row: Row, name: str) -> bool:
