@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 from cascade.chat import Message, Response, Row
 from cascade.errors import SandboxError
 
+GYM_GRADING = "gym"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -120,3 +122,8 @@ def failure_of(error: Exception) -> Verdict:
     """The verdict of a rollout whose environment raised."""
     code = "sandbox" if isinstance(error, SandboxError) else "verifier_error"
     return Verdict(None, failure=code, reason=str(error) if code == "sandbox" else f"{type(error).__name__}: {error}")
+
+
+def in_gym(row: Row) -> bool:
+    """Whether the row asks for NeMo Gym's own rules (`grading: gym`) where they differ from ours."""
+    return row.get("grading") == GYM_GRADING
