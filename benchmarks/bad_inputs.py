@@ -85,6 +85,10 @@ def _write(name: str, content: str | bytes) -> Callable[[Path], None]:
     return lambda project: write_atomic(project / name, content)
 
 
+def _append(name: str, content: str) -> Callable[[Path], None]:
+    return lambda project: write_atomic(project / name, (project / name).read_text() + content)
+
+
 def _tokenizer(project: Path) -> None:
     shutil.copytree(ROOT / "models" / "base", project / "models" / "base", ignore=lambda d, n: ["model.safetensors"])
 
@@ -101,6 +105,7 @@ CASES = {
     "The recipe": [
         Case("no recipe", "recipe check", prepare=lambda project: (project / "params.yaml").unlink()),
         Case("not YAML", "recipe check", prepare=_write("params.yaml", "sft: [")),
+        Case("a block taken from elsewhere", "recipe check", prepare=_append("params.yaml", "x: &a {}\ny: *a\n")),
         Case("a typo", "recipe check", _set("rl.if_rl.optimizer.learning_rte", 1e-4)),
         Case("a missing key", "recipe check", _drop("sft.sft.epochs")),
         Case("a wrong value", "recipe check", _set("rl.if_rl.steps", 0)),

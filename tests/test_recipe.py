@@ -228,9 +228,10 @@ def test_a_wrong_value_names_its_key(
 @pytest.fixture
 def repaired(content: dict) -> dict[str, Any]:
     """The content with a repair after MOPD, and the gate after that."""
-    against = content["gate"]["release"]["against"]
-    distillation = {key: value for key, value in content["distill"]["mopd"].items() if key != "teachers"}
-    repair = {**distillation, "init": "mopd", "reads_round": 2, "round": 3, "against": against}
+    against = list(content["gate"]["release"]["against"])
+    repair = copy.deepcopy(content["distill"]["mopd"])
+    del repair["teachers"]
+    repair |= {"init": "mopd", "reads_round": 2, "round": 3, "against": against}
     content["repair"] = {"mend": repair}
     content["gate"]["release"] |= {"round": 3, "candidate": "mend"}
     return content
@@ -288,7 +289,7 @@ def test_a_repair_is_not_taught_by_another_cascade(repaired: dict, problem: Any)
 
 
 def test_node_names_are_unique(content: dict, problem: Any) -> None:
-    content["rl"]["sft"] = content["rl"]["if_rl"]
+    content["rl"]["sft"] = copy.deepcopy(content["rl"]["if_rl"])
     assert problem(content)[0].startswith("sft.sft: a node name must be unique")
 
 
@@ -301,7 +302,7 @@ def test_names_that_cannot_name_files_and_stages_are_refused(content: dict, name
 
 @pytest.mark.parametrize("name", ["base", "curate", "pipeline", "report"])
 def test_names_of_other_files_and_runs_are_refused(content: dict, problem: Any, name: str) -> None:
-    content["rl"][name] = content["rl"]["if_rl"]
+    content["rl"][name] = copy.deepcopy(content["rl"]["if_rl"])
     [line] = problem(content)
     assert line.startswith(f"rl.{name}: the name stands for ")
 
@@ -404,3 +405,14 @@ def test_a_bad_recipe_does_not_become_the_active_one(tmp_path: Path, content: di
 def test_an_unknown_recipe_lists_those_there_are() -> None:
     with pytest.raises(RecipeError, match=r"big: neither a recipe in recipes/ .*nano.* nor a file"):
         find("big", Layout(ROOT))
+
+
+def test_a_recipe_shares_no_block(problem: Any, content: dict) -> None:
+    text = yaml.safe_dump(content, sort_keys=False)
+    shared = text.replace("    rollout:\n", "    rollout: &episodes\n", 1)
+    assert shared != text
+    lines = problem(shared + "x: *episodes\n")
+    assert lines == [
+        f"line {len(shared.splitlines()) + 1}: *episodes takes a block from elsewhere, and `dvc exp run -S` cannot "
+        "change such a block in one place alone; write out what &episodes holds"
+    ]
