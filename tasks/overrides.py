@@ -13,8 +13,6 @@ from cascade.errors import RecipeError
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-REMEDY = "write KEY=VALUE, or +KEY=VALUE for a key that is not in the recipe"
-
 
 def override_recipe(path: Path, overrides: Iterable[str]) -> None:
     """Change the recipe's file, one override after the other. Raises RecipeError where one cannot be applied, or where
@@ -24,14 +22,14 @@ def override_recipe(path: Path, overrides: Iterable[str]) -> None:
         try:
             apply_overrides(path, [override])
         except DvcException as error:
-            raise _refused(override, str(error.__cause__ or error), REMEDY) from None
+            raise _refused(override, str(error.__cause__ or error), _remedy(before, override)) from None
         except Exception as error:  # of the libraries below DVC: a sweep, a missing value, a place in a list
             raise _refused(override, str(error), "give one plain value for one key") from None
         after = _read(path)
         for key in _differences(_expected(before, after, to_hydra_overrides([override])[0]), after):
             found = _at(after, key)
             told = "" if isinstance(found, dict | list) else f", but {found!r}"
-            raise _refused(override, f"{key} would not be what it says{told}", REMEDY)
+            raise _refused(override, f"{key} would not be what it says{told}", _remedy(before, override))
 
 
 def _refused(override: str, reason: str, remedy: str) -> RecipeError:
@@ -105,3 +103,17 @@ def _at(tree: Any, key: str) -> Any:
         else:
             tree = tree[int(part)] if isinstance(tree, list) and part.isdecimal() and int(part) < len(tree) else None
     return tree
+
+
+def _remedy(recipe: Any, override: str) -> str:
+    """What to write instead, in the override's own words where it is about a mapping: Hydra merges one into another,
+    and cannot name keys that are numbers."""
+    name, _, value = override.lstrip("~+").partition("=")
+    key = name.rpartition(".")[0] if name.rpartition(".")[2].isdecimal() else name
+    old, new = _at(recipe, key), value.lstrip().startswith("{")
+    if isinstance(old, dict) and (new or key != name):
+        whole = value if new else "{…}"
+        return f"to replace the whole mapping write two overrides, '~{key}' and then '+{key}={whole}'"
+    if isinstance(old, dict) and name in override:
+        return f"{key} is a mapping: name one of its keys ({', '.join(map(str, old))})"
+    return "write KEY=VALUE, or +KEY=VALUE for a key that is not in the recipe"

@@ -104,3 +104,27 @@ def test_a_shared_block_is_not_changed_through_one_of_its_names(tmp_path: Path) 
         path.write_text("a: &shared {x: 1}\nb: *shared\n")
         with pytest.raises(RecipeError, match=told):
             override_recipe(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "first", "second"),
+    [
+        ("rl.code_rl.mix={math: 1.0}", "~rl.code_rl.mix", "+rl.code_rl.mix={math: 1.0}"),
+        ("+rl.code_rl.mix={math: 1.0}", "~rl.code_rl.mix", "+rl.code_rl.mix={math: 1.0}"),
+        ("repair={}", "~repair", "+repair={}"),
+        ("curation.sources.math.levels.2=0.5", "~curation.sources.math.levels", "+curation.sources.math.levels={…}"),
+    ],
+)
+def test_a_whole_mapping_is_replaced_by_the_two_overrides_that_the_message_names(
+    nano: Path, override: str, first: str, second: str
+) -> None:
+    with pytest.raises(RecipeError) as refused:
+        override_recipe(nano, [override])
+    assert str(refused.value).endswith(f"write two overrides, {first!r} and then {second!r}")
+    second = second.replace("{…}", "{2: 0.25, 5: 0.75}")
+    override_recipe(nano, [first, second])
+    *sections, key = first.removeprefix("~").split(".")
+    tree = yaml.safe_load(nano.read_text())
+    for section in sections:
+        tree = tree[section]
+    assert tree[key] == yaml.safe_load(second.partition("=")[2])
