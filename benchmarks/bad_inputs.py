@@ -118,6 +118,8 @@ CASES = {
         Case("a gate before its candidate", "recipe check", _set("gate.release.round", 1)),
         Case("a conversation longer than a sequence", "recipe check", _set("curation.max_tokens", 4096)),
         Case("a node whose name is taken", "recipe check", _rename("rl.if_rl", "report")),
+        Case("a name that MLflow refuses", "recipe check", _set("gate.release.registered_name", "org/nano")),
+        Case("an alias that MLflow keeps for itself", "recipe check", _set("gate.release.alias", "latest")),
         Case("a recipe nobody knows", "recipe use nanoo"),
     ],
     "Nodes and checkpoints": [

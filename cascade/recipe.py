@@ -29,6 +29,7 @@ from cascade.schema import (
     Evaluation,
     GateNode,
     Judges,
+    Name,
     Node,
     OnPolicyNode,
     Optimizer,
@@ -95,8 +96,8 @@ RESERVED = {BASE: "the base model", CURATE: "curation", PIPELINE: "the whole run
 
 
 class Recipe(Section):
-    name: str
-    family: str
+    name: Name
+    family: Name
     """Runs of one family share history."""
     seed: int = 0
     threads: Count = 2

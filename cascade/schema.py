@@ -1,8 +1,9 @@
 """The recipe's sections: what may stand in one, and what each value means."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cascade import environments
 
@@ -18,6 +19,30 @@ def _registered(name: str) -> str:
 
 
 EnvironmentName = Annotated[str, BeforeValidator(_registered)]
+
+
+def _nameable(name: str) -> str:
+    if not re.fullmatch(r"\w(?:[\w .-]*\w)?", name) or len(name) > 200:
+        raise ValueError(
+            f"{name!r} cannot be a name in MLflow; letters, digits, spaces, _ . and - alone, a letter or digit first "
+            "and last, 200 characters at most"
+        )
+    return name
+
+
+def _alias(name: str) -> str:
+    if not re.fullmatch(r"[\w-]{1,200}", name) or re.fullmatch(r"latest|v\d+", name, re.IGNORECASE):
+        raise ValueError(
+            f"{name!r} cannot be an alias in MLflow; letters, digits, _ and - alone, 200 characters at most, "
+            "and neither latest nor v and a number"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_nameable)]
+"""What MLflow takes as the name of an experiment or a model and as part of a metric's or tag's name. It would refuse
+another one when the run has ended."""
+Alias = Annotated[str, AfterValidator(_alias)]
 
 
 class Section(BaseModel):
@@ -41,7 +66,7 @@ class Source(Section):
     """Only the rows whose NeMo Gym agent or environment has a name that begins so."""
     gym_url: str | None = None
     """A running NeMo Gym resources server, http://host:port, that judges the rows, whatever environment they name."""
-    domain: str
+    domain: Name
     levels: dict[int, Share] = {1: 1.0}
     """Generators: share of rows at each difficulty level."""
     brief: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -381,8 +406,8 @@ class GateNode(Comparison):
     round: Count
     """The round whose evaluations it waits for and reads, with those of the rounds before."""
     candidate: str
-    registered_name: str
-    alias: str = "champion"
+    registered_name: Name
+    alias: Alias = "champion"
 
 
 def _sums_to_one(key: str, shares: dict[Any, float]) -> None:

@@ -416,3 +416,33 @@ def test_a_recipe_shares_no_block(problem: Any, content: dict) -> None:
         f"line {len(shared.splitlines()) + 1}: *episodes takes a block from elsewhere, and `dvc exp run -S` cannot "
         "change such a block in one place alone; write out what &episodes holds"
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("registered_name", "org/cascade-nano", "gate.release.registered_name: 'org/cascade-nano' cannot be a name in"),
+        ("registered_name", "it's", 'gate.release.registered_name: "it\'s" cannot be a name in MLflow'),
+        ("registered_name", "", "gate.release.registered_name: '' cannot be a name in MLflow"),
+        ("alias", "latest", "gate.release.alias: 'latest' cannot be an alias in MLflow"),
+        ("alias", "Latest", "gate.release.alias: 'Latest' cannot be an alias"),
+        ("alias", "v3", "gate.release.alias: 'v3' cannot be an alias"),
+        ("alias", "the best", "gate.release.alias: 'the best' cannot be an alias"),
+    ],
+)
+def test_names_that_mlflow_would_refuse_when_all_is_done_are_refused_at_once(
+    content: dict, problem: Any, key: str, value: str, line: str
+) -> None:
+    content["gate"]["release"][key] = value
+    assert problem(content)[0].startswith(line)
+
+
+@pytest.mark.parametrize("key", ["name", "family"])
+def test_a_family_is_the_name_of_an_experiment(content: dict, problem: Any, key: str) -> None:
+    content[key] = ""
+    assert problem(content)[0].startswith(f"{key}: '' cannot be a name in MLflow")
+
+
+def test_a_domain_is_part_of_metrics_names(content: dict, problem: Any) -> None:
+    content["curation"]["sources"]["math"]["domain"] = ".."
+    assert problem(content)[0].startswith("curation.sources.math.domain: '..' cannot be a name in MLflow")
