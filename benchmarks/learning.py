@@ -11,6 +11,7 @@ results/benchmarks/distillation_versus_rl.json and .png, the curve that the repo
 """
 
 import argparse
+import copy
 import csv
 import os
 import shutil
@@ -49,7 +50,7 @@ def prepare(project: Path, target: Path, seed: int, prompts: int, threads: int) 
     content |= {"seed": seed, "threads": threads}
     for source in content["curation"]["sources"].values():
         source["benchmark"] = prompts
-    node = next(iter(content["distill"].values()))
+    node = copy.deepcopy(next(iter(content["distill"].values())))
     rival = {key: value for key, value in node.items() if key not in ("teachers", "importance")}
     content["rl"][RIVAL] = {**rival, "max_refills": 0}
     write_atomic(layout.params, yaml.safe_dump(content, sort_keys=False))

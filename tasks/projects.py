@@ -9,7 +9,6 @@ import yaml
 from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.utils.hydra import apply_overrides
 
 from cascade.errors import CascadeError, RecipeError
 from cascade.files import link_directory, write_atomic
@@ -17,6 +16,7 @@ from cascade.layout import Layout
 from cascade.recipe import Recipe, load
 from cascade.recipe.library import find
 from cascade.tracking import mlflow_store
+from tasks.overrides import override_recipe
 
 ACTIVE = "active"
 """Stands for the project's own params.yaml."""
@@ -58,13 +58,7 @@ def _write_recipe(source: Path, overrides: tuple[str, ...], own: Layout) -> Reci
     draft = own.params.with_suffix(".draft.yaml")
     write_atomic(draft, source.read_text(encoding="utf-8"))
     try:
-        for override in overrides:
-            try:
-                apply_overrides(draft, [override])
-            except DvcException as error:
-                reason = " ".join(str(error.__cause__ or error).split("\n")[0].split())
-                remedy = "write KEY=VALUE, or +KEY=VALUE for a key that is not in the recipe"
-                raise RecipeError(f"override {override!r}: {reason}; {remedy}") from None
+        override_recipe(draft, overrides)
         try:
             found = load(draft)
         except RecipeError as error:

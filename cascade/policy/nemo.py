@@ -24,7 +24,7 @@ from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy.base import Objective, Sequence, StepReport
 from cascade.policy.batching import MicroBatch
-from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer
+from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer, set_time_step_limit
 from cascade.policy.consolidate import save_consolidated
 from cascade.policy.hf import HFPolicy
 from cascade.policy.logits import token_log_probs
@@ -148,6 +148,7 @@ class NemoPolicy(HFPolicy):
         net: nn.Module = NeMoAutoModelForCausalLM.from_pretrained(
             str(self._source.resolve()), dtype=torch.bfloat16, distributed_setup=setup, **_overrides(self._source)
         )
+        set_time_step_limit(net)  # Where NeMo has no layers of its own, they are transformers'.
         if world.size() == 1 and parallel.checkpoint_activations:
             net.gradient_checkpointing_enable()  # type: ignore[operator]
         if parallel.context > 1 and getattr(getattr(net, "backend", None), "attn", None) != "te":

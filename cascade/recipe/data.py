@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from cascade import environments
+from cascade.recipe.names import Name
 from cascade.utils.config import Count, Section, Share, check_sums_to_one
 
 
@@ -34,7 +35,7 @@ class Source(Section):
     """Only the rows whose NeMo Gym agent or environment has a name that begins so."""
     gym_url: str | None = None
     """A running NeMo Gym resources server, http://host:port, that judges the rows, whatever environment they name."""
-    domain: str
+    domain: Name
     levels: dict[int, Share] = Field(default={1: 1.0})
     """Generators: share of rows at each difficulty level."""
     brief: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -13,16 +13,31 @@ from cascade.recipe.recipe import Recipe
 from cascade.utils.config import Section
 
 
+class _WithoutAnchors(yaml.SafeLoader):
+    """Refuses a block taken from elsewhere. DVC keeps it shared when it changes a key: lost, or changed everywhere."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()
+            raise RecipeError(
+                f"line {alias.start_mark.line + 1}: *{alias.anchor} takes a block from elsewhere, and `dvc exp run -S` "
+                f"cannot change such a block in one place alone; write out what &{alias.anchor} holds"
+            )
+        return super().compose_node(parent, index)
+
+
 def load(path: Path) -> Recipe:
     """Raises RecipeError: one line a problem, each naming its key."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _WithoutAnchors)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file; `cascade recipe use nano` makes the default one active") from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file; a recipe is YAML") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: not a recipe; a recipe is a YAML mapping, see recipes/nano.yaml")
     try:

@@ -11,6 +11,7 @@ from cascade.judges.settings import Judges
 from cascade.recipe import validation
 from cascade.recipe.data import Curation
 from cascade.recipe.graph import Graph
+from cascade.recipe.names import Name
 from cascade.recipe.placement import Placement, Verification
 from cascade.recipe.sections import Evaluation, OnPolicyNode
 from cascade.utils.config import Count
@@ -19,8 +20,8 @@ from cascade.utils.config import Count
 class Recipe(Graph):
     """All that a run depends on."""
 
-    name: str
-    family: str
+    name: Name
+    family: Name
     """Runs of one family share history."""
     seed: int = 0
     threads: Count = 2

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cascade.recipe.names import Alias, Name
 from cascade.utils.config import Count, Section, Share, check_sums_to_one
 
 TeacherMemory = Literal["device", "host", "disk"]
@@ -212,5 +213,5 @@ class GateNode(Comparison):
     round: Count
     """The round whose evaluations it waits for and reads, with those of the rounds before."""
     candidate: str
-    registered_name: str
-    alias: str = "champion"
+    registered_name: Name
+    alias: Alias = "champion"

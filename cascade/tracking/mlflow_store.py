@@ -76,6 +76,12 @@ def connect(layout: Layout) -> "MlflowClient":
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether MLflow will answer the same to the same: a name, a host or a credential that it does not take."""
+    status = getattr(error, "get_http_status_code", lambda: 500)()
+    return 400 <= status < 500 and status not in (409, 429, 499)
+
+
 def experiment(client: "MlflowClient", layout: Layout, recipe: Recipe) -> str:
     """The id of the experiment of the recipe's family, made and described where there is none."""
     with locked(layout):

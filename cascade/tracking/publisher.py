@@ -77,10 +77,15 @@ class Publisher:
             tags[SYSTEM] = repr(system[-1]["time"])
         if NOTE not in run.data.tags:  # What a person wrote there stays.
             tags[NOTE] = node_note(self._recipe, name)
-        self._log(run, [*new, *(e for e in others if e["kind"] == "metrics"), *system], entries, tags)
-        self._artifacts(run, entries)
-        for entry in [e for e in entries if e["kind"] == "model"][-1:]:
-            register(self.client, run, entry["name"], entry["alias"], entry["tags"])
+        try:
+            self._log(run, [*new, *(e for e in others if e["kind"] == "metrics"), *system], entries, tags)
+            self._artifacts(run, entries)
+            for entry in [e for e in entries if e["kind"] == "model"][-1:]:
+                register(self.client, run, entry["name"], entry["alias"], entry["tags"])
+        except Exception as error:
+            if mlflow_store.is_refusal(error):  # Or the run would seem to be at work for ever.
+                self._set_status(run, entries, running)
+            raise
         self._set_status(run, entries, running)
         return run_id
 

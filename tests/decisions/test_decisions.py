@@ -167,7 +167,7 @@ def test_mlflow_and_files_give_the_same_decision_and_the_winner_is_registered(la
 def test_without_mlflow_the_files_are_read_and_that_is_said(layout, recipe, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("cascade.tracking.background._warned", False)
+    monkeypatch.setattr("cascade.tracking.background._warned", set())
     history = open_history(recipe, layout)
     assert history.source == "results/evaluations"
     assert "127.0.0.1:9" in capsys.readouterr().err

@@ -228,9 +228,10 @@ def test_a_wrong_value_names_its_key(
 @pytest.fixture
 def repaired(content: dict) -> dict[str, Any]:
     """The content with a repair after MOPD, and the gate after that."""
-    against = content["gate"]["release"]["against"]
-    distillation = {key: value for key, value in content["distill"]["mopd"].items() if key != "teachers"}
-    repair = {**distillation, "init": "mopd", "reads_round": 2, "round": 3, "against": against}
+    against = list(content["gate"]["release"]["against"])
+    repair = copy.deepcopy(content["distill"]["mopd"])
+    del repair["teachers"]
+    repair |= {"init": "mopd", "reads_round": 2, "round": 3, "against": against}
     content["repair"] = {"mend": repair}
     content["gate"]["release"] |= {"round": 3, "candidate": "mend"}
     return content
@@ -288,7 +289,7 @@ def test_a_repair_is_not_taught_by_another_cascade(repaired: dict, problem: Any)
 
 
 def test_node_names_are_unique(content: dict, problem: Any) -> None:
-    content["rl"]["sft"] = content["rl"]["if_rl"]
+    content["rl"]["sft"] = copy.deepcopy(content["rl"]["if_rl"])
     assert problem(content)[0].startswith("sft.sft: a node name must be unique")
 
 
@@ -301,7 +302,7 @@ def test_names_that_cannot_name_files_and_stages_are_refused(content: dict, name
 
 @pytest.mark.parametrize("name", ["base", "curate", "pipeline", "report"])
 def test_names_of_other_files_and_runs_are_refused(content: dict, problem: Any, name: str) -> None:
-    content["rl"][name] = content["rl"]["if_rl"]
+    content["rl"][name] = copy.deepcopy(content["rl"]["if_rl"])
     [line] = problem(content)
     assert line.startswith(f"rl.{name}: the name stands for ")
 
@@ -404,3 +405,44 @@ def test_a_bad_recipe_does_not_become_the_active_one(tmp_path: Path, content: di
 def test_an_unknown_recipe_lists_those_there_are() -> None:
     with pytest.raises(RecipeError, match=r"big: neither a recipe in recipes/ .*nano.* nor a file"):
         find("big", Layout(ROOT))
+
+
+def test_a_recipe_shares_no_block(problem: Any, content: dict) -> None:
+    text = yaml.safe_dump(content, sort_keys=False)
+    shared = text.replace("    rollout:\n", "    rollout: &episodes\n", 1)
+    assert shared != text
+    lines = problem(shared + "x: *episodes\n")
+    assert lines == [
+        f"line {len(shared.splitlines()) + 1}: *episodes takes a block from elsewhere, and `dvc exp run -S` cannot "
+        "change such a block in one place alone; write out what &episodes holds"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("registered_name", "org/cascade-nano", "gate.release.registered_name: 'org/cascade-nano' cannot be a name in"),
+        ("registered_name", "it's", 'gate.release.registered_name: "it\'s" cannot be a name in MLflow'),
+        ("registered_name", "", "gate.release.registered_name: '' cannot be a name in MLflow"),
+        ("alias", "latest", "gate.release.alias: 'latest' cannot be an alias in MLflow"),
+        ("alias", "Latest", "gate.release.alias: 'Latest' cannot be an alias"),
+        ("alias", "v3", "gate.release.alias: 'v3' cannot be an alias"),
+        ("alias", "the best", "gate.release.alias: 'the best' cannot be an alias"),
+    ],
+)
+def test_names_that_mlflow_would_refuse_when_all_is_done_are_refused_at_once(
+    content: dict, problem: Any, key: str, value: str, line: str
+) -> None:
+    content["gate"]["release"][key] = value
+    assert problem(content)[0].startswith(line)
+
+
+@pytest.mark.parametrize("key", ["name", "family"])
+def test_a_family_is_the_name_of_an_experiment(content: dict, problem: Any, key: str) -> None:
+    content[key] = ""
+    assert problem(content)[0].startswith(f"{key}: '' cannot be a name in MLflow")
+
+
+def test_a_domain_is_part_of_metrics_names(content: dict, problem: Any) -> None:
+    content["curation"]["sources"]["math"]["domain"] = ".."
+    assert problem(content)[0].startswith("curation.sources.math.domain: '..' cannot be a name in MLflow")

@@ -18,7 +18,7 @@ def empty_store(tmp_path_factory):
 def _project(folder, empty_store, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("CASCADE_RUN_ID", raising=False)
-    monkeypatch.setattr(background, "_warned", False)
+    monkeypatch.setattr(background, "_warned", set())
     (folder / "mlflow").mkdir()
     shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
     return Layout(folder)

@@ -5,6 +5,7 @@ import tiny
 import torch
 
 from cascade.policy.base import Sequence
+from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
@@ -41,6 +42,17 @@ def test_log_probabilities_are_the_trainers_for_prompts_of_mixed_lengths(policie
     assert len({len(s.token_ids) for s in samples}) > 3
     sampled = torch.tensor([x for s in samples for x in s.log_probs])
     torch.testing.assert_close(sampled, score(policies[kind], asked, samples), atol=1e-4, rtol=0)
+
+
+def test_log_probabilities_are_the_trainers_where_the_time_step_is_limited(tmp_path):
+    """On a configuration like the released models', and on one whose layers are limited."""
+    for limit in ((0.0, float("inf")), (0.01, 0.2)):
+        directory = tmp_path / str(limit[0])
+        save_checkpoint(tiny.nemotron_h(time_step_min=0.001, time_step_limit=limit), tiny.tokenizer(), directory)
+        policy, asked = HFPolicy(directory), requests()
+        samples = TorchSampler(policy, STOP).sample(asked, max_new_tokens=45)
+        sampled = torch.tensor([x for s in samples for x in s.log_probs])
+        torch.testing.assert_close(sampled, score(policy, asked, samples), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
