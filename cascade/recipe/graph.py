@@ -3,6 +3,7 @@
 from typing import Any
 
 from cascade.errors import RecipeError
+from cascade.recipe.names import Name
 from cascade.recipe.sections import DistillNode, GateNode, Node, RepairNode, RLNode, SFTNode, TeachersNode
 from cascade.utils.config import Section
 
@@ -25,6 +26,8 @@ RESERVED = {BASE: "the base model", CURATE: "curation", PIPELINE: "the whole run
 class Graph(Section):
     """Nodes stand in sections by kind, each under its name; names are unique over all sections."""
 
+    name: Name
+    """Of the recipe."""
     sft: dict[str, SFTNode]
     rl: dict[str, RLNode]
     teachers: dict[str, TeachersNode]
@@ -46,7 +49,7 @@ class Graph(Section):
             if name in section:
                 return kind
         known = ", ".join(n for section in self.sections().values() for n in section)
-        raise RecipeError(f"no node {name!r} in the recipe; nodes: {known}")
+        raise RecipeError(f"no node {name!r} in recipe {self.name}; nodes: {known}")
 
     def node(self, name: str) -> Section:
         """Raises RecipeError naming the known nodes."""

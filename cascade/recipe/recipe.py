@@ -20,7 +20,6 @@ from cascade.utils.config import Count
 class Recipe(Graph):
     """All that a run depends on."""
 
-    name: Name
     family: Name
     """Runs of one family share history."""
     seed: int = 0

@@ -4,12 +4,9 @@ import os
 import subprocess
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-
-if TYPE_CHECKING:
-    pass
 
 
 def git_revision(root: Path) -> str | None:
