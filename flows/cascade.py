@@ -12,12 +12,12 @@ from cascade.launch import fork_server
 from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe
-from flows.opening import RecipeName, opened
+from flows.context import RecipeName, open_run
 from tasks.approvals import held_back, wait_for_approval
+from tasks.artifacts import show_results
 from tasks.nodes import build, evaluation_of, stage_of
-from tasks.pages import show_results
 from tasks.processes import stopped_on_exit
-from tasks.projects import ACTIVE
+from tasks.run_directory import ACTIVE
 
 
 @flow(name="cascade", task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def cascade_flow(
         anew: Build again what is up to date too, as after a change of the code.
         project: Directory of the project.
     """
-    run = opened(project, recipe, overrides)
+    run = open_run(project, recipe, overrides)
     graph, layout = run.recipe, run.layout
     held = held_back(graph, approve)
 

@@ -7,12 +7,12 @@ from prefect.states import Completed
 
 from cascade.files import read_json
 from cascade.recipe import CURATE
-from flows.opening import RecipeName, opened
+from flows.context import RecipeName, open_run
+from tasks.artifacts import scores_page
 from tasks.checkpoints import checkpoint_named, folder_name
 from tasks.nodes import build, state_of
-from tasks.pages import scores_page
 from tasks.processes import run_process, stopped_on_exit
-from tasks.projects import ACTIVE
+from tasks.run_directory import ACTIVE
 
 
 @flow(name="evaluate")
@@ -31,7 +31,7 @@ def evaluate_flow(
         overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `evaluation.rollouts=16`.
         project: Directory of the project.
     """
-    run = opened(project, recipe, overrides)
+    run = open_run(project, recipe, overrides)
     found = checkpoint_named(checkpoint, run.recipe, run.home)
     out = run.layout.root / ".cascade" / "evaluations" / folder_name(checkpoint)
     with stopped_on_exit():

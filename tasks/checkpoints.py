@@ -8,7 +8,7 @@ from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe
 from cascade.tracking import mlflow_store
-from tasks.projects import RUNS
+from tasks.run_directory import RUNS
 
 REGISTERED = "models:/"
 

@@ -11,7 +11,7 @@ from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe, load
 from cascade.recipe.library import find
 from tasks.checkpoints import checkpoint_named
-from tasks.projects import ACTIVE
+from tasks.run_directory import ACTIVE
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,12 @@ def run_stage(
     root: Path,
     run_id: str,
     say: Callable[[str], None],
-    anew: bool = False,
+    force: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Bring one DVC stage up to date, or build it `anew` whatever its state."""
-    force = ["--force"] if anew else []
-    module = ["dvc", "--wait-for-lock", "repro", "--single-item", *force, stage]
+    """Bring one DVC stage up to date, or with `force` whatever its state."""
+    options = ["--force"] if force else []
+    module = ["dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]
     return run_process(module, root, run_id, say, environment)
 
 

@@ -17,7 +17,7 @@ from cascade.report.facts import Cost, costs, total
 from cascade.report.results import load_results, pooled_recovery
 from cascade.tracking import Journal
 from cascade.tracking.curves import read_steps
-from tasks.pages import repair_page
+from tasks.artifacts import repair_page
 from tests.evaluation.project import recipe_with_gate, recipe_with_repair, share, write_evaluation
 
 

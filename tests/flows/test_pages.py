@@ -15,9 +15,9 @@ from cascade.progress import Progress
 from cascade.recipe import load
 from tasks import progress
 from tasks.approvals import held_back
+from tasks.artifacts import curation_page, data_url, scores_page
 from tasks.checkpoints import checkpoint_named, folder_name
 from tasks.distillation import arrange, distillation_of
-from tasks.pages import curation_page, data_url, scores_page
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load(ROOT / "recipes" / "nano-mopd.yaml")

@@ -11,7 +11,7 @@ from cascade.errors import RecipeError
 from cascade.layout import Layout
 from cascade.recipe import load
 from flows.run import stale_stages
-from tasks.projects import ACTIVE, project_of
+from tasks.run_directory import ACTIVE, project_of
 from tests.flows.test_graph import flow_graph
 
 ROOT = Path(__file__).parents[2]

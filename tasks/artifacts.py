@@ -15,7 +15,7 @@ from cascade.report import build_report, result_table
 from cascade.report.table import BEST
 from cascade.tracking import publish
 from cascade.tracking.provenance import dvc_hashes, git_revision
-from tasks.measurements import MLflowLinks
+from tasks.mlflow_links import MLflowLinks
 
 
 def show_results(recipe: Recipe, layout: Layout) -> None:

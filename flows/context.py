@@ -11,7 +11,7 @@ from pydantic import Field
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
 from tasks.nodes import set_slots
-from tasks.projects import ACTIVE, project_of
+from tasks.run_directory import ACTIVE, project_of
 
 RecipeName = Annotated[
     str, Field(json_schema_extra={"enum": [ACTIVE, *sorted(path.stem for path in Path("recipes").glob("*.yaml"))]})
@@ -20,7 +20,7 @@ RecipeName = Annotated[
 
 
 @dataclass(frozen=True)
-class Opened:
+class RunContext:
     """`home` is the project, `layout` the directory that the run works in; `run_id` is
     the flow run's: the processes of all nodes find their MLflow run by it."""
 
@@ -30,7 +30,7 @@ class Opened:
     run_id: str
 
 
-def opened(project: str, recipe: str, overrides: tuple[str, ...], purpose: str = "") -> Opened:
+def open_run(project: str, recipe: str, overrides: tuple[str, ...], purpose: str = "") -> RunContext:
     """As `project_of`. Raises RecipeError."""
     home = Layout(Path(project).resolve())
     layout = project_of(home, recipe, overrides, purpose)
@@ -40,4 +40,4 @@ def opened(project: str, recipe: str, overrides: tuple[str, ...], purpose: str =
     assert context is not None
     assert context.flow_run is not None
     os.environ["CASCADE_RUN_ID"] = str(context.flow_run.id)
-    return Opened(home, found, layout, str(context.flow_run.id))
+    return RunContext(home, found, layout, str(context.flow_run.id))
