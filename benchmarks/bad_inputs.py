@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from cascade.cli import main
-from cascade.files import write_atomic
+from cascade.utils.files import write_atomic
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "errors.md"

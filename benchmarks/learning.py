@@ -25,11 +25,11 @@ import yaml
 
 from cascade.errors import CascadeError
 from cascade.evaluation.statistics import recovery_rate
-from cascade.files import read_json, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Node, Recipe, load
 from cascade.report import figures
 from cascade.report.results import load_results, pooled_recovery
+from cascade.utils.files import read_json, write_atomic, write_json
 
 RIVAL = "rl_instead"
 """The RL node that starts where the distillation starts."""

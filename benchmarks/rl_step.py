@@ -22,15 +22,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
-from cascade.files import write_json
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_engine.sampler import TorchSampler
-from cascade.seeds import derive_seed
 from cascade.training import losses
+from cascade.utils.files import write_json
+from cascade.utils.seeds import derive_seed
 
 CUDA = torch.cuda.is_available()
 PROMPTS, ROLLOUTS = 16, 8

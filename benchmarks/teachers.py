@@ -26,10 +26,10 @@ from cascade.policy.hf import HFPolicy
 from cascade.recipe import DistillNode, Optimizer, Rollout, TeacherMemory
 from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_engine.sampler import TorchSampler
-from cascade.seeds import derive_seed
 from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
 from cascade.training.batch import Batch
 from cascade.training.teacher_scoring import Teacher, Teachers
+from cascade.utils.seeds import derive_seed
 
 DOMAINS = ("one", "two", "three")
 LEARNING_RATE = 1e-5

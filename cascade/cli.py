@@ -28,7 +28,7 @@ class _OneLineErrors(click.Group):
     """Prints a CascadeError's message alone, and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from cascade.files import room_for
+        from cascade.utils.files import room_for
 
         try:
             with room_for(Path.cwd()):

@@ -6,15 +6,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-from cascade import judges, world
+from cascade import judges
 from cascade.errors import RecipeError
 from cascade.evaluation.rounds import enter_round
 from cascade.launch import process_setup
 from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
 from cascade.tracking import Journal, live
+from cascade.utils import distributed
+from cascade.utils.progress import say
 
 
 def run_node(name: str, layout: Layout, began: float | None = None) -> None:
@@ -28,7 +29,10 @@ def run_node(name: str, layout: Layout, began: float | None = None) -> None:
 
         for line in memory_plan.check(recipe, name, layout):
             say(line)
-    with world.joined(), live(recipe, layout, name, began=began) if world.first() else nullcontext():
+    with (
+        distributed.process_group(),
+        live(recipe, layout, name, began=began) if distributed.is_main() else nullcontext(),
+    ):
         _build(recipe, name, layout)
 
 

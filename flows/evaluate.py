@@ -5,8 +5,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from cascade.files import read_json
 from cascade.recipe import CURATE
+from cascade.utils.files import read_json
 from flows.context import RecipeName, open_run
 from tasks.artifacts import scores_page
 from tasks.checkpoints import checkpoint_named, folder_name

@@ -8,13 +8,13 @@ from typing import Any
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
 
 from cascade.decisions.outcomes import gate_decisions, repair_decisions
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe
 from cascade.report import build_report, result_table
 from cascade.report.table import BEST
 from cascade.tracking import publish
 from cascade.tracking.provenance import dvc_hashes, git_revision
+from cascade.utils.files import read_json
 from tasks.mlflow_links import MLflowLinks
 
 

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from cascade.errors import CheckpointError
-from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe
 from cascade.tracking import mlflow_store
+from cascade.utils.files import hash_directory
 from tasks.run_directory import RUNS
 
 REGISTERED = "models:/"

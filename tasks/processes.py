@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from cascade.launch.ui_servers import stop_groups
-from cascade.tether import Tether
+from cascade.utils.orphans import Tether
 from tasks.watchdog import Watchdog
 
 _NOISE = re.compile(

@@ -11,11 +11,11 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from cascade.errors import CascadeError, RecipeError
-from cascade.files import link_directory, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
 from cascade.recipe.library import find
 from cascade.tracking import mlflow_store
+from cascade.utils.files import link_directory, write_atomic
 from tasks.overrides import override_recipe
 
 ACTIVE = "active"

@@ -15,9 +15,9 @@ from cascade import __version__, stages
 from cascade.cli import main
 from cascade.commands import doctor
 from cascade.errors import CascadeError
-from cascade.files import read_json, write_json
 from cascade.layout import Layout
 from cascade.recipe import load
+from cascade.utils.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 

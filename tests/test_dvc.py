@@ -12,7 +12,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from cascade.files import write_atomic
+from cascade.utils.files import write_atomic
 from tasks.processes import Outcome, run_stage, stopped_on_exit
 
 ROOT = Path(__file__).parents[1]

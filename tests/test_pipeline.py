@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from benchmarks.overhead import covered, newest_run, work
-from cascade.files import hash_directory, hash_file, read_json
 from cascade.layout import Layout
+from cascade.utils.files import hash_directory, hash_file, read_json
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)

@@ -24,7 +24,6 @@ import transformers
 from tokenizers import Tokenizer, models
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast
 
-from cascade.files import write_json
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.hf import HFPolicy
@@ -32,8 +31,9 @@ from cascade.recipe import Optimizer, Rollout
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.rollout.vllm_engine.sampler import VLLMSampler
-from cascade.seeds import derive_seed
 from cascade.training import losses
+from cascade.utils.files import write_json
+from cascade.utils.seeds import derive_seed
 
 PROMPTS, ROLLOUTS, PROMPT_TOKENS, VOCABULARY = 16, 8, 32, 4096
 LEARNING_RATE = 1e-5

@@ -10,7 +10,7 @@ from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_engine.sampler import TorchSampler
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 
 def chat(checkpoint: str, layout: Layout, thinking: bool, max_new_tokens: int, temperature: float, seed: int) -> None:

@@ -14,7 +14,7 @@ from cascade.chat import Response, response_from_openai
 from cascade.environments.base import Environment, Verdict
 from cascade.environments.registry import environment_of, get
 from cascade.errors import CascadeError, RowError
-from cascade.files import open_atomic
+from cascade.utils.files import open_atomic
 
 PROGRESS_EVERY = 1_000
 """Lines between two calls of `progress`."""

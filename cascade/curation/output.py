@@ -8,8 +8,8 @@ from typing import Any
 from cascade.curation import packing, report, store
 from cascade.curation.rows import USES, Candidate, Use
 from cascade.errors import RowError
-from cascade.progress import say
-from cascade.seeds import derive_seed
+from cascade.utils.progress import say
+from cascade.utils.seeds import derive_seed
 
 PART_TOKENS = 1 << 26
 """Tokens of one file of packed sequences."""

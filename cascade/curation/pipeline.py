@@ -28,11 +28,11 @@ from cascade.curation.output import Output
 from cascade.curation.record import record
 from cascade.curation.rows import USES, Candidate, Use, parse
 from cascade.errors import CascadeError, RowError
-from cascade.files import publish_directory, write_atomic, write_json
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import BASE, CURATE, Recipe, Source
 from cascade.tracking import Journal
+from cascade.utils.files import publish_directory, write_atomic, write_json
+from cascade.utils.progress import say
 
 BATCH = 512
 SURPLUS = 4

@@ -21,7 +21,7 @@ from cascade.environments.registry import is_named
 from cascade.environments.synthetic.rows import shortened
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 Raw = dict[str, Any] | RowError
 """A row as its source has it, or why it cannot even be read."""

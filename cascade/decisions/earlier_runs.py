@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from cascade.evaluation.results import EvaluationResult, parse_prompts
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.tracking.dvc_cache import is_kept
 from cascade.tracking.journal import COMPARABLE, EVALUATED
 from cascade.tracking.runs import Runs, node_of, pipeline_of
+from cascade.utils.progress import say
 
 KEPT = "dvc/models/"
 """Prefix of the tag with the hash under which DVC keeps a node's checkpoint."""

@@ -4,12 +4,12 @@ from typing import Any
 
 from cascade.decisions.history import History, as_read, open_history, read_results
 from cascade.decisions.regression import compare_with_best, conclusion, measured, regressed
-from cascade.files import fingerprint, read_json, write_json
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import Recipe, recipe_hash
 from cascade.tracking import Journal
 from cascade.tracking.provenance import dvc_hashes, git_revision
+from cascade.utils.files import fingerprint, read_json, write_json
+from cascade.utils.progress import say
 
 
 def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:

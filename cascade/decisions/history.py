@@ -11,7 +11,6 @@ from typing import Protocol
 from cascade.decisions.earlier_runs import Earlier, earlier_results
 from cascade.errors import CascadeError
 from cascade.evaluation.results import EvaluationResult, load_result, read_prompts, record
-from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import EVALUATED, evaluation_journal
@@ -21,6 +20,7 @@ from cascade.tracking.mlflow_store import tracking_uri
 from cascade.tracking.publisher import Publisher
 from cascade.tracking.restore_journal import recall
 from cascade.tracking.runs import open_runs
+from cascade.utils.files import hash_directory
 
 
 class History(Protocol):

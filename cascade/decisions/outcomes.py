@@ -3,9 +3,9 @@ do need not load it."""
 
 from typing import Any
 
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
+from cascade.utils.files import read_json
 
 
 def gate_failures(recipe: Recipe, layout: Layout) -> list[str]:

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from cascade import world
 from cascade.decisions.history import History, as_read, open_history, read_results
 from cascade.decisions.regression import compare_with_best, conclusion, measured, regressed
-from cascade.files import fingerprint, hash_directory, hash_file, read_json, write_json
 from cascade.launch import process_setup
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking import decision_journal
 from cascade.training.node_run import NodeRun, require_files
+from cascade.utils import distributed
+from cascade.utils.files import fingerprint, hash_directory, hash_file, read_json, write_json
+from cascade.utils.progress import say
 
 
 def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
         _record(name, layout, decision, source)
         return decision, source
 
-    decision, source = world.once(decide)
+    decision, source = distributed.broadcast_from_main(decide)
     say(f"{name}: {decision['words']} (from {source})")
     for domain, verdict in decision["domains"].items():
         say(f"  {domain}: {verdict['words']}")

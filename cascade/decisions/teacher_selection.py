@@ -6,12 +6,12 @@ from cascade.decisions.earlier_runs import Earlier
 from cascade.decisions.history import History, as_read, open_history, read_results
 from cascade.errors import CascadeError
 from cascade.evaluation.results import EvaluationResult
-from cascade.files import fingerprint, write_json
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking import Journal
 from cascade.tracking.dvc_cache import restore
+from cascade.utils.files import fingerprint, write_json
+from cascade.utils.progress import say
 
 
 def select_teachers(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:

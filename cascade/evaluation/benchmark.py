@@ -24,15 +24,15 @@ from cascade.evaluation.results import (
     write_prompts,
     write_rollouts,
 )
-from cascade.files import fingerprint, hash_directory, hash_file, read_json, write_json
 from cascade.launch import process_setup
 from cascade.launch.process_pool import in_processes
 from cascade.launch.process_setup import has_gpu
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import BASE, PLACEMENT, Node, Recipe
 from cascade.recipe.library import checkpoint_of
 from cascade.tracking import evaluation_journal
+from cascade.utils.files import fingerprint, hash_directory, hash_file, read_json, write_json
+from cascade.utils.progress import say
 
 MAX_FAILURE_RATE = 0.1
 """Share of a domain's rollouts without a verdict above which its score would say little about the model."""

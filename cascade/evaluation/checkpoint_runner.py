@@ -15,8 +15,8 @@ from cascade.recipe import Evaluation, Recipe
 from cascade.rollout import make_sampler
 from cascade.rollout.base import Sampler
 from cascade.rollout.driver import Answer, Driver, Question
-from cascade.seeds import derive_seed
 from cascade.training.prompts import Prompt
+from cascade.utils.seeds import derive_seed
 
 
 class CheckpointRunner:

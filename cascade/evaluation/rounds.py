@@ -1,8 +1,8 @@
 """Rounds: what the evaluations of a round hand to whoever reads it."""
 
-from cascade.files import hash_file, read_json, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
+from cascade.utils.files import hash_file, read_json, write_json
 
 
 def enter_round(recipe: Recipe, name: str, layout: Layout) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cascade.tether import die_with
+from cascade.utils.orphans import kill_with_parent
 
 ADDRESS = "CASCADE_FORK_SERVER"
 """Set for the processes of a run: where its server listens."""
@@ -140,7 +140,7 @@ def run_preloaded(call: str, arguments: list[str]) -> bool:
 
 def serve(file: int, parent: int) -> None:
     """Until this process or its parent is killed, fork what clients of the socket `file` ask for."""
-    die_with(parent)
+    kill_with_parent(parent)
     listener = socket.socket(fileno=file)
     from cascade.launch import process_setup
 
@@ -203,7 +203,7 @@ def _received(other: socket.socket) -> int | None:
 def _run_request(request: bytes, files: list[int], inherited: list[socket.socket], parent: int) -> None:
     global _forked
     _forked = True
-    die_with(parent)
+    kill_with_parent(parent)
     os.setsid()
     for connection in inherited:
         connection.close()

@@ -9,7 +9,7 @@ import os
 from cascade.launch.job import MARK, Job
 from cascade.layout import Layout
 from cascade.recipe import load
-from cascade.tether import die_with
+from cascade.utils.orphans import kill_with_parent
 
 
 def launched(verb: str, name: str, layout: Layout) -> bool:
@@ -20,7 +20,7 @@ def launched(verb: str, name: str, layout: Layout) -> bool:
     """
     if MARK in os.environ:
         # torchrun gives each process a session of its own: killed itself, it would leave them running.
-        die_with(int(os.environ[MARK]))
+        kill_with_parent(int(os.environ[MARK]))
         return False
     recipe = load(layout.params)
     place = recipe.place(name)

@@ -9,7 +9,7 @@ import click
 
 from cascade.launch.fork_server import ADDRESS
 from cascade.launch.job import MARK
-from cascade.progress import say
+from cascade.utils.progress import say
 
 
 def run(program: list[str], processes: int, *, machines: int = 1, machine: int = 0, meeting: str = "") -> int:

@@ -18,9 +18,9 @@ from types import FrameType
 import click
 
 from cascade.errors import CascadeError
-from cascade.files import write_json
 from cascade.layout import Layout
-from cascade.tether import die_with
+from cascade.utils.files import write_json
+from cascade.utils.orphans import kill_with_parent
 
 HOST = "127.0.0.1"
 
@@ -200,7 +200,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _serve_prefect(port: int, parent: int) -> None:
-    die_with(parent)
+    kill_with_parent(parent)
     import uvicorn
     from prefect.server.api.server import create_app
 

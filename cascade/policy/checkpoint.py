@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.errors import CheckpointError
-from cascade.files import publish_directory, read_json, write_json
+from cascade.utils.files import publish_directory, read_json, write_json
 
 
 def load_checkpoint(

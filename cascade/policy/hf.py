@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import nemotron_h
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
@@ -19,6 +18,7 @@ from cascade.policy.batching import MicroBatch, micro_batches, trained_count
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.logits import token_log_probs
 from cascade.recipe import Optimizer
+from cascade.utils import distributed
 
 ROUTERS = ("Router", "Gate")
 """How the classes of routers are called, in transformers and in NeMo Automodel."""
@@ -95,7 +95,7 @@ class HFPolicy:
             group["lr"] = learning_rate
         self._optimizer.step()
         loss = sum(map(float, losses))
-        parts = world.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
+        parts = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
         routed_to = [routed for *_, routed in parts if routed is not None]
         load = sum(routed_to[1:], routed_to[0]) if routed_to else None
         shares = None if load is None else (load / load.sum(1, keepdim=True)).float()
@@ -133,7 +133,7 @@ class HFPolicy:
 
     def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
         """This process's micro-batches, and whether each counts. Small enough that every process has one."""
-        for batch in world.share(self._split(sequences, world.size())):
+        for batch in distributed.shard(self._split(sequences, distributed.size())):
             yield batch, True
 
     def _split(self, sequences: list[Sequence], parts: int) -> list[MicroBatch]:
@@ -148,12 +148,14 @@ class HFPolicy:
     def _reduce_and_clip(self, limit: float) -> float:
         """Add the processes' gradients up, scale them to a norm of at most `limit`; returns the norm before."""
         trainable = [p for p in self.model.parameters() if p.requires_grad]
-        if world.size() > 1:
+        if distributed.size() > 1:
             # A parameter without a gradient anywhere keeps none, as it would in one process.
-            anywhere = [any(have) for have in zip(*world.gather([p.grad is not None for p in trainable]), strict=True)]
+            anywhere = [
+                any(have) for have in zip(*distributed.gather([p.grad is not None for p in trainable]), strict=True)
+            ]
             used = [p for p, found in zip(trainable, anywhere, strict=True) if found]
             flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used])
-            world.add_up(flat)
+            distributed.all_reduce_sum(flat)
             for p, gradient in zip(used, flat.split([p.numel() for p in used]), strict=True):
                 p.grad = gradient.view_as(p)
         return float(nn.utils.clip_grad_norm_(trainable, limit))
@@ -227,5 +229,5 @@ def _collected(count: int, found: list[tuple[Tensor, Tensor, Tensor]]) -> Scores
     for index, log_probs, entropy in found:
         scores.log_probs[index] = log_probs.float().cpu()
         scores.entropy[index] = entropy.float().cpu()
-    world.add_up(scores.log_probs, scores.entropy)
+    distributed.all_reduce_sum(scores.log_probs, scores.entropy)
     return scores

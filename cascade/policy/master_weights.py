@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
-from cascade import world
 from cascade.recipe import Optimizer
+from cascade.utils import distributed
 
 WRAPPER = "_checkpoint_wrapped_module."
 """What activation checkpointing puts into the names of what it wraps."""
@@ -52,7 +52,7 @@ class MasterWeights:
         if found:
             squares = torch.stack([gradient.square().sum(dtype=torch.float64) / copies for gradient, copies in found])
             total = squares.sum().cpu()
-        world.add_up(total)
+        distributed.all_reduce_sum(total)
         norm = math.sqrt(total.item()) if math.isfinite(total.item()) else math.nan
         if norm > limit:
             for gradient, _ in found:
@@ -93,4 +93,4 @@ def _copies(parameter: Tensor) -> int:
         for dimension, placement in enumerate(parameter.placements):
             if isinstance(placement, Shard):
                 parts *= parameter.device_mesh.size(dimension)
-    return world.size() // parts
+    return distributed.size() // parts

@@ -20,7 +20,6 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial, Replicate
 from transformers import AutoConfig, PreTrainedModel
 
-from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy.base import Objective, Sequence, StepReport
 from cascade.policy.batching import MicroBatch
@@ -30,6 +29,7 @@ from cascade.policy.hf import HFPolicy
 from cascade.policy.logits import token_log_probs
 from cascade.policy.master_weights import MasterWeights
 from cascade.recipe import Optimizer, Parallel
+from cascade.utils import distributed
 
 SCORING_TOKENS = 32768
 """Tokens of a forward pass without gradient, of a policy that is not trained."""
@@ -79,7 +79,7 @@ class NemoPolicy(HFPolicy):
 
     @property
     def sharded(self) -> bool:  # type: ignore[override]
-        return world.size() > 1
+        return distributed.size() > 1
 
     @property
     def model(self) -> PreTrainedModel:  # type: ignore[override]
@@ -88,15 +88,17 @@ class NemoPolicy(HFPolicy):
         Made when first asked for after a step, by every process at once; for models that fit beside their own parts.
         """
         if self._whole is None:
-            scratch = Path(world.once(lambda: tempfile.mkdtemp(prefix=".weights.", dir=self._source.parent)))
+            scratch = Path(
+                distributed.broadcast_from_main(lambda: tempfile.mkdtemp(prefix=".weights.", dir=self._source.parent))
+            )
             try:
                 self.save(scratch / "model")
                 dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
                 model, _ = load_checkpoint(scratch / "model", dtype)
                 self._whole = model.to(self.device).eval()  # type: ignore[arg-type]
-                world.barrier()
+                distributed.barrier()
             finally:
-                if world.first():
+                if distributed.is_main():
                     shutil.rmtree(scratch, ignore_errors=True)
         return self._whole
 
@@ -135,7 +137,7 @@ class NemoPolicy(HFPolicy):
         from nemo_automodel.components.distributed.mesh import ParallelismSizes
 
         parallel, setup = self._parallel, None
-        if world.size() > 1:
+        if distributed.size() > 1:
             sizes = ParallelismSizes(tp_size=parallel.tensor, cp_size=parallel.context, ep_size=parallel.expert)
             # Layers are given back after their forward pass: the memory plan counts on it.
             strategy = FSDP2Config(activation_checkpointing=parallel.checkpoint_activations, reshard_after_forward=True)
@@ -149,7 +151,7 @@ class NemoPolicy(HFPolicy):
             str(self._source.resolve()), dtype=torch.bfloat16, distributed_setup=setup, **_overrides(self._source)
         )
         set_time_step_limit(net)  # Where NeMo has no layers of its own, they are transformers'.
-        if world.size() == 1 and parallel.checkpoint_activations:
+        if distributed.size() == 1 and parallel.checkpoint_activations:
             net.gradient_checkpointing_enable()  # type: ignore[operator]
         if parallel.context > 1 and getattr(getattr(net, "backend", None), "attn", None) != "te":
             raise CascadeError("parallel.context: splitting sequences needs Transformer Engine's attention; install it")
@@ -211,7 +213,7 @@ class NemoPolicy(HFPolicy):
 
     @property
     def _place(self) -> "_Place":
-        return _place(self._parallel, world.rank(), world.size())
+        return _place(self._parallel, distributed.rank(), distributed.size())
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def _overrides(checkpoint: Path) -> dict[str, float]:
 
 
 def _check_processes(parallel: Parallel) -> None:
-    size = world.size()
+    size = distributed.size()
     for name, degree in (("tensor × context", parallel.tensor * parallel.context), ("expert", parallel.expert)):
         if size % degree:
             raise CascadeError(f"parallel: {name} is {degree}, which does not divide the {size} processes of the node")

@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from cascade.errors import CheckpointError, RecipeError
-from cascade.files import write_atomic
 from cascade.layout import Layout
 from cascade.recipe import BASE, OnPolicyNode, Placement, Recipe, Section, SFTNode, load
+from cascade.utils.files import write_atomic
 
 
 def find(source: str | None, layout: Layout) -> Path:

@@ -8,9 +8,9 @@ import yaml
 from pydantic import ValidationError
 
 from cascade.errors import RecipeError
-from cascade.files import hash_file
 from cascade.recipe.recipe import Recipe
 from cascade.utils.config import Section
+from cascade.utils.files import hash_file
 
 
 class _WithoutAnchors(yaml.SafeLoader):

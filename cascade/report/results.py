@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cascade.evaluation.statistics import recovery_rate
-from cascade.files import read_json, read_jsonl
 from cascade.layout import Layout
 from cascade.recipe import BASE, Distillation, Recipe
 from cascade.tracking.curves import Series, read_steps
+from cascade.utils.files import read_json, read_jsonl
 
 
 @dataclass(frozen=True)

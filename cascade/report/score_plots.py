@@ -1,9 +1,9 @@
 """What DVC draws of a gate: the heat map node × domain, and what the distillations before it won back."""
 
-from cascade.files import write_atomic
 from cascade.layout import Layout
 from cascade.recipe import Distillation, Recipe
 from cascade.tracking.curves import as_csv
+from cascade.utils.files import write_atomic
 
 
 def write_score_plots(recipe: Recipe, gate: str, layout: Layout) -> None:

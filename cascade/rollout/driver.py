@@ -19,7 +19,7 @@ from cascade.environments.verification import judge, judge_episode, judge_togeth
 from cascade.recipe.sections import Rollout as Settings
 from cascade.rollout.base import Sample, Sampler, SampleRequest
 from cascade.rollout.transcript import Transcript, Turn, encode_answer, response_text
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking.journal import Journal, evaluation_journal, system_journal
 from cascade.tracking.mlflow_store import MADE_IN, is_refusal, pipeline_run_id
 from cascade.tracking.publisher import Publisher
 from cascade.tracking.system_metrics import SystemSampler
+from cascade.utils.progress import say
 
 INTERVAL = 5.0
 PATIENCE = 30.0

@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from cascade.files import write_atomic
+from cascade.utils.files import write_atomic
 
 CURVES = {"rewards.csv": "reward", "lengths.csv": "length"}
 """File → the metric rollout/NAME of which it has each domain's values."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import CheckpointError
-from cascade.files import hash_directory, link_file, publish_directory
 from cascade.layout import Layout
+from cascade.utils.files import hash_directory, link_file, publish_directory
 
 
 def is_kept(layout: Layout, dvc: str) -> bool:

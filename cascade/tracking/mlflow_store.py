@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cascade.files import write_atomic
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking.notes import NOTE, experiment_note
+from cascade.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE, REPORT, Recipe, recipe_hash
 from cascade.tracking import mlflow_store, provenance
@@ -21,6 +20,7 @@ from cascade.tracking.journal import (
 )
 from cascade.tracking.notes import NOTE, node_note, pipeline_note
 from cascade.tracking.registry import register
+from cascade.utils.files import hash_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

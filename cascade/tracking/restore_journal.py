@@ -1,10 +1,10 @@
 """A node whose checkpoint DVC took from its cache: its journal, if there is one, tells of another checkpoint."""
 
-from cascade.files import fingerprint, read_json
 from cascade.layout import Layout
 from cascade.tracking import Journal, decision_journal
 from cascade.tracking.curves import read_steps
 from cascade.tracking.journal import tags_of
+from cascade.utils.files import fingerprint, read_json
 
 
 def recall(node: str, checkpoint: str, layout: Layout) -> None:

@@ -5,15 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from transformers import PreTrainedTokenizerBase
 
-from cascade import environments, judges, world
+from cascade import environments, judges
 from cascade.errors import CascadeError
 from cascade.recipe import OnPolicyNode
 from cascade.rollout.base import Sampler
 from cascade.rollout.driver import Answer, Driver, Question
-from cascade.seeds import derive_seed
 from cascade.training.groups import Collected, Group, Rollout, failure_codes
 from cascade.training.prompts import Draw, Prompt, PromptSource
 from cascade.training.rollout_filter import RolloutFilter
+from cascade.utils import distributed
+from cascade.utils.seeds import derive_seed
 
 
 class Collector:
@@ -53,7 +54,7 @@ class Collector:
         draws = self._prompts.draw_step(self._node.prompts)
         while True:
             # Every process samples and judges its share of the prompts; all of them get all the groups.
-            groups = world.unshare(self._judged_groups(world.share(draws), step, collected))
+            groups = distributed.gather_shards(self._judged_groups(distributed.shard(draws), step, collected))
             why = [self._filter.why_dropped(group) for group in groups]
             dropped = [group for group, reason in zip(groups, why, strict=True) if reason]
             collected.kept += [group for group, reason in zip(groups, why, strict=True) if not reason]
@@ -82,7 +83,7 @@ class Collector:
         found = self._driver.ask(questions)
         collected.sampling_seconds += found.sampling_seconds
         collected.waiting_seconds += found.waiting_seconds
-        for usage in world.gather(judges.take_usage()):
+        for usage in distributed.gather(judges.take_usage()):
             collected.judging += usage
         return [
             Group(draw.prompt, [self._rollout(draw.prompt, answer) for answer in answers])

@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cascade
-from cascade import world
 from cascade.errors import CascadeError, CheckpointError
-from cascade.files import (
+from cascade.layout import Layout
+from cascade.recipe import PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
+from cascade.recipe.library import checkpoint_of
+from cascade.tracking import Journal
+from cascade.tracking.curves import write_curves
+from cascade.tracking.journal import write_table
+from cascade.training.samples import shown
+from cascade.utils import distributed
+from cascade.utils.files import (
     fingerprint,
     hash_directory,
     hash_file,
@@ -30,14 +37,7 @@ from cascade.files import (
     write_json,
     write_jsonl,
 )
-from cascade.layout import Layout
-from cascade.progress import say
-from cascade.recipe import PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
-from cascade.recipe.library import checkpoint_of
-from cascade.tracking import Journal
-from cascade.tracking.curves import write_curves
-from cascade.tracking.journal import write_table
-from cascade.training.samples import shown
+from cascade.utils.progress import say
 
 if TYPE_CHECKING:
     from cascade.policy.base import Policy
@@ -69,10 +69,10 @@ class NodeRun:
         self.node = node
         self.parent = checkpoint_of(recipe, layout, node.init)
         self.work = layout.work(name)
-        self.journal = Journal(layout.journal(name), writes=world.first())
+        self.journal = Journal(layout.journal(name), writes=distributed.is_main())
         self._layout = layout
         self._data = data
-        self._data_hashes = world.once(lambda: {path.name: hash_file(path) for path in data})
+        self._data_hashes = distributed.broadcast_from_main(lambda: {path.name: hash_file(path) for path in data})
         # Its place in the pipeline, how often it saves and where it samples and keeps teachers change nothing in what
         # a node makes; nor does by what rules a repair chose its teachers, which are inputs themselves.
         apart = dict.fromkeys({"round", "checkpoint_every", "teacher_memory", *RULES}, True)
@@ -80,10 +80,10 @@ class NodeRun:
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],
-            "parent": world.once(lambda: hash_directory(self.parent)),
+            "parent": distributed.broadcast_from_main(lambda: hash_directory(self.parent)),
             "data": fingerprint(self._data_hashes),
             "engine": [cascade.__version__, version("torch"), version("transformers")],
-            **({"processes": world.size()} if world.size() > 1 else {}),
+            **({"processes": distributed.size()} if distributed.size() > 1 else {}),
             **recipe.judges.inputs,
             **others,
         }
@@ -118,7 +118,7 @@ class NodeRun:
     def _open_journal(self, step: int) -> None:
         """Continue the journal and the samples at `step`, and say what the node is made from."""
         self.journal.rewind(step)
-        if world.first():
+        if distributed.is_main():
             write_jsonl(self._samples_path, [row for row in self._samples() if row["step"] < step])
         self.journal.params(self.node.model_dump(mode="json"))
         self.journal.tags(
@@ -137,35 +137,35 @@ class NodeRun:
         """Save what resuming after `step` steps needs."""
         from cascade.training.resume_state import State, save_state
 
-        if world.first() or policy.sharded:
+        if distributed.is_main() or policy.sharded:
             state = State(step, progress, policy.training_state())
             save_state(self._state_path, state, self.inputs, policy.sharded)
-        world.barrier()
+        distributed.barrier()
 
     def add_samples(self, rows: list[dict]) -> None:
         """Rollouts to be read by people; each row has its `step`. The tracker shows them while the node runs."""
-        if world.first():
+        if distributed.is_main():
             write_jsonl(self._samples_path, [*self._samples(), *rows])
             self._show(self._samples(), self.work)
 
     def finish(self, policy: Policy) -> None:
         """Write the checkpoint, load it back, publish it with its results, forget the state."""
         finished = self.work / "checkpoint"
-        if world.first():
+        if distributed.is_main():
             shutil.rmtree(finished, ignore_errors=True)
-        if world.first() or policy.sharded:
+        if distributed.is_main() or policy.sharded:
             with room_for(finished):
                 policy.save(finished)
-        world.barrier()
+        distributed.barrier()
         self._prove_loads(policy, finished)
-        if world.first():
+        if distributed.is_main():
             self._publish(finished)
-        world.barrier()
+        distributed.barrier()
 
     def pass_on(self) -> None:
         """Publish the parent's checkpoint as the node's own: the same files, with nothing trained."""
         self._open_journal(0)
-        if not world.first():
+        if not distributed.is_main():
             return
         finished = self.work / "checkpoint"
         shutil.rmtree(finished, ignore_errors=True)

@@ -12,7 +12,6 @@ from functools import partial
 from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
-from cascade.progress import Progress
 from cascade.recipe import Distillation, OnPolicyNode, Recipe, RLNode
 from cascade.rollout import make_sampler
 from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
@@ -24,6 +23,7 @@ from cascade.training.node_run import NodeRun, require_files
 from cascade.training.prompts import Cursor, PromptSource, load_prompts
 from cascade.training.samples import sample_rows
 from cascade.training.teacher_scoring import Teacher, Teachers, check_compatible, chosen_teachers, shares
+from cascade.utils.progress import Progress
 
 
 def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascade import world
 from cascade.errors import CheckpointError
-from cascade.files import room_for
+from cascade.utils import distributed
+from cascade.utils.files import room_for
 
 _KEY = "cascade"
 
@@ -45,12 +45,12 @@ def save_state(path: Path, state: State, inputs: dict[str, Any], sharded: bool =
         _write(path, state.tensors, metadata)
         return
     own = _part(path, state.step)
-    if not world.first():
+    if not distributed.is_main():
         _write(own, state.tensors, metadata)
-    world.barrier()
-    if world.first():
+    distributed.barrier()
+    if distributed.is_main():
         _write(path, state.tensors, metadata)
-    world.barrier()
+    distributed.barrier()
     for old in path.parent.glob(_part_name(path, "*")):
         if old != own:
             old.unlink()
@@ -70,11 +70,11 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 def _part(path: Path, step: int) -> Path:
     """Where this process's tensors of a step lie."""
-    return path if world.first() else path.with_name(_part_name(path, str(step)))
+    return path if distributed.is_main() else path.with_name(_part_name(path, str(step)))
 
 
 def _part_name(path: Path, step: str) -> str:
-    return f"{path.stem}.{step}.{world.rank()}{path.suffix}"
+    return f"{path.stem}.{step}.{distributed.rank()}{path.suffix}"
 
 
 def load_state(path: Path, inputs: dict[str, Any], sharded: bool = False) -> tuple[State | None, str]:

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from cascade import world
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Objective, Sequence
-from cascade.progress import Progress
 from cascade.recipe import Recipe, SFTNode
 from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import step_metrics
 from cascade.training.node_run import NodeRun
 from cascade.training.shuffle import ShuffledEpochs
+from cascade.utils import distributed
+from cascade.utils.progress import Progress
 
 COLUMNS = ["input_ids", "trained", "documents"]
 
@@ -78,9 +78,9 @@ class PackedSequences:
     """
 
     def __init__(self, files: list[Path], mapped: Path):
-        if world.first():
+        if distributed.is_main():
             self._map(files, mapped)
-        world.barrier()
+        distributed.barrier()
         self._table = pa.ipc.open_file(pa.memory_map(str(mapped))).read_all()
 
     @staticmethod

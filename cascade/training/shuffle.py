@@ -2,7 +2,7 @@
 
 import torch
 
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 
 class ShuffledEpochs:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from cascade import world
 from cascade.errors import CascadeError, CheckpointError
-from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
 from cascade.recipe import Distillation, Recipe, RepairNode
 from cascade.tracking.dvc_cache import restore
 from cascade.training.batch import Batch
+from cascade.utils import distributed
+from cascade.utils.files import hash_directory, read_json
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teac
     for domain in node.mix:
         checkpoint = layout.root / chosen[domain]["checkpoint"]
         if "dvc" in chosen[domain]:  # Of an earlier run: where this machine does not have it yet, it comes from DVC's.
-            world.once(partial(restore, layout, chosen[domain]["hash"], chosen[domain]["dvc"]))
+            distributed.broadcast_from_main(partial(restore, layout, chosen[domain]["hash"], chosen[domain]["dvc"]))
         if not (checkpoint / "config.json").exists():
             raise CheckpointError(
                 f"{checkpoint}: no checkpoint there, but {decision} names it as teacher of {domain!r}"
             )
-        content = world.once(partial(hash_directory, checkpoint))
+        content = distributed.broadcast_from_main(partial(hash_directory, checkpoint))
         if content != chosen[domain]["hash"]:
             raise CheckpointError(
                 f"{checkpoint}: not the checkpoint that {decision} chose for {domain!r}; rerun `cascade node {decided}`"

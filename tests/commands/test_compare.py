@@ -8,9 +8,9 @@ from cascade.commands.compare import as_text, compare
 from cascade.commands.compare.chart import draw
 from cascade.decisions.gate import gate
 from cascade.errors import CascadeError
-from cascade.files import hash_directory
 from cascade.recipe import Recipe
 from cascade.tracking import publish
+from cascade.utils.files import hash_directory
 from tests.evaluation.project import recipe_with_gate, share, write_evaluation
 from tests.evaluation.tracked import SOLVED, run_pipeline
 

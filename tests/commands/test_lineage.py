@@ -10,9 +10,9 @@ from cascade.commands.compare import compare
 from cascade.commands.lineage import backward, forward
 from cascade.commands.lineage.tree import Branch
 from cascade.errors import CascadeError
-from cascade.files import hash_directory, hash_file
 from cascade.tracking import publish
 from cascade.tracking.runs import node_of, open_runs
+from cascade.utils.files import hash_directory, hash_file
 from tests.evaluation.project import recipe_with_gate
 from tests.evaluation.tracked import SOLVED, run_pipeline
 

@@ -13,8 +13,8 @@ from cascade.decisions.gate import gate
 from cascade.decisions.history import FileHistory
 from cascade.decisions.teacher_selection import select_teachers
 from cascade.errors import CascadeError
-from cascade.files import read_json, write_atomic, write_json
 from cascade.layout import Layout
+from cascade.utils.files import read_json, write_atomic, write_json
 from tests import hub
 from tests.evaluation.project import recipe_with_gate, share, write_evaluation
 

@@ -9,11 +9,11 @@ from cascade.decisions.gate import gate
 from cascade.decisions.history import FileHistory, MLflowHistory, open_history
 from cascade.decisions.teacher_selection import select_teachers
 from cascade.errors import CascadeError
-from cascade.files import read_json, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import Journal, live, mlflow_store, publish
 from cascade.tracking.journal import tags_of
+from cascade.utils.files import read_json, write_json
 from tests.evaluation.project import make_node, recipe_with_gate, share, write_evaluation
 
 

@@ -9,12 +9,12 @@ import pytest
 from cascade.decisions.history import FileHistory, MLflowHistory
 from cascade.decisions.teacher_selection import select_teachers
 from cascade.errors import CascadeError, CheckpointError
-from cascade.files import hash_directory, read_json, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import publish
 from cascade.tracking.dvc_cache import is_kept, restore
 from cascade.training.teacher_scoring import chosen_teachers
+from cascade.utils.files import hash_directory, read_json, write_json
 from tests.evaluation.project import recipe_with_gate
 from tests.evaluation.tracked import run_pipeline
 

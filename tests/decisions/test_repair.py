@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from cascade import files
 from cascade.decisions import repair as repair_module
 from cascade.decisions.gate import gate, lineage
 from cascade.decisions.history import FileHistory
@@ -14,12 +13,13 @@ from cascade.decisions.repair import repair
 from cascade.errors import CascadeError
 from cascade.evaluation import benchmark, checkpoint_runner
 from cascade.evaluation.rounds import enter_round
-from cascade.files import hash_directory, hash_file, read_json, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import Journal, decision_journal, live
 from cascade.tracking.journal import tags_of
 from cascade.tracking.publisher import Publisher
+from cascade.utils import files
+from cascade.utils.files import hash_directory, hash_file, read_json, write_json
 from tests.evaluation.project import recipe_with_gate, recipe_with_repair, share, write_evaluation
 from tests.training.miniature import make_checkpoint, make_recipe, prompt_rows, write_rows
 from tests.training.test_resume import Killed, interrupt

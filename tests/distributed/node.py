@@ -4,12 +4,12 @@ import sys
 import types
 from pathlib import Path
 
-from cascade import world
 from cascade.environments import base
 from cascade.layout import Layout
 from cascade.training.node_run import NodeRun
 from cascade.training.on_policy import run_on_policy
 from cascade.training.sft import run_sft
+from cascade.utils import distributed
 from tests.training.miniature import FindTheWord, make_recipe
 
 
@@ -37,7 +37,7 @@ def main(layout: Layout, name: str) -> None:
 
 
 if __name__ == "__main__":
-    with world.joined():
+    with distributed.process_group():
         for job in sys.argv[1:]:
             root, name, *step = job.split(":")
             project, save = Layout(Path(root)), NodeRun.save

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
 from cascade.training.on_policy import run_on_policy
+from cascade.utils.files import hash_directory, read_json
 from tests.distributed.test_processes import launch
 from tests.training.conftest import environment, project
 from tests.training.miniature import make_recipe

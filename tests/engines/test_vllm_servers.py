@@ -17,7 +17,7 @@ from cascade.recipe import Rollout
 from cascade.rollout import make_sampler
 from cascade.rollout.base import Sample
 from cascade.rollout.vllm_engine import servers
-from cascade.tether import Tether
+from cascade.utils.orphans import Tether
 from tests.engines.moe import make_moe
 from tests.engines.test_vllm import GAP, largest_gap, requests
 

@@ -9,12 +9,12 @@ import pytest
 from cascade import judges
 from cascade.chat import Response
 from cascade.commands.score import score_file
-from cascade.endpoint import ATTEMPTS
 from cascade.environments.registry import environment_of, get
 from cascade.environments.shared.answer_judge import question_of
 from cascade.environments.verification import judge
 from cascade.errors import RowError
 from cascade.judges.settings import Judges
+from cascade.utils.http_client import ATTEMPTS
 from tests.judges.server import ChatServer, serving
 from tests.loopback import DRIP, HANG_UP
 

@@ -7,13 +7,13 @@ from cascade.environments import GroupEnvironment, base
 from cascade.errors import CascadeError, CheckpointError
 from cascade.evaluation import benchmark, checkpoint_runner
 from cascade.evaluation.results import load_result
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.rollout.torch_engine.sampler import TorchSampler
-from cascade.seeds import derive_seed
 from cascade.tracking import EVALUATED, evaluation_journal
 from cascade.tracking.journal import tags_of
+from cascade.utils.files import read_json
+from cascade.utils.seeds import derive_seed
 from tests.evaluation.project import recipe_with_gate
 from tests.training.miniature import FindTheWord, make_checkpoint, prompt_rows, write_rows
 

@@ -3,11 +3,11 @@
 from cascade.decisions.gate import gate
 from cascade.decisions.history import MLflowHistory
 from cascade.decisions.teacher_selection import select_teachers
-from cascade.files import hash_file, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import Journal, publish
 from cascade.tracking.mlflow_store import MADE_IN, pipeline_run_id
+from cascade.utils.files import hash_file, write_atomic, write_json
 from tests.evaluation.project import DOMAINS, make_node, share, write_evaluation
 
 SOLVED = {"sft": (20, 30), "rl": (35, 25), "mopd": (34, 30)}

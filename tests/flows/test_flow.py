@@ -9,9 +9,9 @@ from prefect.states import Completed, Failed, Pending
 
 from cascade.decisions.outcomes import gate_failures
 from cascade.errors import CascadeError
-from cascade.files import write_json
 from cascade.layout import Layout
 from cascade.recipe import load
+from cascade.utils.files import write_json
 from flows import cascade as flow
 from tasks import nodes
 

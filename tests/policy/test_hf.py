@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from cascade.errors import CascadeError, CheckpointError
-from cascade.files import hash_directory
 from cascade.policy import nemo
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer, Rollout
 from cascade.rollout import make_sampler
+from cascade.utils.files import hash_directory
 
 KINDS = list(tiny.MAKERS)
 

@@ -13,7 +13,7 @@ from cascade.recipe.sections import Rollout
 from cascade.rollout.driver import Answer, Driver, Question
 from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.rollout.transcript import encode_answer
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 from tests.rollout.words import VOCABULARY, Counting, Scripted, tokenizer
 from tests.training.miniature import FindTheWord, make_checkpoint
 

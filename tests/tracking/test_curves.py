@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from cascade.files import write_json
 from cascade.layout import Layout
 from cascade.report.score_plots import write_score_plots
 from cascade.tracking.curves import write_curves
+from cascade.utils.files import write_json
 from tests.evaluation.project import recipe_with_gate, share, write_evaluation
 
 

@@ -15,13 +15,13 @@ import pytest
 from mlflow import MlflowClient
 from pydantic import ValidationError
 
-from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE, Recipe
 from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, following, live, mlflow_store, publish
 from cascade.tracking.journal import system_journal, write_table
 from cascade.tracking.notes import NOTE
 from cascade.tracking.publisher import Publisher
+from cascade.utils.files import hash_file
 
 
 def client_of(layout: Layout) -> MlflowClient:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from cascade.files import fingerprint, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.tracking import Journal
 from cascade.tracking.journal import tags_of
 from cascade.tracking.restore_journal import recall
+from cascade.utils.files import fingerprint, write_atomic, write_json
 
 INPUTS = {"parent": "hash of sft", "data": "hash of data"}
 

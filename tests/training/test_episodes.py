@@ -9,7 +9,6 @@ import torch
 
 from cascade.environments import Episode, EpisodeEnvironment, Verdict
 from cascade.evaluation.checkpoint_runner import CheckpointRunner
-from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
@@ -18,6 +17,7 @@ from cascade.training import on_policy
 from cascade.training.batch import Batch
 from cascade.training.on_policy import run_on_policy
 from cascade.training.prompts import load_prompts
+from cascade.utils.files import hash_directory, read_json
 from tests.training.miniature import (
     OPTIMIZER,
     TEMPLATE,

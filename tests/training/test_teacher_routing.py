@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from cascade.errors import CascadeError, CheckpointError
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.policy.base import Sequence
 from cascade.training import teacher_scoring
 from cascade.training.batch import Batch
 from cascade.training.on_policy import run_on_policy
+from cascade.utils.files import read_json
 from tests.training.miniature import VOCABULARY, choose_teachers, make_checkpoint, make_recipe, make_tokenizer
 
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from cascade.commands.compare.facts import Comparison, Pair
 from cascade.errors import CascadeError
-from cascade.files import write_atomic
 from cascade.report.figures import COLOURS, STYLE
+from cascade.utils.files import write_atomic
 
 
 def draw(comparison: Comparison, path: Path) -> Path:

@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade.files import open_atomic
 from cascade.layout import Layout
 from cascade.recipe import OnPolicyNode, Recipe, RLNode
+from cascade.utils.files import open_atomic
 
 POLICY_SERVER = "responses_api_models/vllm_model/configs/vllm_model_for_training.yaml"
 

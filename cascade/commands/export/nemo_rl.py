@@ -13,9 +13,9 @@ import yaml
 
 from cascade.commands.export import gym
 from cascade.errors import CascadeError
-from cascade.files import read_json, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import BASE, DistillNode, OnPolicyNode, Recipe, RLNode
+from cascade.utils.files import read_json, write_atomic
 
 DEFAULTS = "/opt/nemo-rl/examples/nemo_gym/grpo_nanov3.yaml"
 """In NVIDIA's container."""

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from cascade.commands.interference.effects import MINIMUM_EFFECT, SIGNIFICANCE, Effect
 from cascade.commands.interference.order import Judged, Stages
 from cascade.commands.interference.run import Interference
-from cascade.files import write_atomic
 from cascade.report.figures import STYLE, to_png, to_svg
+from cascade.utils.files import write_atomic
 
 COLOURS = "PuOr"
 """Losses orange-brown, gains violet, told apart with every kind of colour vision."""

@@ -16,14 +16,14 @@ from cascade.commands.interference.effects import Effect, effects, harms_of
 from cascade.commands.interference.order import Harms, Judged, Stages, judge, suggest
 from cascade.errors import RecipeError
 from cascade.evaluation.results import EvaluationResult, load_result
-from cascade.files import fingerprint, hash_directory, hash_file, write_atomic
 from cascade.launch.launcher import launched
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import Recipe, load
 from cascade.recipe.library import checkpoint_of
 from cascade.stages import evaluate_node, run_node
 from cascade.training.node_run import require_files
+from cascade.utils.files import fingerprint, hash_directory, hash_file, write_atomic
+from cascade.utils.progress import say
 
 ALONE = "alone-"
 """Before a domain: the node that trains on it alone."""

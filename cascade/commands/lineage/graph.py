@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import CURATE
 from cascade.tracking.journal import EVALUATED
 from cascade.tracking.mlflow_store import MADE_IN
 from cascade.tracking.runs import Runs, node_of, open_runs, pipeline_of
+from cascade.utils.files import hash_directory
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

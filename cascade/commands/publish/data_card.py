@@ -12,10 +12,10 @@ from huggingface_hub import DatasetCardData
 
 from cascade.commands.publish.markdown import card, table
 from cascade.errors import CascadeError
-from cascade.files import hash_file, read_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.report.facts import provenance
+from cascade.utils.files import hash_file, read_json
 
 DTYPES = {"double": "float64", "float": "float32"}
 """Arrow's names of types that `dataset_info` calls otherwise."""

@@ -10,11 +10,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from cascade.commands.publish.markdown import card, table
 from cascade.errors import CascadeError
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe
 from cascade.report.facts import costs, provenance
 from cascade.report.results import Results, load_results, main_line
+from cascade.utils.files import read_json
 
 KINDS = {
     "sft": "supervised fine-tuning",

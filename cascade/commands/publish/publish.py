@@ -7,9 +7,9 @@ from pathlib import Path
 from cascade.commands.publish.data_card import data_card
 from cascade.commands.publish.model_card import model_card
 from cascade.errors import CascadeError
-from cascade.files import hash_directory, link_directory, read_json, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import Recipe
+from cascade.utils.files import hash_directory, link_directory, read_json, write_atomic
 
 HUB = "hf://"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

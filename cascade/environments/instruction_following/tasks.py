@@ -23,7 +23,7 @@ from cascade.environments.instruction_following.grammar import (
     realise,
 )
 from cascade.environments.instruction_following.requests import Ask, Plan, draw_asks
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 _SLOTS = ("adj", "adj", "place", "thing", "verb")  # of sentences with nothing to hold
 MAX_WORDS = 35  # of an answer, and of its reasoning

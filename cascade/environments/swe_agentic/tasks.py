@@ -12,7 +12,7 @@ from cascade.environments.swe_agentless import repository, tasks
 from cascade.environments.swe_agentless.editing import Files
 from cascade.environments.swe_agentless.repository import Repository
 from cascade.environments.synthetic.story_world import prompt, rows
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 REQUESTS = (
     "Fix this issue in the repository: {issue}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from cascade.chat import Message, Row, ToolCall
 from cascade.errors import CascadeError
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 
 @dataclass(frozen=True)

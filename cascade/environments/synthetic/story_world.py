@@ -6,7 +6,7 @@ from typing import Any
 
 from cascade.chat import Row
 from cascade.errors import CascadeError
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 LEVELS = 5
 

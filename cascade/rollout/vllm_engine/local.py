@@ -14,10 +14,10 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from cascade.errors import CascadeError
-from cascade.progress import say
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.vllm_engine.engine import Sampling
-from cascade.tether import Tether
+from cascade.utils.orphans import Tether
+from cascade.utils.progress import say
 
 WORKERS = {
     "cuda": "cascade.rollout.vllm_engine.worker_gpu.ReloadingWorker",

@@ -22,7 +22,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cascade import world
 from cascade.errors import CascadeError
 from cascade.policy.base import Policy
 from cascade.recipe import Rollout
@@ -31,6 +30,7 @@ from cascade.rollout.torch_engine.sampler import stop_tokens
 from cascade.rollout.vllm_engine.conversations import converse
 from cascade.rollout.vllm_engine.engine import Engine, Sampling
 from cascade.rollout.vllm_engine.servers import Servers
+from cascade.utils import distributed
 
 T = TypeVar("T")
 
@@ -62,18 +62,18 @@ class VLLMSampler:
         self._thread.start()
 
     def refresh(self, policy: Policy) -> None:
-        checkpoint = world.once(self._directory.new)
-        if not world.first():
+        checkpoint = distributed.broadcast_from_main(self._directory.new)
+        if not distributed.is_main():
             self._start(self._shared.rest()).result()
-        if world.first() or policy.sharded:
+        if distributed.is_main() or policy.sharded:
             policy.save(checkpoint)
-        world.barrier()
-        if world.first():
+        distributed.barrier()
+        if distributed.is_main():
             self._start(self._engine.load(checkpoint)).result()
             self._directory.keep_only(checkpoint)
-        if world.size() > 1:
-            loaded = world.once(self._shared.loaded)
-            if not world.first():
+        if distributed.size() > 1:
+            loaded = distributed.broadcast_from_main(self._shared.loaded)
+            if not distributed.is_main():
                 self._start(self._shared.join(checkpoint, loaded)).result()
         self._loaded = True
 
@@ -126,7 +126,7 @@ class Directory:
     def __init__(self, path: str | None):
         self._temporary = tempfile.TemporaryDirectory(prefix="cascade-weights-") if path is None else None
         self._path = Path(self._temporary.name if self._temporary else str(path)).absolute()
-        if world.first():
+        if distributed.is_main():
             self.keep_only()
 
     def new(self) -> Path:
@@ -138,16 +138,16 @@ class Directory:
                 shutil.rmtree(old)
 
     def close(self) -> None:
-        if world.first():
+        if distributed.is_main():
             self.keep_only()
         if self._temporary:
             self._temporary.cleanup()
 
 
 def _local(device: str, memory: float) -> Engine:
-    if world.size() > 1:
+    if distributed.size() > 1:
         raise CascadeError(
-            f"rollout engine vllm: {world.size()} processes train, and each would start an engine; name servers"
+            f"rollout engine vllm: {distributed.size()} processes train, and each would start an engine; name servers"
         )
     if find_spec("vllm") is None:
         raise CascadeError(

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from cascade.errors import CascadeError
-from cascade.progress import say
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.vllm_engine.engine import Sampling
+from cascade.utils.progress import say
 
 PROBE_SECONDS = 2.0
 """Between two probes of a server."""

@@ -12,9 +12,9 @@ import yaml
 from cascade.commands.export import gym
 from cascade.commands.export.nemo_rl import configuration, differences, export
 from cascade.errors import CascadeError
-from cascade.files import write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
+from cascade.utils.files import write_json
 
 ROOT = Path(__file__).parents[3]
 NANO = load(ROOT / "recipes" / "nano-mopd.yaml")

@@ -14,9 +14,9 @@ from cascade.commands.interference import measure, run
 from cascade.commands.interference.page import in_words, write
 from cascade.environments import base
 from cascade.errors import RecipeError
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
+from cascade.utils.files import read_json
 from tests.training.miniature import FindTheWord, make_checkpoint, make_recipe, prompt_rows, write_rows
 
 

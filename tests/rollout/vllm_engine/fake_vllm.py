@@ -6,7 +6,7 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 
 def tokens(seed: int, limit: int) -> list[int]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cascade import world
 from cascade.errors import CascadeError
 from cascade.recipe import Rollout
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.vllm_engine import servers
 from cascade.rollout.vllm_engine.sampler import VLLMSampler
+from cascade.utils import distributed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_vllm import FakeVLLM, tokens
@@ -123,14 +123,16 @@ def test_of_processes_that_train_together_the_first_alone_loads_and_all_sample(f
     for sampler in (first, second):
         sampler.refresh(Policy())
     told: dict[str, object] = {}
-    monkeypatch.setattr(world, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
     for sampler, is_first in ((first, True), (second, False)):
-        monkeypatch.setattr(world, "first", lambda is_first=is_first: is_first)
+        monkeypatch.setattr(distributed, "is_main", lambda is_first=is_first: is_first)
         # Names tell apart what the first process makes: its directory, then the servers that have loaded it.
         monkeypatch.setattr(
-            world, "once", lambda make: told.setdefault(make.__name__, make()) if world.first() else told[make.__name__]
+            distributed,
+            "broadcast_from_main",
+            lambda make: told.setdefault(make.__name__, make()) if distributed.is_main() else told[make.__name__],
         )
-        monkeypatch.setattr(world, "barrier", lambda: None)
+        monkeypatch.setattr(distributed, "barrier", lambda: None)
         if not is_first:
             restarted.kill()
             restarted = fakes(restarted.port)

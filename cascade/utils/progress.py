@@ -5,7 +5,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from cascade import world
+from cascade.utils import distributed
 
 _STEP = re.compile(r"(?P<node>\S+)  (?P<done>\d+)/(?P<steps>\d+)  (?P<told>.*)")
 
@@ -46,5 +46,5 @@ class Progress:
 
 
 def say(line: str) -> None:
-    if world.first():
+    if distributed.is_main():
         print(line, file=sys.stderr, flush=True)

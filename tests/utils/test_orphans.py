@@ -5,11 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from cascade.tether import Tether
+from cascade.utils.orphans import Tether
 
 PROGRAM = """
 import os, signal, subprocess, sys
-from cascade.tether import Tether
+from cascade.utils.orphans import Tether
 tether = Tether()
 sleep = ["sleep", "60"]
 with tether.tie():

@@ -38,13 +38,13 @@ def rank() -> int:
     return _here.rank
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this is the process that writes."""
     return _here.rank == 0
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """While the block runs, this process is one of torchrun's group: NCCL for what lies on GPUs, gloo for the rest."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -82,18 +82,18 @@ def gather(value: T) -> list[T]:
     return found
 
 
-def once(make: Callable[[], T]) -> T:
+def broadcast_from_main(make: Callable[[], T]) -> T:
     """What the first process makes, in every process."""
     if size() == 1:
         return make()
     import torch.distributed as dist
 
-    box = [make() if first() else None]
+    box = [make() if is_main() else None]
     dist.broadcast_object_list(box, src=0)
     return box[0]  # type: ignore[return-value]
 
 
-def add_up(*tensors: "Tensor") -> None:
+def all_reduce_sum(*tensors: "Tensor") -> None:
     """Sum each tensor over the processes, in place: the same bits in each of them."""
     if size() > 1:
         import torch.distributed as dist
@@ -102,12 +102,12 @@ def add_up(*tensors: "Tensor") -> None:
             dist.all_reduce(tensor)
 
 
-def share(items: list[T]) -> list[T]:
+def shard(items: list[T]) -> list[T]:
     """This process's part of a list: every size-th item, so that parts are alike where neighbours are."""
     return items[rank() :: size()]
 
 
-def unshare(part: list[T]) -> list[T]:
+def gather_shards(part: list[T]) -> list[T]:
     """The whole list, from every process's part of it."""
     parts = gather(part)
     return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from cascade.errors import CascadeError
-from cascade.progress import say
+from cascade.utils.progress import say
 
 UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}
 """Why a file system makes no hard link, though the file could be copied."""

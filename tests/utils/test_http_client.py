@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cascade import endpoint
-from cascade.endpoint import ATTEMPTS, Client, Unanswered
+from cascade.utils import http_client
+from cascade.utils.http_client import ATTEMPTS, Client, Unanswered
 from tests.loopback import BADLY_PACKED, DRIP, HANG_UP, Loopback, Reply, closed_port, no_waiting, running  # noqa: F401
 
 OK = Reply(200, b"yes")
@@ -73,7 +73,7 @@ def test_a_server_that_says_nothing_is_a_timeout_and_not_asked_again():
 
 
 def test_an_answer_without_end_is_malformed(monkeypatch):
-    monkeypatch.setattr(endpoint, "MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr(http_client, "MAX_ANSWER", 1 << 20)
     with running(Loopback(lambda body: Reply(200, b"x" * (1 << 20) + b"x"))) as server:
         error = failure(server.address)
     assert error.kind == "malformed"
@@ -93,14 +93,14 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again_where_that_may_help(ag
 
 def test_retries_wait_longer_each_time(monkeypatch):
     waits: list[float] = []
-    monkeypatch.setattr(endpoint, "BACKOFF_SECONDS", 1.0)
-    monkeypatch.setattr(endpoint, "sleep", waits.append)
+    monkeypatch.setattr(http_client, "BACKOFF_SECONDS", 1.0)
+    monkeypatch.setattr(http_client, "sleep", waits.append)
     assert failure(f"http://127.0.0.1:{closed_port()}").kind == "unreachable"
     assert waits == [1.0, 2.0, 4.0]
 
 
 def test_a_server_that_stays_away_is_given_up_so_that_nothing_stalls(monkeypatch):
-    monkeypatch.setattr(endpoint, "GIVE_UP_AFTER", 3)
+    monkeypatch.setattr(http_client, "GIVE_UP_AFTER", 3)
     sent: list[int] = []
     client = Client(4, 5, proxies=False, sent=lambda attempt, seconds: sent.append(attempt))
     nowhere = f"http://127.0.0.1:{closed_port()}"
@@ -117,8 +117,8 @@ def test_a_server_that_stays_away_is_given_up_so_that_nothing_stalls(monkeypatch
 
 
 def test_only_failures_in_a_row_give_a_server_up(monkeypatch):
-    monkeypatch.setattr(endpoint, "GIVE_UP_AFTER", 2)
-    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
+    monkeypatch.setattr(http_client, "GIVE_UP_AFTER", 2)
+    monkeypatch.setattr(http_client, "ATTEMPTS", 1)
     replies = iter([Reply(500), OK, Reply(500), Reply(400), Reply(500), Reply(200, b"no"), Reply(500), OK])
 
     def only_yes(content: bytes) -> str:

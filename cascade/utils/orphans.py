@@ -54,7 +54,7 @@ class Tether:
         self._watcher.stdin.close()
 
 
-def die_with(parent: int) -> None:
+def kill_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent, of that process id, ends. Raises SystemExit where it has."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

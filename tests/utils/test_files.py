@@ -17,7 +17,9 @@ from click.testing import CliRunner
 
 from cascade.cli import main
 from cascade.errors import CascadeError
-from cascade.files import (
+from cascade.tracking import Journal
+from cascade.training.resume_state import State, save_state
+from cascade.utils.files import (
     hash_directory,
     hash_file,
     open_atomic,
@@ -29,9 +31,7 @@ from cascade.files import (
     write_json,
     write_jsonl,
 )
-from cascade.seeds import derive_seed
-from cascade.tracking import Journal
-from cascade.training.resume_state import State, save_state
+from cascade.utils.seeds import derive_seed
 
 
 def test_writing_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path):
@@ -131,7 +131,7 @@ def test_a_directorys_hash_is_of_every_file_and_of_nothing_else(tmp_path: Path):
 
 def test_seeds_follow_from_their_keys_alone():
     seed = derive_seed(0, "if_rl", 3, "prompt-1", 2)
-    program = "from cascade.seeds import derive_seed; print(derive_seed(0, 'if_rl', 3, 'prompt-1', 2))"
+    program = "from cascade.utils.seeds import derive_seed; print(derive_seed(0, 'if_rl', 3, 'prompt-1', 2))"
     again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(again.stdout) == seed
     assert derive_seed("x") == int.from_bytes(hashlib.blake2b(b"str:x", digest_size=8).digest(), "big") >> 1
