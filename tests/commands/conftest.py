@@ -1,3 +1,3 @@
-from tests.tracking.conftest import empty_store, module_layout, module_monkeypatch
+from tests.tracking.conftest import empty_store, layout, module_layout, module_monkeypatch, recipe
 
-__all__ = ["empty_store", "module_layout", "module_monkeypatch"]
+__all__ = ["empty_store", "layout", "module_layout", "module_monkeypatch", "recipe"]
