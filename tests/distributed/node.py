@@ -4,7 +4,7 @@ import sys
 import types
 from pathlib import Path
 
-from cascade.environments import base
+from cascade.environments import registry
 from cascade.layout import Layout
 from cascade.training.node_run import NodeRun
 from cascade.training.on_policy import run_on_policy
@@ -32,7 +32,7 @@ def main(layout: Layout, name: str) -> None:
     module = types.ModuleType("find_the_word")
     module.ENVIRONMENT = FindTheWord()
     sys.modules["find_the_word"] = module
-    base.MODULES["find_the_word"] = "find_the_word"
+    registry.MODULES["find_the_word"] = "find_the_word"
     (run_sft if name == "sft" else run_on_policy)(make_recipe(), name, layout)
 
 

@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from cascade.environments import GroupEnvironment, base
+from cascade.environments import GroupEnvironment, registry
 from cascade.errors import CascadeError, CheckpointError
 from cascade.evaluation import benchmark, checkpoint_runner
 from cascade.evaluation.results import load_result
@@ -23,7 +23,7 @@ def environment(monkeypatch):
     module = types.ModuleType("find_the_word")
     module.ENVIRONMENT = FindTheWord()
     monkeypatch.setitem(sys.modules, "find_the_word", module)
-    monkeypatch.setitem(base.MODULES, "find_the_word", "find_the_word")
+    monkeypatch.setitem(registry.MODULES, "find_the_word", "find_the_word")
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_killed_evaluation_is_not_continued_with_another_checkpoint(layout, as
     with pytest.raises(KeyboardInterrupt):
         benchmark.evaluate(recipe, "sft", layout)
     monkeypatch.undo()
-    monkeypatch.setitem(base.MODULES, "find_the_word", "find_the_word")
+    monkeypatch.setitem(registry.MODULES, "find_the_word", "find_the_word")
     monkeypatch.setitem(sys.modules, "find_the_word", types.SimpleNamespace(ENVIRONMENT=FindTheWord()))
     kept = {path.name: path.stat().st_mtime_ns for path in layout.work("sft.evaluation").rglob("*.parquet")}
     make_checkpoint(layout.checkpoint("sft"), 3)

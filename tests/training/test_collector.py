@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cascade import judges
-from cascade.environments import GroupEnvironment, Verdict, base
+from cascade.environments import GroupEnvironment, Verdict, registry
 from cascade.environments.verification import judge_together
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.training.batch import Batch
@@ -146,7 +146,7 @@ class MostWords(FindTheWord, GroupEnvironment):
 @pytest.fixture
 def relative(monkeypatch):
     monkeypatch.setattr("find_the_word.ENVIRONMENT", MostWords())
-    assert isinstance(base.get("find_the_word"), GroupEnvironment)
+    assert isinstance(registry.get("find_the_word"), GroupEnvironment)
 
 
 @pytest.mark.parametrize(

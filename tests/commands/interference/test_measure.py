@@ -12,7 +12,7 @@ import yaml
 from cascade import stages
 from cascade.commands.interference import measure, run
 from cascade.commands.interference.page import in_words, write
-from cascade.environments import base
+from cascade.environments import registry
 from cascade.errors import RecipeError
 from cascade.layout import Layout
 from cascade.recipe import Recipe
@@ -25,7 +25,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("find_the_word")
     module.ENVIRONMENT = FindTheWord()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "find_the_word", module)
-    monkeypatch.setitem(base.MODULES, "find_the_word", "find_the_word")
+    monkeypatch.setitem(registry.MODULES, "find_the_word", "find_the_word")
     monkeypatch.setattr(stages, "live", lambda *_, **__: nullcontext())
 
 
