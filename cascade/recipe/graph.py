@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from cascade.errors import RecipeError
 from cascade.recipe.names import Name
 from cascade.recipe.sections import DistillNode, GateNode, Node, RepairNode, RLNode, SFTNode, TeachersNode
@@ -28,12 +30,12 @@ class Graph(Section):
 
     name: Name
     """Of the recipe."""
-    sft: dict[str, SFTNode]
-    rl: dict[str, RLNode]
-    teachers: dict[str, TeachersNode]
-    distill: dict[str, DistillNode]
-    repair: dict[str, RepairNode]
-    gate: dict[str, GateNode]
+    sft: dict[str, SFTNode] = Field(default_factory=dict)
+    rl: dict[str, RLNode] = Field(default_factory=dict)
+    teachers: dict[str, TeachersNode] = Field(default_factory=dict)
+    distill: dict[str, DistillNode] = Field(default_factory=dict)
+    repair: dict[str, RepairNode] = Field(default_factory=dict)
+    gate: dict[str, GateNode] = Field(default_factory=dict)
 
     @property
     def training(self) -> dict[str, Node]:

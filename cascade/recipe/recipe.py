@@ -4,11 +4,13 @@ A node names what it starts from (`init`), so the graph is in the recipe and now
 remedy, in one line.
 """
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from cascade import environments
 from cascade.judges.settings import Judges
-from cascade.recipe import validation
+from cascade.recipe import defaults, validation
 from cascade.recipe.data import Curation
 from cascade.recipe.graph import Graph
 from cascade.recipe.names import Name
@@ -67,6 +69,11 @@ class Recipe(Graph):
         there = [environments.get(s.rows_name) for s in sources if s.rows_name in environments.names()]
         episodes = any(isinstance(environment, environments.EpisodeEnvironment) for environment in there)
         return node.rollout.max_context if episodes else node.rollout.max_new_tokens
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, content: Any) -> Any:
+        return defaults.filled(content)
 
     @model_validator(mode="after")
     def _runnable(self) -> "Recipe":

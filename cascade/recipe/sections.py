@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from cascade.recipe.names import Alias, Name
 from cascade.utils.config import Count, Section, Share, check_sums_to_one
 
+EVEN = "even"
+"""As a node's `mix`: see there."""
+
 TeacherMemory = Literal["device", "host", "disk"]
 
 
@@ -113,7 +116,7 @@ class OnPolicyNode(Node):
     """What RL and distillation share: prompts, rollouts, one optimizer step per batch of fresh rollouts."""
 
     mix: dict[str, Share]
-    """Domain → share of the prompts of each step."""
+    """Domain → share of the prompts of each step. `even`: all domains with RL prompts and a benchmark alike."""
     steps: Count
     prompts: Count
     rollouts: Count
@@ -173,7 +176,8 @@ class Comparison(Section):
     """When a checkpoint counts as worse than the best earlier one in a domain."""
 
     against: Annotated[list[str], Field(min_length=1)]
-    """Earlier training nodes; the best of them per domain is what the checkpoint must not fall below."""
+    """Earlier training nodes; the best of them per domain is what the checkpoint must not fall below. Left out: all
+    those of the rounds that are read."""
     significance: Share = 0.05
     minimum_effect: Annotated[float, Field(ge=0)] = 0.02
     """A drop smaller than this, in reward, does not count even where it is significant."""

@@ -228,12 +228,12 @@ def test_a_wrong_value_names_its_key(
 @pytest.fixture
 def repaired(content: dict) -> dict[str, Any]:
     """The content with a repair after MOPD, and the gate after that."""
-    against = list(content["gate"]["release"]["against"])
+    against = ["sft", "if_rl", "multi_domain_rl"]
     repair = copy.deepcopy(content["distill"]["mopd"])
     del repair["teachers"]
     repair |= {"init": "mopd", "reads_round": 2, "round": 3, "against": against}
     content["repair"] = {"mend": repair}
-    content["gate"]["release"] |= {"round": 3, "candidate": "mend"}
+    content["gate"]["release"] |= {"round": 3, "candidate": "mend", "against": list(against)}
     return content
 
 
