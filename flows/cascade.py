@@ -13,6 +13,7 @@ from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe
 from flows.context import RecipeName, open_run
+from flows.names import run_name
 from tasks.approvals import held_back, wait_for_approval
 from tasks.artifacts import show_results
 from tasks.nodes import build, evaluation_of, stage_of
@@ -20,7 +21,7 @@ from tasks.processes import stopped_on_exit
 from tasks.run_directory import ACTIVE
 
 
-@flow(name="cascade", task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
+@flow(name="cascade", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
 def cascade_flow(
     recipe: RecipeName = ACTIVE,
     overrides: tuple[str, ...] = (),

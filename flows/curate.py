@@ -6,13 +6,14 @@ from prefect.client.schemas.objects import State
 
 from cascade.recipe import CURATE
 from flows.context import RecipeName, open_run
+from flows.names import run_name
 from tasks.artifacts import curation_page
 from tasks.nodes import build
 from tasks.processes import stopped_on_exit
 from tasks.run_directory import ACTIVE
 
 
-@flow(name="curate")
+@flow(name="curate", flow_run_name=run_name)
 def curate_flow(
     recipe: RecipeName = ACTIVE, overrides: tuple[str, ...] = (), anew: bool = False, project: str = "."
 ) -> State:

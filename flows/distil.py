@@ -6,6 +6,7 @@ from prefect.states import Completed
 
 from cascade.recipe import CURATE
 from flows.context import RecipeName, open_run
+from flows.names import run_name
 from tasks.artifacts import show_measurements, show_table
 from tasks.distillation import arrange, distillation_of
 from tasks.nodes import build, evaluation_of, stage_of
@@ -13,7 +14,7 @@ from tasks.processes import stopped_on_exit
 from tasks.run_directory import ACTIVE
 
 
-@flow(name="distil")
+@flow(name="distil", flow_run_name=run_name)
 def distil_flow(
     student: str,
     teachers: tuple[str, ...],

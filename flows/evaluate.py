@@ -8,6 +8,7 @@ from prefect.states import Completed
 from cascade.recipe import CURATE
 from cascade.utils.files import read_json
 from flows.context import RecipeName, open_run
+from flows.names import run_name
 from tasks.artifacts import scores_page
 from tasks.checkpoints import checkpoint_named, folder_name
 from tasks.nodes import build, state_of
@@ -15,7 +16,7 @@ from tasks.processes import run_process, stopped_on_exit
 from tasks.run_directory import ACTIVE
 
 
-@flow(name="evaluate")
+@flow(name="evaluate", flow_run_name=run_name)
 def evaluate_flow(
     checkpoint: str, recipe: RecipeName = ACTIVE, overrides: tuple[str, ...] = (), project: str = "."
 ) -> State:

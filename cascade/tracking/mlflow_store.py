@@ -30,6 +30,8 @@ MADE_IN = "cascade.made_in"
 """The pipeline run in which the node's process ran. A later one that found the node up to date has a run of it too,
 with the same journal."""
 PARENT = "mlflow.parentRunId"
+KIND = "mlflow.experimentKind"
+MODEL_TRAINING = "custom_model_development"
 
 _DEFAULTS = {
     # An unreachable server costs a node seconds, not the minutes of MLflow's own retries: the journal keeps all.
@@ -83,14 +85,20 @@ def is_refusal(error: Exception) -> bool:
 
 
 def experiment(client: "MlflowClient", layout: Layout, recipe: Recipe) -> str:
-    """The id of the experiment of the recipe's family, made and described where there is none."""
+    """The id of the experiment of the recipe's family, made and described where there is none.
+
+    Its pages open on the runs: MLflow's user interface goes by the experiment's kind, and opens one without a kind on
+    an overview of traces, which would stay empty.
+    """
     with locked(layout):
         found = client.get_experiment_by_name(recipe.family)
         if found is not None:
+            if KIND not in found.tags:
+                client.set_experiment_tag(found.experiment_id, KIND, MODEL_TRAINING)
             return str(found.experiment_id)
         local = "MLFLOW_TRACKING_URI" not in os.environ
         location = (layout.root.absolute() / "mlflow" / "artifacts").as_uri() if local else None
-        tags = {NOTE: experiment_note(recipe)}
+        tags = {NOTE: experiment_note(recipe), KIND: MODEL_TRAINING}
         return str(client.create_experiment(recipe.family, artifact_location=location, tags=tags))
 
 
