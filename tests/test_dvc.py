@@ -171,3 +171,46 @@ def test_stages_side_by_side_do_not_lock_each_other_out(tmp_path: Path) -> None:
             thread.join(60)
     assert {name: end.kind for name, end in ended.items()} == dict.fromkeys("abcd", "built"), ended
     assert sorted(yaml.safe_load((tmp_path / "dvc.lock").read_text())["stages"]) == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("stage", "gone", "told"),
+    [
+        ("sft@sft", "models/base", "models/base: no such file or directory; no stage makes it; put it there"),
+        ("rl@if_rl", "models/sft", "models/sft: no such file or directory; `dvc repro sft@sft` makes it"),
+        (
+            "distill@mopd",
+            "results/decisions/select_teachers.json",
+            "results/decisions/select_teachers.json: no such file or directory; "
+            "`dvc repro teachers@select_teachers` makes it",
+        ),
+        ("gate@release", "results/lineage/7", "results/lineage/7: no such file or directory; `dvc repro evaluate-"),
+        ("gate@release", "params.yaml", "params.yaml: no such file; `cascade recipe use nano`"),
+        ("rl@if_rl", "params.yaml:judges", "params.yaml: judges: missing; DVC compares every key of a stage"),
+    ],
+)
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_stage_that_lacks_an_input_keeps_what_it_made(
+    project: Path, tmp_path: Path, stage: str, gone: str, told: str, anew: bool
+) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy, symlinks=True)
+    path, _, key = gone.partition(":")
+    if key:
+        content = yaml.safe_load((copy / path).read_text())
+        del content[key]
+        (copy / path).write_text(yaml.safe_dump(content))
+    elif (copy / path).is_dir():
+        shutil.rmtree(copy / path)
+    else:
+        (copy / path).unlink()
+    with Repo(str(project)) as repo:
+        outs = [
+            Path(out.fs_path).relative_to(project) for out in repo.stage.load_one(str(project / "dvc.yaml"), stage).outs
+        ]
+    kept = {out for out in outs if (copy / out).exists()}
+    with stopped_on_exit():
+        ended = run_stage(stage, copy, "", lambda line: None, anew)
+    assert ended.kind == "failed"
+    assert told in ended.message
+    assert kept == {out for out in outs if (copy / out).exists()} == set(outs)
