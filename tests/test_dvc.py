@@ -1,6 +1,7 @@
 """DVC as a place of work: the whole cascade's graph with stand-ins for what its stages make."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -214,3 +215,31 @@ def test_a_stage_that_lacks_an_input_keeps_what_it_made(
     assert ended.kind == "failed"
     assert told in ended.message
     assert kept == {out for out in outs if (copy / out).exists()} == set(outs)
+
+
+def test_a_queued_trial_has_the_environment_of_the_queues_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    dvc(tmp_path, "init", "--quiet")
+    told = tmp_path / "told"
+    (tmp_path / "dvc.yaml").write_text(f"stages:\n  a:\n    cmd: echo $PROBE > {told}\n    params: [x]\n")
+    (tmp_path / "params.yaml").write_text("x: 1\n")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "begun")
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "a")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@b")
+    monkeypatch.setenv("PROBE", "queued")
+    # The queue's worker is the program `dvc`; where it is not found, nothing runs and nobody says so.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    dvc(tmp_path, "exp", "run", "--queue", "--quiet", "-S", "x=2")
+    monkeypatch.setenv("PROBE", "started")
+    try:
+        dvc(tmp_path, "queue", "start", "--quiet")
+        end = time.monotonic() + 60
+        while not told.exists() and time.monotonic() < end:
+            time.sleep(0.2)
+    finally:
+        dvc(tmp_path, "queue", "stop", "--quiet")
+    assert told.read_text() == "started\n"
