@@ -14,7 +14,7 @@ import torch
 
 from cascade.policy.consolidate import _write_weights
 from cascade.policy.hf import HFPolicy
-from cascade.training.checkpoint import State, save_state
+from cascade.training.resume_state import State, save_state
 
 ROOT = Path(__file__).parents[2]
 SAVED = """
