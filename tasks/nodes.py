@@ -47,7 +47,9 @@ def set_slots(threads: int) -> None:
 
 
 def _was_interrupted(task: Any, run: Any, state: State) -> bool:
-    return isinstance(state.data, State) and state.data.name == INTERRUPTED
+    """Prefect 3.7 wraps what the task returned in a state of its own, 3.9 gives it as it is."""
+    returned = state.data if isinstance(state.data, State) else state
+    return returned.name == INTERRUPTED
 
 
 @task(task_run_name="{stage}", retries=3, retry_delay_seconds=[1, 10, 60], retry_condition_fn=_was_interrupted)

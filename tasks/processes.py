@@ -14,6 +14,7 @@ from typing import Literal
 
 from cascade.launch.ui_servers import stop_groups
 from cascade.utils.orphans import Tether
+from tasks.inputs import missing_input
 from tasks.watchdog import Watchdog
 
 _NOISE = re.compile(
@@ -49,7 +50,10 @@ def run_stage(
     force: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Bring one DVC stage up to date, or with `force` whatever its state."""
+    """Bring one DVC stage up to date, or with `force` whatever its state; where it lacks an input, neither, and what it
+    made before stays."""
+    if lacking := missing_input(stage, root):
+        return Outcome("failed", lacking)
     options = ["--force"] if force else []
     module = ["dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]
     return run_process(module, root, run_id, say, environment)

@@ -22,6 +22,9 @@ PATIENCE = 30.0
 FOLLOWED = "CASCADE_FOLLOWED_BY"
 """Set for a node's processes: the process id of what publishes their journals."""
 
+_UNLISTED = "possible DNS rebinding attack"
+"""What MLflow's server answers to a name that it was not started with."""
+
 _warned: set[bool] = set()
 """Whether what was said was of a refusal: each once."""
 
@@ -144,9 +147,8 @@ def warn(error: Exception) -> None:
     _warned.add(refused)
     place = f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI', 'mlflow/mlflow.db')}"
     if refused:
-        say(
-            f"{place} refuses: {_first_line(error)}; correct that and run again: it stays in .cascade/journal till then"
-        )
+        remedy = "start it with --allowed-hosts of this name and port" if _UNLISTED in str(error) else "correct that"
+        say(f"{place} refuses: {_first_line(error)}; {remedy} and run again: it stays in .cascade/journal till then")
         return
     reason = "MLflow is not installed here" if isinstance(error, ImportError) else f"{place}: {_first_line(error)}"
     say(f"{reason}; measurements stay in .cascade/journal and are published later")

@@ -20,6 +20,8 @@ class Served:
     agent: str
     generated: bool = False
     """Whether the rows that our generator makes are its rows."""
+    otherwise: str = ""
+    """Where its verdicts differ from ours."""
 
 
 def _simple(name: str, generated: bool = False, server: str | None = None) -> Served:
@@ -29,7 +31,13 @@ def _simple(name: str, generated: bool = False, server: str | None = None) -> Se
 
 SERVED = {
     "reasoning_gym": _simple("reasoning_gym", generated=True),
-    "math": _simple("math_with_judge", generated=True),
+    "math": Served(
+        "resources_servers/math_with_judge/configs/math_with_judge.yaml",
+        "math_with_judge_simple_agent",
+        generated=True,
+        otherwise="the server gives math-verify the whole response, which takes boxes close to each other for a set: "
+        "of \\boxed{5}. No, so \\boxed{32} the answer is {5, 32} there, and 32, the last box, here",
+    ),
     "instruction_following": _simple("instruction_following", generated=True),
     "mcqa": _simple("mcqa", generated=True),
     "structured_output": Served(

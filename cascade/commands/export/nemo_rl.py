@@ -169,6 +169,8 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
                     f"{domain}: no server of NeMo Gym is known here for its rows ({environment}); give env.nemo_gym "
                     "one, and the rows an agent_ref where they have none"
                 )
+            elif there.otherwise:
+                lines.append(f"{domain}: {there.otherwise}")
     lines += [
         f"judges.{kind}: its address and model belong into the configuration of the server"
         for kind in recipe.judges.named

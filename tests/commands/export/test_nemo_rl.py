@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from cascade import environments
+from cascade.chat import Response
 from cascade.commands.export import gym
 from cascade.commands.export.nemo_rl import configuration, differences, export
 from cascade.errors import CascadeError
@@ -188,3 +190,17 @@ def test_rows_of_a_dataset_are_told_apart_by_agent() -> None:
     assert gym.served(PAPER, "tool_calling") == {"tool_calling": gym.SERVED["tool_calling"]}
     assert gym.served(PAPER, "swe_agentless") == {"swe_agentless": gym.SERVED["swe_agentless"]}
     assert gym.served(NANO, "tool_calling") == {"tool_calling": None}
+
+
+def test_where_gym_s_maths_server_judges_otherwise_is_told() -> None:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    [line] = [line for line in differences(PAPER, "mopd", PAPER.distill["mopd"]) if line.startswith("math: ")]
+    assert "\\boxed{5}. No, so \\boxed{32}" in line
+    assert "32, the last box, here" in line
+    response = "\\boxed{5}. No, so \\boxed{32}"
+    # As the server does: math-verify on the whole response.
+    there = parse(response, [ExprExtractionConfig(), LatexExtractionConfig()], parsing_timeout=None)
+    assert there[1] == "5,32"
+    assert not verify(parse("\\boxed{32}", parsing_timeout=None), there, timeout_seconds=None)
+    assert environments.get("math").verify({"expected_answer": "32"}, Response(response, None, ())).reward == 1
