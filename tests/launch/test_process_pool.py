@@ -21,7 +21,7 @@ def test_two_workers_work_at_the_same_time_and_one_is_this_process(tmp_path):
     assert dict(in_processes(2, working, [])) == {}
 
 
-def test_what_a_job_raises_is_raised_and_a_killed_lane_is_named():
+def test_what_a_job_raises_is_raised_and_a_killed_worker_is_named():
     with pytest.raises(CascadeError, match=r"^the third word$"):
         list(in_processes(2, working, ["say a", "fail the third word"]))
     with pytest.raises(CascadeError, match=r"^die now: its process ended with status -9; run it again$"):
