@@ -19,7 +19,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from cascade.errors import CascadeError
-from cascade.launch.ui_servers import HOST, running_prefect, stop_groups
+from cascade.launch.ui_servers import HOST, experiment_page, running_prefect, stop_groups
 from cascade.layout import Layout
 from cascade.recipe import load
 
@@ -98,10 +98,8 @@ def shoot(project: Path, out: Path) -> None:
             take(page, f"prefect-{key}")
 
         recipe = load(Layout(project).params)
-        page.goto(f"{mlflow}/#/experiments")
-        page.get_by_text("Model training", exact=True).click()
+        page.goto(experiment_page(mlflow, Layout(project)))  # What `cascade ui` prints.
         page.get_by_role("button", name="Close").first.click()  # MLflow's assistant
-        page.get_by_role("link", name=recipe.family, exact=True).click()
         page.locator("a[href*='/runs/']").first.wait_for()
         take(page, "mlflow-experiment")
         # The oldest run built the nodes; a later one may have found them built.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -95,7 +96,7 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
             servers[name] = _start(name, command, layout, environment)
         for name, server in servers.items():
             _wait(name, server, f"{pages[name]}/{'api/health' if name == 'Prefect' else 'health'}", layout)
-            click.echo(f"{name:8}{pages[name]}")
+            click.echo(f"{name:8}{pages[name] if name == 'Prefect' else experiment_page(pages[name], layout)}")
         write_json(_note(layout), {"prefect": f"{pages['Prefect']}/api", "mlflow": pages["MLflow"]})
         click.echo("Ctrl-C stops both.")
         while True:
@@ -108,6 +109,21 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
     finally:
         _note(layout).unlink(missing_ok=True)
         stop_groups(list(servers.values()), patience=10)
+
+
+def experiment_page(server: str, layout: Layout) -> str:
+    """The page of the active recipe's runs. MLflow's own first page, and from there an experiment's, show traces, of
+    which there are none here; so they do where there is no experiment yet."""
+    from cascade.recipe import load  # Not for the process of a run's server, which is to start at once.
+
+    try:
+        family = urllib.parse.quote(load(layout.params).family)
+        address = f"{server}/api/2.0/mlflow/experiments/get-by-name?experiment_name={family}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            found = json.loads(answer.read())["experiment"]["experiment_id"]
+    except (CascadeError, OSError, ValueError, KeyError):
+        return server
+    return f"{server}/#/experiments/{found}/runs"
 
 
 def start_prefect(layout: Layout) -> Callable[[], None]:

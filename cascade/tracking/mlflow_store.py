@@ -87,8 +87,8 @@ def is_refusal(error: Exception) -> bool:
 def experiment(client: "MlflowClient", layout: Layout, recipe: Recipe) -> str:
     """The id of the experiment of the recipe's family, made and described where there is none.
 
-    Its pages open on the runs: MLflow's user interface goes by the experiment's kind, and opens one without a kind on
-    an overview of traces, which would stay empty.
+    Its kind says that models are trained in it, for pages of MLflow's that go by it; without one, MLflow infers a kind
+    from what it finds.
     """
     with locked(layout):
         found = client.get_experiment_by_name(recipe.family)

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import State
 
 from cascade.launch.process_setup import QUIET
-from cascade.launch.ui_servers import stop_groups
+from cascade.launch.ui_servers import experiment_page, stop_groups
 from cascade.layout import Layout
 from cascade.utils.files import hash_directory, read_json
 from tests.test_pipeline import DOMAINS, ROOT, make_project, small_recipe
@@ -43,6 +43,7 @@ expect.set_options(timeout=PATIENCE * 1000)
 class Site:
     project: Path
     prefect: str
+    mlflow: str
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     distilled["teachers"]["select_teachers"] |= {"candidates": ["sft"], "domains": {}}
     distilled["distill"]["mopd"] |= {"init": "sft"}
     (project / "recipes" / "distilled.yaml").write_text(yaml.safe_dump(distilled, sort_keys=False))
-    with pages(project) as (prefect, _):
+    with pages(project) as (prefect, mlflow):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "CASCADE_"))}
         environment |= {
             **QUIET,
@@ -82,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 start, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            yield Site(project, prefect)
+            yield Site(project, prefect, mlflow)
         finally:
             stop_groups([worker], patience=10)
 
@@ -122,6 +123,7 @@ def test_a_run_is_started_from_its_form_and_its_results_are_found(site: Site, pa
     expect(page.get_by_text("Nodes before which the run pauses")).to_be_visible()
     submit(page, site)
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
+    expect(page.get_by_text("small run 1", exact=True).first).to_be_visible()
     run = page.url.partition("?")[0]
     assert (site.project / "models" / "sft" / "model.safetensors").exists()
 
@@ -140,6 +142,9 @@ def test_a_run_is_started_from_its_form_and_its_results_are_found(site: Site, pa
     assert address is not None
     page.goto(address)
     expect(page.get_by_text(run.rpartition("/")[2]).first).to_be_visible()
+
+    page.goto(experiment_page(site.mlflow, Layout(site.project)))
+    expect(page.locator("a[href*='/runs/']").filter(has_text="small").first).to_be_visible()
 
 
 @contextmanager
