@@ -70,3 +70,14 @@ def _boxes(text: str) -> list[tuple[int, int, str | None]]:
             found.append(box)
     found.reverse()
     return [box for box in found if box[2] is None or not _PLACEHOLDER.fullmatch(box[2])]
+
+
+def boxed_in_gym(text: str) -> str | None:
+    """The last \\boxed{…} as NeMo Gym reads it, every brace counted."""
+    _, found, rest = text.rpartition("\\boxed{")
+    depth = 1
+    for position, character in enumerate(rest if found else ""):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return rest[:position]
+    return None
