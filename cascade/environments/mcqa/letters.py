@@ -67,6 +67,8 @@ def normal(text: str) -> str:
 
 def unwrapped(text: str) -> str:
     """Without \\textbf{…}, \\mathrm{…} and their like, \\bf and blanks of LaTeX, delimiters and Markdown emphasis."""
+    if len(text) == 1 and text.isascii():
+        return text
     text = text.translate(FOREIGN)[:LONGEST]
     for _ in range(MOST_WRAPPERS):
         plain = _WRAP.sub(r"\1", text)
@@ -113,7 +115,7 @@ def within(text: str, options: Options) -> str | None:
 
 def only_letter(text: str, options: Options) -> str | None:
     """The letter that (unwrapped) text is: alone, or as a label before the option's text."""
-    bare = text.strip(BRACKETS)
+    bare = text if len(text) == 1 else text.strip(BRACKETS)
     if len(bare) == 1:
         return bare if bare in options and bare.isupper() else None
     named = beginning(text, options)

@@ -14,6 +14,7 @@ Rows with `grading: gym` are read as Gym reads them (`gym_rules`).
 Our own rows carry `expected` as well: the values must equal it, so the reward is not for form alone.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ from cascade.environments.tasks import nano_rows
 from cascade.environments.tool_calling.calls import with_schema_types
 from cascade.errors import RowError
 
+_OLDER = re.compile(r"\b(?:yes|no|on|off|y|n)\b|\d_|\d:\d|\b0[0-7b]", re.IGNORECASE)
+"""What version 1.1 of YAML reads in its own way, and into something that a schema can ask for."""
 MODES = ("text", "tool_call")
 
 
@@ -59,9 +62,13 @@ class StructuredOutput(Environment):
         validator = compile_schema(row["schema_str"], strict=True)
         read = _payload if _mode(row) == "tool_call" else _document
         verdict = _judged(row, validator, lambda: read(row, response, validator.schema, in_gym(row)))
-        if verdict.reward == 0 and read is _document and _format(row) == "yaml" and not in_gym(row):
+        if (
+            verdict.reward == 0
+            and (read is _document and _format(row) == "yaml" and not in_gym(row))
+            and _OLDER.search(response.content)
+        ):
             # Both versions are in use: `yes` is true to PyYAML, and a word to YAML 1.2.
-            older = _judged(row, validator, lambda: _older_yaml(response))
+            older = _judged(row, validator, lambda: parsing.parse("yaml", response.content, gym_rules.PARSERS))
             return older if older.reward else verdict
         return verdict
 
@@ -95,17 +102,9 @@ def _document(row: Row, response: Response, schema: Any, gym: bool) -> Any:
     if not response.content.strip():
         raise ValueError("the response has no answer")
     if gym:
-        value = parsing.parse(_format(row), response.content, gym_rules.PARSERS)
+        value = parsing.parse(_format(row), response.content, gym_rules.PARSERS, finite=False)
         return gym_rules.with_types(_format(row), value, schema)
-    value = with_types(_format(row), parsing.parse(_format(row), response.content), schema)
-    parsing.check_finite(value)
-    return value
-
-
-def _older_yaml(response: Response) -> Any:
-    value = parsing.parse("yaml", response.content, gym_rules.PARSERS)
-    parsing.check_finite(value)
-    return value
+    return with_types(_format(row), parsing.parse(_format(row), response.content), schema)
 
 
 def _payload(row: Row, response: Response, schema: Any, gym: bool) -> Any:

@@ -20,9 +20,11 @@ MAX_BITS = 10_000
 """Of an integer: YAML's hexadecimal ones escape Python's own limit, and longer ones cannot be written again."""
 
 
-def parse(schema_type: str, text: str, parsers: Mapping[str, Callable[[str], Any]] | None = None) -> Any:
+def parse(
+    schema_type: str, text: str, parsers: Mapping[str, Callable[[str], Any]] | None = None, *, finite: bool = True
+) -> Any:
     """Raises ValueError, in words, for anything that is not `schema_type` or is too large to look at. `parsers`: others
-    than PARSERS."""
+    than PARSERS; `finite`: see `check_size`."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"longer than {MAX_CHARACTERS} characters")
     try:
@@ -32,28 +34,21 @@ def parse(schema_type: str, text: str, parsers: Mapping[str, Callable[[str], Any
     except Exception as error:
         # Each format's library has its own errors; all of them are about what the model wrote.
         raise ValueError(f"not {schema_type.upper()}: {' '.join(str(error).split())[:200]}") from None
-    check_size(value)
+    check_size(value, finite=finite)
     return value
 
 
-def check_finite(value: Any) -> None:
-    """Raises ValueError where a number is none to JSON Schema: YAML and TOML have nan and inf."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, float) and not math.isfinite(item):
-            raise ValueError(f"{item} is no number")
-        stack += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-
-
-def check_size(value: Any) -> None:
-    """Raises ValueError where walking through the value would take too long: aliases make YAML exponential."""
+def check_size(value: Any, *, finite: bool = True) -> None:
+    """Raises ValueError where walking through the value would take too long (aliases make YAML exponential), and for a
+    number that is none to JSON Schema: YAML and TOML have nan and inf. `finite` False lets them be."""
     stack, seen = [(value, 0)], 0
     while stack:
         item, depth = stack.pop()
         seen += 1
         if seen > MAX_NODES or depth > MAX_DEPTH:
             raise ValueError("too large or nested too deep")
+        if finite and isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"{item} is no number")
         if isinstance(item, int) and item.bit_length() > MAX_BITS:
             raise ValueError("a number that is too long")
         if isinstance(item, dict):
