@@ -3,7 +3,8 @@
 The rows are the environment's own nano tasks; of each the demonstration is judged, and wrong answers made of it (cut
 short, its digits changed, that of the next row). With `--before`, another checkout judges the same responses in turns
 with this one, each in a process of its own; the ratio of their fastest turns is printed (above 1: this one is faster;
-other work on the machine only slows), and how many rewards differ. Nothing is cached: of programs each is another, by a comment.
+other work on the machine only slows), and how many rewards differ. No program is judged twice: a comment makes each
+another one.
 """
 
 import argparse

@@ -55,8 +55,7 @@ def gsm_symbolic(answer: str, entry: Entry) -> float:
 
 def game_of_life_halting(answer: str, entry: Entry) -> float:
     """True or False. To the library any text is true, and so is every row's answer."""
-    given = answer.strip().strip(".").lower()
-    return float({"yes": "true", "no": "false"}.get(given, given) == str(entry["answer"]).strip().lower())
+    return float(answer.strip().strip(".").lower() == str(entry["answer"]).strip().lower())
 
 
 def puzzle24(answer: str, entry: Entry) -> float:

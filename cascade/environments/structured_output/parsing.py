@@ -47,6 +47,8 @@ def check_size(value: Any, *, finite: bool = True) -> None:
         seen += 1
         if seen > MAX_NODES or depth > MAX_DEPTH:
             raise ValueError("too large or nested too deep")
+        if isinstance(item, str):
+            continue
         if finite and isinstance(item, float) and not math.isfinite(item):
             raise ValueError(f"{item} is no number")
         if isinstance(item, int) and item.bit_length() > MAX_BITS:

@@ -9,6 +9,7 @@ An element that stands once may be a list of one. <team><member><name>Ida</name>
 where members are objects with a name; where members are texts, the elements within are the items.
 """
 
+import math
 import re
 from typing import Any
 from urllib.parse import unquote
@@ -19,10 +20,14 @@ from referencing.jsonschema import DRAFT202012
 
 from cascade.environments.schemas import misfit
 
+Pointer = tuple[str, ...]
+"""The way from the schema's root to one of its nodes."""
+
 _ROOT = "urn:cascade:row"
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_OF_TEXT = ("string", "integer", "number", "boolean")
 MAX_REFERENCES = 20
 
 
@@ -32,8 +37,8 @@ def with_types(schema_type: str, value: Any, schema: dict[str, Any]) -> Any:
         return _Typing(schema, empty_is_text=True).document(value)
     if schema_type == "csv":
         typing = _Typing(schema, empty_is_text=False)
-        items = ("/items", schema["items"]) if isinstance(schema.get("items"), dict) else ("", schema)
-        return [typing.convert(row, *items[::-1]) for row in value]
+        items = (schema["items"], ("items",)) if isinstance(schema.get("items"), dict) else (schema, ())
+        return [typing.convert(row, *items) for row in value]
     return value
 
 
@@ -48,13 +53,16 @@ class _Typing:
 
     def document(self, value: Any) -> Any:
         """A document has one root element: the schema's only property, or, where it has others, any name."""
-        properties = self._names(self.root, "")
+        properties = self._names(self.root, ())
         if isinstance(value, dict) and len(value) == 1 and properties and not value.keys() & properties:
             child = next(iter(value.values()))
             value = child if isinstance(child, dict) else value
-        return self.convert(value, self.root, "")
+        return self.convert(value, self.root, ())
 
-    def convert(self, value: Any, node: Any, pointer: str) -> Any:
+    def convert(self, value: Any, node: Any, pointer: Pointer) -> Any:
+        if isinstance(value, str) and isinstance(node, dict) and node.get("type") in _OF_TEXT:
+            # Most of what there is: a text in whose place one type is wanted.
+            return value if node["type"] == "string" else _scalar(value, node["type"])
         node, pointer = self._followed(node, pointer)
         if not isinstance(node, dict):
             return value
@@ -70,18 +78,18 @@ class _Typing:
                 return found
         return self._as_kind(value, kinds[0], node, pointer) if kinds else value
 
-    def _by_branch(self, value: Any, node: dict[str, Any], pointer: str) -> Any:
+    def _by_branch(self, value: Any, node: dict[str, Any], pointer: Pointer) -> Any:
         for key in ("anyOf", "oneOf"):
             if isinstance(node.get(key), list) and node[key]:
-                found = [self.convert(value, branch, f"{pointer}/{key}/{i}") for i, branch in enumerate(node[key])]
-                fitting = (one for i, one in enumerate(found) if self._fits(one, f"{pointer}/{key}/{i}"))
+                found = [self.convert(value, branch, (*pointer, key, str(i))) for i, branch in enumerate(node[key])]
+                fitting = (one for i, one in enumerate(found) if self._fits(one, (*pointer, key, str(i))))
                 return next(fitting, found[0])
         for i, branch in enumerate(node["allOf"] if isinstance(node.get("allOf"), list) else ()):
-            value = self.convert(value, branch, f"{pointer}/allOf/{i}")
+            value = self.convert(value, branch, (*pointer, "allOf", str(i)))
         wanted = node["enum"] if isinstance(node.get("enum"), list) else [node["const"]] if "const" in node else []
         return next((one for one in wanted if _reads_as(value, one)), value)
 
-    def _as_kind(self, value: Any, kind: str, node: dict[str, Any], pointer: str) -> Any:
+    def _as_kind(self, value: Any, kind: str, node: dict[str, Any], pointer: Pointer) -> Any:
         if kind == "object":
             return self._object(value, node, pointer)
         if kind == "array":
@@ -90,7 +98,7 @@ class _Typing:
             return "" if value is None and self.empty_is_text else value
         return _scalar(value, kind)
 
-    def _object(self, value: Any, node: dict[str, Any], pointer: str) -> Any:
+    def _object(self, value: Any, node: dict[str, Any], pointer: Pointer) -> Any:
         if value is None and self.empty_is_text:
             return {}
         if not isinstance(value, dict):
@@ -100,23 +108,23 @@ class _Typing:
             properties = {}
         other = node.get("additionalProperties")
         return {
-            name: self.convert(child, properties[name], f"{pointer}/properties/{_escaped(name)}")
+            name: self.convert(child, properties[name], (*pointer, "properties", name))
             if name in properties
-            else self.convert(child, other, f"{pointer}/additionalProperties")
+            else self.convert(child, other, (*pointer, "additionalProperties"))
             for name, child in value.items()
         }
 
-    def _array(self, value: Any, node: dict[str, Any], pointer: str) -> Any:
+    def _array(self, value: Any, node: dict[str, Any], pointer: Pointer) -> Any:
         items = node.get("items", {})
-        names = self._names(items, f"{pointer}/items")
+        names = self._names(items, (*pointer, "items"))
         # The root's own element, and one for all the items.
         for _ in range(1 if pointer else 2):
             if isinstance(value, dict) and len(value) == 1 and not value.keys() & names:
                 value = next(iter(value.values()))
         values = value if isinstance(value, list) else [] if value is None else [value]
-        return [self.convert(item, items, f"{pointer}/items") for item in values]
+        return [self.convert(item, items, (*pointer, "items")) for item in values]
 
-    def _names(self, node: Any, pointer: str) -> set[str]:
+    def _names(self, node: Any, pointer: Pointer) -> set[str]:
         """The properties that an object of this schema can have."""
         node, pointer = self._followed(node, pointer)
         if not isinstance(node, dict):
@@ -125,25 +133,26 @@ class _Typing:
         for key in ("anyOf", "oneOf", "allOf"):
             for i, branch in enumerate(node[key] if isinstance(node.get(key), list) else ()):
                 if isinstance(branch, dict) and branch.get("$ref") != "#":
-                    names |= self._names(branch, f"{pointer}/{key}/{i}")
+                    names |= self._names(branch, (*pointer, key, str(i)))
         return names
 
-    def _followed(self, node: Any, pointer: str) -> tuple[Any, str]:
+    def _followed(self, node: Any, pointer: Pointer) -> tuple[Any, Pointer]:
         for _ in range(MAX_REFERENCES):
             reference = node.get("$ref") if isinstance(node, dict) else None
             if not isinstance(reference, str) or not reference.startswith("#"):
                 return node, pointer
-            pointer = reference[1:]
+            parts = filter(None, reference[1:].split("/"))
+            pointer = tuple(unquote(part).replace("~1", "/").replace("~0", "~") for part in parts)
             node = self.root
-            for part in filter(None, pointer.split("/")):
-                name = unquote(part).replace("~1", "/").replace("~0", "~")
+            for name in pointer:
                 node = node[int(name)] if isinstance(node, list) else node.get(name) if isinstance(node, dict) else None
         return None, pointer
 
-    def _fits(self, value: Any, pointer: str) -> bool:
+    def _fits(self, value: Any, pointer: Pointer) -> bool:
         if self._registry is None:
             self._registry = Registry().with_resource(_ROOT, DRAFT202012.create_resource(self.root))
-        validator = Draft202012Validator({"$ref": f"{_ROOT}#{pointer}"}, registry=self._registry)
+        place = "".join(f"/{_escaped(part)}" for part in pointer)
+        validator = Draft202012Validator({"$ref": f"{_ROOT}#{place}"}, registry=self._registry)
         return misfit(validator, value) is None
 
 
@@ -156,7 +165,8 @@ def _scalar(text: Any, kind: str) -> Any:
     if kind == "integer" and _INTEGER.fullmatch(bare):
         return int(bare)
     if kind == "number" and _NUMBER.fullmatch(bare):
-        return float(bare)
+        number = float(bare)
+        return number if math.isfinite(number) else text
     return _BOOLEANS.get(text.lower(), text) if kind == "boolean" else text
 
 
