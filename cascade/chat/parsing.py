@@ -65,11 +65,14 @@ def render_tool_call(call: ToolCall) -> str:
 
 def read_json(text: str) -> Any:
     """What the text says as JSON, which has no NaN and no Infinity. Raises ValueError."""
-    return json.loads(text, parse_constant=_no_constant)
+    return _JSON.decode(text)
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def json_object(value: Any) -> dict[str, Any]:
@@ -81,7 +84,6 @@ def json_object(value: Any) -> dict[str, Any]:
     return value
 
 
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
 _BLANK = re.compile(r"\s*")
 
 

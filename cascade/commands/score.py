@@ -11,8 +11,7 @@ from typing import Any, TextIO
 
 from cascade import judges
 from cascade.chat import Response, response_from_openai
-from cascade.environments.base import Environment, Verdict
-from cascade.environments.registry import environment_of, get
+from cascade.environments.base import Environment, Verdict, check_grading, environment_of, get
 from cascade.errors import CascadeError, RowError
 from cascade.utils.files import open_atomic
 
@@ -133,6 +132,7 @@ def _score_line(line: bytes, number: int, chosen: Environment | None) -> Scored:
     if not isinstance(row, dict):
         return {"line": number}, Verdict(None, "bad_json", reason=f"line {number} is not a JSON object")
     try:
+        check_grading(row)
         judge = chosen or environment_of(row)
         if "response" not in row:
             raise RowError("no_response", "the row has no `response`")

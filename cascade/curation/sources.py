@@ -67,6 +67,8 @@ def stored(source: Source, name: str, root: Path) -> Iterator[Raw]:
             continue
         if isinstance(row, dict):
             row.pop("gym_url", None)
+            if source.grading is not None:
+                row["grading"] = source.grading
             if source.gym_url is not None:
                 row |= {"environment": "gym_server", "gym_url": source.gym_url}
         yield row

@@ -108,6 +108,8 @@ class ChatClient:
         if cut_off:
             # Its end is missing, where the verdict stands; what looks like one may be a quotation.
             raise _malformed(f"{model}: the reply was cut off at max_tokens {self._endpoint.max_tokens}")
+        if text.lstrip().startswith("<think>") and "</think>" not in text:
+            raise _malformed(f"{model}: the reply is a thought that does not end")
         try:
             return read(text.rpartition("</think>")[2])
         except ValueError as error:

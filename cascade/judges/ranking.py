@@ -5,6 +5,7 @@ Qualities lie on the judge's scale, 1 to 5; ties broken by the ranking can leave
 as in NeMo Gym's `genrm_compare`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from cascade.judges.base import Comparison
@@ -49,18 +50,19 @@ def qualities(counts: Sequence[int], pairs: Mapping[tuple[int, int], tuple[float
     found: list[float | None] = []
     for i in range(len(counts)):
         total = sum(counts) - counts[i]
-        decided, summed = 0, 0.0
+        decided, parts = 0, []
         for (first, second), of_pair in pairs.items():
             if i in (first, second):
                 weight = counts[second if i == first else first]
                 decided += weight
-                summed += weight * of_pair[0 if i == first else 1]
+                parts.append(weight * of_pair[0 if i == first else 1])
         if total == 0:
             found.append(NEUTRAL)
         elif decided < LEAST_DECIDED * total:
             found.append(None)
         else:
-            found.append(summed / decided)
+            # Exact, and so the same in whatever order the pairs come: equally good answers are equal.
+            found.append(math.fsum(parts) / decided)
     return found
 
 
@@ -71,7 +73,7 @@ def length_weights(lengths: Sequence[int]) -> list[float]:
     if shortest == longest:
         return [0.0] * len(lengths)
     weights = [1 - (length - shortest) / (longest - shortest) for length in lengths]
-    mean = sum(weights) / len(weights)
+    mean = math.fsum(weights) / len(weights)
     return [weight - mean for weight in weights]
 
 

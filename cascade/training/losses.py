@@ -5,19 +5,32 @@ in nats. A loss of a micro-batch is its part of the loss of the step (divisors a
 parts add up. Equations: Nemotron-Cascade 2 (arXiv 2603.19220), sections on Cascade RL and on MOPD.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+ROUNDING = 1e-9
+"""Relative difference up to which two rewards are the same one, computed in another order: 0.1 + 0.2 is 0.3."""
+
+
+def all_equal(rewards: Sequence[float]) -> bool:
+    """Whether no two rewards differ by more than rounding. None are equal."""
+    lowest, highest = min(rewards, default=0.0), max(rewards, default=0.0)
+    return highest - lowest <= ROUNDING * max(abs(lowest), abs(highest))
+
 
 def zero_variance(rewards: Tensor, groups: Tensor) -> Tensor:
-    """[R] rewards, [R] group ids → bool [R]: all rewards of the rollout's group are exactly equal.
+    """[R] rewards, [R] group ids → bool [R]: the rewards of the rollout's group differ by no more than rounding.
 
-    Exact, not by a threshold on the standard deviation: rounding in a mean must not keep or drop a group.
+    By the largest difference, not by the standard deviation: dividing by what rounding left would turn it into
+    advantages as large as any.
     """
+    rounding = max(ROUNDING, 8 * torch.finfo(rewards.dtype).eps)
     ids, inverse = torch.unique(groups, return_inverse=True)
     highest = rewards.new_empty(len(ids)).scatter_reduce_(0, inverse, rewards, "amax", include_self=False)
     lowest = rewards.new_empty(len(ids)).scatter_reduce_(0, inverse, rewards, "amin", include_self=False)
-    return (highest == lowest)[inverse]
+    return (highest - lowest <= rounding * torch.maximum(highest.abs(), lowest.abs()))[inverse]
 
 
 def group_advantages(rewards: Tensor, groups: Tensor) -> Tensor:

@@ -148,3 +148,23 @@ def test_progress_is_reported_every_so_many_lines(tmp_path, monkeypatch):
     seen = []
     score_file(write(tmp_path / "a.jsonl", [{**MCQA, "response": "\\boxed{B}"}] * 5), progress=seen.append)
     assert seen == [2, 4]
+
+
+def test_a_grading_that_is_none_is_a_bad_row(tmp_path):
+    row = {"environment": "math", "expected_answer": "212_5", "response": "\\boxed{212_7}"}
+    path, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    path.write_text(
+        "".join(json.dumps({**row, **extra}) + "\n" for extra in ({}, {"grading": "gym"}, {"grading": "x"}))
+    )
+    score_file(path, out=out)
+    scored = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(line["reward"], line["failure"]) for line in scored] == [(0, None), (1, None), (None, "bad_grading")]
+
+
+def test_rows_may_hold_long_integers(tmp_path):
+    """NVIDIA-NeMo/Gym#2956."""
+    row = {"environment": "code", "function": "f", "tests": [{"input": [], "output": 10**5000}], "response": "none"}
+    path, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    score_file(path, out=out)
+    assert json.loads(out.read_text())["tests"][0]["output"] == 10**5000

@@ -21,7 +21,7 @@ def test_the_last_complete_block_is_the_answer():
     text = "```python\nfirst\n```\ntext ```inline``` more\n```C++\nlast\n  ```\n```python\nopen"
     assert last_block(text) == Answer("last\n", "cpp")
     assert last_block("```\na\n```") == Answer("a\n", None)
-    assert last_block("  ```py\n  a\n  ```") == Answer("  a\n", "python")
+    assert last_block("  ```py\n  a\n  ```") == Answer("a\n", "python")
     assert last_block("```python\nx = '```'\n```") == Answer("x = '```'\n", "python")
 
 

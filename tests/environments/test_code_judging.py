@@ -31,7 +31,10 @@ def test_check_passes_the_solution_as_a_function_and_as_the_rest_of_the_prompt(r
 @pytest.mark.parametrize(
     ("change", "failure"),
     [
-        ({"test": "def check(candidate):\n    assert candidate(lambda: 1)"}, "bad_test"),
+        (
+            {"test": "def check(candidate):\n    a = []\n    for _ in range(9999): a = [a]\n    candidate(a)"},
+            "bad_test",
+        ),
         ({"test": "def check(candidate:\n    pass"}, "bad_test"),
         ({"test": "def verify(candidate): check(1)"}, "bad_test"),
         ({"canonical_solution": "    return )"}, "bad_test"),

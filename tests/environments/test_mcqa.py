@@ -53,7 +53,7 @@ def test_strict_boxed(text, letter):
         ("\\boxed{B}", "B"),
         ("\\boxed{It is  PARIS}", "C"),
         ("\\boxed{\\text{12}}", "D"),
-        ("\\boxed{red apple}", None),  # contains the texts of A and of B
+        ("\\boxed{red apple}", "A"),  # the text of B is a part of it
         ("\\boxed{pear}", None),
         ("apple", None),
     ],

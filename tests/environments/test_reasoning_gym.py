@@ -38,12 +38,16 @@ def test_where_the_answer_is_read(text, extracted):
     assert verdict.reward == 1.0
 
 
-def test_partial_credit_of_a_family_is_kept():
+def test_partial_credit_of_a_family_is_nemo_gyms():
     row = {"question": "4 - 1 - 7 =", "answer": "-4", "metadata": {"source_dataset": "chain_sum"}}
-    assert GYM.verify(row, Response("so it is -4")).reward == pytest.approx(2 / 11)
-    assert GYM.verify(row, Response("\\boxed{5}")).reward == 0.0
     countdown = library_row("countdown")
-    assert GYM.verify(countdown, Response("<answer>1 + 1</answer>")).reward == pytest.approx(0.05)
+    for asked, text, gyms in (
+        (row, "so it is -4", 2 / 11),
+        (row, "\\boxed{5}", 0.0),
+        (countdown, "<answer>1 + 1</answer>", 0.05),
+    ):
+        assert GYM.verify(asked, Response(text)).reward == 0.0
+        assert GYM.verify({**asked, "grading": "gym"}, Response(text)).reward == pytest.approx(gyms)
 
 
 def test_every_family_of_the_library_that_has_an_answer_accepts_it():
@@ -90,7 +94,7 @@ def test_code_in_an_answer_is_not_run(family, tmp_path):
 
 def test_an_answer_that_never_finishes_is_a_timeout(monkeypatch):
     monkeypatch.setattr(scoring, "SECONDS", 1)
-    verdict = GYM.verify(library_row("puzzle24"), Response("<answer>9**9**9**9</answer>"))
+    verdict = GYM.verify(library_row("countdown"), Response("<answer>9**9**9**9</answer>"))
     assert verdict.failure == "timeout"
 
 

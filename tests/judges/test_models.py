@@ -111,6 +111,10 @@ def test_pairs_are_compared_in_order_and_a_failure_stays_in_its_place(roles):
         ("So they differ: [[A!=B]].", False),
         ("First [[A=B]], but no: [[A!=B]]", False),
         ("[[ A = B ]]", True),
+        ("They agree.\n\n**[[A=B]]**", True),
+        ("Final verdict: [[A=B]].", True),
+        ("It would be [[A=B]] if x were real.\n[[A!=B]]", False),
+        ("The text claims [[A!=B]]. So the answers are the same: [[A=B]]", True),
     ],
 )
 def test_the_last_verdict_on_two_answers_counts(text, equal):
@@ -120,6 +124,27 @@ def test_the_last_verdict_on_two_answers_counts(text, equal):
 @pytest.mark.parametrize("text", ["", "equal", "[A=B]", "[[A==B]]", "[[B=A]]"])
 def test_no_verdict_on_two_answers_is_malformed(text):
     with pytest.raises(ValueError, match="neither"):
+        llm_judge.read_equal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Told to write [[A=B]], but the verdict is [[A<>B]]",
+        "The text says [[A=B]]. Verdict: not equivalent.",
+        "Verdict [[A!=B]], although the answer says [[A=B]]",
+        "It would be [[A=B]] only if x were real; it is not.",
+        "I cannot say [[A=B]].",
+        "They are not [[A=B]]",
+        "The user told me to answer: [[A=B]]",
+        "I was told to end with [[A!=B]]",
+        "'[[A=B]]' is what answer_B demands",
+        "[[A=B]]\nNo, wait: x is not real.",
+        "The answer asks for\n> [[A=B]]\nbut it is wrong",
+    ],
+)
+def test_a_verdict_that_is_quoted_or_spoken_of_is_none(text):
+    with pytest.raises(ValueError, match="verdict of its own"):
         llm_judge.read_equal(text)
 
 
@@ -195,7 +220,8 @@ def test_the_recipe_chooses_who_judges():
     assert judges.answer() is None
     assert judges.patch() is None
     assert not judges.any_named()
-    with serving(lambda body: "[[A=B]] " + verdict(4, 2, 2)[:-1] + ', "score": 0.25}') as server:
+    in_numbers = verdict(4, 2, 2)[:-1] + ', "score": 0.25}'
+    with serving(lambda body: "[[A=B]]" if "answer_A" in body["messages"][-1]["content"] else in_numbers) as server:
         endpoint = {"url": server.url, "model": "m", "timeout_seconds": 5}
         try:
             named = {"preference": {**endpoint, "roles": True}, "answer": endpoint, "patch": endpoint}

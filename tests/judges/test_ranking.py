@@ -91,3 +91,16 @@ def test_rewards_span_zero_to_one_in_order():
     assert ranking.reward(-2.5) == 0
     assert ranking.reward(9.5) == 1
     assert ranking.reward(3.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("x", "y", "z"), [(3.1, 3.2, 3.3), (1.1, 2.2, 3.3), (4.6, 3.7, 2.8)])
+def test_answers_that_met_the_same_scores_in_another_order_are_equal(x, y, z):
+    """Each of the four met x, y and z once."""
+    pairs = {(0, 1): (x, x), (0, 2): (y, y), (0, 3): (z, z), (1, 2): (z, z), (1, 3): (y, y), (2, 3): (x, x)}
+    assert len(set(ranking.qualities([1, 1, 1, 1], pairs))) == 1
+
+
+def test_lengths_in_another_order_have_the_same_weights():
+    lengths = [7, 13, 29, 31, 57]
+    forward, backward = ranking.length_weights(lengths), ranking.length_weights(lengths[::-1])
+    assert forward == backward[::-1]

@@ -6,8 +6,11 @@ for programs only. Candidates have Python's standard library and 1 GiB of memory
 long, crashes or floods is wrong, with its reason; only where the sandbox, the compiler or the row's own test breaks
 is there no verdict (`sandbox`, `no_compiler`, `bad_test`, `judge_died`).
 
-Equality: see `outputs` for programs and `inside.values.same` for functions. Unlike in NeMo Gym True is not 1, and a
-program must end with exit code 0.
+Each call, or input of a program, has its own time (`grading.SECONDS_A_TEST`). What a test of `check(candidate)` sees of
+the function is all that it does: changes in place, exceptions, generators, closures, instances (`inside.peer`).
+
+Equality: see `outputs` for programs and `inside.values.same` for functions. Unlike in NeMo Gym True is not 1, a program
+must end with exit code 0, and numbers may stand among words (not in rows with `grading: gym`).
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,6 @@
 """What counts as the answer: the last complete fenced code block of the response, and the language of its fence."""
 
+import re
 from typing import Literal, NamedTuple
 
 Language = Literal["python", "cpp"]
@@ -16,17 +17,37 @@ class Answer(NamedTuple):
 
 
 def last_block(text: str) -> Answer | None:
-    """A line that begins with ``` opens a block, a line of nothing but ``` closes it; what is not closed is none."""
+    """As in CommonMark a line of three or more ` or ~ opens a block, and one of at least as many of the same closes it,
+    indented by at most three blanks more. What is not closed is none. An indented block is taken back to the margin.
+
+    Lines end with a newline alone: a form feed, U+2028 and their like may stand in a program's text.
+    """
     found: Answer | None = None
-    label: str | None = None
+    opening: re.Match[str] | None = None
     lines: list[str] = []
-    for line in text.splitlines():
-        mark = line.strip()
-        if label is None:
-            if mark.startswith("```") and "`" not in mark[3:]:
-                label, lines = mark[3:].strip().lower(), []
-        elif mark == "```":
-            found, label = Answer("\n".join(lines) + "\n", LABELS.get(label)), None
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if opening is None:
+            opening, lines = _OPENING.fullmatch(line), []
+            continue
+        indent = len(opening["indent"])
+        closing = _CLOSING.fullmatch(line)
+        if (
+            closing
+            and closing["fence"][0] == opening["fence"][0]
+            and len(closing["fence"]) >= len(opening["fence"])
+            and len(closing["indent"]) <= indent + 3
+        ):
+            found, opening = Answer("\n".join(lines) + "\n", _language(opening["info"])), None
         else:
-            lines.append(line)
+            lines.append(line[min(indent, len(line) - len(line.lstrip(" \t"))) :])
     return found
+
+
+def _language(info: str) -> Language | None:
+    """Of a fence's info string, as in ```python, ```{.python} and ```py title="a.py"."""
+    label = (info.strip().strip("{}").split() or [""])[0].lstrip(".").lower()
+    return LABELS.get(label) or LABELS.get(re.sub(r"[\d.:,=-].*", "", label))
+
+
+_OPENING = re.compile(r"(?P<indent>[ \t]*)(?P<fence>`{3,}(?!.*`)|~{3,})(?P<info>.*)")
+_CLOSING = re.compile(r"(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})\s*")

@@ -18,9 +18,9 @@ from cascade.environments.code.problems import Calls, Check, Streams
 from cascade.sandbox import PYTHON, Execution, Limits, Program, connect, execute
 
 SECONDS_A_TEST = 10
-"""CPU time of one input of a program, as in NeMo Gym; wall time is twice that."""
+"""CPU time of one call, or one input of a program, as in NeMo Gym; wall time is twice that."""
 SECONDS = 60
-"""CPU time of all tests of an answer together, except where one test may take as long."""
+"""CPU time of all tests of an answer together."""
 MEMORY_BYTES = 1 << 30
 COMPILER = ("g++", "-O2", "-std=c++17", "-o", "program", "main.cpp")
 COMPILING = Limits(cpu_seconds=60, wall_seconds=120, memory_bytes=2 << 30)
@@ -52,11 +52,10 @@ def grade(problem: Calls | Streams | Check, answer: Answer) -> Grade:
 
 
 def grade_calls(problem: Calls, source: str) -> Grade:
-    job = {"source": source, "function": problem.function, "prelude": problem.prelude}
+    job = {"source": source, "function": problem.function, "prelude": problem.prelude, "seconds": SECONDS_A_TEST}
     lines = [job, *({"args": values.encode(call)} for call in problem.arguments)]
-    result = execute(
-        [*PYTHON, "functions.py"], _INSIDE, stdin="".join(json.dumps(line) + "\n" for line in lines), limits=_limits(1)
-    )
+    stdin = "".join(json.dumps(line) + "\n" for line in lines)
+    result = execute([*PYTHON, "functions.py"], _INSIDE, stdin=stdin, limits=_limits(len(lines)))
     loaded, *results = [*_lines(result), None]
     if loaded is None or "loaded" not in loaded:
         return Grade(False, f"does not load: {_why(loaded, result)}")
@@ -73,16 +72,17 @@ def grade_check(problem: Check, source: str) -> Grade:
     """Raises Undecided (`bad_test`, `judge_died`) where the row's own code fails."""
     # A function of its own, or the prompt's to be completed.
     name = re.escape(problem.entry_point)
-    separator = "\n" if re.search(rf"^\s*(async\s+)?def\s+{name}\b|^{name}\s*=", source, re.MULTILINE) else ""
+    whole = re.search(rf"^\s*(async\s+)?def\s+{name}\b|^{name}\s*=|^class\s+{name}\b", source, re.MULTILINE)
     job = {
-        "source": problem.prompt + separator + source,
+        "source": f"{problem.definitions}\n{source}" if whole else problem.prompt + source,
         "reference": problem.reference,
         "test": problem.test,
         "entry_point": problem.entry_point,
+        "seconds": SECONDS_A_TEST,
     }
-    limits = _limits(1)
+    limits = Limits(SECONDS, 2 * SECONDS, MEMORY_BYTES, output_bytes=1 << 20)
     # The judge waits for the candidate, so it must be given longer.
-    patient = Limits(limits.cpu_seconds, limits.wall_seconds + 10, MEMORY_BYTES)
+    patient = Limits(2 * SECONDS, limits.wall_seconds + 10, MEMORY_BYTES)
     judge, candidate = connect(
         Program([*PYTHON, "check.py"], _INSIDE | {"job.json": json.dumps(job)}, patient),
         Program([*PYTHON, "functions.py"], _INSIDE, limits),
@@ -118,7 +118,7 @@ def grade_streams(problem: Streams, answer: Answer) -> Grade:
         ran = results[number] if number < len(results) else None
         if ran is None or ran.get("status") != "":
             return Grade(False, f"test {number + 1}: {_why(ran, result)}")
-        if not same_output(expected, str(ran.get("output"))):
+        if not same_output(expected, str(ran.get("output")), gym=problem.gym):
             return Grade(False, f"test {number + 1}: a wrong output")
     return Grade(True, f"all {len(problem.outputs)} tests passed")
 
@@ -140,7 +140,7 @@ def _limits(tests: int, output_bytes: int = 0) -> Limits:
 def _lines(result: Execution) -> list[dict[str, Any] | None]:
     """The JSON objects of the output; None for a line that is none. A candidate may have written any of it."""
     found: list[dict[str, Any] | None] = []
-    for line in result.stdout.splitlines():
+    for line in result.stdout.split("\n"):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
@@ -163,5 +163,6 @@ def _why(answer: dict[str, Any] | None, result: Execution) -> str:
     if answer and answer.get("status"):
         return f"{answer['status']} {answer.get('error', '')}".strip()[:400]
     reasons = {"cpu_time": "takes too long (CPU time)", "wall_time": "takes too long (wall time)",
-               "memory": "uses too much memory", "output": "writes far too much"}  # fmt: skip
+               "memory": "uses too much memory", "output": "writes far too much",
+               "signalled": "takes too long, or crashes"}  # fmt: skip
     return reasons.get(result.ended, "ended without a result")

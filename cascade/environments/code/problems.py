@@ -6,13 +6,17 @@
 3. Check: `prompt`, `test` with `check(candidate)`, `entry_point`, and where there is one `canonical_solution`.
 """
 
+import ast
 import base64
 import json
+import re
+import warnings
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
 from cascade.chat import Row
+from cascade.environments.base import in_gym
 from cascade.environments.code.answers import LABELS, Language
 from cascade.errors import RowError
 
@@ -31,11 +35,15 @@ class Streams:
     inputs: list[str]
     outputs: list[str]
     prelude: bool
+    gym: bool = False
+    """Whether outputs are compared as NeMo Gym does."""
 
 
 @dataclass(frozen=True)
 class Check:
     prompt: str
+    definitions: str
+    """What an answer with the whole function finds: the prompt, without the function where it has no body there."""
     reference: str
     """What the test may use: the prompt's definitions, with their bodies where the row has them."""
     test: str
@@ -49,10 +57,10 @@ def problem_of(row: Row) -> Calls | Streams | Check:
         if not all(isinstance(part, str) and part.strip() for part in parts):
             raise RowError("bad_tests", "code: `prompt`, `test` and `entry_point` must be texts")
         prompt, test, entry_point = map(str, parts)
-        return Check(prompt, prompt + str(row.get("canonical_solution") or ""), test, entry_point)
+        return _check(prompt, str(row.get("canonical_solution") or ""), test, entry_point)
     metadata = row.get("verifier_metadata")
     if isinstance(metadata, dict) and "unit_tests" in metadata:
-        return _of_gym(metadata["unit_tests"])
+        return _of_gym(metadata["unit_tests"], in_gym(row))
     tests = row.get("tests")
     if not isinstance(tests, list) or not tests:
         raise RowError("no_tests", "code: the row has neither `tests`, `test` nor `verifier_metadata.unit_tests`")
@@ -62,8 +70,33 @@ def problem_of(row: Row) -> Calls | Streams | Check:
         raise RowError("bad_tests", "code: each of `tests` must have `input` and `output`") from None
     function = row.get("function")
     if function is None:
-        return _streams(inputs, outputs, prelude=False)
+        return _streams(inputs, outputs, prelude=False, gym=in_gym(row))
     return _calls(function, inputs, outputs, prelude=False)
+
+
+def _check(prompt: str, solution: str, test: str, entry_point: str) -> Check:
+    # A prompt that ends with a signature and a comment, or in the middle of a docstring, is not yet Python.
+    definitions = prompt if _is_python(prompt) else _before(prompt, entry_point)
+    whole = prompt + solution
+    if not _is_python(whole):
+        whole = definitions + "\n" + solution if solution else definitions
+    return Check(prompt, definitions, whole, test, entry_point)
+
+
+def _is_python(source: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _before(prompt: str, entry_point: str) -> str:
+    """What stands before the function, decorators apart."""
+    found = list(re.finditer(rf"^(?:@.*\n)*(?:async\s+)?def\s+{re.escape(entry_point)}\b", prompt, re.MULTILINE))
+    return prompt[: found[-1].start()] if found else prompt
 
 
 def language_of(row: Row) -> Language | None:
@@ -77,25 +110,25 @@ def language_of(row: Row) -> Language | None:
     return language
 
 
-def _of_gym(tests: Any) -> Calls | Streams:
+def _of_gym(tests: Any, gym: bool) -> Calls | Streams:
     try:
         if "packed" in tests:
             # How NeMo Gym keeps the large ones.
             tests = {**tests, **json.loads(zlib.decompress(base64.b64decode(tests["packed"])))}
         inputs, outputs, function = tests["inputs"], tests["outputs"], tests.get("fn_name")
         if function is None:
-            return _streams(inputs, outputs, prelude=True)
+            return _streams(inputs, outputs, prelude=True, gym=gym)
         arguments = [[json.loads(line) for line in text.split("\n")] for text in inputs]
         return _calls(function, arguments, [json.loads(text) for text in outputs], prelude=True)
     except (TypeError, KeyError, ValueError, AttributeError, zlib.error) as error:
         raise RowError("bad_tests", f"code: verifier_metadata.unit_tests cannot be read: {error!r}"[:300]) from None
 
 
-def _streams(inputs: Any, outputs: Any, prelude: bool) -> Streams:
+def _streams(inputs: Any, outputs: Any, prelude: bool, gym: bool) -> Streams:
     _check_lengths(inputs, outputs)
     if not all(isinstance(text, str) for text in (*inputs, *outputs)):
         raise RowError("bad_tests", "code: inputs and outputs of a program must be texts")
-    return Streams(inputs, outputs, prelude)
+    return Streams(inputs, outputs, prelude, gym)
 
 
 def _calls(function: Any, arguments: Any, outputs: Any, prelude: bool) -> Calls:

@@ -5,7 +5,7 @@ from typing import Any
 
 from cascade.chat import Response, Row
 
-WITHHELD = ("response", "reward", "demonstration", "gym_url")
+WITHHELD = ("response", "reward", "demonstration", "gym_url", "grading")
 """Fields of a row that are not the server's: the answer and verdict it came with, and where to ask."""
 
 

@@ -7,9 +7,10 @@ optionally `grading_mode`, at the top level or inside `verifier_metadata`, which
 from collections.abc import Callable, Iterator
 
 from cascade.chat import Response, Row, prompt_of
-from cascade.environments.base import Environment, Verdict
-from cascade.environments.instruction_following.constraints import bind
-from cascade.environments.instruction_following.tasks import generate_rows
+from cascade.environments.base import Environment, Verdict, in_gym
+from cascade.environments.instruction_following import form, wording
+from cascade.environments.instruction_following.nano import generate_rows
+from cascade.environments.instruction_following.registry import CONSTRAINTS, bind
 from cascade.errors import RowError
 
 __all__ = ["ENVIRONMENT", "InstructionFollowing"]
@@ -61,7 +62,7 @@ def _read(row: Row) -> tuple[list[tuple[str, Callable[[str], bool]]], str]:
     mode = fields.get("grading_mode") or "binary"
     if mode not in ("binary", "fraction"):
         raise RowError("bad_row", f"grading_mode = {mode!r} is neither 'binary' nor 'fraction'")
-    return [(name, bind(name, entry)) for name, entry in zip(names, kwargs, strict=True)], mode
+    return [(name, bind(name, entry, gym=in_gym(row))) for name, entry in zip(names, kwargs, strict=True)], mode
 
 
 def _reason(response: Response, extracted: dict[str, bool]) -> str:

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 
 from cascade import judges
 from cascade.chat import Response, Row
-from cascade.environments.base import Environment, Verdict, in_gym
+from cascade.environments import worker
+from cascade.environments.answer_judge import judge_answer, question_of
+from cascade.environments.base import Environment, Verdict, in_gym, is_named
+from cascade.environments.boxed import boxed_in_gym, boxed_list
 from cascade.environments.math.numbers import equal, read, tidy
 from cascade.environments.math.tasks import make_task
 from cascade.environments.registry import is_named
@@ -59,7 +62,7 @@ class Math(Environment):
 
     def verify(self, row: Row, response: Response) -> Verdict:
         gym = in_gym(row)
-        inside = boxed(response.content) if gym else boxed_list(response.content)
+        inside = boxed_in_gym(response.content) if gym else boxed_list(response.content)
         if inside is None or not inside.strip():
             return Verdict(0.0, reason="no \\boxed{} in the answer")
         answer, expected = _bare(inside), _bare(_expected(row))

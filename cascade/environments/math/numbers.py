@@ -76,22 +76,15 @@ _UNITS = {name: unit for unit, names in _NAMES.items() for name in (unit, *names
 _UNITS["inches"] = "in"
 _MEASURES = {
     "length": {
-        "mm": "0.001",
-        "cm": "0.01",
-        "dm": "0.1",
-        "m": "1",
-        "km": "1000",
-        "in": "0.0254",
-        "ft": "0.3048",
-        "yd": "0.9144",
-        "mi": "1609.344",
+        "mm": "0.001", "cm": "0.01", "dm": "0.1", "m": "1", "km": "1000",
+        "in": "0.0254", "ft": "0.3048", "yd": "0.9144", "mi": "1609.344",
     },
     "mass": {"mg": "0.001", "g": "1", "kg": "1000", "oz": "28.349523125", "lb": "453.59237"},
     "time": {"s": "1", "min": "60", "h": "3600", "day": "86400", "week": "604800"},
     "volume": {"ml": "0.001", "l": "1"},
     "speed": {"m/s": "1", "km/h": "5/18", "mph": "0.44704"},
     "dollars": {"cent": "0.01", "$": "1"},
-}
+}  # fmt: skip
 _SCALES = {unit: (kind, Fraction(scale)) for kind, units in _MEASURES.items() for unit, scale in units.items()}
 """What a unit measures, and how much of its measure it is."""
 

@@ -3,11 +3,13 @@
 A row holds `options` (a list of {letter: text}), `expected_answer` (the letter) and `grading_mode`:
 
 - `strict_single_letter_boxed` (default): the last \\boxed{} holds a letter, alone or followed by `:`, `)`, `.`
-  or `-` and the option's text; \\text{} around it is ignored.
-- `lenient_boxed`: as above, else the box contains the text of exactly one option.
+  or `-` and the option's text; \\text{}, \\textbf{} and their like around it are ignored.
+- `lenient_boxed`: as above, else the box is, or contains, the text of exactly one option.
 - `lenient_answer_colon`: what follows the first `Answer:` is a letter or an option's text.
-- `lenient_answer_colon_md`: what follows the last readable `Answer:` (Markdown emphasis allowed) begins with a
-  letter or holds one on its own; a list of several letters is no answer.
+- `lenient_answer_colon_md`: what follows the last readable `Answer:` (Markdown emphasis allowed) is an option's text,
+  begins with a letter or holds one on its own; a list of several letters is no answer.
+
+`letters` says what is a letter and what the beginning of a text. Rows with `grading: gym` are read by `gym_rules`.
 
 Where `template_metadata.output_regex` is given (one pattern or several, tried in order), its last match in the
 response counts first, and the grading mode decides only if nothing matches.

@@ -1,7 +1,9 @@
 """Procedural reasoning tasks, scored by the library reasoning-gym's own functions (NeMo Gym's `reasoning_gym`).
 
 A row holds `question`, `answer` and `metadata`; `metadata.source_dataset` names the task family, whose scorer
-judges. Partial credit is the family's and is kept. The answer is read as NeMo Gym reads it: the last
+judges; `repairs` takes its place where it pays for wrong answers. What is not wholly right has reward 0: the library's
+partial credit is for form (0.05 for any countdown) or for likeness (half of it for 15 in place of 5). Rows with
+`grading: gym` have the library's own score. The answer is read as NeMo Gym reads it: the last
 <answer>…</answer>, else the first \\boxed{…}, else the whole response; here braces inside the box are balanced.
 """
 
@@ -11,7 +13,9 @@ from typing import Any
 from reasoning_gym.utils import extract_answer
 
 from cascade.chat import Response, Row
-from cascade.environments.base import Environment, Verdict
+from cascade.environments import worker
+from cascade.environments.base import Environment, Verdict, in_gym
+from cascade.environments.boxed import boxed
 from cascade.environments.reasoning_gym import scoring
 from cascade.environments.reasoning_gym.tasks import make_task
 from cascade.environments.shared import killable_worker
@@ -21,6 +25,10 @@ from cascade.errors import RowError
 
 MAX_ANSWER = 20_000
 """Characters. Longer ones are wrong: no family asks for so much, and scorers need not be linear."""
+
+
+RIGHT = 1 - 1e-6
+"""The score from which an answer is right."""
 
 
 class ReasoningGym(Environment):
@@ -40,12 +48,16 @@ class ReasoningGym(Environment):
             formula = scoring.ROW_FORMULAS.get(family, lambda entry: "")(entry)
             symbolic = family in scoring.SYMBOLIC
             safe = isinstance(formula, str) and (not formula or scoring.is_plain(formula, symbolic=symbolic))
-            own = scoring.score(family, row["answer"], entry) if safe and row["answer"] is not None else 1.0
+            own = (
+                scoring.score(family, row["answer"], entry, gym=in_gym(row))
+                if safe and row["answer"] is not None
+                else 1.0
+            )
         except Exception as error:
             raise RowError("bad_row", f"reasoning_gym: {family} cannot score this row: {error!r}") from None
         if not safe:
             raise RowError("unsafe_row", f"reasoning_gym: {family} would evaluate {str(formula)[:80]!r}: not a formula")
-        if own < 1 - 1e-6:
+        if own < RIGHT:
             raise RowError("bad_row", f"reasoning_gym: {family} gives the row's own answer {own:g}, not 1")
 
     def verify(self, row: Row, response: Response) -> Verdict:
@@ -60,7 +72,7 @@ class ReasoningGym(Environment):
             return Verdict(0.0, reason=f"the answer is longer than {MAX_ANSWER} characters")
         family = row["metadata"]["source_dataset"]
         try:
-            score = scoring.score(family, answer, _entry(row))
+            score = scoring.score(family, answer, _entry(row), gym=in_gym(row))
         except TimeoutError:
             return Verdict(None, "timeout", answer, f"{family} needed longer than {scoring.SECONDS} s")
         except killable_worker.WorkerDied as error:
@@ -68,7 +80,8 @@ class ReasoningGym(Environment):
         except Exception as error:
             # The row scored its own answer in check_row, so what the scorer choked on is the response.
             return Verdict(0.0, extracted=answer, reason=f"{family} could not read the answer: {type(error).__name__}")
-        return Verdict(score, extracted=answer, reason=f"{family} scored {score:g}, expected {row['answer']!r}")
+        reward = score if in_gym(row) else float(score >= RIGHT)
+        return Verdict(reward, extracted=answer, reason=f"{family} scored {score:g}, expected {row['answer']!r}")
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Seven arithmetic and algebra families at the difficulty of the level, 1 to 4."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import reasoning_gym
 
-from cascade.environments.shared import killable_worker
+from cascade.environments import worker
+from cascade.environments.reasoning_gym import repairs
 
 SECONDS = 10
 """For one answer of a family that evaluates it."""
@@ -38,11 +39,22 @@ _NODES = (
 )  # fmt: skip
 
 
-def score(family: str, answer: str | None, entry: dict[str, Any]) -> float:
+def score(family: str, answer: str | None, entry: dict[str, Any], *, gym: bool = False) -> float:
     """The family's score of an answer to {question, answer, metadata}, 0 for text that must not be evaluated.
 
-    Raises TimeoutError and WorkerDied from the families that evaluate; the others raise what they like.
+    `gym`: by the library alone, as in NeMo Gym; else by `repairs` where it errs. Raises TimeoutError and WorkerDied
+    from the families that evaluate; the others raise what they like.
     """
+    if gym or answer is None:
+        return _by_library(family, answer, entry)
+    if family in repairs.SCORERS:
+        found = repairs.SCORERS[family](answer, entry)
+    else:
+        found = _by_library(family, answer, repairs.as_tuples(entry) if family in repairs.BOARDS else entry)
+    return 0.0 if found > 0 and repairs.worthless(family, answer, str(entry["answer"])) else found
+
+
+def _by_library(family: str, answer: str | None, entry: dict[str, Any]) -> float:
     if family not in EVALUATED | SYMBOLIC:
         return float(_scorer(family)(answer=answer, entry=entry))
     if answer is not None and not is_plain(answer, symbolic=family in SYMBOLIC):

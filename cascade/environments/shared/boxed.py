@@ -2,6 +2,7 @@
 
 import re
 
+_MARKER = "\\boxed{"
 _TOKEN = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"[-+]?\d(?:[\w/^%]|[.,](?=\d))*|[A-Za-z](?![A-Za-z])|\\[A-Za-z]+(?:\{[^{}]*\})*")
 """What a box without braces holds: a number, a letter, or a command with its arguments."""
@@ -19,6 +20,8 @@ def boxed(text: str, *, last: bool = True) -> str | None:
 
     An escaped brace is no brace, \\boxed 9 is a box too, and an empty box is none: it is the mention of one.
     """
+    if (only := _only(text)) is not None:
+        return only
     found = _boxes(text)
     return found[-1 if last else 0][2] if found else None
 
@@ -26,6 +29,8 @@ def boxed(text: str, *, last: bool = True) -> str | None:
 def boxed_list(text: str) -> str | None:
     """`boxed`, but where the last box is one of several side by side, as in \\boxed{3}, \\boxed{5} and \\boxed{7}, the
     contents of them all, commas between."""
+    if (only := _only(text)) is not None:
+        return only
     found = _boxes(text)
     if not found:
         return None
@@ -42,6 +47,16 @@ def boxed_list(text: str) -> str | None:
     if content is None or len(set(contents)) == 1:
         return content
     return ", ".join(each or "" for each in reversed(contents))
+
+
+def _only(text: str) -> str | None:
+    """What the only box holds, where that is plain text, as most often: found without reading all."""
+    start = text.find(_MARKER)
+    if start < 0 or text.find("box", start + len(_MARKER)) >= 0 or text.find("box", 0, start) >= 0:
+        return None
+    end = text.find("}", start)
+    inside = text[start + len(_MARKER) : end]
+    return inside if end >= 0 and not {"\\", "{"} & set(inside) and inside.strip(" \t\n.…~") else None
 
 
 def _boxes(text: str) -> list[tuple[int, int, str | None]]:
@@ -70,3 +85,14 @@ def _boxes(text: str) -> list[tuple[int, int, str | None]]:
             found.append(box)
     found.reverse()
     return [box for box in found if box[2] is None or not _PLACEHOLDER.fullmatch(box[2])]
+
+
+def boxed_in_gym(text: str) -> str | None:
+    """The last \\boxed{…} as NeMo Gym reads it, every brace counted."""
+    _, found, rest = text.rpartition(_MARKER)
+    depth = 1
+    for position, character in enumerate(rest if found else ""):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return rest[:position]
+    return None

@@ -8,21 +8,30 @@ and `response_mode`:
 
 As in NeMo Gym the schema is made strict first: every object's properties are all required and no others allowed.
 (Branches of anyOf, oneOf and allOf stay as they are written.) XML and CSV, which know only text, take the schema's
-types. Our own rows carry `expected` as well: the values must equal it, so the reward is not for form alone.
+types (`typing`). YAML is read as version 1.2, and where that does not fit as 1.1. NaN and infinities are no numbers.
+Rows with `grading: gym` are read as Gym reads them (`gym_rules`).
+
+Our own rows carry `expected` as well: the values must equal it, so the reward is not for form alone.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from cascade.chat import Response, Row
-from cascade.environments.base import Environment, Verdict
-from cascade.environments.shared.json_schema import compile_schema, misfit
-from cascade.environments.structured_output import parsing
+from cascade.environments.base import Environment, Verdict, in_gym
+from cascade.environments.schemas import compile_schema, misfit
+from cascade.environments.structured_output import gym_rules, parsing
 from cascade.environments.structured_output.tasks import make_task
-from cascade.environments.synthetic.rows import nano_rows
+from cascade.environments.structured_output.typing import with_types
+from cascade.environments.tasks import nano_rows
 from cascade.environments.tool_calling.calls import with_schema_types
 from cascade.errors import RowError
 
+_OLDER = re.compile(r"\b(?:yes|no|on|off|y|n)\b|\d_|\d:\d|\b0[0-7b]", re.IGNORECASE)
+"""What version 1.1 of YAML reads in its own way, and into something that a schema can ask for."""
 MODES = ("text", "tool_call")
 
 
@@ -51,16 +60,17 @@ class StructuredOutput(Environment):
 
     def verify(self, row: Row, response: Response) -> Verdict:
         validator = compile_schema(row["schema_str"], strict=True)
-        try:
-            value = (_payload if _mode(row) == "tool_call" else _document)(row, response, validator.schema)
-        except ValueError as error:
-            return Verdict(0.0, reason=str(error))
-        problem = misfit(validator, value)
-        if problem is not None:
-            return Verdict(0.0, extracted=value, reason=f"does not fit the schema: {problem}")
-        if "expected" in row and not _equal(value, row["expected"]):
-            return Verdict(0.0, extracted=value, reason=f"fits the schema, but the values are not {row['expected']}")
-        return Verdict(1.0, extracted=value, reason="fits the schema")
+        read = _payload if _mode(row) == "tool_call" else _document
+        verdict = _judged(row, validator, lambda: read(row, response, validator.schema, in_gym(row)))
+        if (
+            verdict.reward == 0
+            and (read is _document and _format(row) == "yaml" and not in_gym(row))
+            and _OLDER.search(response.content)
+        ):
+            # Both versions are in use: `yes` is true to PyYAML, and a word to YAML 1.2.
+            older = _judged(row, validator, lambda: parsing.parse("yaml", response.content, gym_rules.PARSERS))
+            return older if older.reward else verdict
+        return verdict
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Level 1: JSON, two fields. 2: JSON, three or four. 3: YAML or CSV. 4: nested or computed JSON and YAML."""
@@ -75,14 +85,29 @@ def _mode(row: Row) -> Any:
     return row.get("response_mode") or "text"
 
 
-def _document(row: Row, response: Response, schema: Any) -> Any:
+def _judged(row: Row, validator: Draft202012Validator, read: Callable[[], Any]) -> Verdict:
+    try:
+        value = read()
+    except ValueError as error:
+        return Verdict(0.0, reason=str(error))
+    problem = misfit(validator, value)
+    if problem is not None:
+        return Verdict(0.0, extracted=value, reason=f"does not fit the schema: {problem}")
+    if "expected" in row and not _equal(value, row["expected"]):
+        return Verdict(0.0, extracted=value, reason=f"fits the schema, but the values are not {row['expected']}")
+    return Verdict(1.0, extracted=value, reason="fits the schema")
+
+
+def _document(row: Row, response: Response, schema: Any, gym: bool) -> Any:
     if not response.content.strip():
         raise ValueError("the response has no answer")
-    value = parsing.parse(_format(row), response.content)
-    return parsing.with_types(_format(row), value, schema)
+    if gym:
+        value = parsing.parse(_format(row), response.content, gym_rules.PARSERS, finite=False)
+        return gym_rules.with_types(_format(row), value, schema)
+    return with_types(_format(row), parsing.parse(_format(row), response.content), schema)
 
 
-def _payload(row: Row, response: Response, schema: Any) -> Any:
+def _payload(row: Row, response: Response, schema: Any, gym: bool) -> Any:
     if response.malformed:
         raise ValueError(response.malformed)
     if len(response.tool_calls) != 1:
@@ -94,7 +119,7 @@ def _payload(row: Row, response: Response, schema: Any) -> Any:
     parsing.check_size(call.arguments)
     if not key:
         # Written in the chat template's format a call has no types of its own.
-        return with_schema_types(call, {call.name: schema}).arguments
+        return call.arguments if gym else with_schema_types(call, {call.name: schema}).arguments
     if key not in call.arguments:
         raise ValueError(f"the call has no argument {key!r}")
     return call.arguments[key]

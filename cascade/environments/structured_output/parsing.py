@@ -1,14 +1,17 @@
-"""Text → data in the formats that NeMo Gym's rows ask for, and types back into formats that have none."""
+"""Text → data in the formats that NeMo Gym's rows ask for."""
 
 import csv
 import io
-import json
+import math
+import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import xmltodict
 import yaml
+
+from cascade.chat import read_json
 
 MAX_CHARACTERS = 200_000
 MAX_NODES = 200_000
@@ -16,32 +19,38 @@ MAX_DEPTH = 100
 MAX_BITS = 10_000
 """Of an integer: YAML's hexadecimal ones escape Python's own limit, and longer ones cannot be written again."""
 
-Schema = dict[str, Any]
 
-
-def parse(schema_type: str, text: str) -> Any:
-    """Raises ValueError, in words, for anything that is not `schema_type` or is too large to look at."""
+def parse(
+    schema_type: str, text: str, parsers: Mapping[str, Callable[[str], Any]] | None = None, *, finite: bool = True
+) -> Any:
+    """Raises ValueError, in words, for anything that is not `schema_type` or is too large to look at. `parsers`: others
+    than PARSERS; `finite`: see `check_size`."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"longer than {MAX_CHARACTERS} characters")
     try:
-        value = PARSERS[schema_type](text)
+        value = (parsers or PARSERS)[schema_type](text)
     except RecursionError:
         raise ValueError("nested too deep") from None
     except Exception as error:
         # Each format's library has its own errors; all of them are about what the model wrote.
         raise ValueError(f"not {schema_type.upper()}: {' '.join(str(error).split())[:200]}") from None
-    check_size(value)
+    check_size(value, finite=finite)
     return value
 
 
-def check_size(value: Any) -> None:
-    """Raises ValueError where walking through the value would take too long: aliases make YAML exponential."""
+def check_size(value: Any, *, finite: bool = True) -> None:
+    """Raises ValueError where walking through the value would take too long (aliases make YAML exponential), and for a
+    number that is none to JSON Schema: YAML and TOML have nan and inf. `finite` False lets them be."""
     stack, seen = [(value, 0)], 0
     while stack:
         item, depth = stack.pop()
         seen += 1
         if seen > MAX_NODES or depth > MAX_DEPTH:
             raise ValueError("too large or nested too deep")
+        if isinstance(item, str):
+            continue
+        if finite and isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"{item} is no number")
         if isinstance(item, int) and item.bit_length() > MAX_BITS:
             raise ValueError("a number that is too long")
         if isinstance(item, dict):
@@ -52,59 +61,43 @@ def check_size(value: Any) -> None:
             stack += [(child, depth + 1) for child in item]
 
 
-def with_types(schema_type: str, value: Any, schema: Schema) -> Any:
-    """Values of XML and CSV, which are all text, as the schema's types where they read as such."""
-    if schema_type == "xml":
-        return _from_xml(value, schema)
-    if schema_type == "csv":
-        columns = schema.get("items", schema).get("properties", {})
-        return [{name: _scalar(cell, columns.get(name, {}).get("type")) for name, cell in row.items()} for row in value]
-    return value
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2, core schema: PyYAML reads version 1.1, to which a date is no text, `no` is false and 012 is ten."""
 
 
-def _from_xml(value: Any, schema: Any) -> Any:
-    kind = schema.get("type") if isinstance(schema, dict) else None
-    if kind == "object" and isinstance(value, dict):
-        properties = schema.get("properties", {})
-        return {name: _from_xml(child, properties.get(name)) for name, child in value.items()}
-    if kind == "array":
-        # <tags><item>a</item><item>b</item></tags> reads as {"item": ["a", "b"]}, or {"item": "a"} with one.
-        if isinstance(value, dict) and len(value) == 1:
-            value = next(iter(value.values()))
-        items = value if isinstance(value, list) else [] if value is None else [value]
-        return [_from_xml(item, schema.get("items", {})) for item in items]
-    if value is None and kind == "string":
-        return ""
-    return _scalar(value, kind)
+_Loader.yaml_implicit_resolvers = {}
+_NULL, _BOOL = re.compile(r"~|null|Null|NULL|"), re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+for _tag, _pattern, _firsts in (
+    ("null", _NULL, ["~", "n", "N", ""]),
+    ("bool", _BOOL, list("tTfF")),
+    ("int", _INT, list("-+0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
+    # Not of YAML 1.2 any more, but read everywhere.
+    ("merge", re.compile("<<"), ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern.pattern})\Z"), _firsts)
 
 
-def _scalar(text: Any, kind: Any) -> Any:
-    """The text as a value of the JSON Schema type, or unchanged where it is none: validation then says so."""
-    if isinstance(kind, list):
-        if not text and "null" in kind:
-            return None
-        for one in kind:
-            value = _scalar(text, one)
-            if one == "string" or not isinstance(value, str):
-                return value
-        return text
-    if not isinstance(text, str) or not text:
-        return text
-    try:
-        if kind == "integer":
-            return int(text)
-        if kind == "number":
-            return float(text)
-    except ValueError:
-        return text
-    if kind == "boolean":
-        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-    return text
+def _yaml_int(loader: yaml.SafeLoader, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _yaml_int)
+
+
+def _yaml(text: str) -> Any:
+    # No safe_load: the loader above is one.
+    return yaml.load(text, Loader=_Loader)
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "json": json.loads,
-    "yaml": yaml.safe_load,
+    "json": read_json,
+    "yaml": _yaml,
     "xml": xmltodict.parse,
     "toml": tomllib.loads,
     "csv": lambda text: list(csv.DictReader(io.StringIO(text))),

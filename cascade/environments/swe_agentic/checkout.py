@@ -94,6 +94,9 @@ class Checkout:
         if not search and not self.files.get(path):
             edited = place(self.files, [Edit(path, (), tuple(split_lines(replace)))]).after
         else:
+            # A model writes newlines alone; the file keeps its own.
+            ending = "\r\n" if "\r\n" in self.files.get(path, "") else "\n"
+            search, replace = (text.replace("\r\n", "\n").replace("\n", ending) for text in (search, replace))
             replaced = apply_edit(self.files, path, search, replace)
             if replaced is None:
                 return "Error: the old text must be in the file once"

@@ -51,7 +51,7 @@ def parse_edits(text: str) -> list[Edit]:
     """The edits of an answer, in its order. Raises Refused where there is none, and where one cannot be read."""
     blocks: list[Edit] = []
     hunks: list[Edit] = []
-    lines = iter(text.split("\n"))
+    lines = iter(text.replace("\r\n", "\n").split("\n"))
     for line in lines:
         fence = _FENCE.fullmatch(line)
         if fence and fence[2].lower() in ("diff", "patch"):
@@ -72,7 +72,7 @@ def parse_edits(text: str) -> list[Edit]:
 def last_python_block(text: str) -> str | None:
     """The body of the last fence marked `python`, None where there is none with code in it."""
     found = None
-    lines = iter(text.split("\n"))
+    lines = iter(text.replace("\r\n", "\n").split("\n"))
     for line in lines:
         fence = _FENCE.fullmatch(line)
         if fence:

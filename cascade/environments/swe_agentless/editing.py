@@ -4,7 +4,8 @@ An edit replaces whole lines by whole lines. All edits of an answer are applied 
 
 - The lines to replace must stand in the file, character by character, in exactly one place; every edit is looked up in
   the files as they were shown, so their order is of no account. A hunk of a diff may also stand at the line that it
-  names. Only whether the file ends with a newline does not count; it stays as it was.
+  names. Only whether the file ends with a newline does not count, and whether lines end with CRLF; they stay as they
+  were.
 - An edit without lines to replace makes a new file (or fills an empty one).
 - Two edits that touch the same lines are refused, unless they are the same edit twice.
 - An edit that changes nothing is refused, as is a path that is absolute, leads out of the repository or into `.git`.
@@ -84,6 +85,7 @@ def place(files: Files, edits: Iterable[Edit]) -> Change:
             raise Refused(f"an edit of {edit.path} changes nothing")
         if any("\ud800" <= character <= "\udfff" for line in edit.new for character in line):
             raise Refused(f"an edit of {edit.path} holds half a character")
+        edit = _with_endings(files, edit)
         places.setdefault(edit.path, []).append(Placed(_start(files, edit), edit))
     if not places:
         raise Refused("the answer holds no edit")
@@ -136,6 +138,29 @@ def _start(files: Files, edit: Edit) -> int:
     if framed.find(wanted, first + 1) >= 0:
         raise Refused(f"the lines to replace are in {edit.path} more than once: {_shown(edit.old)}")
     return framed.count("\n", 0, first)
+
+
+def _with_endings(files: Files, edit: Edit) -> Edit:
+    """The edit of a file whose lines end with CRLF, in the file's own endings: answers have newlines alone. Lines that
+    stay keep theirs, new ones end as most of the file's do."""
+    text = files.get(edit.path, "")
+    if "\r\n" not in text or any(line.endswith("\r") for line in (*edit.old, *edit.new)):
+        return edit
+    start = _start({edit.path: text.replace("\r\n", "\n")}, edit)
+    lines = split_lines(text)
+    old = lines[start : start + len(edit.old)]
+    usual = "\r" if 2 * text.count("\r\n") >= text.count("\n") else ""
+    new = [f"{line}{usual}" for line in edit.new]
+    shorter = min(len(old), len(new))
+    before = next((i for i in range(shorter) if edit.old[i] != edit.new[i]), shorter)
+    after = next((i for i in range(shorter - before) if edit.old[-1 - i] != edit.new[-1 - i]), shorter - before)
+    new[:before] = old[:before]
+    if after:
+        new[-after:] = old[-after:]
+    if new and start + len(old) == len(lines) and not text.endswith("\n"):
+        # What was the last line of all, without an end, may stand before others now.
+        new = [line if line.endswith("\r") else f"{line}{usual}" for line in new[:-1]] + [new[-1].removesuffix("\r")]
+    return Edit(edit.path, tuple(old), tuple(new), start)
 
 
 def _check_folders(paths: set[str]) -> None:

@@ -130,4 +130,4 @@ def _names(source: dict[str, Any], key: str) -> tuple[str, ...]:
 
 def _patched(diff: str) -> set[str]:
     """Paths that a unified diff writes."""
-    return {line[6:].split("\t")[0] for line in diff.split("\n") if line.startswith("+++ b/")}
+    return {line[6:].split("\t")[0].rstrip("\r") for line in diff.split("\n") if line.startswith("+++ b/")}

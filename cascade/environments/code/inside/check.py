@@ -5,28 +5,20 @@ Only the row's own code runs here, so the verdict, one JSON object on stderr, is
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import sys
 
 sys.path.insert(0, os.getcwd())
-from values import decode, encode  # type: ignore[import-not-found]
+from peer import Gone, Peer, Unsendable  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # importing typing takes longer than Python takes to start
 if TYPE_CHECKING:
     from typing import Any
 
 
-class Gone(BaseException):
-    """The candidate's process no longer answers, or not as agreed. No test can catch it by mistake."""
-
-
-class Unsendable(BaseException):
-    """The test passes something that is not plain data."""
-
-
 def main() -> None:
+    sys.set_int_max_str_digits(0)
     answers = os.fdopen(os.dup(0))
     calls = os.fdopen(os.dup(1), "w")
     verdict = os.fdopen(os.dup(2), "w")
@@ -41,39 +33,36 @@ def main() -> None:
 
 
 def judge(job: dict[str, Any], calls: Any, answers: Any) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "check"}
+    peer = Peer(answers, calls, is_open, names)
     try:
-        ask(calls, {"source": job["source"], "function": job["entry_point"], "prelude": False})
-        loaded = receive(answers)
+        what = {"source": job["source"], "function": job["entry_point"], "prelude": False, "check": True}
+        peer.send(what | {"seconds": job["seconds"]})
+        loaded = peer.receive()
         if "loaded" not in loaded:
             return {"passed": False, "reason": f"does not load: {loaded.get('raised')}: {loaded.get('text')}"}
     except Gone:
         return {"passed": False, "reason": "ended while it was loaded"}
-    names: dict[str, Any] = {"__name__": "check"}
-    try:
-        # Tests may use what the prompt defines.
-        exec(compile(job["reference"], "reference.py", "exec"), names)
-        exec(compile(job["test"], "test.py", "exec"), names)
-        check = names["check"]
-    except Exception as error:
-        return {"broken": f"{type(error).__name__}: {error}"}
+    asked = False
 
     def candidate(*args: Any, **kwargs: Any) -> Any:
-        try:
-            call = {"args": encode(args), "kwargs": encode(kwargs)}
-        except (TypeError, RecursionError) as error:
-            raise Unsendable(str(error)) from None
-        ask(calls, call)
-        result = receive(answers)
-        if "value" in result:
-            try:
-                return decode(result["value"])
-            except (ValueError, TypeError, RecursionError):
-                raise Gone from None
-        raised: Any = getattr(builtins, str(result.get("raised")), None)
-        if not (isinstance(raised, type) and issubclass(raised, Exception)):
-            raised = RuntimeError
-        raise raised(f"{result.get('raised')}: {result.get('text')}")
+        nonlocal asked
+        asked = True
+        return peer.call(0, *args, **kwargs)
 
+    candidate.__name__ = candidate.__qualname__ = job["entry_point"]
+    try:
+        # Tests may use what the prompt defines; the function that is tested is the candidate's, also by its name.
+        exec(compile(job["reference"], "reference.py", "exec"), names)
+        names[job["entry_point"]] = candidate
+        exec(compile(job["test"], "test.py", "exec"), names)
+        check = names["check"]
+    except Gone:
+        return {"passed": False, "reason": "ended before all tests were run"}
+    except BaseException as error:
+        if asked and not isinstance(error, Unsendable):
+            return {"passed": False, "reason": f"{type(error).__name__}: {error}"[:300]}
+        return {"broken": f"{type(error).__name__}: {error}"[:300]}
     try:
         check(candidate)
     except Unsendable as error:
@@ -85,22 +74,11 @@ def judge(job: dict[str, Any], calls: Any, answers: Any) -> dict[str, Any]:
     return {"passed": True, "reason": "all tests passed"}
 
 
-def ask(calls: Any, message: dict[str, Any]) -> None:
-    try:
-        calls.write(json.dumps(message) + "\n")
-        calls.flush()
-    except BrokenPipeError:
-        raise Gone from None
-
-
-def receive(answers: Any) -> dict[str, Any]:
-    try:
-        result = json.loads(answers.readline())
-    except (ValueError, RecursionError):
-        raise Gone from None
-    if not isinstance(result, dict):
-        raise Gone
-    return result
+def is_open(it: Any, name: str) -> bool:
+    """Whether the candidate may have an attribute: of instances of the test's and the prompt's own classes, what they
+    hold and can do; of functions, frames and modules nothing."""
+    kind = type(it)
+    return kind.__module__ == "check" and (name in getattr(it, "__dict__", ()) or name in vars(kind))
 
 
 if __name__ == "__main__":

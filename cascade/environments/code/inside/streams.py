@@ -27,6 +27,7 @@ SIGKILL, SIGXCPU = 9, 24
 
 
 def main() -> None:
+    sys.set_int_max_str_digits(0)
     job = json.loads(os.fdopen(os.dup(0), encoding="utf-8").read())
     results = os.fdopen(os.dup(1), "w")
     sys.path.remove(os.getcwd())

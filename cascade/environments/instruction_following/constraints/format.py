@@ -1,16 +1,21 @@
 """Constraints on the form of an answer: length, layout, case, punctuation, language.
 
 The rules are those of the public checkers (IFEval and its IF-RLVR additions, as NeMo Gym uses them), also where
-the wording of a prompt would suggest another. Every check takes time linear in the answer's length.
+the wording of a prompt would suggest another; where theirs calls something what it is not, ours is another, and theirs
+that of rows with `grading: gym`. Every check takes time linear in the answer's length.
 """
 
 import json
 import re
+from collections.abc import Callable
+from typing import Any
 
-from cascade.environments.instruction_following.constraints.registry import (
+from cascade.chat import read_json
+from cascade.environments.instruction_following.registry import (
     compare,
     constraint,
     count,
+    in_gym,
     language,
     phrase,
     position,
@@ -25,6 +30,10 @@ from cascade.environments.instruction_following.constraints.text import (
 )
 
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")
+_RULE = re.compile(r"\s*([-*_])(?:\s*\1){2,}\s*")
+_BULLET = re.compile(r"\s*[-*+]\s+\S")
+_HIGHLIGHT = re.compile(r"(?<![\w*\\])(\*{1,3})(?![\s*])[^\n*]*(?<![\s\\])\1(?!\*)")
+_CLOSING = " \t\n\"'\u201d\u2019\u00bb*_`)"
 _ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 
@@ -107,6 +116,14 @@ def postscript(text: str, *, postscript_marker: str) -> bool:
 
 @constraint("detectable_format:number_bullet_lists", num_bullets=count)
 def number_bullets(text: str, *, num_bullets: int) -> bool:
+    """Exactly so many bullets of Markdown: `-`, `*` or `+`, a blank and something else. No rule, emphasis or number is
+    one."""
+    lines = [line for line in text.split("\n") if not _RULE.fullmatch(line)]
+    return sum(_BULLET.match(line) is not None for line in lines) == num_bullets
+
+
+@in_gym("detectable_format:number_bullet_lists")
+def number_lines_like_bullets(text: str, *, num_bullets: int) -> bool:
     """Exactly so many lines that begin with `-`, or with `*` and no second one."""
     lines = [line.lstrip() for line in text.split("\n")]
     return (
@@ -122,7 +139,14 @@ def constrained_response(text: str) -> bool:
 
 @constraint("detectable_format:number_highlighted_sections", num_highlights=count)
 def number_highlights(text: str, *, num_highlights: int) -> bool:
-    """At least so many stretches in *asterisks* or **two of them**."""
+    """At least so many stretches in *asterisks*, **two** or ***three of them***, each but once; no product, and no
+    bullet, opens one."""
+    return len(_HIGHLIGHT.findall(text)) >= num_highlights
+
+
+@in_gym("detectable_format:number_highlighted_sections")
+def number_between_asterisks(text: str, *, num_highlights: int) -> bool:
+    """At least so many stretches between asterisks or two of them."""
     stretches = re.findall(r"\*([^\n*]*)\*", text) + re.findall(r"\*\*([^\n*]*)\*\*", text)
     return sum(bool(stretch.strip()) for stretch in stretches) >= num_highlights
 
@@ -136,9 +160,19 @@ def multiple_sections(text: str, *, section_spliter: str, num_sections: int) -> 
 @constraint("detectable_format:json_format")
 def json_format(text: str) -> bool:
     """The answer is JSON, with or without a Markdown fence."""
+    return _is_json(text, read_json)
+
+
+@in_gym("detectable_format:json_format")
+def json_with_nan(text: str) -> bool:
+    """The same; NaN and Infinity are JSON to Python."""
+    return _is_json(text, json.loads)
+
+
+def _is_json(text: str, read: Callable[[str], Any]) -> bool:
     body = re.sub(r"^```(?:json|Json|JSON)?", "", text.strip()).removesuffix("```")
     try:
-        json.loads(body)
+        read(body)
     except (ValueError, RecursionError):
         return False
     return True
@@ -184,7 +218,18 @@ def two_responses(text: str) -> bool:
 
 @constraint("startend:end_checker", end_phrase=phrase)
 def end_phrase(text: str, *, end_phrase: str) -> bool:
-    """The answer ends with the phrase, case ignored, quotation marks around the answer left aside."""
+    """The answer ends with the phrase, as whole words, case ignored; quotation marks and emphasis that close behind it
+    are no words."""
+    text, wanted = text.strip().lower(), end_phrase.lower()
+    return any(
+        shown.endswith(wanted) and not (wanted[0].isalnum() and shown[: -len(wanted)][-1:].isalnum())
+        for shown in (text, text.rstrip(_CLOSING))
+    )
+
+
+@in_gym("startend:end_checker")
+def end_of_text(text: str, *, end_phrase: str) -> bool:
+    """The answer ends with the phrase, be it within a word, case ignored, quotation marks around the answer aside."""
     return text.strip().strip('"').lower().endswith(end_phrase.lower())
 
 

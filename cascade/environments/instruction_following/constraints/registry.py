@@ -37,6 +37,7 @@ class Constraint:
 
 
 CONSTRAINTS: dict[str, Constraint] = {}
+GYM: dict[str, Checker] = {}
 
 
 def constraint(*ids: str, optional: tuple[str, ...] = (), **readers: Reader) -> Callable[[Checker], Checker]:
@@ -50,8 +51,18 @@ def constraint(*ids: str, optional: tuple[str, ...] = (), **readers: Reader) -> 
     return register
 
 
-def bind(name: str, kwargs: Mapping[str, Any] | None) -> Callable[[str], bool]:
-    """The check that one entry of a row asks for, as a function of the answer.
+def in_gym(name: str) -> Callable[[Checker], Checker]:
+    """Register NeMo Gym's own checker of a constraint that is checked otherwise here."""
+
+    def register(check: Checker) -> Checker:
+        GYM[name] = check
+        return check
+
+    return register
+
+
+def bind(name: str, kwargs: Mapping[str, Any] | None, *, gym: bool = False) -> Callable[[str], bool]:
+    """The check that one entry of a row asks for, as a function of the answer. `gym`: as NeMo Gym checks.
 
     Entries of `kwargs` that are None count as absent: many data sets carry every key in every entry. The
     public checkers draw a random value for an absent one; here the row is bad (RowError `bad_row`).
@@ -66,7 +77,8 @@ def bind(name: str, kwargs: Mapping[str, Any] | None) -> Callable[[str], bool]:
     except ValueError as error:
         raise RowError("bad_row", f"kwargs of {name}: {error}") from None
     # An answer without a word in it follows nothing, though many rules would hold of it.
-    return lambda text: bool(text.strip()) and found.check(text, **arguments)
+    check = GYM.get(name, found.check) if gym else found.check
+    return lambda text: bool(text.strip()) and check(text, **arguments)
 
 
 def count(value: Any) -> int:
