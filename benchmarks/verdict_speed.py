@@ -85,7 +85,7 @@ class Judge:
 
 
 def serve(name: str) -> None:
-    from cascade.environments.base import get
+    from cascade.environments.registry import get
 
     environment = get(name)
     judged = list(cases(name))
@@ -115,7 +115,7 @@ def serve(name: str) -> None:
 def cases(name: str) -> Iterator[tuple[dict[str, Any], Any]]:
     """Rows of every level, with the demonstration and wrong answers."""
     from cascade.chat import Response, ToolCall
-    from cascade.environments.base import get
+    from cascade.environments.registry import get
 
     rows = [row for level in (1, 2, 3) for row in islice(get(name).generate(ROWS // 3, 7, level), ROWS // 3)]
     for row, other in zip(rows, [*rows[1:], rows[0]], strict=True):

@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 from cascade import judges
 from cascade.chat import Response, response_from_openai
-from cascade.environments.base import Environment, Verdict, check_grading, environment_of, get
+from cascade.environments.base import Environment, Verdict, check_grading
+from cascade.environments.registry import environment_of, get
 from cascade.errors import CascadeError, RowError
 from cascade.utils.files import open_atomic
 

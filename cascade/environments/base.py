@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cascade.chat import Message, Response, Row
-from cascade.errors import SandboxError
+from cascade.errors import RowError, SandboxError
 
 GYM_GRADING = "gym"
 
@@ -124,31 +124,6 @@ def failure_of(error: Exception) -> Verdict:
     return Verdict(None, failure=code, reason=str(error) if code == "sandbox" else f"{type(error).__name__}: {error}")
 
 
-def names() -> list[str]:
-    return sorted(MODULES)
-
-
-def get(name: str) -> Environment:
-    """Raises CascadeError naming the known ones."""
-    if name not in MODULES:
-        raise CascadeError(f"unknown environment {name!r}; known: {', '.join(names())}")
-    return importlib.import_module(MODULES[name]).ENVIRONMENT
-
-
-def environment_of(row: Row) -> Environment:
-    """The environment a row asks for, in our field or in NeMo Gym's. Raises RowError (`no_environment`,
-    `bad_grading`)."""
-    check_grading(row)
-    for asked in _named(row):
-        if asked in MODULES:
-            return get(asked)
-        for name in names():
-            if any(asked.startswith(alias) for alias in get(name).gym_names):
-                return get(name)
-        raise RowError("no_environment", f"no environment here is called {asked!r}; known: {', '.join(names())}")
-    raise RowError("no_environment", "the row names no environment (environment, environment_name or agent_ref)")
-
-
 def in_gym(row: Row) -> bool:
     """Whether the row asks for NeMo Gym's own rules (`grading: gym`) where they differ from ours."""
     return row.get("grading") == GYM_GRADING
@@ -157,21 +132,4 @@ def in_gym(row: Row) -> bool:
 def check_grading(row: Row) -> None:
     """Raises RowError (`bad_grading`) for a `grading` that is none."""
     if row.get("grading") not in (None, GYM_GRADING):
-        raise RowError(
-            "bad_grading", f"unknown grading {row['grading']!r:.80}; there is {GYM_GRADING!r}, or leave it out"
-        )
-
-
-def is_named(row: Row, name: str) -> bool:
-    """Whether the row names an environment, or an agent of NeMo Gym's, whose name begins with `name`."""
-    return any(asked.startswith(name) for asked in _named(row))
-
-
-def _named(row: Row) -> list[str]:
-    agent = row.get("agent_ref")
-    asked = (
-        row.get("environment"),
-        row.get("environment_name"),
-        agent.get("name") if isinstance(agent, dict) else None,
-    )
-    return [str(name) for name in asked if name]
+        raise RowError("bad_grading", f"unknown grading {row['grading']!r:.80}; give {GYM_GRADING!r}, or none")

@@ -3,7 +3,7 @@
 import importlib
 
 from cascade.chat import Row
-from cascade.environments.base import Environment
+from cascade.environments.base import Environment, check_grading
 from cascade.errors import CascadeError, RowError
 
 MODULES = {
@@ -34,7 +34,9 @@ def get(name: str) -> Environment:
 
 
 def environment_of(row: Row) -> Environment:
-    """The environment a row asks for, in our field or in NeMo Gym's. Raises RowError (`no_environment`)."""
+    """The environment a row asks for, in our field or in NeMo Gym's. Raises RowError (`no_environment`,
+    `bad_grading`)."""
+    check_grading(row)
     for asked in _named(row):
         if asked in MODULES:
             return get(asked)

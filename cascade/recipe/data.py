@@ -1,6 +1,6 @@
 """The recipe's section on data: sources and what curation does with them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -35,6 +35,8 @@ class Source(Section):
     """Only the rows whose NeMo Gym agent or environment has a name that begins so."""
     gym_url: str | None = None
     """A running NeMo Gym resources server, http://host:port, that judges the rows, whatever environment they name."""
+    grading: Literal["gym"] | None = None
+    """gym: judge the rows by NeMo Gym's own rules also where they are wrong (docs/environments.md)."""
     domain: Name
     levels: dict[int, Share] = Field(default={1: 1.0})
     """Generators: share of rows at each difficulty level."""
@@ -68,6 +70,8 @@ class Source(Section):
             check_sums_to_one("levels", self.levels)
             if -1 in (self.sft, self.rl, self.benchmark):
                 raise ValueError("a generator has no end: give a number of rows instead of -1")
+            if self.grading is not None:
+                raise ValueError("grading: a generator's rows are none of NeMo Gym's; take it out")
         elif self.brief:
             raise ValueError("brief: only a generator's demonstrations can be shortened; take it out")
         if self.gym_url is not None:

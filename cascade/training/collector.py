@@ -5,94 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from transformers import PreTrainedTokenizerBase
 
-from cascade import environments, judges, objectives, world
-from cascade.environments import Verdict
+from cascade import environments, judges
 from cascade.errors import CascadeError
 from cascade.recipe import OnPolicyNode
 from cascade.rollout.base import Sampler
 from cascade.rollout.driver import Answer, Driver, Question
 from cascade.training.groups import Collected, Group, Rollout, failure_codes
 from cascade.training.prompts import Draw, Prompt, PromptSource
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One response of the policy, or one episode, and what became of it. `reward` is None where there is none to
-    learn from: the verifier failed, or the rollout is overlong and masked."""
-
-    prompt: Prompt
-    transcript: Transcript
-    text: str
-    verdict: Verdict | None
-    """None: not judged, because it is overlong."""
-    reward: float | None
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rollouts of one prompt."""
-
-    prompt: Prompt
-    rollouts: list[Rollout]
-
-    @property
-    def rewards(self) -> list[float]:
-        return [rollout.reward for rollout in self.rollouts if rollout.reward is not None]
-
-    @property
-    def zero_variance(self) -> bool:
-        """No two rewards differ: nothing to prefer, so no advantage."""
-        return objectives.all_equal(self.rewards)
-
-
-@dataclass
-class Collected:
-    """The groups of one step."""
-
-    kept: list[Group] = field(default_factory=list)
-    dropped: list[Group] = field(default_factory=list)
-    low_best: list[Group] = field(default_factory=list)
-    """Those of `dropped` that no zero variance explains: none of their rollouts is good enough."""
-    refills: int = 0
-    """Rounds of sampling after the first."""
-    sampling_seconds: float = 0.0
-    waiting_seconds: float = 0.0
-    """For verdicts, with nothing left to sample."""
-    judging: judges.Usage = field(default_factory=judges.Usage)
-    """What the models that judge have cost, where any did."""
-
-    @property
-    def groups(self) -> list[Group]:
-        return [*self.kept, *self.dropped]
-
-    @property
-    def rollouts(self) -> list[Rollout]:
-        return [rollout for group in self.groups for rollout in group.rollouts]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rollouts count. Distillation takes all: its advantage comes from the teacher, not from rewards."""
-
-    dynamic_filtering: bool = False
-    max_refills: int = 0
-    overlong: Literal["zero", "mask", "keep"] = "keep"
-    min_best_reward: float = 0.0
-
-    @classmethod
-    def of(cls, node: OnPolicyNode) -> "Selection":
-        if isinstance(node, RLNode):
-            refills = node.max_refills if node.dynamic_filtering else 0
-            return cls(node.dynamic_filtering, refills, node.overlong, node.min_best_reward)
-        return cls()
-
-    def why_dropped(self, group: Group) -> Literal["zero_variance", "low_best"] | None:
-        """None: the group counts."""
-        if self.dynamic_filtering and group.zero_variance:
-            return "zero_variance"
-        if self.min_best_reward > 0 and max(group.rewards, default=0.0) <= self.min_best_reward:
-            return "low_best"
-        return None
+from cascade.training.rollout_filter import RolloutFilter
+from cascade.utils import distributed
+from cascade.utils.seeds import derive_seed
 
 
 class Collector:

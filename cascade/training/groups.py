@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from cascade import judges
 from cascade.environments import Verdict
 from cascade.rollout.transcript import Transcript
+from cascade.training import losses
 from cascade.training.prompts import Prompt
 
 
@@ -36,7 +37,7 @@ class Group:
     @property
     def zero_variance(self) -> bool:
         """No two rewards differ: nothing to prefer, so no advantage."""
-        return len(set(self.rewards)) < 2
+        return losses.all_equal(self.rewards)
 
 
 @dataclass

@@ -1,10 +1,7 @@
 import json
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +10,6 @@ from pydantic import ValidationError
 from cascade import environments
 from cascade.chat import Response, ToolCall
 from cascade.curation import sources
-from cascade.curation.rows import parse
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from cascade.chat import Response, Row
-from cascade.environments.base import get
 from cascade.environments.code import grading
 from cascade.environments.code.answers import last_block
 from cascade.environments.code.outputs import same_output
+from cascade.environments.registry import get
 from tests.environments.code_problems import confined, fenced
 
 code = get("code")

@@ -3,7 +3,7 @@
 import pytest
 
 from cascade.chat import Response, Row, ToolCall
-from cascade.environments.base import get
+from cascade.environments.registry import get
 from cascade.environments.swe_agentic.checkout import Checkout
 from cascade.environments.swe_agentless.answers import parse_edits
 from cascade.environments.swe_agentless.diffs import render_diff

@@ -39,16 +39,14 @@ def test_group_advantages_use_the_groups_mean_and_population_std():
 )
 def test_rewards_that_differ_by_rounding_alone_are_equal(rewards, dtype):
     groups = torch.zeros(len(rewards), dtype=torch.long)
-    assert objectives.group_advantages(torch.tensor(rewards, dtype=dtype), groups).tolist() == [0] * len(rewards)
-    assert objectives.all_equal(rewards)
+    assert losses.group_advantages(torch.tensor(rewards, dtype=dtype), groups).tolist() == [0] * len(rewards)
+    assert losses.all_equal(rewards)
 
 
 def test_small_differences_are_differences():
     for rewards in ([0.5, 0.5001], [1e-6, 2e-6], [0.0, 1e-12], [0.999999, 1.0]):
-        assert not objectives.all_equal(rewards)
-        found = objectives.group_advantages(
-            torch.tensor(rewards, dtype=torch.float64), torch.zeros(2, dtype=torch.long)
-        )
+        assert not losses.all_equal(rewards)
+        found = losses.group_advantages(torch.tensor(rewards, dtype=torch.float64), torch.zeros(2, dtype=torch.long))
         torch.testing.assert_close(found, torch.tensor([-1.0, 1.0], dtype=torch.float64))
 
 

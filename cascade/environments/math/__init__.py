@@ -14,16 +14,13 @@ from collections.abc import Iterator
 
 from cascade import judges
 from cascade.chat import Response, Row
-from cascade.environments import worker
-from cascade.environments.answer_judge import judge_answer, question_of
-from cascade.environments.base import Environment, Verdict, in_gym, is_named
-from cascade.environments.boxed import boxed_in_gym, boxed_list
+from cascade.environments.base import Environment, Verdict, in_gym
 from cascade.environments.math.numbers import equal, read, tidy
 from cascade.environments.math.tasks import make_task
 from cascade.environments.registry import is_named
 from cascade.environments.shared import killable_worker
 from cascade.environments.shared.answer_judge import judge_answer, question_of
-from cascade.environments.shared.boxed import boxed, boxed_list
+from cascade.environments.shared.boxed import boxed_in_gym, boxed_list
 from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError
 

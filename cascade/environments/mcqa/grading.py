@@ -6,7 +6,6 @@ import regex
 
 from cascade.chat import Row
 from cascade.environments.base import in_gym
-from cascade.environments.boxed import boxed_list
 from cascade.environments.mcqa import gym_rules
 from cascade.environments.mcqa.letters import (
     BRACKETS,
@@ -19,6 +18,7 @@ from cascade.environments.mcqa.letters import (
     unwrapped,
     within,
 )
+from cascade.environments.shared.boxed import boxed_list
 
 DEFAULT_MODE = "strict_single_letter_boxed"
 REGEX_SECONDS = 1.0

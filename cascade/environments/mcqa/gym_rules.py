@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import regex
 
-from cascade.environments.boxed import boxed_in_gym
 from cascade.environments.mcqa.letters import FOREIGN, Options, normal
+from cascade.environments.shared.boxed import boxed_in_gym
 
 _TEXT_WRAP = regex.compile(r"\\text\{\s*(.*?)\s*\}", regex.DOTALL)
 _ONLY_LETTER = regex.compile(r"[^A-Za-z]*([A-Z])[^A-Za-z]*")

@@ -13,9 +13,7 @@ from typing import Any
 from reasoning_gym.utils import extract_answer
 
 from cascade.chat import Response, Row
-from cascade.environments import worker
 from cascade.environments.base import Environment, Verdict, in_gym
-from cascade.environments.boxed import boxed
 from cascade.environments.reasoning_gym import scoring
 from cascade.environments.reasoning_gym.tasks import make_task
 from cascade.environments.shared import killable_worker

@@ -11,8 +11,8 @@ from typing import Any
 
 import reasoning_gym
 
-from cascade.environments import worker
 from cascade.environments.reasoning_gym import repairs
+from cascade.environments.shared import killable_worker
 
 SECONDS = 10
 """For one answer of a family that evaluates it."""

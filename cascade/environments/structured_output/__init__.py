@@ -22,11 +22,11 @@ from jsonschema import Draft202012Validator
 
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict, in_gym
-from cascade.environments.schemas import compile_schema, misfit
+from cascade.environments.shared.json_schema import compile_schema, misfit
 from cascade.environments.structured_output import gym_rules, parsing
 from cascade.environments.structured_output.tasks import make_task
 from cascade.environments.structured_output.typing import with_types
-from cascade.environments.tasks import nano_rows
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.environments.tool_calling.calls import with_schema_types
 from cascade.errors import RowError
 

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from cascade.environments.schemas import misfit
+from cascade.environments.shared.json_schema import misfit
 
 Pointer = tuple[str, ...]
 """The way from the schema's root to one of its nodes."""

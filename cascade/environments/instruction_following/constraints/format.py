@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cascade.chat import read_json
-from cascade.environments.instruction_following.registry import (
+from cascade.environments.instruction_following.constraints.registry import (
     compare,
     constraint,
     count,
