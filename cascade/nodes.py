@@ -21,13 +21,14 @@ def run_node(name: str, layout: Layout, began: float | None = None) -> None:
     recipe = _prepare(layout)
     if name != CURATE:
         recipe.node(name)
-    if name in recipe.training and recipe.place(name).gpu_gib is not None:
-        from cascade import memory
+    with world.joined():
+        if name in recipe.training and recipe.place(name).gpu_gib is not None:
+            from cascade import memory
 
-        for line in memory.check(recipe, name, layout):
-            say(line)
-    with world.joined(), live(recipe, layout, name, began=began) if world.first() else nullcontext():
-        _build(recipe, name, layout)
+            for line in memory.check(recipe, name, layout):
+                say(line)
+        with live(recipe, layout, name, began=began) if world.first() else nullcontext():
+            _build(recipe, name, layout)
 
 
 def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
+from cascade import world
 from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
@@ -60,21 +61,22 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
         collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
         for step in range(state.step, node.steps):
             began = time.perf_counter()
-            sampler.refresh(policy)
-            collected = collector.collect(step)
-            metrics: Metrics = rollout_metrics(collected)
-            batch = Batch.of(collected.kept, rewarded=isinstance(node, RLNode))
-            if batch is None:
-                metrics["train/tokens"] = 0  # Nothing to learn from: no step, not even of the optimizer's momentum.
-            else:
-                scoring = time.perf_counter()
-                signal = advantages(batch)
-                training = time.perf_counter()
-                rate = learning_rate(node.optimizer, step, node.steps)
-                report = policy.step(batch.sequences, signal, rate)
-                metrics |= step_metrics(report, rate, time.perf_counter() - training)
-                metrics |= agreement_metrics(batch, report) | signal.metrics(report.scores.log_probs)
-                metrics["time/scoring_seconds"] = training - scoring
+            with world.step():
+                sampler.refresh(policy)
+                collected = collector.collect(step)
+                metrics: Metrics = rollout_metrics(collected)
+                batch = Batch.of(collected.kept, rewarded=isinstance(node, RLNode))
+                if batch is None:
+                    metrics["train/tokens"] = 0  # Nothing to learn from: no step, not even of the optimizer's momentum.
+                else:
+                    scoring = time.perf_counter()
+                    signal = advantages(batch)
+                    training = time.perf_counter()
+                    rate = learning_rate(node.optimizer, step, node.steps)
+                    report = policy.step(batch.sequences, signal, rate)
+                    metrics |= step_metrics(report, rate, time.perf_counter() - training)
+                    metrics |= agreement_metrics(batch, report) | signal.metrics(report.scores.log_probs)
+                    metrics["time/scoring_seconds"] = training - scoring
             metrics["rollout/skipped_step"] = float(batch is None)
             metrics["time/step_seconds"] = time.perf_counter() - began
             metrics["time/verification_wait_share"] = collected.waiting_seconds / metrics["time/step_seconds"]
