@@ -194,9 +194,8 @@ class Parallel(Section):
     messages, for 6 bytes of each GPU a parameter that is not of an expert. By default where experts are dealt out over
     all GPUs, as they then are most parameters."""
 
-    @property
-    def keeps_gathered(self) -> bool:
-        return self.expert > 1 if self.keep_gathered is None else self.keep_gathered
+    def keeps_gathered(self, gpus: int) -> bool:
+        return gpus > 1 and (self.expert == gpus if self.keep_gathered is None else self.keep_gathered)
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Parallel":

@@ -57,7 +57,7 @@ class NemoPolicy(HFPolicy):
         self.settings = optimizer
         self.micro_batch_tokens = optimizer.micro_batch_tokens if optimizer else SCORING_TOKENS
         self._parallel = parallel
-        self._keeps_gathered = optimizer is not None and world.size() > 1 and parallel.keeps_gathered
+        self._keeps_gathered = optimizer is not None and parallel.keeps_gathered(world.size())
         self._fast = False
         self._buckets = None
         self._together: list[int] = []
