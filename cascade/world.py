@@ -260,7 +260,7 @@ class _Watch:
 def _main_stack() -> str:
     """Where the main thread is: the innermost call, and the innermost four of the project: FUNCTION (FILE:LINE) < …"""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    calls = traceback.extract_stack(frame)[::-1]
+    calls = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
     own = [call for call in calls if not _is_library(call.filename)]
     chosen = ([calls[0]] if calls and own[:1] != calls[:1] else []) + own[:4]
     return " < ".join(f"{call.name} ({_short(call.filename)}:{call.lineno})" for call in chosen)

@@ -9,6 +9,7 @@ layouts  engine nemo, wide, two GPUs, the other ways to lay it out
 fsdp2    plain transformers and FSDP2, wide, two GPUs                     → nemo_over_fsdp2
 refresh  the torch sampler's weights after a step of nemo, 141M and wide  → refresh_seconds (of 141M)
 mopd     a step of distillation from three teachers beside one of RL      → mopd_over_rl_step
+graph    models/base by each engine: SFT, RL, distillation from two teachers, a node killed and resumed
 plan     planned over measured peak memory, of all runs so far            → plan_ratio_min, plan_ratio_max
 
 Each part adds to the file what it measured, under `runs` each run with its seconds, its tokens a second, its peak and
@@ -32,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import nemo_step, wide_model
+from benchmarks.gpu import nemo_step, two_gpus_graph, wide_model
 from cascade import world
 from cascade.memory import plan_node
 from cascade.policy import make_policy
@@ -86,7 +87,11 @@ RUNS: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
     ],
     "mopd": [("mopd wide", 2, {"do": "mopd", "model": "wide", "engine": "nemo", "parallel": EXPERT})],
 }
-PARTS = ["prepare", *RUNS, "plan"]
+GRAPHS: dict[str, dict[str, Any]] = {
+    "hf": {},
+    "nemo, expert 2": {"engine": "nemo", "parallel": EXPERT},
+}
+PARTS = ["prepare", *RUNS, "graph", "plan"]
 
 
 def main() -> None:
@@ -106,6 +111,9 @@ def main() -> None:
             prepare(options.work)
         elif part == "plan":
             keep(options.out, {})
+        elif part == "graph":
+            chosen = {name: engine for name, engine in GRAPHS.items() if not options.only or options.only in name}
+            keep(options.out, {}, two_gpus_graph.run(options.work, chosen))
         else:
             for name, gpus, task in RUNS[part]:
                 if not options.only or options.only in name:
@@ -155,12 +163,15 @@ def _errors(printed: str) -> str:
     return "\n".join([*dict.fromkeys(lines[:8]), "…", *printed.splitlines()[-5:]])[:3000]
 
 
-def keep(out: Path, runs: dict[str, Any]) -> None:
+def keep(out: Path, runs: dict[str, Any], graphs: dict[str, Any] | None = None) -> None:
     """Merge runs into the file, and say again what follows from all that it has."""
     known = json.loads(out.read_text()) if out.exists() else {}
     known["runs"] = {**known.get("runs", {}), **runs}
+    known["graphs"] = {**known.get("graphs", {}), **(graphs or {})}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**summary(known["runs"]), "runs": known["runs"]}, indent=1) + "\n")
+    out.write_text(
+        json.dumps({**summary(known["runs"]), "graphs": known["graphs"], "runs": known["runs"]}, indent=1) + "\n"
+    )
 
 
 def summary(runs: dict[str, Any]) -> dict[str, Any]:
@@ -384,9 +395,13 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
     settings |= {"prompts": 16, "rollouts": 8, "teachers": "t", "engine": engine, "optimizer": OPTIMIZER}
     settings["rollout"] = {"max_new_tokens": nemo_step.NEW_TOKENS}
     found: dict[str, Any] = {}
+    node = DistillNode(**settings, parallel=parallel)
+    teachers = Teachers({domain: Teacher(domain, checkpoint, domain) for domain in domains}, node)
     for memory in ("device", "host"):
-        node = DistillNode(**settings, parallel=parallel, teacher_memory=memory)
-        teachers = Teachers({domain: Teacher(domain, checkpoint, domain) for domain in domains}, node)
+        if memory == "host":  # The same ones, which take a while to load.
+            teachers._node = node.model_copy(update={"teacher_memory": memory})
+            for teacher in teachers._kept.values():
+                teacher.to_host()
         seconds: dict[str, list[float]] = {"rl": [], "mopd": [], "scoring": []}
         for _ in range(WARM_UP + STEPS):
             for kind in ("rl", "mopd"):
@@ -405,7 +420,6 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
         if memory == "device":
             found |= medians
         found[f"teachers on {memory}"] = {**medians, **seconds, "peak MiB": peak()}
-        del teachers
     return found
 
 

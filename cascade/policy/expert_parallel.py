@@ -32,7 +32,7 @@ def _covered(module: nn.Module) -> bool:
     """NeMo's GroupedExperts, its dispatcher `torch`, as Nemotron v3 has them: relu², without biases."""
     config: Any = getattr(module, "config", None)
     return (
-        type(module).__name__ == "GroupedExperts"
+        type(module).__name__.removeprefix("FSDP") == "GroupedExperts"
         and config.expert_activation == "relu2"
         and not config.expert_bias
         and not config.apply_router_weight_after_down
