@@ -146,7 +146,7 @@ def others_held(recipe: Recipe, name: str) -> int:
 
 def _gathered(shape: Shape, parallel: Parallel, gpus: int) -> float:
     """Two layers' weights, one's gradient in bfloat16 and, on its way to its owners, in float32; where they stay over a
-    step, all layers' weights and gradients. Nothing on one GPU; experts that each GPU has its own of are not gathered."""
+    step, all layers' weights and gradients. Nothing on one GPU; experts of which each GPU has its own are not."""
     if gpus == 1:
         return 0.0
     experts = 0 if parallel.expert == gpus else 1 / parallel.expert

@@ -62,7 +62,7 @@ RUNS: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         ("nemo wide", 2, {"do": "train", "model": "wide", "engine": "nemo", "parallel": EXPERT}),
     ],
     "layouts": [
-        (name, 2, {"do": "train", "model": model, "engine": "nemo", "parallel": parallel})
+        (name, 2, {"do": "train", "model": model, "engine": "nemo", "parallel": parallel, "brief": True})
         for name, model, parallel in (
             ("nemo wide, expert 1", "wide", {}),
             ("nemo wide, expert 1, kept gathered", "wide", {"keep_gathered": True}),
@@ -100,13 +100,17 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=OUT)
     arguments.add_argument("--work", type=Path, default=WORK)
     arguments.add_argument("--only", help="runs whose name contains this")
+    arguments.add_argument("--merge", type=Path, nargs="+", default=[], help="add what is in these files")
     arguments.add_argument("--worker", help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.worker:
         with world.joined():
             worker(json.loads(options.worker))
         return
-    for part in options.parts or PARTS:
+    for file in options.merge:
+        other = json.loads(file.read_text())
+        keep(options.out, other["runs"], other["graphs"])
+    for part in options.parts or ([] if options.merge else PARTS):
         if part == "prepare":
             prepare(options.work)
         elif part == "plan":
@@ -202,7 +206,7 @@ def worker(task: dict[str, Any]) -> None:
     checkpoint = Path(task["work"]) / task["model"] / "checkpoint"
     do: Callable[..., dict[str, Any]] = {"train": train, "fsdp2": fsdp2, "refresh": refresh, "mopd": mopd}[task["do"]]
     began = time.perf_counter()
-    more = {"tokens": task["tokens"]} if "tokens" in task else {}
+    more = {key: task[key] for key in ("tokens", "brief") if key in task}
     found = do(checkpoint, task.get("engine"), Parallel(**task.get("parallel", {})), **more)
     gpu = torch.cuda.is_available()
     found |= {
@@ -215,8 +219,8 @@ def worker(task: dict[str, Any]) -> None:
         Path(task["result"]).write_text(json.dumps(found))
 
 
-def train(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
-    """SFT steps of about 139,000 tokens."""
+def train(checkpoint: Path, engine: str, parallel: Parallel, brief: bool = False) -> dict[str, Any]:
+    """SFT steps of about 139,000 tokens. `brief`: fewer, and their kernels are not looked at."""
     batch = conversations(checkpoint)
     began = time.perf_counter()
     policy = make_policy(engine, checkpoint, OPTIMIZER, parallel=parallel)
@@ -228,7 +232,7 @@ def train(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
     def step() -> Any:
         return policy.step(batch, objective, OPTIMIZER.learning_rate)
 
-    found = timed(step)
+    found = timed(step, 3 if brief else STEPS)
     report = step()
     settings: dict[str, Any] = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "engine": engine}
     node = SFTNode(**settings, optimizer=OPTIMIZER, parallel=parallel)
@@ -243,14 +247,14 @@ def train(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
         "peak MiB": peak(),
         "planned MiB": round(planned.total / 2**20, 1),
         "planned parts MiB": {name: round(value / 2**20) for name, value in vars(planned).items()},
-        "kernels": profiled(step),
+        "kernels": {} if brief else profiled(step),
     }
 
 
-def timed(step: Callable[[], Any]) -> dict[str, Any]:
+def timed(step: Callable[[], Any], steps: int | None = None) -> dict[str, Any]:
     """Of a step that every process does: seconds, the median of those after the first ones."""
     seconds = []
-    for _ in range(WARM_UP + STEPS):
+    for _ in range(WARM_UP + (steps or STEPS)):
         synchronize()
         began = time.perf_counter()
         step()

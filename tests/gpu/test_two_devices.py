@@ -21,7 +21,10 @@ from tests.training.miniature import (
     write_rows,
 )
 
-pytestmark = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+pytestmark = [
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices"),
+    pytest.mark.timeout(480),  # The first on a machine compiles kernels.
+]
 
 
 def make_hybrid(directory: Path, seed: int) -> None:
@@ -88,7 +91,7 @@ def test_every_kind_of_node_ends_and_resumes_to_the_same_bytes(
         distilled[name] = Layout(tmp_path / f"{name}-mopd")
         shutil.copytree(project.root, distilled[name].root)
     nodes += [f"{layout.root}:mopd{settings}{jobs[name]}" for name, layout in distilled.items()]
-    launch("node.py", *nodes, gpus=True, CASCADE_PATIENCE="200")
+    launch("node.py", *nodes, gpus=True, limit=450, CASCADE_PATIENCE="200")
 
     def made(layout: Layout, node: str) -> str:
         return read_json(layout.training(node) / "manifest.json")["checkpoint"]
