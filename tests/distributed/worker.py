@@ -10,6 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from cascade import world
+from cascade.policy import gradient_buckets
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint
 from cascade.policy.hf import HFPolicy
@@ -17,6 +18,7 @@ from cascade.policy.nemo import NemoPolicy
 from cascade.recipe import Optimizer
 from cascade.training.checkpoint import State, load_state, save_state
 
+gradient_buckets.BUCKET_BYTES = 8192  # Of models as small as these, several.
 OPTIMIZER = Optimizer(learning_rate=0.01, micro_batch_tokens=48)
 
 

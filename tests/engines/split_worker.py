@@ -36,6 +36,7 @@ class Split(NemoPolicy):
         setup = DistributedSetup.build(
             FSDP2Config(reshard_after_forward=not self._keeps_gathered, mp_policy=exact),
             parallelism_sizes=ParallelismSizes(ep_size=self._parallel.expert),
+            activation_checkpointing=self._parallel.checkpoint_activations,
         )
         self._mesh = setup.mesh_context.device_mesh
         return parallelize_model(net, setup.mesh_context)
@@ -53,7 +54,7 @@ def three_steps(checkpoint: Path, parallel: Parallel) -> dict[str, Any]:
     assert policy.model is whole
     with torch.no_grad():
         found["whole"] = whole(torch.tensor([[3, 4, 5, 6]])).logits
-    saved = checkpoint.parent / f"saved.{world.size()}.{parallel.expert}.{parallel.keep_gathered}"
+    saved = checkpoint.parent / f"saved.{parallel.expert}.{parallel.keep_gathered}.{parallel.checkpoint_activations}"
     policy.save(saved)
     found["saved"] = saved
     return found
@@ -65,7 +66,8 @@ if __name__ == "__main__":
         folder, found = Path(sys.argv[1]), {}
         for given in sys.argv[2:]:
             expert, keep = given.split(":")
-            parallel = Parallel(expert=int(expert), keep_gathered=keep == "keep")
+            again = keep == "again"  # Activations are computed again.
+            parallel = Parallel(expert=int(expert), keep_gathered=keep != "layer", checkpoint_activations=again)
             found[given] = three_steps(folder / "model", parallel)
         if world.first():
             torch.save(found, folder / f"found.{world.size()}.pt")

@@ -15,12 +15,13 @@ pytest.importorskip(
     "nemo_automodel.components.models.nemotron_v3.model",
     reason="nemo-automodel is not here; `make test-engines` installs it",
 )
-LAYOUTS = ["1:layer", "1:keep", "2:layer", "2:keep"]
+LAYOUTS = ["1:layer", "1:keep", "2:layer", "2:keep", "2:again"]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """By layout: experts whole or dealt out, layers gathered for a pass or for a step; `hf`: engine hf, alone."""
+    """By layout: experts whole or dealt out; layers gathered for a pass or for a step, activations computed again.
+    `hf`: engine hf, alone."""
     folder = tmp_path_factory.mktemp("split")
     save_checkpoint(tiny.nemotron_h("E*E-"), tiny.tokenizer(), folder / "model")
     printed = started("../engines/split_worker.py", folder, *LAYOUTS)
