@@ -92,6 +92,8 @@ def micro_batches(
             low = middle
         else:
             high, packed = middle, tried
+    if len(packed) < count and len(even := _packed(units, high, share, count)) == count:
+        packed = even
     return [_assemble(batch, share, device) for batch in packed]
 
 
@@ -112,11 +114,20 @@ def _units(groups: list[list[_Document]], budget: int) -> list[_Unit]:
     return units
 
 
-def _packed(units: list[_Unit], budget: int, share: bool) -> list[list[_Unit]]:
-    """In order, as many to a batch as there is room for; a larger one is alone."""
+def _packed(units: list[_Unit], budget: int, share: bool, count: int = 0) -> list[list[_Unit]]:
+    """In order, as many to a batch as there is room for; a larger one is alone. `count`: of so many batches each takes
+    about its part of what is left."""
     batches: list[list[_Unit]] = []
+    left = sum(unit.cost for unit in units)
     room = 0
     for unit in units:
+        if (
+            batches
+            and len(batches) < count
+            and sum(u.cost for u in batches[-1]) + unit.cost / 2 > left / (count - len(batches) + 1)
+        ):
+            left -= sum(u.cost for u in batches[-1])
+            room = 0
         # In a single block each row is as wide as the first, the longest.
         cost = unit.cost if share or not batches else batches[-1][0].cost
         if cost > room:
