@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from cascade.cli import main
-from cascade.files import write_atomic
+from cascade.utils.files import write_atomic
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "errors.md"
@@ -85,6 +85,10 @@ def _write(name: str, content: str | bytes) -> Callable[[Path], None]:
     return lambda project: write_atomic(project / name, content)
 
 
+def _append(name: str, content: str) -> Callable[[Path], None]:
+    return lambda project: write_atomic(project / name, (project / name).read_text() + content)
+
+
 def _tokenizer(project: Path) -> None:
     shutil.copytree(ROOT / "models" / "base", project / "models" / "base", ignore=lambda d, n: ["model.safetensors"])
 
@@ -101,6 +105,7 @@ CASES = {
     "The recipe": [
         Case("no recipe", "recipe check", prepare=lambda project: (project / "params.yaml").unlink()),
         Case("not YAML", "recipe check", prepare=_write("params.yaml", "sft: [")),
+        Case("a block taken from elsewhere", "recipe check", prepare=_append("params.yaml", "x: &a {}\ny: *a\n")),
         Case("a typo", "recipe check", _set("rl.if_rl.optimizer.learning_rte", 1e-4)),
         Case("a missing key", "recipe check", _drop("sft.sft.epochs")),
         Case("a wrong value", "recipe check", _set("rl.if_rl.steps", 0)),
@@ -113,6 +118,8 @@ CASES = {
         Case("a gate before its candidate", "recipe check", _set("gate.release.round", 1)),
         Case("a conversation longer than a sequence", "recipe check", _set("curation.max_tokens", 4096)),
         Case("a node whose name is taken", "recipe check", _rename("rl.if_rl", "report")),
+        Case("a name that MLflow refuses", "recipe check", _set("gate.release.registered_name", "org/nano")),
+        Case("an alias that MLflow keeps for itself", "recipe check", _set("gate.release.alias", "latest")),
         Case("a recipe nobody knows", "recipe use nanoo"),
     ],
     "Nodes and checkpoints": [

@@ -26,11 +26,11 @@ from typing import Any
 import yaml
 
 from cascade.errors import CascadeError
-from cascade.files import hash_directory
+from cascade.launch.process_setup import QUIET
+from cascade.launch.ui_servers import HOST, stop_groups
 from cascade.layout import Layout
-from cascade.quiet import QUIET
-from cascade.servers import HOST, stop_groups
 from cascade.tracking import Journal
+from cascade.utils.files import hash_directory
 from tests.test_pipeline import make_project, small_recipe
 
 ROOT = Path(__file__).parents[1]

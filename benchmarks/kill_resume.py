@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.errors import CascadeError
-from cascade.files import hash_directory
 from cascade.layout import Layout
+from cascade.utils.files import hash_directory
 
 COMMAND = (sys.executable, "-m", "cascade", "node")
 COPIED = ("params.yaml", "data", "models", "results")

@@ -11,6 +11,7 @@ results/benchmarks/distillation_versus_rl.json and .png, the curve that the repo
 """
 
 import argparse
+import copy
 import csv
 import os
 import shutil
@@ -24,11 +25,11 @@ import yaml
 
 from cascade.errors import CascadeError
 from cascade.evaluation.statistics import recovery_rate
-from cascade.files import read_json, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Node, Recipe, load
 from cascade.report import figures
 from cascade.report.results import load_results, pooled_recovery
+from cascade.utils.files import read_json, write_atomic, write_json
 
 RIVAL = "rl_instead"
 """The RL node that starts where the distillation starts."""
@@ -49,7 +50,7 @@ def prepare(project: Path, target: Path, seed: int, prompts: int, threads: int) 
     content |= {"seed": seed, "threads": threads}
     for source in content["curation"]["sources"].values():
         source["benchmark"] = prompts
-    node = next(iter(content["distill"].values()))
+    node = copy.deepcopy(next(iter(content["distill"].values())))
     rival = {key: value for key, value in node.items() if key not in ("teachers", "importance")}
     content["rl"][RIVAL] = {**rival, "max_refills": 0}
     write_atomic(layout.params, yaml.safe_dump(content, sort_keys=False))

@@ -22,15 +22,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
-from cascade import objectives
-from cascade.files import write_json
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
-from cascade.seeds import derive_seed
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.training import losses
+from cascade.utils.files import write_json
+from cascade.utils.seeds import derive_seed
 
 CUDA = torch.cuda.is_available()
 PROMPTS, ROLLOUTS = 16, 8
@@ -167,7 +167,7 @@ class OwnStep:
         self.policy.tokenizer.batch_decode([sample.token_ids for sample in samples])
         sampled = time.perf_counter()
         rewards = torch.tensor([reward(sample.token_ids) for sample in samples])
-        advantages = objectives.group_advantages(rewards, self.groups).repeat_interleave(self.count)
+        advantages = losses.group_advantages(rewards, self.groups).repeat_interleave(self.count)
         advantages = advantages.to(self.policy.device)
         sequences = [
             Sequence(r.prompt + s.token_ids, [False] * len(r.prompt) + [True] * self.count)
@@ -175,7 +175,7 @@ class OwnStep:
         ]
         self.policy.step(
             sequences,
-            lambda log_probs, index: objectives.policy_gradient_loss(log_probs, advantages[index], len(advantages)),
+            lambda log_probs, index: losses.policy_gradient_loss(log_probs, advantages[index], len(advantages)),
             LEARNING_RATE,
         )
         synchronize()

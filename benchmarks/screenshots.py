@@ -19,9 +19,9 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from cascade.errors import CascadeError
+from cascade.launch.ui_servers import HOST, running_prefect, stop_groups
 from cascade.layout import Layout
 from cascade.recipe import load
-from cascade.servers import HOST, running_prefect, stop_groups
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

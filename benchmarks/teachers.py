@@ -25,11 +25,11 @@ from cascade.policy.base import Sequence
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import DistillNode, Optimizer, Rollout, TeacherMemory
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
-from cascade.seeds import derive_seed
-from cascade.training.advantages import AdvantageSource, GroupRelative, TeacherLogRatio
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
 from cascade.training.batch import Batch
-from cascade.training.teachers import Teacher, Teachers
+from cascade.training.teacher_scoring import Teacher, Teachers
+from cascade.utils.seeds import derive_seed
 
 DOMAINS = ("one", "two", "three")
 LEARNING_RATE = 1e-5
@@ -89,8 +89,8 @@ def measure(options: argparse.Namespace, teachers: Teachers, number: int) -> tup
         sampler_log_probs=torch.tensor([x for sample in samples for x in sample.log_probs]),
         owner=torch.arange(len(samples)).repeat_interleave(torch.tensor([len(s.token_ids) for s in samples])),
     )
-    distillation = partial(TeacherLogRatio, teachers=teachers, importance=(0.5, 2.0))
-    steps = {"rl": partial(step, policy, batch, GroupRelative), "mopd": partial(step, policy, batch, distillation)}
+    distillation = partial(MOPD, teachers=teachers, importance=(0.5, 2.0))
+    steps = {"rl": partial(step, policy, batch, GRPO), "mopd": partial(step, policy, batch, distillation)}
     order = ("rl", "mopd") if number % 2 else ("mopd", "rl")
     found = {name: steps[name]() for name in order}
     (_, rl), (scoring, mopd) = found["rl"], found["mopd"]

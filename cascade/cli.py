@@ -1,6 +1,7 @@
 """The command line. Every command imports what it needs when it runs, so that `cascade --help` is quick."""
 
 import atexit
+import ctypes
 import gc
 import os
 import sys
@@ -12,17 +13,22 @@ import click
 
 from cascade import __version__
 from cascade.errors import CascadeError
-from cascade.quiet import QUIET
+from cascade.launch.process_setup import QUIET
 
 if TYPE_CHECKING:
     from cascade.layout import Layout
+
+COMMAND = "cascade.cli:command"
+"""What the fork server calls for a command line."""
+
+_PR_SET_NAME = 15
 
 
 class _OneLineErrors(click.Group):
     """Prints a CascadeError's message alone, and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from cascade.files import room_for
+        from cascade.utils.files import room_for
 
         try:
             with room_for(Path.cwd()):
@@ -47,6 +53,12 @@ def main() -> None:
     atexit.register(gc.freeze)
 
 
+def command(arguments: list[str]) -> None:
+    """A command line in a process of the fork server's."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, " ".join(arguments).encode())  # As `top` shows it.
+    main(arguments, prog_name="cascade")
+
+
 @main.command()
 def run() -> None:
     """Build every node of the active recipe that is not up to date."""
@@ -61,12 +73,12 @@ def run() -> None:
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
     began = time.time()
-    from cascade import warm
+    from cascade.launch import fork_server
 
-    if warm.elsewhere(["node", name]):
+    if fork_server.run_preloaded(COMMAND, ["node", name]):
         return
-    from cascade.launch import launched
-    from cascade.nodes import run_node
+    from cascade.launch.launcher import launched
+    from cascade.stages import run_node
 
     if not launched("node", name, _layout()):
         run_node(name, _layout(), began)
@@ -77,12 +89,12 @@ def node(name: str) -> None:
 def evaluate(name: str) -> None:
     """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
     began = time.time()
-    from cascade import warm
+    from cascade.launch import fork_server
 
-    if warm.elsewhere(["evaluate", name]):
+    if fork_server.run_preloaded(COMMAND, ["evaluate", name]):
         return
-    from cascade.launch import launched
-    from cascade.nodes import evaluate_node
+    from cascade.launch.launcher import launched
+    from cascade.stages import evaluate_node
 
     if not launched("evaluate", name, _layout()):
         evaluate_node(name, _layout(), began)
@@ -97,7 +109,7 @@ def recipe() -> None:
 @click.argument("source")
 def recipe_use(source: str) -> None:
     """Make SOURCE the active recipe: a name in recipes/ or a file."""
-    from cascade.recipes import use
+    from cascade.recipe.library import use
 
     for line in use(source, _layout()):
         click.echo(line)
@@ -107,7 +119,7 @@ def recipe_use(source: str) -> None:
 @click.argument("source", required=False)
 def recipe_show(source: str | None) -> None:
     """The nodes of a recipe in order: what each starts from, its data and its settings."""
-    from cascade.recipes import find, show
+    from cascade.recipe.library import find, show
 
     click.echo("\n".join(show(find(source, _layout()))))
 
@@ -117,7 +129,7 @@ def recipe_show(source: str | None) -> None:
 def recipe_check(source: str | None) -> None:
     """Say whether a recipe can be run; every problem is one line that names its key."""
     from cascade.recipe import load
-    from cascade.recipes import find
+    from cascade.recipe.library import find
 
     path = find(source, _layout())
     found = load(path)
@@ -134,9 +146,9 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
 
     What has no counterpart there is told at the head of each file.
     """
-    from cascade.export.nemo_rl import export
+    from cascade.commands.export.nemo_rl import export
     from cascade.recipe import load
-    from cascade.recipes import find
+    from cascade.recipe.library import find
 
     for line in export(load(find(source, _layout())), _layout(), out, max_prompt_tokens):
         click.echo(line)
@@ -146,9 +158,9 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
 @click.argument("source", required=False)
 def recipe_plan(source: str | None) -> None:
     """What each training node needs of every GPU's memory, in GiB; fails where a node does not fit."""
-    from cascade.memory import table
+    from cascade.launch.memory_plan import table
     from cascade.recipe import load
-    from cascade.recipes import find
+    from cascade.recipe.library import find
 
     found = load(find(source, _layout()))
     lines, refused = table(found, list(found.training), _layout())
@@ -169,8 +181,8 @@ def score(file: Path, environment: str | None, gym_url: str | None, out: Path | 
     model judges, it is the active recipe's.
     """
     from cascade import judges
+    from cascade.commands.score import score_file
     from cascade.recipe import load
-    from cascade.score import score_file
 
     def progress(count: int) -> None:
         click.echo(f"{count:,} lines", err=True)
@@ -193,9 +205,9 @@ def score(file: Path, environment: str | None, gym_url: str | None, out: Path | 
 @click.option("--seed", default=0, show_default=True)
 def chat(checkpoint: str, no_thinking: bool, max_new_tokens: int, temperature: float, seed: int) -> None:
     """Talk with CHECKPOINT: a node's name or a directory."""
-    from cascade.talk import talk
+    from cascade.commands.chat import chat as chat_with
 
-    talk(checkpoint, _layout(), not no_thinking, max_new_tokens, temperature, seed)
+    chat_with(checkpoint, _layout(), not no_thinking, max_new_tokens, temperature, seed)
 
 
 @main.command()
@@ -217,13 +229,13 @@ def compare(first: str, second: str, chart: Path | None) -> None:
 
     A run is an MLflow run's id or name, a pipeline run's id, NODE (of this project) or PIPELINE/NODE.
     """
-    from cascade.compare import as_text
-    from cascade.compare import compare as compare_runs
+    from cascade.commands.compare import as_text
+    from cascade.commands.compare import compare as compare_runs
 
     found = compare_runs(first, second, _layout())
     click.echo("\n".join(as_text(found)))
     if chart is not None:
-        from cascade.compare.chart import draw
+        from cascade.commands.compare.chart import draw
 
         click.echo(f"chart: {draw(found, chart)}")
 
@@ -237,8 +249,8 @@ def lineage(what: str, forward: bool) -> None:
     WHAT is a registered model (NAME or NAME/VERSION), a node or run, or a metric (NODE:METRIC). With --forward it is
     data: the name of a source or dataset, a path under data/, or the beginning of a hash.
     """
-    from cascade.lineage import backward
-    from cascade.lineage import forward as onward
+    from cascade.commands.lineage import backward
+    from cascade.commands.lineage import forward as onward
 
     click.echo("\n".join((onward if forward else backward)(what, _layout())))
 
@@ -248,10 +260,10 @@ def lineage(what: str, forward: bool) -> None:
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of each run; default: the recipe's own.")
 def interference(start: str, steps: int | None) -> None:
     """Measure what RL on each domain alone does to every other, from node START, and which order that suggests."""
-    from cascade.interference import measure
+    from cascade.commands.interference import measure
 
     found = measure(start, _layout(), steps)
-    from cascade.interference.page import in_words, write
+    from cascade.commands.interference.page import in_words, write
 
     page = write(found)
     click.echo("\n".join([*in_words(found), str(page)]))
@@ -263,7 +275,7 @@ def interference(start: str, steps: int | None) -> None:
 @click.option("--base-model", help="The base model's name on the Hub, for the card; default: what its own card says.")
 def publish(model: str, to: str, base_model: str | None) -> None:
     """Publish MODEL, a node whose checkpoint a gate has passed, with its model card and data card."""
-    from cascade.publish import publish_model
+    from cascade.commands.publish.publish import publish_model
     from cascade.recipe import load
 
     click.echo(publish_model(load(_layout().params), _layout(), model, to, base_model))
@@ -274,7 +286,7 @@ def publish(model: str, to: str, base_model: str | None) -> None:
 @click.option("--mlflow-port", default=5000, show_default=True)
 def ui(prefect_port: int, mlflow_port: int) -> None:
     """Serve the pages of Prefect and MLflow on this machine until Ctrl-C."""
-    from cascade.servers import serve
+    from cascade.launch.ui_servers import serve
 
     serve(_layout(), prefect_port, mlflow_port)
 
@@ -282,7 +294,7 @@ def ui(prefect_port: int, mlflow_port: int) -> None:
 @main.command()
 def doctor() -> None:
     """What was found here (engines, devices, versions, servers), what is missing and how to get it."""
-    from cascade.doctor import examine
+    from cascade.commands.doctor import examine
 
     sys.exit(0 if examine(_layout()) else 1)
 

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade.errors import CheckpointError
-from cascade.recipe import BASE, Recipe
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -52,11 +49,3 @@ class Layout:
 
     def work(self, node: str) -> Path:
         return self.root / ".cascade" / "work" / node
-
-
-def checkpoint_of(recipe: Recipe, layout: Layout, node: str) -> Path:
-    """The directory of a node's checkpoint, or of the base model. Raises CheckpointError when it is not there."""
-    path = layout.root / recipe.base if node == BASE else layout.checkpoint(node)
-    if not (path / "config.json").exists():
-        raise CheckpointError(f"{path}: no checkpoint there; `cascade node {node}` makes it")
-    return path

@@ -6,21 +6,22 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from cascade import warm
+from cascade.decisions.outcomes import gate_failures
 from cascade.errors import CascadeError
+from cascade.launch import fork_server
+from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
-from cascade.nodes import thread_settings
 from cascade.recipe import CURATE, Recipe
-from flows.opening import RecipeName, opened
+from flows.context import RecipeName, open_run
+from flows.names import run_name
 from tasks.approvals import held_back, wait_for_approval
-from tasks.gates import gate_failures
+from tasks.artifacts import show_results
 from tasks.nodes import build, evaluation_of, stage_of
-from tasks.pages import show_results
 from tasks.processes import stopped_on_exit
-from tasks.projects import ACTIVE
+from tasks.run_directory import ACTIVE
 
 
-@flow(name="cascade", task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
+@flow(name="cascade", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
 def cascade_flow(
     recipe: RecipeName = ACTIVE,
     overrides: tuple[str, ...] = (),
@@ -42,7 +43,7 @@ def cascade_flow(
         anew: Build again what is up to date too, as after a change of the code.
         project: Directory of the project.
     """
-    run = opened(project, recipe, overrides)
+    run = open_run(project, recipe, overrides)
     graph, layout = run.recipe, run.layout
     held = held_back(graph, approve)
 
@@ -50,7 +51,7 @@ def cascade_flow(
         where = graph.place(name)
         return build.submit(stage, layout.root, run.run_id, where, anew, wait_for=needs, return_state=False)
 
-    with stopped_on_exit(), warm.server(thread_settings(graph)):
+    with stopped_on_exit(), fork_server.server(thread_settings(graph)):
         curated = submit(CURATE, CURATE, [])
         built: dict[str, PrefectFuture] = {}
         evaluated: dict[str, PrefectFuture] = {}

@@ -5,14 +5,15 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 
 from cascade.recipe import CURATE
-from flows.opening import RecipeName, opened
+from flows.context import RecipeName, open_run
+from flows.names import run_name
+from tasks.artifacts import curation_page
 from tasks.nodes import build
-from tasks.pages import curation_page
 from tasks.processes import stopped_on_exit
-from tasks.projects import ACTIVE
+from tasks.run_directory import ACTIVE
 
 
-@flow(name="curate")
+@flow(name="curate", flow_run_name=run_name)
 def curate_flow(
     recipe: RecipeName = ACTIVE, overrides: tuple[str, ...] = (), anew: bool = False, project: str = "."
 ) -> State:
@@ -24,7 +25,7 @@ def curate_flow(
         anew: Build it again where it is up to date too.
         project: Directory of the project.
     """
-    run = opened(project, recipe, overrides)
+    run = open_run(project, recipe, overrides)
     with stopped_on_exit():
         state: State = build(CURATE, run.layout.root, run.run_id, run.recipe.place(CURATE), anew, return_state=True)
     if state.is_completed():

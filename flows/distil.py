@@ -5,15 +5,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from cascade.recipe import CURATE
-from flows.opening import RecipeName, opened
+from flows.context import RecipeName, open_run
+from flows.names import run_name
+from tasks.artifacts import show_measurements, show_table
 from tasks.distillation import arrange, distillation_of
 from tasks.nodes import build, evaluation_of, stage_of
-from tasks.pages import show_measurements, show_table
 from tasks.processes import stopped_on_exit
-from tasks.projects import ACTIVE
+from tasks.run_directory import ACTIVE
 
 
-@flow(name="distil")
+@flow(name="distil", flow_run_name=run_name)
 def distil_flow(
     student: str,
     teachers: tuple[str, ...],
@@ -39,7 +40,7 @@ def distil_flow(
         project: Directory of the project.
     """
     chosen = distillation_of(project, student, teachers, node, recipe, overrides)
-    run = opened(project, recipe, overrides, chosen.directory)
+    run = open_run(project, recipe, overrides, chosen.directory)
     arrange(chosen, run.recipe, run.layout)
     start = run.recipe.distill[node].init
     with stopped_on_exit():

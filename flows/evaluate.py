@@ -5,17 +5,18 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from cascade.files import read_json
 from cascade.recipe import CURATE
-from flows.opening import RecipeName, opened
+from cascade.utils.files import read_json
+from flows.context import RecipeName, open_run
+from flows.names import run_name
+from tasks.artifacts import scores_page
 from tasks.checkpoints import checkpoint_named, folder_name
 from tasks.nodes import build, state_of
-from tasks.pages import scores_page
 from tasks.processes import run_process, stopped_on_exit
-from tasks.projects import ACTIVE
+from tasks.run_directory import ACTIVE
 
 
-@flow(name="evaluate")
+@flow(name="evaluate", flow_run_name=run_name)
 def evaluate_flow(
     checkpoint: str, recipe: RecipeName = ACTIVE, overrides: tuple[str, ...] = (), project: str = "."
 ) -> State:
@@ -31,7 +32,7 @@ def evaluate_flow(
         overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `evaluation.rollouts=16`.
         project: Directory of the project.
     """
-    run = opened(project, recipe, overrides)
+    run = open_run(project, recipe, overrides)
     found = checkpoint_named(checkpoint, run.recipe, run.home)
     out = run.layout.root / ".cascade" / "evaluations" / folder_name(checkpoint)
     with stopped_on_exit():

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cascade import warm
+from cascade.decisions.outcomes import gate_failures
 from cascade.errors import CascadeError
+from cascade.launch import fork_server
+from cascade.launch.process_setup import thread_settings
+from cascade.launch.ui_servers import set_environment, start_prefect
 from cascade.layout import Layout
-from cascade.nodes import thread_settings
 from cascade.recipe import PIPELINE, Recipe, load
-from cascade.servers import set_environment, start_prefect
 from cascade.tracking.journal import system_journal
-from cascade.tracking.store import pipeline_run_id
-from tasks.gates import gate_failures
+from cascade.tracking.mlflow_store import pipeline_run_id
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -47,7 +47,7 @@ def run_pipeline(layout: Layout, began: float) -> None:
     click.echo(f"{recipe.name}: {len(stale)} of {len(recipe.ordered()) + len(recipe.training) + 1} stages to build")
     # All three take seconds: Prefect's server, what the nodes import, and the flow itself.
     server_answers = start_prefect(layout)
-    with warm.server(thread_settings(recipe)):
+    with fork_server.server(thread_settings(recipe)):
         state = _run_flow(layout, server_answers)
     _print_results(recipe, layout)
     click.echo(f"{state.name} after {(time.time() - began) / 60:.1f} minutes.")

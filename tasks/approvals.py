@@ -6,7 +6,7 @@ from prefect.futures import PrefectFuture, wait
 
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from tasks.pages import show_scores
+from tasks.artifacts import show_scores
 
 PATIENCE = 14 * 24 * 3600
 """Seconds after which a run that nobody resumed fails. What it has built is kept."""

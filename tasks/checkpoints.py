@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 from cascade.errors import CheckpointError
-from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe
-from cascade.tracking import store
-from tasks.projects import RUNS
+from cascade.tracking import mlflow_store
+from cascade.utils.files import hash_directory
+from tasks.run_directory import RUNS
 
 REGISTERED = "models:/"
 
@@ -36,7 +36,7 @@ def checkpoint_named(name: str, recipe: Recipe, home: Layout) -> Path:
 def _registered(name: str, home: Layout) -> Path:
     from mlflow.exceptions import MlflowException
 
-    client = store.connect(home)
+    client = mlflow_store.connect(home)
     try:
         if "@" in name:
             version = client.get_model_version_by_alias(*name.split("@", 1))

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.errors import RecipeError
-from cascade.files import fingerprint, hash_directory, write_json
 from cascade.layout import Layout
 from cascade.recipe import BASE, Recipe, load
-from cascade.recipes import find
+from cascade.recipe.library import find
+from cascade.utils.files import fingerprint, hash_directory, write_json
 from tasks.checkpoints import checkpoint_named
-from tasks.projects import ACTIVE
+from tasks.run_directory import ACTIVE
 
 
 @dataclass(frozen=True)

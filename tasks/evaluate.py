@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.nodes import evaluate_checkpoint
+from cascade.stages import evaluate_checkpoint
 
 if __name__ == "__main__":
     try:

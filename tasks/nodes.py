@@ -47,21 +47,23 @@ def set_slots(threads: int) -> None:
 
 
 def _was_interrupted(task: Any, run: Any, state: State) -> bool:
-    return isinstance(state.data, State) and state.data.name == INTERRUPTED
+    """Prefect 3.7 wraps what the task returned in a state of its own, 3.9 gives it as it is."""
+    returned = state.data if isinstance(state.data, State) else state
+    return returned.name == INTERRUPTED
 
 
 @task(task_run_name="{stage}", retries=3, retry_delay_seconds=[1, 10, 60], retry_condition_fn=_was_interrupted)
-def build(stage: str, root: Path, run_id: str, place: Placement, anew: bool = False) -> State:
-    """Build what a stage makes, unless it is up to date; with `anew`, even then. A stage that was killed is run again
+def build(stage: str, root: Path, run_id: str, place: Placement, force: bool = False) -> State:
+    """Build what a stage makes, unless it is up to date; with `force`, even then. A stage that was killed is run again
     and resumes."""
     if place.pool != LOCAL_POOL:
-        return build_on(place.pool, stage, root, run_id, anew)
+        return build_on(place.pool, stage, root, run_id, force)
     # A stage on a cluster takes nothing here but a process that waits for it.
     with _slots if place.launcher in HERE else nullcontext():
-        return build_here(stage, root, run_id, anew)
+        return build_here(stage, root, run_id, force)
 
 
-def build_here(stage: str, root: Path, run_id: str, anew: bool) -> State:
+def build_here(stage: str, root: Path, run_id: str, force: bool) -> State:
     """In processes of this machine, whose measurements this one publishes; those of a cluster's jobs do so
     themselves."""
     layout = Layout(root)
@@ -74,7 +76,7 @@ def build_here(stage: str, root: Path, run_id: str, anew: bool) -> State:
         progress.line(line)
 
     with following(recipe, layout, node) if here else nullcontext() as environment:
-        return state_of(stage, run_stage(stage, root, run_id, say, anew, environment))
+        return state_of(stage, run_stage(stage, root, run_id, say, force, environment))
 
 
 def state_of(what: str, ended: Outcome) -> State:
@@ -84,12 +86,12 @@ def state_of(what: str, ended: Outcome) -> State:
     return Completed(message=what, name=ended.kind.capitalize())
 
 
-def build_on(pool: str, stage: str, root: Path, run_id: str, anew: bool) -> State:
+def build_on(pool: str, stage: str, root: Path, run_id: str, force: bool) -> State:
     """On a worker of another pool, which sees the same project directory (deployment node/POOL). A run that is stopped
     has it cancelled there; one whose worker or machine was lost counts as interrupted."""
     say = get_run_logger().info
     say("%s: waiting for a worker of the pool %s", stage, pool)
-    parameters = {"stage": stage, "project": str(root), "run_id": run_id, "anew": anew}
+    parameters = {"stage": stage, "project": str(root), "run_id": run_id, "anew": force}
     try:
         # Prefect's own waiting could not be left when the run is stopped.
         run = run_deployment(f"node/{pool}", parameters=parameters, flow_run_name=stage, timeout=0)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cascade.servers import stop_groups
-from cascade.tether import Tether
+from cascade.launch.ui_servers import stop_groups
+from cascade.utils.orphans import Tether
+from tasks.inputs import missing_input
 from tasks.watchdog import Watchdog
 
 _NOISE = re.compile(
@@ -46,12 +47,15 @@ def run_stage(
     root: Path,
     run_id: str,
     say: Callable[[str], None],
-    anew: bool = False,
+    force: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Bring one DVC stage up to date, or build it `anew` whatever its state."""
-    force = ["--force"] if anew else []
-    module = ["dvc", "--wait-for-lock", "repro", "--single-item", *force, stage]
+    """Bring one DVC stage up to date, or with `force` whatever its state; where it lacks an input, neither, and what it
+    made before stays."""
+    if lacking := missing_input(stage, root):
+        return Outcome("failed", lacking)
+    options = ["--force"] if force else []
+    module = ["dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]
     return run_process(module, root, run_id, say, environment)
 
 

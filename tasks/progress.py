@@ -5,7 +5,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from cascade.progress import Step, read_step, say
+from cascade.utils.progress import Step, read_step, say
 
 INTERVAL = 10.0
 """Seconds between two updates of the page."""

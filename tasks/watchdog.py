@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from cascade.progress import Step, read_step
+from cascade.utils.progress import Step, read_step
 
 LEAST = 30 * 60.0
 """Seconds without a step that are borne in any case."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cascade import endpoint
+from cascade.utils import http_client
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,6 @@ def closed_port() -> int:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     """For a conftest: retries at once, and nothing of the environment between a test and its server."""
-    monkeypatch.setattr(endpoint, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(http_client, "BACKOFF_SECONDS", 0.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("JUDGE_API_KEY", raising=False)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cascade.quiet import QUIET
-from cascade.servers import stop_groups
+from cascade.launch.process_setup import QUIET
+from cascade.launch.ui_servers import stop_groups
 from tests.loopback import closed_port
 
 

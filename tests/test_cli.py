@@ -11,12 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import bad_inputs
-from cascade import __version__, doctor, nodes
+from cascade import __version__, stages
 from cascade.cli import main
+from cascade.commands import doctor
 from cascade.errors import CascadeError
-from cascade.files import read_json, write_json
 from cascade.layout import Layout
 from cascade.recipe import load
+from cascade.utils.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,12 +92,12 @@ def test_an_evaluated_node_enters_its_round(tmp_path: Path) -> None:
     rounds = tmp_path / "results" / "lineage"
     for name in ("sft", "if_rl"):
         evaluated(layout, name, f"hash of {name}", "a")
-        nodes.enter_round(recipe, name, layout)
+        stages.enter_round(recipe, name, layout)
     assert read_json(rounds / "1" / "sft.json")["checkpoint"] == "hash of sft"
     assert read_json(tmp_path / "results" / "scores" / "sft.json") == {"math": 0.1235, "mcqa": 0.5}
     first = (rounds / "1" / "sft.json").read_bytes()
     evaluated(layout, "sft", "hash of sft", "b")
-    nodes.enter_round(recipe, "sft", layout)
+    stages.enter_round(recipe, "sft", layout)
     assert (rounds / "1" / "sft.json").read_bytes() != first
 
 
@@ -106,7 +107,7 @@ def test_a_distilled_nodes_entry_depends_on_the_choice_of_teachers(tmp_path: Pat
     entries = []
     for score in (0.1, 0.2):
         write_json(layout.decision("select_teachers"), {"score": score})
-        nodes.enter_round(recipe, "mopd", layout)
+        stages.enter_round(recipe, "mopd", layout)
         entries.append(read_json(tmp_path / "results" / "lineage" / "2" / "mopd.json"))
     assert entries[0]["teachers"] != entries[1]["teachers"]
 
@@ -115,22 +116,22 @@ def test_entries_of_nodes_that_left_the_recipe_are_removed(tmp_path: Path) -> No
     layout, recipe = Layout(tmp_path), load(ROOT / "recipes" / "nano.yaml")
     write_json(tmp_path / "results" / "lineage" / "1" / "former.json", {})
     evaluated(layout, "sft", "hash", "a")
-    nodes.enter_round(recipe, "sft", layout)
+    stages.enter_round(recipe, "sft", layout)
     assert [p.name for p in (tmp_path / "results" / "lineage" / "1").iterdir()] == ["sft.json"]
 
 
 def test_only_training_nodes_are_evaluated(project: Path) -> None:
     cascade("recipe", "use", "nano")
     with pytest.raises(CascadeError, match=r"teachers\.select_teachers: makes no checkpoint to evaluate"):
-        nodes.evaluate_node("select_teachers", Layout(project))
+        stages.evaluate_node("select_teachers", Layout(project))
 
 
 def test_a_node_ends_cleanly_on_sigterm(project: Path) -> None:
     """`finally` blocks run, so children are ended and files closed."""
     cascade("recipe", "use", "nano")
     code = (
-        "import time\nfrom pathlib import Path\nfrom cascade import nodes\nfrom cascade.layout import Layout\n"
-        "nodes._prepare(Layout(Path.cwd()))\n"
+        "import time\nfrom pathlib import Path\nfrom cascade import stages\nfrom cascade.layout import Layout\n"
+        "stages._prepare(Layout(Path.cwd()))\n"
         "try:\n    print('ready', flush=True)\n    time.sleep(60)\nfinally:\n    print('cleaned up', flush=True)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=project)

@@ -1,6 +1,7 @@
 """DVC as a place of work: the whole cascade's graph with stand-ins for what its stages make."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from cascade.files import write_atomic
+from cascade.utils.files import write_atomic
 from tasks.processes import Outcome, run_stage, stopped_on_exit
 
 ROOT = Path(__file__).parents[1]
@@ -171,3 +172,74 @@ def test_stages_side_by_side_do_not_lock_each_other_out(tmp_path: Path) -> None:
             thread.join(60)
     assert {name: end.kind for name, end in ended.items()} == dict.fromkeys("abcd", "built"), ended
     assert sorted(yaml.safe_load((tmp_path / "dvc.lock").read_text())["stages"]) == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("stage", "gone", "told"),
+    [
+        ("sft@sft", "models/base", "models/base: no such file or directory; no stage makes it; put it there"),
+        ("rl@if_rl", "models/sft", "models/sft: no such file or directory; `dvc repro sft@sft` makes it"),
+        (
+            "distill@mopd",
+            "results/decisions/select_teachers.json",
+            "results/decisions/select_teachers.json: no such file or directory; "
+            "`dvc repro teachers@select_teachers` makes it",
+        ),
+        ("gate@release", "results/lineage/7", "results/lineage/7: no such file or directory; `dvc repro evaluate-"),
+        ("gate@release", "params.yaml", "params.yaml: no such file; `cascade recipe use nano`"),
+        ("rl@if_rl", "params.yaml:judges", "params.yaml: judges: missing; DVC compares every key of a stage"),
+    ],
+)
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_stage_that_lacks_an_input_keeps_what_it_made(
+    project: Path, tmp_path: Path, stage: str, gone: str, told: str, anew: bool
+) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy, symlinks=True)
+    path, _, key = gone.partition(":")
+    if key:
+        content = yaml.safe_load((copy / path).read_text())
+        del content[key]
+        (copy / path).write_text(yaml.safe_dump(content))
+    elif (copy / path).is_dir():
+        shutil.rmtree(copy / path)
+    else:
+        (copy / path).unlink()
+    with Repo(str(project)) as repo:
+        outs = [
+            Path(out.fs_path).relative_to(project) for out in repo.stage.load_one(str(project / "dvc.yaml"), stage).outs
+        ]
+    kept = {out for out in outs if (copy / out).exists()}
+    with stopped_on_exit():
+        ended = run_stage(stage, copy, "", lambda line: None, anew)
+    assert ended.kind == "failed"
+    assert told in ended.message
+    assert kept == {out for out in outs if (copy / out).exists()} == set(outs)
+
+
+def test_a_queued_trial_has_the_environment_of_the_queues_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    dvc(tmp_path, "init", "--quiet")
+    told = tmp_path / "told"
+    (tmp_path / "dvc.yaml").write_text(f"stages:\n  a:\n    cmd: echo $PROBE > {told}\n    params: [x]\n")
+    (tmp_path / "params.yaml").write_text("x: 1\n")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "begun")
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "a")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@b")
+    monkeypatch.setenv("PROBE", "queued")
+    # The queue's worker is the program `dvc`; where it is not found, nothing runs and nobody says so.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    dvc(tmp_path, "exp", "run", "--queue", "--quiet", "-S", "x=2")
+    monkeypatch.setenv("PROBE", "started")
+    try:
+        dvc(tmp_path, "queue", "start", "--quiet")
+        end = time.monotonic() + 60
+        while not told.exists() and time.monotonic() < end:
+            time.sleep(0.2)
+    finally:
+        dvc(tmp_path, "queue", "stop", "--quiet")
+    assert told.read_text() == "started\n"

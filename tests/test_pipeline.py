@@ -1,5 +1,6 @@
 """The whole pipeline, smaller than nano, from raw data to the gate: by `cascade run` and by `dvc repro`."""
 
+import copy
 import os
 import shutil
 import subprocess
@@ -12,8 +13,8 @@ import pytest
 import yaml
 
 from benchmarks.overhead import covered, newest_run, work
-from cascade.files import hash_directory, hash_file, read_json
 from cascade.layout import Layout
+from cascade.utils.files import hash_directory, hash_file, read_json
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)
@@ -36,11 +37,12 @@ def small_recipe() -> dict:
     steps = {"steps": 3, "prompts": 4, "rollouts": 4, "rollout": {"max_new_tokens": 96}}
     recipe |= {"name": "small", "family": "small", "threads": 1}
     recipe["sft"]["sft"] |= {"epochs": 1.0, "batch": 8}
-    recipe["rl"] = {"if_rl": {**recipe["rl"]["if_rl"], **steps}}
+    recipe["rl"] = {"if_rl": {**recipe["rl"]["if_rl"], **copy.deepcopy(steps)}}
     recipe["teachers"]["select_teachers"] |= {"candidates": ["sft", "if_rl"], "domains": {"mcqa": ["sft"]}}
     mix = {"instruction_following": 0.5, "mcqa": 0.5}
     recipe["distill"]["mopd"] |= {**steps, "rollouts": 2, "init": "if_rl", "mix": mix}
-    distillation = {key: value for key, value in recipe["distill"]["mopd"].items() if key != "teachers"}
+    distillation = copy.deepcopy(recipe["distill"]["mopd"])
+    del distillation["teachers"]
     order = {"init": "mopd", "reads_round": 2, "round": 3, "against": ["sft", "if_rl"]}
     recipe["repair"] = {"mend": {**distillation, **order}}
     recipe["evaluation"] = {"rollouts": 2, "rollout": ROLLOUT}

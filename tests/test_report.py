@@ -4,19 +4,20 @@ import re
 
 import pytest
 
-from cascade.evaluation.gate import gate
-from cascade.evaluation.history import FileHistory
-from cascade.evaluation.teachers import select_teachers
-from cascade.files import read_json, write_atomic, write_json, write_jsonl
+from cascade.decisions.gate import gate
+from cascade.decisions.history import FileHistory
+from cascade.decisions.outcomes import repair_decisions
+from cascade.decisions.teacher_selection import select_teachers
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.report import build_report, figures, result_table
 from cascade.report.before_after import before_after, shortened
 from cascade.report.facts import Cost, costs, total
-from cascade.report.results import load_results, pooled_recovery, read_steps
+from cascade.report.results import load_results, pooled_recovery
 from cascade.tracking import Journal
-from tasks.gates import repair_decisions
-from tasks.pages import repair_page
+from cascade.tracking.curves import read_steps
+from cascade.utils.files import read_json, write_atomic, write_json, write_jsonl
+from tasks.artifacts import repair_page
 from tests.evaluation.project import recipe_with_gate, recipe_with_repair, share, write_evaluation
 
 

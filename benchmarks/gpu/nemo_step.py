@@ -21,19 +21,20 @@ import torch
 import transformers
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
-from cascade import objectives, world
 from cascade.chat import encode_conversation, encode_prompt
-from cascade.memory import plan_node
+from cascade.launch.memory_plan import plan_node
 from cascade.policy import make_policy
 from cascade.policy.base import Objective, Policy, Sequence
 from cascade.policy.checkpoint import load_tokenizer, save_checkpoint
 from cascade.policy.hf import HFPolicy
-from cascade.policy.shape import shape_of
+from cascade.policy.model_size import shape_of
 from cascade.recipe import Optimizer, Parallel, SFTNode
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
-from cascade.seeds import derive_seed
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.training import losses
 from cascade.training.sft import mean_negative_log_prob
+from cascade.utils import distributed
+from cascade.utils.seeds import derive_seed
 
 BASE = Path("models/base")
 OPTIMIZER = Optimizer(learning_rate=1e-4, micro_batch_tokens=16384)
@@ -52,13 +53,13 @@ def main() -> None:
     options = arguments.parse_args()
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "processes": world.size(),
+        "processes": distributed.size(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     for name in options.models:
         # One after another, so that what a later one breaks leaves the earlier ones' numbers.
         found[name] = compare(name, options.engines, Parallel(expert=options.expert))
-        if world.first():
+        if distributed.is_main():
             print(json.dumps({name: found[name]}, indent=1), flush=True)
             if options.out:
                 options.out.write_text(json.dumps(found, indent=1))
@@ -66,11 +67,11 @@ def main() -> None:
 
 def compare(name: str, engines: list[str], parallel: Parallel) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(world.once(lambda: scratch))
+        folder = Path(distributed.broadcast_from_main(lambda: scratch))
         checkpoint = BASE if name == "base" else folder / "model"
-        if name != "base" and world.first():
+        if name != "base" and distributed.is_main():
             save_checkpoint(random_model(), load_tokenizer(BASE, 2**30), checkpoint)
-        world.barrier()
+        distributed.barrier()
         batch, rollouts, rewards = conversations(checkpoint), *sample(checkpoint)
         found: dict[str, Any] = {"bfloat16 against float32": noise(checkpoint, batch[:NOISE])}
         scores: list[torch.Tensor] = []
@@ -92,7 +93,7 @@ def compare(name: str, engines: list[str], parallel: Parallel) -> dict[str, Any]
                 "log-probabilities before training, mean": gap.mean().item(),
                 "log-probabilities before training, max": gap.max().item(),
             }
-        world.barrier()
+        distributed.barrier()
     return found
 
 
@@ -144,9 +145,9 @@ def run(
         "planned MiB": planned(engine, checkpoint, parallel) / 2**20,
     }
     saved = folder / f"saved-{engine}"
-    if world.first() or policy.sharded:
+    if distributed.is_main() or policy.sharded:
         policy.save(saved)
-    world.barrier()
+    distributed.barrier()
     again = make_policy("hf", saved, None).score(rollouts).log_probs
     found["checkpoint against engine, mean nats"] = (again - policy.score(rollouts).log_probs).abs().mean().item()
     found["sampled from its weights"] = len(sample_from(policy)[0].token_ids)
@@ -164,7 +165,7 @@ def noise(checkpoint: Path, batch: list[Sequence]) -> dict[str, float]:
     scores = []
     for dtype in (torch.float32, torch.bfloat16):
         # With causal_conv1d there, transformers' Mamba layers take its kernel for tensors on the CPU too.
-        policy = HFPolicy(checkpoint, device=world.device())
+        policy = HFPolicy(checkpoint, device=distributed.device())
         policy._fast = False
         policy.model.to(dtype)
         scores.append(policy.score(batch).log_probs)
@@ -176,7 +177,7 @@ def planned(engine: str, checkpoint: Path, parallel: Parallel) -> float:
     """Bytes that the memory plan expects of each GPU."""
     settings = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "optimizer": OPTIMIZER, "engine": engine}
     node = SFTNode(**settings, parallel=parallel if engine == "nemo" else Parallel())  # type: ignore[arg-type]
-    return plan_node(shape_of(checkpoint / "config.json"), node, world.size(), longest=0, teachers=0).total
+    return plan_node(shape_of(checkpoint / "config.json"), node, distributed.size(), longest=0, teachers=0).total
 
 
 def conversations(checkpoint: Path) -> list[Sequence]:
@@ -220,11 +221,11 @@ def prompts(policy: Policy) -> list[SampleRequest]:
 def group_relative(rollouts: list[Sequence], rewards: torch.Tensor) -> Objective:
     groups = torch.arange(PROMPTS).repeat_interleave(ROLLOUTS)
     lengths = torch.tensor([sum(rollout.trained) for rollout in rollouts])
-    advantages = objectives.group_advantages(rewards, groups).float().repeat_interleave(lengths)
+    advantages = losses.group_advantages(rewards, groups).float().repeat_interleave(lengths)
 
     def objective(log_probs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         picked = advantages[index.cpu()].to(log_probs.device)
-        return objectives.policy_gradient_loss(log_probs, picked, len(advantages))
+        return losses.policy_gradient_loss(log_probs, picked, len(advantages))
 
     return objective
 
@@ -260,5 +261,5 @@ def random_config() -> NemotronHConfig:
 
 
 if __name__ == "__main__":
-    with world.joined():
+    with distributed.process_group():
         main()

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from cascade.files import read_json, write_json
 from cascade.layout import Layout
 from cascade.pretraining.pretrain import pretrain
 from cascade.recipe import Node, Recipe, load
 from cascade.report import figures
 from cascade.report.results import load_results
+from cascade.utils.files import read_json, write_json
 
 
 def main() -> None:

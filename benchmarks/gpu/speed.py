@@ -16,14 +16,14 @@ import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
 
-from cascade.files import write_json
 from cascade.policy.base import Sequence
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.cuda_graphs import CHECK, SIZES
-from cascade.rollout.static_layers import row_bytes
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.cuda_graphs import CHECK, SIZES
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.rollout.torch_engine.static_layers import row_bytes
+from cascade.utils.files import write_json
 
 PROMPTS, ROLLOUTS, PROMPT_TOKENS, NEW_TOKENS = 16, 8, 160, 256
 

@@ -34,19 +34,19 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import nemo_step, two_gpus_graph, wide_model
-from cascade import world
-from cascade.memory import plan_node
+from cascade.launch.memory_plan import plan_node
 from cascade.policy import make_policy
 from cascade.policy.base import Policy, Sequence
 from cascade.policy.batching import micro_batches
 from cascade.policy.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
-from cascade.policy.shape import shape_of
+from cascade.policy.model_size import shape_of
 from cascade.recipe import DistillNode, Optimizer, Parallel, SFTNode
-from cascade.rollout.torch_sampler import TorchSampler
-from cascade.training.advantages import TeacherLogRatio
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.training.algorithms import MOPD
 from cascade.training.batch import Batch
 from cascade.training.sft import mean_negative_log_prob
-from cascade.training.teachers import Teacher, Teachers
+from cascade.training.teacher_scoring import Teacher, Teachers
+from cascade.utils import distributed
 
 OUT = Path("results/gpu/two_gpus.json")
 WORK = Path(tempfile.gettempdir()) / "two_gpus"
@@ -104,7 +104,7 @@ def main() -> None:
     arguments.add_argument("--worker", help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.worker:
-        with world.joined():
+        with distributed.process_group():
             worker(json.loads(options.worker))
         return
     for file in options.merge:
@@ -211,11 +211,11 @@ def worker(task: dict[str, Any]) -> None:
     gpu = torch.cuda.is_available()
     found |= {
         "device": torch.cuda.get_device_name() if gpu else "cpu",
-        "processes": world.size(),
+        "processes": distributed.size(),
         "torch": torch.__version__,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    if world.first():
+    if distributed.is_main():
         Path(task["result"]).write_text(json.dumps(found))
 
 
@@ -236,7 +236,7 @@ def train(checkpoint: Path, engine: str, parallel: Parallel, brief: bool = False
     report = step()
     settings: dict[str, Any] = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "engine": engine}
     node = SFTNode(**settings, optimizer=OPTIMIZER, parallel=parallel)
-    planned = plan_node(shape_of(checkpoint / "config.json"), node, world.size(), longest=0, teachers=0)
+    planned = plan_node(shape_of(checkpoint / "config.json"), node, distributed.size(), longest=0, teachers=0)
     return found | {
         "class": type(getattr(policy, "_net", policy.model)).__module__,
         "load s": round(loaded, 1),
@@ -266,13 +266,13 @@ def timed(step: Callable[[], Any], steps: int | None = None) -> dict[str, Any]:
 def synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    world.barrier()
+    distributed.barrier()
 
 
 def peak() -> float:
     """MiB, of the process that needed most."""
     used = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
-    return round(max(world.gather(used)), 1)
+    return round(max(distributed.gather(used)), 1)
 
 
 def profiled(step: Callable[[], Any]) -> dict[str, Any]:
@@ -319,20 +319,20 @@ def fsdp2(checkpoint: Path, engine: str | None, parallel: Parallel, tokens: int)
     batch = conversations(checkpoint)
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = load_checkpoint(checkpoint)[0]
-    mesh = init_device_mesh(kind, (world.size(),))
+    mesh = init_device_mesh(kind, (distributed.size(),))
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     optimizer = torch.optim.AdamW(model.parameters(), lr=OPTIMIZER.learning_rate, weight_decay=0.1, fused=True)
-    parts = micro_batches(batch, tokens, False, torch.device(world.device()), world.size())
+    parts = micro_batches(batch, tokens, False, torch.device(distributed.device()), distributed.size())
     trained = sum(sum(sequence.trained) for sequence in batch)
     count = sum(part.tokens for part in parts)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        own = parts[world.rank() :: world.size()]
-        for number in range(-(-len(parts) // world.size())):
+        own = parts[distributed.rank() :: distributed.size()]
+        for number in range(-(-len(parts) // distributed.size())):
             part = own[min(number, len(own) - 1)]
             (block,) = part.blocks
             logits = model(input_ids=block.tokens, use_cache=False).logits.flatten(0, 1)[part.source]
@@ -356,7 +356,7 @@ def refresh(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]
     """Seconds from the end of a step until the torch sampler has its weights, and of the batches before and after."""
     policy = make_policy(engine, checkpoint, OPTIMIZER, parallel=parallel)
     sampler = TorchSampler(policy)
-    requests = world.share(nemo_step.prompts(policy))
+    requests = distributed.shard(nemo_step.prompts(policy))
     batch = conversations(checkpoint)[:64]
     objective = mean_negative_log_prob(sum(sum(sequence.trained) for sequence in batch))
     sampling, refreshing = [], []
@@ -373,7 +373,7 @@ def refresh(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]
         synchronize()
         refreshing.append(round(time.perf_counter() - began, 4))
     samples = sampler.sample(requests, max_new_tokens=nemo_step.NEW_TOKENS)
-    pairs = world.unshare(list(zip(requests, samples, strict=True)))
+    pairs = distributed.gather_shards(list(zip(requests, samples, strict=True)))
     said = torch.tensor([x for _, sample in pairs for x in sample.log_probs])
     sequences = [_sequence(request.prompt, sample.token_ids) for request, sample in pairs]
     gap = (policy.score(sequences).log_probs - said).abs()
@@ -415,7 +415,7 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
                 signal: Any = _Centred(batch)
                 if kind == "mopd":
                     scoring = time.perf_counter()
-                    signal = TeacherLogRatio(batch, teachers, node.importance)
+                    signal = MOPD(batch, teachers, node.importance)
                     seconds["scoring"].append(round(time.perf_counter() - scoring, 4))
                 policy.step(batch.sequences, signal, OPTIMIZER.learning_rate)
                 synchronize()
@@ -431,8 +431,8 @@ def sampled(policy: Policy, sampler: TorchSampler, domains: tuple[str, ...]) -> 
     """128 rollouts of up to 64 tokens, each process its share, every domain a third."""
     sampler.refresh(policy)
     requests = nemo_step.prompts(policy)
-    own = world.share(requests)
-    samples = world.unshare(sampler.sample(own, max_new_tokens=nemo_step.NEW_TOKENS))
+    own = distributed.shard(requests)
+    samples = distributed.gather_shards(sampler.sample(own, max_new_tokens=nemo_step.NEW_TOKENS))
     lengths = torch.tensor([len(sample.token_ids) for sample in samples])
     domain_of = [domains[n // nemo_step.ROLLOUTS % len(domains)] for n in range(len(samples))]
     rollouts: Any = [SimpleNamespace(prompt=SimpleNamespace(domain=domain)) for domain in domain_of]

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from cascade.files import hash_directory, read_json, write_json
 from cascade.layout import Layout
+from cascade.utils.files import hash_directory, read_json, write_json
 
 BASE = Path("models/base")
 LIMIT = 110

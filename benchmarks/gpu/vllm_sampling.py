@@ -24,16 +24,16 @@ import transformers
 from tokenizers import Tokenizer, models
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast
 
-from cascade import objectives
-from cascade.files import write_json
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer, Rollout
 from cascade.rollout.base import Sample, SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
-from cascade.rollout.vllm_sampler import VLLMSampler
-from cascade.seeds import derive_seed
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.rollout.vllm_engine.sampler import VLLMSampler
+from cascade.training import losses
+from cascade.utils.files import write_json
+from cascade.utils.seeds import derive_seed
 
 PROMPTS, ROLLOUTS, PROMPT_TOKENS, VOCABULARY = 16, 8, 32, 4096
 LEARNING_RATE = 1e-5
@@ -113,14 +113,14 @@ def measure(settings: dict[str, Any], directory: Path, options: argparse.Namespa
 @contextmanager
 def unseeded() -> Iterator[None]:
     """vLLM then draws for all rows at once: what the seeds of the requests cost. Not how the project samples."""
-    from cascade.rollout import vllm_local
+    from cascade.rollout.vllm_engine import local
 
-    seeded = vllm_local.SamplingParams
-    vllm_local.SamplingParams = lambda **named: seeded(**named | {"seed": None})
+    seeded = local.SamplingParams
+    local.SamplingParams = lambda **named: seeded(**named | {"seed": None})
     try:
         yield
     finally:
-        vllm_local.SamplingParams = seeded
+        local.SamplingParams = seeded
 
 
 def rate(work: Callable[[], Any], count: int, repeats: int) -> dict[str, float]:
@@ -137,7 +137,7 @@ def rl_step(policy: HFPolicy, sampler: VLLMSampler, number: int, count: int) -> 
     sampling = seconds(lambda: samples.extend(sampler.sample(asked, max_new_tokens=count)))
     rewards = torch.tensor([derive_seed(*sample.token_ids) % 1000 / 1000 for sample in samples])
     groups = torch.arange(PROMPTS).repeat_interleave(ROLLOUTS)
-    advantages = objectives.group_advantages(rewards, groups).repeat_interleave(count).to(policy.device)
+    advantages = losses.group_advantages(rewards, groups).repeat_interleave(count).to(policy.device)
     sequences = [
         Sequence(r.prompt + s.token_ids, [False] * len(r.prompt) + [True] * count)
         for r, s in zip(asked, samples, strict=True)
@@ -145,7 +145,7 @@ def rl_step(policy: HFPolicy, sampler: VLLMSampler, number: int, count: int) -> 
     began = time.perf_counter()
     report = policy.step(
         sequences,
-        lambda log_probs, index: objectives.policy_gradient_loss(log_probs, advantages[index], len(advantages)),
+        lambda log_probs, index: losses.policy_gradient_loss(log_probs, advantages[index], len(advantages)),
         LEARNING_RATE,
     )
     torch.cuda.synchronize()
@@ -153,14 +153,14 @@ def rl_step(policy: HFPolicy, sampler: VLLMSampler, number: int, count: int) -> 
     sampled = torch.tensor([x for sample in samples for x in sample.log_probs])
     trained = report.scores.log_probs
     gap = (trained - sampled).abs()
-    weights = objectives.importance_weights(trained, sampled, *TRUNCATION)
+    weights = losses.importance_weights(trained, sampled, *TRUNCATION)
     return {
         "refresh seconds": refreshing,
         "sampling seconds": sampling,
         "training seconds": training,
         "gap mean": gap.mean().item(),
         "gap max": gap.max().item(),
-        "mismatch KL": objectives.mismatch_kl(trained, sampled).mean().item(),
+        "mismatch KL": losses.mismatch_kl(trained, sampled).mean().item(),
         "tokens outside the truncation": (weights == 0).float().mean().item(),
         "weights' mean inside": weights[weights > 0].mean().item(),
     }

@@ -13,10 +13,12 @@ for them a benchmark prompt counts only where its numbers and operators are thos
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz import fuzz, process
+from rapidfuzz import process
+from rapidfuzz.distance import Indel
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
@@ -28,6 +30,7 @@ SHORTEST = 8
 """Benchmark prompts of fewer words are compared as strings only: so short a run of words occurs by chance."""
 BLOCK = 512
 _BINS = 64
+_ROUNDING = 1e-6
 _PAIRS = 1 << 20
 """Pairs of strings whose letter counts are compared at once."""
 
@@ -56,6 +59,8 @@ class Decontaminator:
     def __init__(self, settings: Decontamination, prompts: Sequence[tuple[str, str]]):
         """`prompts`: id and text (user messages) of every benchmark prompt."""
         self._similarity = settings.similarity
+        # As it is written: 0.93 itself, not the float next to it.
+        self._exact = Fraction(str(settings.similarity)).limit_denominator(10**9)
         self._shortest_ratio = settings.similarity / (2 - settings.similarity)
         # By length, so that strings are compared with a range of prompts.
         ordered = sorted(((normalise(text), name) for name, text in prompts), key=lambda p: (len(p[0]), p))
@@ -103,35 +108,44 @@ class Decontaminator:
         errors: list[RowError | None] = [None] * len(block)
         asked = [_Asked(row, normalise(part), text.generated) for row, text in enumerate(block) for part in text.asked]
         # No string is similar enough to one of a very different length.
-        longest = self._lengths[-1] / self._shortest_ratio
+        longest = self._lengths[-1] / self._shortest_ratio + _ROUNDING
         asked = sorted((a for a in asked if len(a.text) <= longest), key=lambda a: len(a.text))
         step = max(1, _PAIRS // len(self._names))
         for start in range(0, len(asked), step):
             part = asked[start : start + step]
             queries, prompts = self._candidates(part)
+            if not queries:
+                continue
+            # In whole numbers: a ratio of floats, in the library float32, falls short of 0.93 where it is 0.93.
+            lengths = np.array(
+                [len(part[i].text) + int(self._lengths[j]) for i, j in zip(queries, prompts, strict=True)]
+            )
+            allowed = lengths * (self._exact.denominator - self._exact.numerator) // self._exact.denominator
             values = process.cpdist(
                 [part[i].text for i in queries],
                 [self._plain[j] for j in prompts],
-                scorer=fuzz.ratio,
-                score_cutoff=100 * self._similarity,
+                scorer=Indel.distance,
+                score_cutoff=int(allowed.max()),
+                dtype=np.int64,
             )
-            for at in np.flatnonzero(values):
+            for at in np.flatnonzero(values <= allowed):
                 row = part[queries[at]].row
                 errors[row] = errors[row] or RowError(
                     "benchmark_similarity",
-                    f"a message is {values[at]:.0f} % the text of benchmark prompt {self._names[prompts[at]]}",
+                    f"a message is {100 * (1 - values[at] / max(lengths[at], 1)):.0f} % the text of benchmark prompt "
+                    f"{self._names[prompts[at]]}",
                 )
         return errors
 
     def _candidates(self, asked: list["_Asked"]) -> tuple[list[int], list[int]]:
         """Pairs (message, prompt) that can be similar enough: surplus letters must be inserted or deleted."""
         lengths = np.array([len(a.text) for a in asked])
-        low = int(np.searchsorted(self._lengths, lengths[0] * self._shortest_ratio, "left"))
-        high = int(np.searchsorted(self._lengths, lengths[-1] / self._shortest_ratio, "right"))
+        low = int(np.searchsorted(self._lengths, lengths[0] * self._shortest_ratio - _ROUNDING, "left"))
+        high = int(np.searchsorted(self._lengths, lengths[-1] / self._shortest_ratio + _ROUNDING, "right"))
         if low >= high:
             return [], []
         distance = cdist(_letters([a.text for a in asked]), self._letters[low:high], "cityblock")
-        possible = distance <= (1 - self._similarity) * (lengths[:, None] + self._lengths[None, low:high]) + 1e-6
+        possible = distance <= (1 - self._similarity) * (lengths[:, None] + self._lengths[None, low:high]) + _ROUNDING
         drawn = np.array([a.generated for a in asked])
         same = (
             np.array([quantities(a.text) if a.generated else 0 for a in asked])[:, None] == self._quantities[low:high]

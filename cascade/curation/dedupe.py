@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cascade.curation.index import KeyIndex
 from cascade.curation.text import Hashes, hash_words, mix, normalise, quantities
 from cascade.errors import RowError
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 SHINGLE = 3
 """Words a shingle."""

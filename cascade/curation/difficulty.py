@@ -12,7 +12,7 @@ from cascade.errors import RowError
 from cascade.recipe import Difficulty, Rollout
 from cascade.rollout.base import Sampler
 from cascade.rollout.driver import Answer, Driver, Question
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 PROMPTS = 64
 """Prompts sampled at once."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cascade import chat, environments
 from cascade.curation.rows import Candidate, message_text
-from cascade.environments import base
+from cascade.environments import registry
 from cascade.errors import RowError
 
 _BROKEN = re.compile("[\ud800-\udfff\ufffd\x00]")
@@ -83,7 +83,7 @@ def _check_form(row: Candidate) -> None:
     if broken:
         raise RowError("broken_text", f"character U+{ord(broken[0]):04X}: the text was decoded wrongly")
     if row.gym is not None:
-        environment = base.environment_of(row.gym)
+        environment = registry.environment_of(row.gym)
         row.environment = environment.name
         try:
             environment.check_row(row.gym)

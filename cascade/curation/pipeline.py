@@ -17,30 +17,27 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from cascade.curation import filters, packing, report, sources, store
+from cascade.curation import filters, report, sources
 from cascade.curation.decontaminate import Decontaminator, Text
 from cascade.curation.dedupe import Deduplicator
+from cascade.curation.output import Output
 from cascade.curation.record import record
 from cascade.curation.rows import USES, Candidate, Use, parse
 from cascade.errors import CascadeError, RowError
-from cascade.files import publish_directory, write_atomic, write_json
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import BASE, CURATE, Recipe, Source
-from cascade.seeds import derive_seed
 from cascade.tracking import Journal
+from cascade.utils.files import publish_directory, write_atomic, write_json
+from cascade.utils.progress import say
 
 BATCH = 512
 SURPLUS = 4
 """Rows a generator may be asked for, as a multiple of those wanted, before the rest counts as not there."""
 PROGRESS_SECONDS = 5
-PART_TOKENS = 1 << 26
-"""Tokens of one file of packed sequences."""
 
 Step = Callable[[Sequence[Candidate]], list[RowError | None]]
 
@@ -54,7 +51,7 @@ def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
     """
     aside = layout.work(CURATE)
     shutil.rmtree(aside, ignore_errors=True)
-    made = _Curation(recipe, layout, aside).run()
+    made = Pipeline(recipe, layout, aside).run()
     final = layout.sft_data.parent
     (final / "report.json").unlink(missing_ok=True)
     for name in ("benchmarks", "rl", "sft", "rejects"):
@@ -66,34 +63,31 @@ def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
     return made
 
 
-class _Curation:
+class Pipeline:
+    """The recipe's sources, use by use, step by step, into an Output under `aside`."""
+
     def __init__(self, recipe: Recipe, layout: Layout, aside: Path):
         self._recipe = recipe
         self._root = layout.root
         self._aside = aside
-        self._tally = report.Tally()
         base = layout.root / recipe.base
         if not (base / "tokenizer_config.json").exists():
             raise CascadeError(f"{base}: no tokenizer there; the recipe's `base` must be a checkpoint directory")
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
         self._held_out: dict[str, set[str]] = {name: set() for name in recipe.curation.sources}
         self._benchmarks: list[tuple[str, str]] = []
-        self._writers: dict[Path, store.RowWriter] = {}
-        self._rejects = store.RowWriter(aside / "rejects" / "part-00000.parquet", store.REJECTS)
-        self._spool = packing.Spool(aside / "spool.arrow")
+        self._output = Output(aside, recipe.seed, recipe.curation.sequence_length)
+        self._tally = self._output.tally
 
     def run(self) -> dict[str, Any]:
+        """Returns the report. Raises CascadeError for a source that cannot be read, or of which no row is left."""
         for use in USES:
-            (self._aside / _FOLDERS[use]).mkdir(parents=True, exist_ok=True)
             steps = self._steps(use)
             for name, source in self._recipe.curation.sources.items():
                 wanted = getattr(source, use)
                 if wanted:
                     self._source(use, name, source, wanted, steps)
-        for writer in (*self._writers.values(), self._rejects):
-            writer.close()
-        self._pack()
-        return self._tally.report(self._recipe.curation.sequence_length)
+        return self._output.finish()
 
     def _steps(self, use: Use) -> dict[str, Step]:
         settings = self._recipe.curation
@@ -130,7 +124,7 @@ class _Curation:
         if not kept:
             raise CascadeError(
                 f"curation.sources.{name}: no row is left for {use} ({self._tally.commonest_reason(use, name)}); "
-                f"the rejected rows are in {self._aside / 'rejects'}"
+                f"the rejected rows are in {self._output.rejects}"
             )
 
     def _fill(
@@ -189,7 +183,7 @@ class _Curation:
                 rows.append(parse(raw, use, name, source.domain, source.environment or source.generator))
             except RowError as error:
                 content = "" if isinstance(raw, RowError) else json.dumps(raw, ensure_ascii=False, default=str)
-                self._reject(use, "read", error, name, source.domain, content)
+                self._output.reject(use, "read", error, name, source.domain, content)
         return rows
 
     def _through(self, rows: list[Candidate], steps: dict[str, Step]) -> list[Candidate]:
@@ -201,30 +195,15 @@ class _Curation:
                 if error is None:
                     kept.append(row)
                 else:
-                    self._reject(row.use, name, error, row.source, row.domain, row.as_json())
+                    self._output.reject(row.use, name, error, row.source, row.domain, row.as_json())
             rows = kept
         return rows
 
     def _keep(self, row: Candidate) -> None:
-        self._tally.keep(row)
-        if row.use == "sft":
-            for example in row.examples:
-                self._spool.add(example)
-            return
         if row.use == "benchmark":
             self._held_out[row.source].add(row.id)
             self._benchmarks.append((row.id, "\n".join(row.questions)))
-        path = self._aside / _FOLDERS[row.use] / f"{row.domain}.parquet"
-        if path not in self._writers:
-            self._writers[path] = store.RowWriter(path, store.PROMPTS)
-        values = {name: getattr(row, name) for name in ("id", "domain", "environment", "source", "level", "pass_rate")}
-        self._writers[path].write({**values, "row": row.as_json()})
-
-    def _reject(self, use: Use, step: str, error: RowError, source: str, domain: str, content: str) -> None:
-        self._tally.reject(use, step, error.code, source, domain)
-        values = {"use": use, "step": step, "reason": error.code, "message": str(error), "source": source}
-        values |= {"domain": domain, "row": content}
-        self._rejects.write({key: _writable(value) for key, value in values.items()})
+        self._output.keep(row)
 
     def _compared(self, row: Candidate) -> Text:
         generated = self._recipe.curation.sources[row.source].generator is not None
@@ -250,27 +229,6 @@ class _Curation:
         threads = self._recipe.judging_threads
         return DifficultyFilter(settings, rollout, sampler, self._tokenizer, self._recipe.seed, threads).check
 
-    def _pack(self) -> None:
-        length = self._recipe.curation.sequence_length
-        rng = Random(derive_seed(self._recipe.seed, "curate", "packing"))
-        writer, part, tokens = None, 0, 0
-        for sequence in packing.pack(self._spool.pieces(rng), length, rng):
-            if writer is None or tokens >= PART_TOKENS:
-                if writer is not None:
-                    writer.close()
-                writer = store.RowWriter(self._aside / "sft" / f"part-{part:05d}.parquet", store.SEQUENCES)
-                part, tokens = part + 1, 0
-            tokens += len(sequence.token_ids)
-            values = {"input_ids": sequence.token_ids, "trained": sequence.trained}
-            writer.write({**values, "documents": list(sequence.documents)})
-            self._tally.pack(len(sequence.token_ids), sum(sequence.trained), len(sequence.documents))
-        if writer is not None:
-            writer.close()
-        say(f"curate  sft  {self._tally.packed['sequences']} sequences packed")
-
-
-_FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft"}
-
 
 def _quotas(levels: dict[int, float], wanted: int) -> dict[int, int]:
     """Rows by level, summing to `wanted`: whole parts first, then by largest remainder."""
@@ -280,8 +238,3 @@ def _quotas(levels: dict[int, float], wanted: int) -> dict[int, int]:
     for level in by_remainder[: wanted - sum(quotas.values())]:
         quotas[level] += 1
     return quotas
-
-
-def _writable(text: str) -> str:
-    """Broken text, written out so that a Parquet file can hold it."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -3,10 +3,10 @@
 from typing import Any
 
 from cascade.curation import report, sources
-from cascade.files import fingerprint, hash_file
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import Journal
+from cascade.utils.files import fingerprint, hash_file
 
 
 def record(recipe: Recipe, layout: Layout, journal: Journal, made: dict[str, Any]) -> None:

@@ -1,24 +1,34 @@
 """Where rows come from: task generators, local files, Hugging Face datasets. All streamed."""
 
+import base64
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, timedelta
+from datetime import time as clock
+from decimal import Decimal
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from random import Random
-from typing import Any
+from typing import Any, TextIO
+from uuid import UUID
 
+import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cascade import environments
-from cascade.environments.base import is_named
-from cascade.environments.tasks import shortened
+from cascade.environments.registry import is_named
+from cascade.environments.synthetic.rows import shortened
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 Raw = dict[str, Any] | RowError
 """A row as its source has it, or why it cannot even be read."""
 
 _PARQUET_ROWS = 256
+_COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+_TEXT: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
 
 
 def generated(source: Source, name: str, use: str, level: int, count: int, seed: int) -> Iterator[Raw]:
@@ -78,9 +88,10 @@ def _all_rows(source: Source, name: str, root: Path) -> Iterator[Raw]:
         raise CascadeError(f"curation.sources.{name}.path: no file matches {source.path} (from {root})")
     for path in paths:
         if path.suffix == ".parquet":
-            yield from _parquet(path)
+            yield from _parquet(path, str(path))
         elif path.suffix == ".jsonl":
-            yield from _jsonl(path)
+            with open(path, **_TEXT) as file:
+                yield from _jsonl(file, path.name)
         else:
             raise CascadeError(f"curation.sources.{name}.path: {path} is neither .jsonl nor .parquet")
 
@@ -96,51 +107,138 @@ def _absolute(pattern: Path) -> list[Path]:
     return sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
 
 
-def _jsonl(path: Path) -> Iterator[Raw]:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield RowError("not_json", f"{path.name}:{number}: {error}")
-                continue
-            yield row if isinstance(row, dict) else RowError("not_json", f"{path.name}:{number}: not a JSON object")
+def _jsonl(lines: Iterable[str], name: str) -> Iterator[Raw]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            yield RowError("not_json", f"{name}:{number}: {error}")
+            continue
+        yield row if isinstance(row, dict) else RowError("not_json", f"{name}:{number}: not a JSON object")
 
 
-def _parquet(path: Path) -> Iterator[Raw]:
+def _json(file: TextIO, name: str) -> Iterator[Raw]:
+    """A .json file of a dataset: an array of rows, one row over several lines, or lines after all."""
+    first = file.readline()
+    if not first.lstrip().startswith("["):
+        try:
+            json.loads(first)
+        except ValueError:
+            pass
+        else:
+            yield from _jsonl(chain([first], file), name)
+            return
     try:
-        file = pq.ParquetFile(path)
+        found = json.loads(first + file.read())
+    except ValueError as error:
+        yield RowError("not_json", f"{name}: {error}")
+        return
+    for number, row in enumerate(found if isinstance(found, list) else [found], 1):
+        yield row if isinstance(row, dict) else RowError("not_json", f"{name}: row {number} is not a JSON object")
+
+
+def _parquet(opened: Any, name: str) -> Iterator[Raw]:
+    try:
+        file = pq.ParquetFile(opened)
     except (OSError, ValueError) as error:
-        raise CascadeError(f"{path}: not a Parquet file ({error})") from None
+        raise CascadeError(f"{name}: not a Parquet file ({error})") from None
     with file:
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+            kinds = {column.name: column.type for column in batch.schema}
             for row in batch.to_pylist():
-                yield _without_nulls(row)
+                try:
+                    yield {key: _of_column(v, kinds[key]) for key, v in row.items() if v is not None}
+                except RowError as error:
+                    yield error
+
+
+def _of_column(value: Any, kind: pa.DataType) -> Any:
+    """A value as JSON has it, by its column's type. Columnar files fill in as null each field that some other row has:
+    those are dropped. A column of JSON (`arrow.json`, which `datasets` writes) is what its text says."""
+    if value is None:
+        return None
+    if isinstance(kind, pa.JsonType):
+        try:
+            return json.loads(value)
+        except ValueError:  # `datasets` writes the text "007" of a mixed column without its quotes.
+            return value
+    if pa.types.is_struct(kind):
+        return {key: _of_column(v, kind.field(key).type) for key, v in value.items() if v is not None}
+    if pa.types.is_map(kind):
+        return {str(_plain(key)): _of_column(v, kind.item_type) for key, v in value}
+    if isinstance(value, list):
+        return [_of_column(item, kind.value_type) for item in value]
+    return _plain(value)
 
 
 def _dataset(source: Source, name: str, root: Path) -> Iterator[Raw]:
+    """JSON and Parquet files are read as those of a `path` are: `datasets` would give every value the type of its
+    column, as it infers it (dates of texts, floats of integers), and end at one that does not fit."""
     import datasets  # takes over a second, and most recipes have no such source
 
     local = root / str(source.dataset)
+    place = str(local) if local.is_dir() else str(source.dataset)
     try:
-        rows = datasets.load_dataset(
-            str(local) if local.is_dir() else source.dataset, source.subset, split=source.split, streaming=True
-        )
+        builder = datasets.load_dataset_builder(place, source.subset)
+        files = {str(split): list(found) for split, found in (builder.config.data_files or {}).items()}
+        if files and source.split not in files:
+            raise ValueError(f"it has the splits {', '.join(files)}")
+        readers = {_reader(file) for file in files.get(source.split, [])}
+        if not files or None in readers:
+            rows = datasets.load_dataset(place, source.subset, split=source.split, streaming=True)
     except (OSError, ValueError) as error:
         raise CascadeError(
             f"curation.sources.{name}.dataset: cannot open {source.dataset} "
             f"(subset {source.subset}, split {source.split}): {' '.join(str(error).split())[:300]}"
         ) from None
+    if not files or None in readers:
+        yield from _of_other_files(rows)
+        return
+    for file in files[source.split]:
+        short = PurePosixPath(file).name
+        if (reader := _reader(file)) is _parquet:
+            with fsspec.open(file, "rb") as opened:
+                yield from _parquet(opened, short)
+        elif reader is not None:
+            with fsspec.open(file, "r", compression="infer", **_TEXT) as opened:
+                yield from reader(opened, short)
+
+
+def _reader(file: str) -> Callable[[Any, str], Iterator[Raw]] | None:
+    """What reads one of a dataset's files; None: `datasets` itself."""
+    parts = PurePosixPath(file).suffixes[-2:]
+    kind = parts[0] if parts[-1:] and parts[-1] in _COMPRESSED else parts[-1] if parts else ""
+    return {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".parquet": _parquet}.get(kind)
+
+
+def _of_other_files(rows: Iterable[dict[str, Any]]) -> Iterator[Raw]:
     for row in rows:
-        yield _without_nulls(row)
+        try:
+            yield _without_nulls(row)
+        except RowError as error:
+            yield error
 
 
 def _without_nulls(value: Any) -> Any:
-    """Columnar files fill in as null each field that some other row has: drop those."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
-    return value
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A single value as JSON has it. Raises RowError where it has none."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, date | clock):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise RowError("bad_row", f"a value of type {type(value).__name__}, which JSON does not have")

@@ -1,15 +1,7 @@
 """One module a domain: verify(row, response) → a verdict; and a generator of nano tasks."""
 
-from cascade.environments.base import (
-    Environment,
-    Episode,
-    EpisodeEnvironment,
-    GroupEnvironment,
-    Verdict,
-    environment_of,
-    get,
-    names,
-)
+from cascade.environments.base import Environment, Episode, EpisodeEnvironment, GroupEnvironment, Verdict
+from cascade.environments.registry import environment_of, get, names
 
 __all__ = [
     "Environment",

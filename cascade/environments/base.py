@@ -5,7 +5,6 @@ question could not be decided (a broken row, a verifier that ran out of time): i
 and counted, because learning from it as a zero would teach noise.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,22 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cascade.chat import Message, Response, Row
-from cascade.errors import CascadeError, RowError, SandboxError
+from cascade.errors import SandboxError
 
-MODULES = {
-    "reasoning_gym": "cascade.environments.reasoning_gym",
-    "math": "cascade.environments.math",
-    "instruction_following": "cascade.environments.instruction_following",
-    "mcqa": "cascade.environments.mcqa",
-    "tool_calling": "cascade.environments.tool_calling",
-    "structured_output": "cascade.environments.structured_output",
-    "long_context": "cascade.environments.long_context",
-    "gym_server": "cascade.environments.gym_server",
-    "human_preference": "cascade.environments.human_preference",
-    "code": "cascade.environments.code",
-    "swe_agentless": "cascade.environments.swe_agentless",
-    "swe_agentic": "cascade.environments.swe_agentic",
-}
+GYM_GRADING = "gym"
 
 
 @dataclass(frozen=True)
@@ -138,39 +124,6 @@ def failure_of(error: Exception) -> Verdict:
     return Verdict(None, failure=code, reason=str(error) if code == "sandbox" else f"{type(error).__name__}: {error}")
 
 
-def names() -> list[str]:
-    return sorted(MODULES)
-
-
-def get(name: str) -> Environment:
-    """Raises CascadeError naming the known ones."""
-    if name not in MODULES:
-        raise CascadeError(f"unknown environment {name!r}; known: {', '.join(names())}")
-    return importlib.import_module(MODULES[name]).ENVIRONMENT
-
-
-def environment_of(row: Row) -> Environment:
-    """The environment a row asks for, in our field or in NeMo Gym's. Raises RowError (`no_environment`)."""
-    for asked in _named(row):
-        if asked in MODULES:
-            return get(asked)
-        for name in names():
-            if any(asked.startswith(alias) for alias in get(name).gym_names):
-                return get(name)
-        raise RowError("no_environment", f"no environment here is called {asked!r}; known: {', '.join(names())}")
-    raise RowError("no_environment", "the row names no environment (environment, environment_name or agent_ref)")
-
-
-def is_named(row: Row, name: str) -> bool:
-    """Whether the row names an environment, or an agent of NeMo Gym's, whose name begins with `name`."""
-    return any(asked.startswith(name) for asked in _named(row))
-
-
-def _named(row: Row) -> list[str]:
-    agent = row.get("agent_ref")
-    asked = (
-        row.get("environment"),
-        row.get("environment_name"),
-        agent.get("name") if isinstance(agent, dict) else None,
-    )
-    return [str(name) for name in asked if name]
+def in_gym(row: Row) -> bool:
+    """Whether the row asks for NeMo Gym's own rules (`grading: gym`) where they differ from ours."""
+    return row.get("grading") == GYM_GRADING

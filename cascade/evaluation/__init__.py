@@ -1,4 +1,4 @@
-"""Benchmarks of checkpoints, their statistics, and the two decisions taken from them: teachers and the gate.
+"""Benchmarks of checkpoints and their statistics.
 
-Importing one part does not load the others: `benchmark` needs torch, which takes seconds.
+Importing one part does not load the others: `checkpoint_runner` needs torch, which takes seconds.
 """

@@ -1,6 +1,6 @@
 """The evaluation of a checkpoint on every domain's benchmark.
 
-Torch is imported where responses are sampled: in the lanes' processes, or not at all where an evaluation is taken over.
+Torch is imported where responses are sampled: in the worker processes, or not at all where an evaluation is taken over.
 """
 
 import shutil
@@ -14,9 +14,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from cascade import imports, judges
+from cascade import judges
 from cascade.errors import CascadeError
-from cascade.evaluation.lanes import in_lanes
 from cascade.evaluation.results import (
     EvaluationResult,
     prompt_results,
@@ -25,12 +24,15 @@ from cascade.evaluation.results import (
     write_prompts,
     write_rollouts,
 )
-from cascade.files import fingerprint, hash_directory, hash_file, read_json, write_json
-from cascade.layout import Layout, checkpoint_of
-from cascade.places import has_gpu
-from cascade.progress import say
+from cascade.launch import process_setup
+from cascade.launch.process_pool import in_processes
+from cascade.launch.process_setup import has_gpu
+from cascade.layout import Layout
 from cascade.recipe import BASE, PLACEMENT, Node, Recipe
+from cascade.recipe.library import checkpoint_of
 from cascade.tracking import evaluation_journal
+from cascade.utils.files import fingerprint, hash_directory, hash_file, read_json, write_json
+from cascade.utils.progress import say
 
 MAX_FAILURE_RATE = 0.1
 """Share of a domain's rollouts without a verdict above which its score would say little about the model."""
@@ -73,9 +75,9 @@ def evaluate(
             (domain for domain, kept in files.items() if not kept.exists()),
             key=lambda domain: -layout.benchmark(domain).stat().st_size,
         )
-        lanes = _lanes(recipe, node)
-        begin = partial(_begin, recipe, _engine(recipe, node), source, layout, lanes)
-        for domain, (found, seconds, usage) in in_lanes(lanes, begin, missing):
+        workers = _worker_count(recipe, node)
+        begin = partial(_begin, recipe, _engine(recipe, node), source, layout, workers)
+        for domain, (found, seconds, usage) in in_processes(workers, begin, missing):
             _check_failures(node, domain, found)
             write_rollouts(files[domain], found)
             say(f"{node}: {domain}: {len(found)} rollouts judged in {seconds:.1f} s")
@@ -94,7 +96,7 @@ def evaluate(
     return summary
 
 
-def _lanes(recipe: Recipe, node: str) -> int:
+def _worker_count(recipe: Recipe, node: str) -> int:
     """A domain a core, where the torch sampler decodes on CPUs and nobody else is asked; one after the other where
     there is a GPU to fill, or a server: the bounds on what it is asked at once hold for one process."""
     on_cpu = recipe.evaluation.rollout.engine == "torch" and _engine(recipe, node) == "hf" and not has_gpu()
@@ -103,14 +105,16 @@ def _lanes(recipe: Recipe, node: str) -> int:
 
 @contextmanager
 def _begin(
-    recipe: Recipe, engine: str, checkpoint: Path, layout: Layout, lanes: int
+    recipe: Recipe, engine: str, checkpoint: Path, layout: Layout, workers: int
 ) -> Iterator[Callable[[str], tuple[list[dict[str, Any]], float, judges.Usage]]]:
-    """What a lane does: by domain, the rollouts, the seconds they took, and what judges were asked."""
-    with imports.engine():
-        from cascade.evaluation.answering import Benchmark
+    """What a worker process does: by domain, the rollouts, the seconds they took, and what judges were asked."""
+    with process_setup.importing_engine():
+        from cascade.evaluation.checkpoint_runner import CheckpointRunner
         from cascade.training.prompts import load_prompts
 
-    with closing(Benchmark(recipe, engine, checkpoint, threads=1 if lanes > 1 else recipe.threads)) as benchmark:
+    with closing(
+        CheckpointRunner(recipe, engine, checkpoint, threads=1 if workers > 1 else recipe.threads)
+    ) as benchmark:
 
         def answer(domain: str) -> tuple[list[dict[str, Any]], float, judges.Usage]:
             began = time.perf_counter()

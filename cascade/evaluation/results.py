@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from cascade.errors import CascadeError
 from cascade.evaluation.statistics import SOLVED, Interval, mean_interval, pass_at_k
-from cascade.files import fingerprint, hash_file, read_json, write_atomic
 from cascade.layout import Layout
 from cascade.tracking import EVALUATED, Journal
 from cascade.tracking.journal import COMPARABLE
+from cascade.utils.files import fingerprint, hash_file, read_json, write_atomic
 
 ROLLOUTS = pa.schema(
     [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 SOLVED = 1.0
 """Reward from which a rollout counts as a solution."""

@@ -13,7 +13,7 @@ from cascade.judges.base import AnswerJudge, Comparison, JudgeError, PatchJudge,
 
 if TYPE_CHECKING:
     from cascade.judges.client import ChatClient
-    from cascade.schema import Judges
+    from cascade.judges.settings import Judges
 
 __all__ = [
     "AnswerJudge",

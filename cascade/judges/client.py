@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from cascade.chat import Message
-from cascade.endpoint import Client, Unanswered
 from cascade.judges.base import JudgeError, Usage
-from cascade.schema import JudgeEndpoint
-from cascade.seeds import derive_seed
+from cascade.judges.settings import JudgeEndpoint
+from cascade.utils.http_client import Client, Unanswered
+from cascade.utils.seeds import derive_seed
 
 T = TypeVar("T")
 
@@ -24,9 +24,9 @@ _API_KEY = "JUDGE_API_KEY"
 class ChatClient:
     """Any number of threads may ask at once; at most `concurrency` requests are under way.
 
-    Errors (JudgeError): `judge_` and the kind of `cascade.endpoint.Unanswered`. `judge_unreachable`, `judge_error` and
-    `judge_malformed` (an answer that cannot be read) are retried; `judge_timeout` and `judge_refused` (a wrong key or
-    model, a context that is too long) are not.
+    Errors (JudgeError): `judge_` and the kind of `cascade.utils.http_client.Unanswered`. `judge_unreachable`,
+    `judge_error` and `judge_malformed` (an answer that cannot be read) are retried; `judge_timeout` and `judge_refused`
+    (a wrong key or model, a context that is too long) are not.
     """
 
     def __init__(self, endpoint: JudgeEndpoint):

@@ -10,7 +10,7 @@ from types import FrameType
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.places import Placement
+from cascade.recipe.placement import Placement
 
 MARK = "CASCADE_LAUNCHED_BY"
 """Set for the processes of a node: the process id of what started them on their machine."""
@@ -52,7 +52,7 @@ class Job:
         that holds its number, `meeting` is where the first one is reached, HOST:PORT."""
         shape = ["--machines", str(self.machines), "--processes", str(self.processes)]
         where = ["--machine-from", machine, "--meeting", meeting]
-        return [python, "-m", "cascade.launch.workers", *shape, *where, "--", *self.program]
+        return [python, "-m", "cascade.launch.torchrun", *shape, *where, "--", *self.program]
 
 
 def call(*command: str, given: str | None = None) -> str:

@@ -16,7 +16,7 @@ import yaml
 
 from cascade.errors import CascadeError
 from cascade.launch.job import INTERRUPTED, Job, call, stop_on_sigterm
-from cascade.progress import say
+from cascade.utils.progress import say
 
 POLL = 5.0
 """Seconds between two looks at the job."""

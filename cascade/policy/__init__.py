@@ -4,10 +4,10 @@ import importlib
 from importlib.util import find_spec
 from pathlib import Path
 
-from cascade import world
 from cascade.errors import CascadeError
 from cascade.policy.base import Policy
 from cascade.recipe import Optimizer, Parallel
+from cascade.utils import distributed
 
 ENGINES = {"hf": ("cascade.policy.hf", "HFPolicy"), "nemo": ("cascade.policy.nemo", "NemoPolicy")}
 
@@ -29,5 +29,5 @@ def make_policy(
         raise CascadeError(f"policy engine {engine!r} is not here; `cascade doctor` lists the engines")
     settings = {"parallel": parallel or Parallel()} if engine == "nemo" else {}
     make = getattr(importlib.import_module(module), name)
-    policy: Policy = make(checkpoint, optimizer, world.device(), update_router, **settings)
+    policy: Policy = make(checkpoint, optimizer, distributed.device(), update_router, **settings)
     return policy

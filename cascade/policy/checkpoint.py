@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.errors import CheckpointError
-from cascade.files import publish_directory, read_json, write_json
+from cascade.utils.files import publish_directory, read_json, write_json
 
 
 def load_checkpoint(
@@ -36,7 +36,23 @@ def load_checkpoint(
         if report.get(problem):
             names = ", ".join(sorted(str(name) for name in report[problem])[:3])
             raise CheckpointError(f"{directory}: weights do not fit config.json ({problem.replace('_', ' ')}: {names})")
+    set_time_step_limit(model)
     return model, load_tokenizer(directory, model.get_input_embeddings().num_embeddings)
+
+
+def time_step_limit(config: Any) -> tuple[float, float] | None:
+    """Least and largest time step of a model's Mamba-2 layers; None where it has none, or no such limit."""
+    limit = getattr(config, "time_step_limit", None)
+    return None if limit is None else (float(limit[0]), float(limit[1]))
+
+
+def set_time_step_limit(model: Any) -> None:
+    """Hold Mamba-2 layers to `time_step_limit`, as the code that comes with the released models and NeMo Automodel do.
+    transformers' NemotronH takes `time_step_min` for the lower end, which only its initialisation is meant to read."""
+    limit = time_step_limit(model.config)
+    for module in model.modules() if limit else ():
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = limit
 
 
 def check_files(directory: Path) -> None:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cascade import world
 from cascade.errors import CheckpointError
-from cascade.files import publish_directory, write_json
 from cascade.policy.checkpoint import save_tokenizer
-from cascade.policy.masters import WRAPPER
+from cascade.policy.master_weights import WRAPPER
+from cascade.utils import distributed
+from cascade.utils.files import publish_directory, write_json
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = "5GB"
@@ -41,10 +41,10 @@ def save_consolidated(
     weights: dict[str, Tensor] = {}
     types = stored_types(source)
     for name, value in _whole(net, masters):
-        if world.first():
+        if distributed.is_main():
             for key, tensor in _released_names(net, name, value):
                 weights[key] = tensor
-    if world.first():
+    if distributed.is_main():
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
             aside = Path(scratch) / "checkpoint"
@@ -56,7 +56,7 @@ def save_consolidated(
                     shutil.copyfile(source / name, aside / name)
             aside.chmod(0o755)
             publish_directory(aside, directory)
-    world.barrier()
+    distributed.barrier()
 
 
 def stored_types(directory: Path) -> dict[str, torch.dtype]:
@@ -159,7 +159,7 @@ def _whole(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Te
                 )
         if isinstance(whole, DTensor):
             whole = whole.full_tensor()
-        yield name, whole.cpu() if world.first() else whole
+        yield name, whole.cpu() if distributed.is_main() else whole
 
 
 def _released_names(net: nn.Module, name: str, value: Tensor) -> list[tuple[str, Tensor]]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from cascade.policy.experts import experts, weighted_squared_relu
+from cascade.policy.moe import experts, weighted_squared_relu
 
 TokenCounts = Callable[[], list[int]]
 """Tokens of the forward pass that is under way, of every process, by rank."""

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cascade import world
+from cascade.utils import distributed
 
 BUCKET_BYTES = 32 * 2**20
 """Large enough to run at the links' speed, small enough that most are sent before the backward pass ends."""
@@ -36,7 +36,9 @@ class GradientBuckets:
         while len(self._sent) < len(self._buckets):
             self._send()
         parameters = list(self._of)
-        anywhere = [any(have) for have in zip(*world.gather([p.grad is not None for p in parameters]), strict=True)]
+        anywhere = [
+            any(have) for have in zip(*distributed.gather([p.grad is not None for p in parameters]), strict=True)
+        ]
         used = {p for p, found in zip(parameters, anywhere, strict=True) if found}
         for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
             work.wait()

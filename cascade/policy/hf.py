@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import nemotron_h
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
@@ -20,6 +19,7 @@ from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.gradient_buckets import GradientBuckets
 from cascade.policy.logits import token_log_probs
 from cascade.recipe import Optimizer
+from cascade.utils import distributed
 
 ROUTERS = ("Router", "Gate")
 """How the classes of routers are called, in transformers and in NeMo Automodel."""
@@ -56,14 +56,14 @@ class HFPolicy:
         for module in self._routers():
             module.requires_grad_(update_router)
         self._optimizer = self._adamw(optimizer) if optimizer else None
-        self._buckets = GradientBuckets(self._trainable()) if optimizer and world.size() > 1 else None
+        self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
         found = []
         with torch.no_grad():
             for batch, live in self._own_batches(sequences):
                 log_probs, entropy, _ = self._forward(batch)
-                world.alive()
+                distributed.alive()
                 if live and self._reports:
                     found.append((batch.index, log_probs, entropy))
         return _collected(trained_count(sequences), found)
@@ -86,7 +86,7 @@ class HFPolicy:
             part = objective(log_probs, batch.index.to(self.device)) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
             self._take_gradients()
-            world.alive()
+            distributed.alive()
             if live and self._reports:
                 # Read at the end: reading waits for the device, which would then wait for the next micro-batch.
                 losses.append(part.detach())
@@ -100,7 +100,7 @@ class HFPolicy:
             group["lr"] = learning_rate
         self._optimizer.step()
         loss = sum(map(float, losses))
-        parts = world.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
+        parts = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
         routed_to = [routed for *_, routed in parts if routed is not None]
         load = sum(routed_to[1:], routed_to[0]) if routed_to else None
         shares = None if load is None else (load / load.sum(1, keepdim=True)).float()
@@ -145,7 +145,7 @@ class HFPolicy:
 
     def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
         """This process's micro-batches, and whether each counts."""
-        for batch in world.share(self._split(sequences, world.size())):
+        for batch in distributed.shard(self._split(sequences, distributed.size())):
             yield batch, True
 
     def _split(self, sequences: list[Sequence], parts: int) -> list[MicroBatch]:
@@ -244,5 +244,5 @@ def _collected(count: int, found: list[tuple[Tensor, Tensor, Tensor]]) -> Scores
     for index, log_probs, entropy in found:
         scores.log_probs[index] = log_probs.float().cpu()
         scores.entropy[index] = entropy.float().cpu()
-    world.add_up(scores.log_probs, scores.entropy)
+    distributed.all_reduce_sum(scores.log_probs, scores.entropy)
     return scores

@@ -20,17 +20,17 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial, Replicate
 from transformers import AutoConfig, PreTrainedModel
 
-from cascade import world
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
 from cascade.policy.batching import MicroBatch
-from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer
+from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer, set_time_step_limit
 from cascade.policy.consolidate import copy_whole, save_consolidated, stored_narrower
 from cascade.policy.expert_parallel import replace_experts
 from cascade.policy.hf import HFPolicy
 from cascade.policy.logits import token_log_probs
-from cascade.policy.masters import MasterWeights, local
+from cascade.policy.master_weights import MasterWeights, local
 from cascade.recipe import Optimizer, Parallel
+from cascade.utils import distributed
 
 SCORING_TOKENS = 32768
 """Tokens of a forward pass without gradient, of a policy that is not trained."""
@@ -57,7 +57,7 @@ class NemoPolicy(HFPolicy):
         self.settings = optimizer
         self.micro_batch_tokens = optimizer.micro_batch_tokens if optimizer else SCORING_TOKENS
         self._parallel = parallel
-        self._keeps_gathered = optimizer is not None and parallel.keeps_gathered(world.size())
+        self._keeps_gathered = optimizer is not None and parallel.keeps_gathered(distributed.size())
         self._fast = False
         self._buckets = None
         self._together: list[int] = []
@@ -91,7 +91,7 @@ class NemoPolicy(HFPolicy):
 
     @property
     def sharded(self) -> bool:  # type: ignore[override]
-        return world.size() > 1
+        return distributed.size() > 1
 
     @property
     def model(self) -> PreTrainedModel:  # type: ignore[override]
@@ -100,7 +100,7 @@ class NemoPolicy(HFPolicy):
         The same model each time; when first asked for after a step, every process at once, its weights are overwritten
         in place. For models that fit beside their own parts.
         """
-        world.main_thread_only("the whole model of engine nemo")
+        distributed.main_thread_only("the whole model of engine nemo")
         if self._whole is None:
             dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
             model, _ = load_checkpoint(self._source, dtype)
@@ -111,13 +111,13 @@ class NemoPolicy(HFPolicy):
         return self._whole
 
     def score(self, sequences: list[Sequence]) -> Scores:
-        world.main_thread_only("scoring with engine nemo")
+        distributed.main_thread_only("scoring with engine nemo")
         scores = super().score(sequences)
         self._reshard()
         return scores
 
     def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
-        world.main_thread_only("a step of engine nemo")
+        distributed.main_thread_only("a step of engine nemo")
         report = super().step(sequences, objective, learning_rate)
         self._reshard()
         assert self._masters is not None
@@ -126,7 +126,7 @@ class NemoPolicy(HFPolicy):
         return report
 
     def save(self, directory: Path) -> None:
-        world.main_thread_only("saving with engine nemo")
+        distributed.main_thread_only("saving with engine nemo")
         masters = {n: w.detach() for n, w in self._masters.weights.items()} if self._masters else {}
         save_consolidated(self._net, masters, self.tokenizer, self._source, directory)
 
@@ -171,7 +171,7 @@ class NemoPolicy(HFPolicy):
         from nemo_automodel.components.distributed.mesh import ParallelismSizes
 
         parallel, setup = self._parallel, None
-        if world.size() > 1:
+        if distributed.size() > 1:
             sizes = ParallelismSizes(tp_size=parallel.tensor, cp_size=parallel.context, ep_size=parallel.expert)
             # Layers are given back after their forward pass, unless asked otherwise: the memory plan counts on it.
             strategy = FSDP2Config(
@@ -187,7 +187,8 @@ class NemoPolicy(HFPolicy):
         net: nn.Module = NeMoAutoModelForCausalLM.from_pretrained(
             str(self._source.resolve()), dtype=torch.bfloat16, distributed_setup=setup, **_overrides(self._source)
         )
-        if world.size() == 1 and parallel.checkpoint_activations:
+        set_time_step_limit(net)  # Where NeMo has no layers of its own, they are transformers'.
+        if distributed.size() == 1 and parallel.checkpoint_activations:
             net.gradient_checkpointing_enable()  # type: ignore[operator]
         if parallel.context > 1 and getattr(getattr(net, "backend", None), "attn", None) != "te":
             raise CascadeError("parallel.context: splitting sequences needs Transformer Engine's attention; install it")
@@ -198,12 +199,12 @@ class NemoPolicy(HFPolicy):
         weights from all, so one that is out of batches repeats the last, which then counts for nothing."""
         here, parts = self._place, self._parallel.context
         batches = self._split(sequences, here.data_size)
-        places = [_place(self._parallel, rank, world.size()) for rank in range(world.size())]
+        places = [_place(self._parallel, rank, distributed.size()) for rank in range(distributed.size())]
         for start in range(0, len(batches), here.data_size):
             live = start + here.data < len(batches)
             together = [batches[min(start + place.data, len(batches) - 1)] for place in places]
             tokens = tuple(sum(block.tokens.numel() for block in batch.blocks) for batch in together)
-            batch = replace(together[world.rank()], together=tokens)
+            batch = replace(together[distributed.rank()], together=tokens)
             if parts > 1:
                 # Processes that share a sequence each take a part of its trained tokens.
                 own = {name: getattr(batch, name)[here.context :: parts] for name in ("source", "target", "index")}
@@ -267,7 +268,7 @@ class NemoPolicy(HFPolicy):
 
     @property
     def _place(self) -> "_Place":
-        return _place(self._parallel, world.rank(), world.size())
+        return _place(self._parallel, distributed.rank(), distributed.size())
 
 
 @dataclass(frozen=True)
@@ -318,7 +319,7 @@ def _bytes(storage: torch.UntypedStorage, device: torch.device) -> Tensor:
 
 
 def _check_processes(parallel: Parallel) -> None:
-    size = world.size()
+    size = distributed.size()
     for name, degree in (("tensor × context", parallel.tensor * parallel.context), ("expert", parallel.expert)):
         if size % degree:
             raise CascadeError(f"parallel: {name} is {degree}, which does not divide the {size} processes of the node")

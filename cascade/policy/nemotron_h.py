@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from cascade.policy import mamba_kernels
 from cascade.policy.attention import attention
-from cascade.policy.experts import experts, route, tokens_per_expert
+from cascade.policy.moe import experts, route, tokens_per_expert
 from cascade.policy.ssd import chunk_length, ssd
 
 

@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cascade import environments
-from cascade.files import read_json, write_atomic, write_json
 from cascade.policy import make_policy
 from cascade.pretraining.pretrain import load_base_recipe
+from cascade.recipe.sections import Rollout
 from cascade.rollout.driver import Driver, Question
-from cascade.rollout.torch_sampler import TorchSampler
-from cascade.schema import Rollout
-from cascade.seeds import derive_seed
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.utils.files import read_json, write_atomic, write_json
+from cascade.utils.seeds import derive_seed
 
 Scores = dict[str, dict[str, float]]
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from cascade import chat
-from cascade.environments.tasks import shortened
+from cascade.environments.synthetic.rows import shortened
 from cascade.pretraining.sources import GENERATORS
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 TRAINED = np.uint16(1 << 15)
 """Marks a token that counts fully in the loss; the vocabulary leaves the bit free."""

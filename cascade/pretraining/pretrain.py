@@ -18,14 +18,14 @@ from torch import Tensor
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerBase
 
 from cascade.errors import RecipeError
-from cascade.files import publish_directory, write_json
 from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.nemotron_h import Block, hidden_states
 from cascade.pretraining import mixture
 from cascade.pretraining.sources import GENERATORS
 from cascade.pretraining.tokenizer import train_tokenizer
-from cascade.schema import Count
-from cascade.seeds import derive_seed
+from cascade.utils.config import Count
+from cascade.utils.files import publish_directory, write_json
+from cascade.utils.seeds import derive_seed
 
 BLOCKS = {"cpu": 6, "cuda": 3}
 """Blocks of a batch: on GPUs padding costs little, and each block its launches."""

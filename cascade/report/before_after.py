@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from cascade.layout import Layout
 from cascade.report.results import Results
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 PROMPTS = 2
 """Shown of each domain."""

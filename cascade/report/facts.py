@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import cascade
-from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import Recipe, recipe_hash
+from cascade.recipe.sections import OnPolicyNode
 from cascade.report.results import Results
-from cascade.schema import OnPolicyNode
-from cascade.tracking.store import git_revision
+from cascade.tracking.provenance import git_revision
+from cascade.utils.files import hash_file
 
 PACKAGES = ("torch", "transformers", "datasets", "pyarrow", "mlflow", "dvc", "prefect", "reasoning-gym", "math-verify")
 

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from cascade.files import room_for
-from cascade.report.results import Recovery, Results, Series
+from cascade.report.results import Recovery, Results
+from cascade.tracking.curves import Series
+from cascade.utils.files import room_for
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 """Okabe and Ito's colours, told apart with every kind of colour vision; yellow left out, too pale for lines."""

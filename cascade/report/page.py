@@ -7,7 +7,6 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from cascade.files import read_json, write_atomic
 from cascade.layout import Layout
 from cascade.recipe import REPORT, Recipe
 from cascade.report import facts, figures
@@ -15,6 +14,7 @@ from cascade.report.before_after import before_after, shortened
 from cascade.report.graph import graph_svg
 from cascade.report.results import Recovery, Results, load_results, pooled_recovery
 from cascade.tracking import Journal
+from cascade.utils.files import read_json, write_atomic
 
 VERSUS = "distillation_versus_rl"
 

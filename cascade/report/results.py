@@ -1,17 +1,13 @@
 """All results of the active recipe that exist, read from results/. What has not run yet is left out."""
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cascade.evaluation.statistics import recovery_rate
-from cascade.files import read_json, read_jsonl
 from cascade.layout import Layout
 from cascade.recipe import BASE, Distillation, Recipe
-
-Series = dict[str, list[tuple[int, float]]]
-"""Metric → (step, value) where it was measured."""
+from cascade.tracking.curves import Series, read_steps
+from cascade.utils.files import read_json, read_jsonl
 
 
 @dataclass(frozen=True)
@@ -105,14 +101,3 @@ def load_results(recipe: Recipe, layout: Layout) -> Results:
         },
         {n: rows for n, d in training.items() if (p := d / "samples.jsonl").exists() and (rows := list(read_jsonl(p)))},
     )
-
-
-def read_steps(path: Path) -> Series:
-    series: Series = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            step = int(line.pop("step"))
-            for name, value in line.items():
-                if value:
-                    series.setdefault(name, []).append((step, float(value)))
-    return series

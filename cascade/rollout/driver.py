@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerBase
 
 from cascade.chat import Row, encode_prompt, parse_response, prompt_of
 from cascade.environments.base import Environment, Episode, EpisodeEnvironment, GroupEnvironment, Verdict, failure_of
-from cascade.environments.judging import judge, judge_episode, judge_together
+from cascade.environments.verification import judge, judge_episode, judge_together
+from cascade.recipe.sections import Rollout as Settings
 from cascade.rollout.base import Sample, Sampler, SampleRequest
 from cascade.rollout.transcript import Transcript, Turn, encode_answer, response_text
-from cascade.schema import Rollout as Settings
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 
 @dataclass(frozen=True)

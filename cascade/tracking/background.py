@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.progress import say
 from cascade.recipe import Recipe
 from cascade.tracking.journal import Journal, evaluation_journal, system_journal
+from cascade.tracking.mlflow_store import MADE_IN, is_refusal, pipeline_run_id
 from cascade.tracking.publisher import Publisher
-from cascade.tracking.store import MADE_IN, pipeline_run_id
-from cascade.tracking.system import SystemSampler
+from cascade.tracking.system_metrics import SystemSampler
+from cascade.utils.progress import say
 
 INTERVAL = 5.0
 PATIENCE = 30.0
@@ -22,26 +22,37 @@ PATIENCE = 30.0
 FOLLOWED = "CASCADE_FOLLOWED_BY"
 """Set for a node's processes: the process id of what publishes their journals."""
 
-_warned = False
+_UNLISTED = "possible DNS rebinding attack"
+"""What MLflow's server answers to a name that it was not started with."""
+
+_warned: set[bool] = set()
+"""Whether what was said was of a refusal: each once."""
 
 
 def publish(recipe: Recipe, layout: Layout, nodes: Iterable[str]) -> bool:
     """Replay the journals of these nodes, and the report's, into MLflow, and end the pipeline's run.
 
     Nodes that have none are passed over. Says once where MLflow fails; returns whether all is there. What is
-    missing follows with the next call, of any process.
+    missing follows with the next call, of any process. What MLflow refuses keeps nothing else from being published.
     """
+    everything = True
     try:
         publisher = Publisher(recipe, layout)
         for node in nodes:
             if publisher.has_journal(node):
-                publisher.node(node)
+                try:
+                    publisher.node(node)
+                except Exception as error:
+                    if not is_refusal(error):
+                        raise
+                    everything = False
+                    warn(error)
         publisher.report()
         publisher.finish()
     except Exception as error:
         warn(error)
         return False
-    return True
+    return everything
 
 
 @contextmanager
@@ -129,15 +140,17 @@ def _repeat(works: tuple[Callable[[], None], ...], stop: threading.Event) -> Non
 
 
 def warn(error: Exception) -> None:
-    """Say, once a process, that MLflow cannot be used and that nothing is lost by it."""
-    global _warned
-    if _warned:
+    """Say, once a process, that MLflow cannot be used and that nothing is lost by it; and once what it refuses."""
+    refused = is_refusal(error)
+    if refused in _warned:
         return
-    _warned = True
-    if isinstance(error, ImportError):
-        reason = "MLflow is not installed here"
-    else:
-        reason = f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI', 'mlflow/mlflow.db')}: {_first_line(error)}"
+    _warned.add(refused)
+    place = f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI', 'mlflow/mlflow.db')}"
+    if refused:
+        remedy = "start it with --allowed-hosts of this name and port" if _UNLISTED in str(error) else "correct that"
+        say(f"{place} refuses: {_first_line(error)}; {remedy} and run again: it stays in .cascade/journal till then")
+        return
+    reason = "MLflow is not installed here" if isinstance(error, ImportError) else f"{place}: {_first_line(error)}"
     say(f"{reason}; measurements stay in .cascade/journal and are published later")
 
 

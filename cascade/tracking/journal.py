@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cascade.errors import CascadeError
-from cascade.files import room_for, write_atomic
 from cascade.layout import Layout
+from cascade.utils.files import room_for, write_atomic
 
 EVALUATED = "evaluated_checkpoint"
 """Tag of an evaluation: the hash of the checkpoint that it is of."""

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cascade.files import hash_file
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE, REPORT, Recipe, recipe_hash
-from cascade.tracking import store
+from cascade.tracking import mlflow_store, provenance
 from cascade.tracking.journal import (
     EVALUATED,
     Journal,
@@ -21,6 +20,7 @@ from cascade.tracking.journal import (
 )
 from cascade.tracking.notes import NOTE, node_note, pipeline_note
 from cascade.tracking.registry import register
+from cascade.utils.files import hash_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -44,9 +44,9 @@ class Publisher:
     def __init__(self, recipe: Recipe, layout: Layout):
         self._recipe = recipe
         self._layout = layout
-        self.client = store.connect(layout)
-        self._experiment = store.experiment(self.client, layout, recipe)
-        self._pipeline = store.pipeline_run_id(layout)
+        self.client = mlflow_store.connect(layout)
+        self._experiment = mlflow_store.experiment(self.client, layout, recipe)
+        self._pipeline = mlflow_store.pipeline_run_id(layout)
         self._parent: str | None = None
         self._ended: dict[str, str] = {}
 
@@ -58,9 +58,9 @@ class Publisher:
         training, others = self._entries(name)
         entries = sorted([*training, *others], key=lambda entry: entry["time"])
         tags = tags_of(entries)
-        identity = {**self._identity(name), store.INPUTS: tags.get("inputs_hash", "")}
+        identity = {**self._identity(name), mlflow_store.INPUTS: tags.get("inputs_hash", "")}
         start = entries[0]["time"] if entries else time.time()
-        run = store.find_or_create_run(
+        run = mlflow_store.find_or_create_run(
             self.client, self._layout, self._experiment, name, identity, self.parent(), start
         )
         run_id: str = run.info.run_id
@@ -71,16 +71,21 @@ class Publisher:
         steps = [e["step"] for e in new]
         if steps:
             tags[PUBLISHED] = str(max(steps))
-        tags |= {f"dvc/{path}": digest for path, digest in store.dvc_hashes(self._layout.root, name).items()}
+        tags |= {f"dvc/{path}": digest for path, digest in provenance.dvc_hashes(self._layout.root, name).items()}
         system = self._system(name, run, start)
         if system:
             tags[SYSTEM] = repr(system[-1]["time"])
         if NOTE not in run.data.tags:  # What a person wrote there stays.
             tags[NOTE] = node_note(self._recipe, name)
-        self._log(run, [*new, *(e for e in others if e["kind"] == "metrics"), *system], entries, tags)
-        self._artifacts(run, entries)
-        for entry in [e for e in entries if e["kind"] == "model"][-1:]:
-            register(self.client, run, entry["name"], entry["alias"], entry["tags"])
+        try:
+            self._log(run, [*new, *(e for e in others if e["kind"] == "metrics"), *system], entries, tags)
+            self._artifacts(run, entries)
+            for entry in [e for e in entries if e["kind"] == "model"][-1:]:
+                register(self.client, run, entry["name"], entry["alias"], entry["tags"])
+        except Exception as error:
+            if mlflow_store.is_refusal(error):  # Or the run would seem to be at work for ever.
+                self._set_status(run, entries, running)
+            raise
         self._set_status(run, entries, running)
         return run_id
 
@@ -107,28 +112,28 @@ class Publisher:
     def find(self, node: str) -> "Run | None":
         """The node's run as it now stands, with its metrics and tags."""
         training, _ = self._entries(node)
-        identity = {**self._identity(node), store.INPUTS: tags_of(training).get("inputs_hash", "")}
-        return store.find_run(self.client, self._experiment, identity)
+        identity = {**self._identity(node), mlflow_store.INPUTS: tags_of(training).get("inputs_hash", "")}
+        return mlflow_store.find_run(self.client, self._experiment, identity)
 
     def parent(self) -> str:
         """The id of the pipeline run's own run."""
         if self._parent is None:
             identity = self._identity(PIPELINE)
             name = f"{self._recipe.name} {self._pipeline}"
-            run = store.find_or_create_run(
+            run = mlflow_store.find_or_create_run(
                 self.client, self._layout, self._experiment, name, identity, None, time.time()
             )
             told = {
                 "recipe": self._recipe.name,
                 "recipe_hash": recipe_hash(self._layout.params) if self._layout.params.exists() else None,
-                "git_revision": store.git_revision(self._layout.root),
+                "git_revision": provenance.git_revision(self._layout.root),
                 "seed": str(self._recipe.seed),
             }
             tags = {key: value for key, value in told.items() if value is not None}
             if NOTE not in run.data.tags:
                 tags[NOTE] = pipeline_note(self._recipe)
             # Nodes that begin side by side, and a decision beside its own node's publishing, all come here at once.
-            with store.locked(self._layout):
+            with mlflow_store.locked(self._layout):
                 run = self.client.get_run(run.info.run_id)
                 self._log(run, [], [], tags)
                 if self._layout.params.exists():
@@ -137,7 +142,7 @@ class Publisher:
         return self._parent
 
     def _identity(self, node: str) -> dict[str, str]:
-        return {store.RUN_ID: self._pipeline, store.NODE: node}
+        return {mlflow_store.RUN_ID: self._pipeline, mlflow_store.NODE: node}
 
     def _entries(self, node: str) -> tuple[Entries, Entries]:
         """The node's own entries; and its decision's, and its evaluation's where that is of the checkpoint the node
@@ -188,7 +193,11 @@ class Publisher:
                 Dataset(e["name"], e["digest"][:DIGEST], "local", e["path"]),
                 [
                     InputTag("mlflow.data.context", e["context"]),
-                    *([InputTag("dvc", kept)] if (kept := store.dvc_hash(self._layout.root, Path(e["path"]))) else []),
+                    *(
+                        [InputTag("dvc", kept)]
+                        if (kept := provenance.dvc_hash(self._layout.root, Path(e["path"])))
+                        else []
+                    ),
                 ],
             )
             for e in entries
@@ -215,7 +224,7 @@ class Publisher:
     def _set_status(self, run: "Run", entries: Entries, running: bool) -> None:
         said = [e["value"] for e in entries if e["kind"] == "status"]
         wanted = "RUNNING" if running else "FAILED" if said[-1:] == ["failed"] else "FINISHED"
-        self._ended[run.data.tags[store.NODE]] = wanted
+        self._ended[run.data.tags[mlflow_store.NODE]] = wanted
         if run.info.status == wanted:
             return
         if wanted == "RUNNING":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import PIPELINE
-from cascade.tracking import store
+from cascade.tracking import mlflow_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,24 +77,24 @@ class Runs:
 def open_runs(layout: Layout) -> Runs:
     """Raises CascadeError where MLflow is not installed or does not answer."""
     try:
-        client = store.connect(layout)
+        client = mlflow_store.connect(layout)
         experiments = [e.experiment_id for e in client.search_experiments()]
         found = search(client, experiments)
         began = {pipeline_of(run): run.info.start_time for run in found if node_of(run) == PIPELINE}
         found.sort(key=lambda run: (run.info.start_time, began.get(pipeline_of(run), 0)))
-        return Runs(client, found, store.pipeline_run_id(layout))
+        return Runs(client, found, mlflow_store.pipeline_run_id(layout))
     except ImportError:
         raise CascadeError("MLflow is not installed here; `pip install mlflow`") from None
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CascadeError(
-            f"MLflow at {store.tracking_uri(layout)}: {reason}; start its server, or correct MLFLOW_TRACKING_URI"
+            f"MLflow at {mlflow_store.tracking_uri(layout)}: {reason}; start its server, or correct MLFLOW_TRACKING_URI"
         ) from None
 
 
 def search(client: "MlflowClient", experiments: list[str], condition: str = "") -> "list[Run]":
     """Every run of these experiments that has the tag of a node, and meets the condition, the oldest first."""
-    terms = f"tags.`{store.NODE}` LIKE '%'" + (f" AND {condition}" if condition else "")
+    terms = f"tags.`{mlflow_store.NODE}` LIKE '%'" + (f" AND {condition}" if condition else "")
     found: list[Run] = []
     token = None
     while experiments:
@@ -109,11 +109,11 @@ def search(client: "MlflowClient", experiments: list[str], condition: str = "") 
 
 
 def node_of(run: "Run") -> str:
-    return str(run.data.tags[store.NODE])
+    return str(run.data.tags[mlflow_store.NODE])
 
 
 def pipeline_of(run: "Run") -> str:
-    return str(run.data.tags.get(store.RUN_ID, ""))
+    return str(run.data.tags.get(mlflow_store.RUN_ID, ""))
 
 
 def title(run: "Run") -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cascade.policy.base import Sequence
-from cascade.training.rollouts import Group, Rollout
+from cascade.training.groups import Group, Rollout
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from cascade import environments
 from cascade.environments import EpisodeEnvironment
-from cascade.objectives import importance_weights, mismatch_kl, segment_mean
 from cascade.policy.base import StepReport
 from cascade.training.batch import Batch
-from cascade.training.rollouts import Collected, Group, Rollout, failure_codes
+from cascade.training.groups import Collected, Group, Rollout, failure_codes
+from cascade.training.losses import importance_weights, mismatch_kl, segment_mean
 
 Metrics = dict[str, float]
 

@@ -9,22 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
-from cascade import world
 from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
-from cascade.progress import Progress
 from cascade.recipe import Distillation, OnPolicyNode, Recipe, RLNode
 from cascade.rollout import make_sampler
-from cascade.training.advantages import AdvantageSource, GroupRelative, TeacherLogRatio
+from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
 from cascade.training.batch import Batch
+from cascade.training.collector import Collector
+from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import Metrics, agreement_metrics, rollout_metrics, step_metrics
+from cascade.training.node_run import NodeRun, require_files
 from cascade.training.prompts import Cursor, PromptSource, load_prompts
-from cascade.training.rollouts import Collector
-from cascade.training.run import NodeRun, require_files
 from cascade.training.samples import sample_rows
-from cascade.training.schedule import learning_rate
-from cascade.training.teachers import Teacher, Teachers, check_compatible, chosen_teachers, shares
+from cascade.training.teacher_scoring import Teacher, Teachers, check_compatible, chosen_teachers, shares
+from cascade.utils import distributed
+from cascade.utils.progress import Progress
 
 
 def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
@@ -61,7 +61,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
         collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
         for step in range(state.step, node.steps):
             began = time.perf_counter()
-            with world.step():
+            with distributed.step():
                 sampler.refresh(policy)
                 collected = collector.collect(step)
                 metrics: Metrics = rollout_metrics(collected)
@@ -94,12 +94,12 @@ def _advantage_source(node: OnPolicyNode, run: NodeRun, of_domain: dict[str, Tea
     if isinstance(node, Distillation):
         for checkpoint in sorted({teacher.checkpoint for teacher in of_domain.values()}):
             check_compatible(run.parent, checkpoint)
-        return partial(TeacherLogRatio, teachers=Teachers(of_domain, node), importance=node.importance)
+        return partial(MOPD, teachers=Teachers(of_domain, node), importance=node.importance)
     assert isinstance(node, RLNode)
     if node.kl == 0:
-        return GroupRelative
+        return GRPO
     start = make_policy(node.engine, run.parent, None, parallel=node.parallel)
-    return partial(GroupRelative, kl=node.kl, start=start)
+    return partial(GRPO, kl=node.kl, start=start)
 
 
 def _check_sampling(name: str, node: OnPolicyNode) -> None:

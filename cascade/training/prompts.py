@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from cascade import environments
 from cascade.chat import Row, prompt_of
 from cascade.errors import CascadeError, RowError
-from cascade.progress import say
-from cascade.training.order import ShuffledEpochs
+from cascade.training.shuffle import ShuffledEpochs
+from cascade.utils.progress import say
 
 COLUMNS = ["id", "environment", "row"]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from cascade.chat import prompt_of
 
 if TYPE_CHECKING:
-    from cascade.training.rollouts import Rollout
+    from cascade.training.groups import Rollout
 
 SHOWN = 4000
 """Characters of a prompt and of a response in the tracker's table, so that its page opens at any length."""

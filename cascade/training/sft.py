@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from cascade import world
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Objective, Sequence
-from cascade.progress import Progress
 from cascade.recipe import Recipe, SFTNode
+from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import step_metrics
-from cascade.training.order import ShuffledEpochs
-from cascade.training.run import NodeRun
-from cascade.training.schedule import learning_rate
+from cascade.training.node_run import NodeRun
+from cascade.training.shuffle import ShuffledEpochs
+from cascade.utils import distributed
+from cascade.utils.progress import Progress
 
 COLUMNS = ["input_ids", "trained", "documents"]
 
@@ -47,7 +47,7 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
         batch = [data[order[position]] for position in range(step * node.batch, (step + 1) * node.batch)]
         trained = sum(sum(sequence.trained) for sequence in batch)
         rate = learning_rate(node.optimizer, step, steps)
-        with world.step():
+        with distributed.step():
             report = policy.step(batch, mean_negative_log_prob(trained), rate)
         seconds = time.perf_counter() - began
         run.journal.metrics({**step_metrics(report, rate, seconds), "time/step_seconds": seconds}, step)
@@ -79,9 +79,9 @@ class PackedSequences:
     """
 
     def __init__(self, files: list[Path], mapped: Path):
-        if world.first():
+        if distributed.is_main():
             self._map(files, mapped)
-        world.barrier()
+        distributed.barrier()
         self._table = pa.ipc.open_file(pa.memory_map(str(mapped))).read_all()
 
     @staticmethod

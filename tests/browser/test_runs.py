@@ -19,10 +19,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import State
 
-from cascade.files import hash_directory, read_json
+from cascade.launch.process_setup import QUIET
+from cascade.launch.ui_servers import stop_groups
 from cascade.layout import Layout
-from cascade.quiet import QUIET
-from cascade.servers import stop_groups
+from cascade.utils.files import hash_directory, read_json
 from tests.test_pipeline import DOMAINS, ROOT, make_project, small_recipe
 
 pytest.importorskip("playwright", reason="playwright is not installed (extra `dev`)")

@@ -144,3 +144,32 @@ def test_ten_thousand_rows_against_a_thousand_prompts_take_seconds():
     start = time.process_time()
     assert set(codes(benchmarks, *[task() for _ in range(10_000)], generated=True)) == {None}
     assert time.process_time() - start < 10
+
+
+SHARES = [0.5, 0.58, 0.7, 0.85, 0.9, 0.93, 0.95, 0.97, 0.99, 0.9975, 1.0]
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("lengthened", [False, True])
+def test_the_threshold_of_string_similarity_is_inclusive(share: float, lengthened: bool):
+    """Of 20,000 characters together: similarity 1 - distance / 20,000."""
+    distance = round((1 - share) * 20000)
+    if lengthened:  # by insertions alone: the extreme of what differs in length
+        prompt, other = "a" * ((20000 - distance) // 2), "a" * ((20000 + distance) // 2)
+        beyond = other + "a"
+    else:  # by replacements, each a deletion and an insertion
+        prompt, other = "a" * 10000, "a" * (10000 - distance // 2) + "b" * (distance // 2)
+        beyond = "a" * (10000 - distance // 2 - 1) + "b" * (distance // 2 + 1)
+    found = codes(Decontaminator(Decontamination(similarity=share), [("long", prompt)]), other, beyond)
+    assert found == ["benchmark_similarity", None]
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_the_threshold_of_shared_word_runs_is_inclusive(share: float):
+    """The prompt has 400 runs of 13 words, all different."""
+    prompt = [f"w{n}" for n in range(412)]
+    shared = round(share * 400)
+    rows = [" ".join(prompt[: count + 12]) + " " + "x" * 9000 for count in (shared, shared - 1)]
+    texts = [Text(row, ()) for row in rows]
+    found = Decontaminator(Decontamination(similarity=share), [("long", " ".join(prompt))]).check(texts)
+    assert [error.code if error else None for error in found] == ["benchmark_overlap", None]

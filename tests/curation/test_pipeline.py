@@ -11,10 +11,10 @@ import pytest
 from cascade import chat
 from cascade.curation import build, filters, index, packing, pipeline, store
 from cascade.errors import CascadeError
-from cascade.files import hash_directory
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import Journal
+from cascade.utils.files import hash_directory
 
 from .conftest import chat_row, read_prompts, read_sequences, write_jsonl
 

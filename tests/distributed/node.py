@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from cascade import policy, world
-from cascade.environments import base
+from cascade import policy
+from cascade.environments import registry
 from cascade.layout import Layout
+from cascade.training.node_run import NodeRun
 from cascade.training.on_policy import run_on_policy
-from cascade.training.run import NodeRun
 from cascade.training.sft import run_sft
+from cascade.utils import distributed
 from tests.training.miniature import FindTheWord, make_recipe
 
 if not torch.cuda.is_available():
@@ -41,7 +42,7 @@ def main(layout: Layout, name: str, settings: dict[str, str]) -> None:
     module = types.ModuleType("find_the_word")
     module.ENVIRONMENT = FindTheWord()
     sys.modules["find_the_word"] = module
-    base.MODULES["find_the_word"] = "find_the_word"
+    registry.MODULES["find_the_word"] = "find_the_word"
     changes: dict = {"engine": settings.get("engine", "hf")}
     if "memory" in settings:
         changes["teacher_memory"] = settings["memory"]
@@ -52,7 +53,7 @@ def main(layout: Layout, name: str, settings: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    with world.joined():
+    with distributed.process_group():
         for job in sys.argv[1:]:
             root, name, *given = job.split(":")
             settings = dict(setting.split("=") for setting in given)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
+from cascade.utils.files import hash_directory, read_json
 from tests.distributed.launch import launch
 from tests.training.conftest import environment, project
 

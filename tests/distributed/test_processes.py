@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascade import world
 from cascade.errors import CascadeError
 from cascade.policy.batching import trained_count
 from cascade.policy.checkpoint import load_checkpoint
 from cascade.policy.nemo import NemoPolicy, _place
 from cascade.recipe import Parallel
+from cascade.utils import distributed
 from tests.distributed import worker
 from tests.distributed.launch import launch
 from tests.policy import tiny
@@ -96,10 +96,10 @@ def test_places_in_the_mesh() -> None:
 
 
 def test_alone_a_process_is_the_first_of_one() -> None:
-    assert (world.rank(), world.size(), world.first()) == (0, 1, True)
-    assert world.gather("x") == ["x"]
-    assert world.unshare(world.share([1, 2, 3])) == [1, 2, 3]
-    assert world.once(lambda: 5) == 5
+    assert (distributed.rank(), distributed.size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.gather("x") == ["x"]
+    assert distributed.gather_shards(distributed.shard([1, 2, 3])) == [1, 2, 3]
+    assert distributed.broadcast_from_main(lambda: 5) == 5
 
 
 def test_nemo_says_what_it_needs(tmp_path: Path) -> None:

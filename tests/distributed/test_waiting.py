@@ -24,7 +24,7 @@ def test_who_is_waited_for_is_named_with_its_stack(what: str, patience: str) -> 
     assert not printed.endswith("exit 0")
     (line, *_) = [line for line in printed.splitlines() if line.startswith("Error: no progress")]
     assert re.search(r"rank 1 is waited for, in elsewhere \(.*waiting.py:\d+\) < main \(.*waiting.py:\d+\)", line)
-    assert re.search(r"; rank 0 is in .*gather \(.*cascade/world.py:\d+\) < barrier", line)
+    assert re.search(r"; rank 0 is in .*gather \(.*cascade/utils/distributed.py:\d+\) < barrier", line)
 
 
 def test_who_gets_on_is_waited_for() -> None:

@@ -4,8 +4,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from cascade import world
 from cascade.errors import CascadeError
+from cascade.utils import distributed
 
 
 def elsewhere() -> None:
@@ -13,32 +13,32 @@ def elsewhere() -> None:
 
 
 def main(what: str) -> None:
-    world.barrier()
+    distributed.barrier()
     if what == "thread":
         with ThreadPoolExecutor(1, "next-teacher") as thread:
             try:
-                thread.submit(world.gather, world.rank()).result(timeout=20)
+                thread.submit(distributed.gather, distributed.rank()).result(timeout=20)
             except CascadeError as error:
                 print(error)
-        assert world.gather(world.rank()) == [0, 1]
+        assert distributed.gather(distributed.rank()) == [0, 1]
     if what == "peer":
-        if world.rank() == 1:
+        if distributed.rank() == 1:
             elsewhere()
-        world.barrier()
+        distributed.barrier()
     if what == "step":
-        world.SHORTEST = 2.0
+        distributed.SHORTEST = 2.0
         for number in range(3):
-            with world.step():
-                if (number, world.rank()) == (2, 1):
+            with distributed.step():
+                if (number, distributed.rank()) == (2, 1):
                     elsewhere()
-                world.barrier()
+                distributed.barrier()
     if what == "slow":  # Each is slower than the limit in a way that is said to be going on.
         for _ in range(4):
             time.sleep(1)
-            world.alive()
-        world.barrier()
+            distributed.alive()
+        distributed.barrier()
 
 
 if __name__ == "__main__":
-    with world.joined():
+    with distributed.process_group():
         main(sys.argv[1])

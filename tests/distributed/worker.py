@@ -9,14 +9,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from cascade import world
 from cascade.policy import gradient_buckets
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.policy.nemo import NemoPolicy
 from cascade.recipe import Optimizer
-from cascade.training.checkpoint import State, load_state, save_state
+from cascade.training.resume_state import State, load_state, save_state
+from cascade.utils import distributed
 
 gradient_buckets.BUCKET_BYTES = 8192  # Of models as small as these, several.
 OPTIMIZER = Optimizer(learning_rate=0.01, micro_batch_tokens=48)
@@ -27,7 +27,7 @@ class ShardedOnCPU(NemoPolicy):
 
     def _load(self) -> nn.Module:
         model, _ = load_checkpoint(self._source)
-        mesh = init_device_mesh("cpu", (world.size(),))
+        mesh = init_device_mesh("cpu", (distributed.size(),))
         for layer in model.base_model.layers:
             fully_shard(layer, mesh=mesh)
         return fully_shard(model, mesh=mesh)
@@ -87,13 +87,13 @@ def three_steps(engine: str, folder: Path) -> dict:
     policy = make(folder / "checkpoint", OPTIMIZER)
     before = policy.score(sequences()).log_probs
     steps = train(policy, 2)
-    state = folder / engine / str(world.size()) / "state.safetensors"
-    if world.first() or policy.sharded:
+    state = folder / engine / str(distributed.size()) / "state.safetensors"
+    if distributed.is_main() or policy.sharded:
         save_state(state, State(2, {}, policy.training_state()), {}, policy.sharded)
-    world.barrier()
+    distributed.barrier()
     steps += train(policy, 1)
     saved = state.parent / "saved"
-    if world.first() or policy.sharded:
+    if distributed.is_main() or policy.sharded:
         policy.save(saved)
     resumed = make(folder / "checkpoint", OPTIMIZER)
     resumed.load_training_state(load_state(state, {}, policy.sharded)[0].tensors)
@@ -112,10 +112,10 @@ def main(folder: Path, checks: list[str]) -> None:
     for check in checks:
         engine, kind = check.split("/")
         found[check] = three_steps(engine, folder / kind)
-    if world.first():
-        torch.save(found, folder / f"found.{world.size()}.pt")
+    if distributed.is_main():
+        torch.save(found, folder / f"found.{distributed.size()}.pt")
 
 
 if __name__ == "__main__":
-    with world.joined():
+    with distributed.process_group():
         main(Path(sys.argv[1]), sys.argv[2:])

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from cascade import world
 from cascade.policy.nemo import NemoPolicy
 from cascade.recipe import Parallel
+from cascade.utils import distributed
 from tests.distributed.worker import OPTIMIZER, objective, sequences
 
 
@@ -30,7 +30,7 @@ class Split(NemoPolicy):
         config.dtype = "float32"
         net = nemotron.NemotronHForCausalLM(config).float()
         net.load_state_dict(net.state_dict_adapter.from_hf(load_file(self._source / "model.safetensors")))
-        if world.size() == 1:
+        if distributed.size() == 1:
             return net
         exact = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32, cast_forward_inputs=False)
         setup = DistributedSetup.build(
@@ -62,12 +62,12 @@ def three_steps(checkpoint: Path, parallel: Parallel) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with world.joined():
+    with distributed.process_group():
         folder, found = Path(sys.argv[1]), {}
         for given in sys.argv[2:]:
             expert, keep = given.split(":")
             again = keep == "again"  # Activations are computed again.
             parallel = Parallel(expert=int(expert), keep_gathered=keep != "layer", checkpoint_activations=again)
             found[given] = three_steps(folder / "model", parallel)
-        if world.first():
-            torch.save(found, folder / f"found.{world.size()}.pt")
+        if distributed.is_main():
+            torch.save(found, folder / f"found.{distributed.size()}.pt")

@@ -10,7 +10,8 @@ Both must give a model the same tokens. Where their loss masks differ, the diffe
 The formatter knows no tools: their list goes to it inside the system message, calls inside the assistant's, results as
 user turns. It then takes a result for the user's next message and cuts the reasoning before it away. The released
 template does not, nor do we. It also strips an assistant's text, and so the newlines that the released template puts
-before and behind calls: there the texts agree but for those, and in all other conversations the tokens.
+before and behind calls: there the texts agree but for those, and in all other conversations the tokens. With the base
+model's own template, which strips nothing, replies that end in a blank or in reasoning differ by that.
 """
 
 import re
@@ -201,3 +202,31 @@ def test_reasoning_before_a_tool_s_result_is_kept(ours: Any, formatter: Any) -> 
     trained = ours.decode([token for token, is_trained in zip(mine.token_ids, mine.trained, strict=True) if is_trained])
     assert trained.startswith("I shall add.")
     assert "<tool_response>" not in trained
+
+
+@pytest.mark.parametrize(
+    ("reply", "kept"),
+    [
+        ({**THOUGHT, "content": ""}, "\n"),
+        ({**PLAIN, "content": "5 "}, " "),
+        ({**PLAIN, "content": "5\n"}, "\n"),
+        ({**THOUGHT, "content": "\\boxed{5} "}, " "),
+    ],
+    ids=["no answer", "blank", "newline", "blank after reasoning"],
+)
+@pytest.mark.parametrize("later", [[], [AGAIN, PLAIN]], ids=["last", "earlier"])
+def test_blanks_at_the_end_of_a_reply(
+    reply: dict[str, Any], kept: str, later: list[dict[str, Any]], ours: Any, formatter: Any
+) -> None:
+    """The formatter strips them, as the released template does; the base model's own does so only after reasoning that
+    it cuts."""
+    messages = [ASK, reply, *later]
+    mine = ours.decode(encode_conversation(ours, messages).token_ids) + "\n"
+    theirs = ours.decode(formatter.encode_dialog(turns(ours, messages, None))["input_ids"])
+    if ours.chat_template == RELEASED:
+        assert mine == theirs
+        return
+    end = mine.index("<|im_end|>", mine.index("<|im_start|>assistant"))
+    stripped = mine[:end].removesuffix(kept) + mine[end:]
+    assert theirs == stripped
+    assert (stripped != mine) or (bool(later) and "reasoning_content" in reply)

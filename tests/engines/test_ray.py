@@ -8,12 +8,12 @@ import pytest
 
 from cascade import environments
 from cascade.chat import Response
-from cascade.environments import judging
-from cascade.environments.judging import judge, judge_together
-from cascade.environments.spread import spread
+from cascade.environments import verification
+from cascade.environments.verification import judge, judge_together
 from cascade.errors import CascadeError
-from cascade.places import Verification
-from cascade.schema import Judges
+from cascade.judges.settings import Judges
+from cascade.launch.ray_verifiers import spread
+from cascade.recipe.placement import Verification
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; the extra `ray` has it")
 
@@ -35,7 +35,7 @@ def address() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def left() -> Iterator[None]:
     yield
-    judging.judge_elsewhere(None)
+    verification.judge_elsewhere(None)
     ray.shutdown()
 
 
@@ -56,7 +56,7 @@ def test_the_verdicts_are_those_given_here(address: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         there = list(pool.map(lambda job: judge_together(*job), jobs))
     assert there == here
-    cluster: Any = judging._elsewhere
+    cluster: Any = verification._elsewhere
     nodes = [
         ray.get(verifier.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id()))
         for verifier in cluster._verifiers
@@ -80,7 +80,7 @@ def test_a_verifier_that_breaks_or_dies_costs_one_rollout_at_most(address: str) 
     row, [right, _] = answered("mcqa", 1)[0]
     broken = judge(mcqa, {}, right)
     assert broken.failure == "verifier_error"
-    cluster: Any = judging._elsewhere
+    cluster: Any = verification._elsewhere
     ray.kill(cluster._verifiers[0], no_restart=False)
     assert judge(mcqa, row, right).reward == 1
     ray.kill(cluster._verifiers[0])

@@ -12,12 +12,12 @@ import torch
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-engines` has it")
 
 from cascade.errors import CascadeError
-from cascade.files import read_json
 from cascade.policy.base import Sequence
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer, Rollout
 from cascade.rollout import make_sampler
 from cascade.rollout.base import Sample, SampleRequest
+from cascade.utils.files import read_json
 from tests.engines.moe import make_moe
 from tests.policy import tiny
 from tests.training.miniature import VOCABULARY

@@ -4,10 +4,10 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-engines` has it")
 
-from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
 from cascade.tracking import Journal
 from cascade.training.on_policy import run_on_policy
+from cascade.utils.files import hash_directory, read_json
 from tests.engines.moe import make_moe
 from tests.engines.test_vllm import GAP
 from tests.training.conftest import environment, project  # noqa: F401 (fixtures)

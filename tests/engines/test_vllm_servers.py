@@ -14,9 +14,10 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-engin
 
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Rollout
-from cascade.rollout import make_sampler, vllm_servers
+from cascade.rollout import make_sampler
 from cascade.rollout.base import Sample
-from cascade.tether import Tether
+from cascade.rollout.vllm_engine import servers
+from cascade.utils.orphans import Tether
 from tests.engines.moe import make_moe
 from tests.engines.test_vllm import GAP, largest_gap, requests
 
@@ -36,7 +37,7 @@ class Server:
             "--gpu-memory-utilization",
             "0.15",
         ]
-        command += ["--enforce-eager", "--worker-cls", "cascade.rollout.vllm_cpu.ReloadingCPUWorker"]
+        command += ["--enforce-eager", "--worker-cls", "cascade.rollout.vllm_engine.worker_cpu.ReloadingCPUWorker"]
         with tether.tie():
             environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
             self._process = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -55,19 +56,19 @@ def free_port() -> int:
 
 @pytest.mark.timeout(900)
 def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted_again(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(vllm_servers, "DEADLINE_SECONDS", 300)
+    monkeypatch.setattr(servers, "DEADLINE_SECONDS", 300)
     policy = HFPolicy(make_moe(tmp_path / "policy", seed=0))
     other, port = make_moe(tmp_path / "other", seed=1), free_port()
     tether = Tether()
-    servers = [Server(other, port, tether)]
+    running = [Server(other, port, tether)]
     sampler = make_sampler(Rollout(engine="vllm", max_new_tokens=24, servers=[f"http://127.0.0.1:{port}"]), policy)
     killed = threading.Event()
 
     def on_finish(conversation: int, sample: Sample) -> None:
         if not killed.is_set():
             killed.set()
-            servers[0].kill()
-            servers.append(Server(other, port, tether))
+            running[0].kill()
+            running.append(Server(other, port, tether))
 
     try:
         whole = sampler.sample(requests(), max_new_tokens=24)
@@ -78,7 +79,7 @@ def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted
         print(f"killed and restarted: {time.monotonic() - began:.1f} s")
     finally:
         sampler.close()
-        for server in servers:
+        for server in running:
             server.kill()
         tether.release()
     assert [sample.token_ids for sample in samples] == [sample.token_ids for sample in whole]

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from cascade.chat import Response
-from cascade.environments.base import get
+from cascade.environments.registry import get
 from cascade.sandbox import missing
 
 code = get("code")

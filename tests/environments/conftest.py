@@ -1,7 +1,7 @@
 import pytest
 
 from cascade.environments import code
-from cascade.environments.once import Once
+from cascade.environments.shared.memoize import Once
 from cascade.environments.swe_agentless import checks
 from tests.loopback import no_waiting  # noqa: F401
 

@@ -8,13 +8,13 @@ import pytest
 
 from cascade import judges
 from cascade.chat import Response
-from cascade.endpoint import ATTEMPTS
-from cascade.environments.answer_judge import question_of
-from cascade.environments.base import environment_of, get
-from cascade.environments.judging import judge
+from cascade.commands.score import score_file
+from cascade.environments.registry import environment_of, get
+from cascade.environments.shared.answer_judge import question_of
+from cascade.environments.verification import judge
 from cascade.errors import RowError
-from cascade.schema import Judges
-from cascade.score import score_file
+from cascade.judges.settings import Judges
+from cascade.utils.http_client import ATTEMPTS
 from tests.judges.server import ChatServer, serving
 from tests.loopback import DRIP, HANG_UP
 

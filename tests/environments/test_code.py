@@ -7,12 +7,12 @@ import zlib
 import pytest
 
 from cascade.chat import Response
-from cascade.environments.base import environment_of
 from cascade.environments.code import grading
 from cascade.environments.code.answers import Answer, last_block
 from cascade.environments.code.inside import values
 from cascade.environments.code.outputs import same_output
 from cascade.environments.code.problems import Calls, Check, Streams, problem_of
+from cascade.environments.registry import environment_of
 from cascade.errors import RowError
 from tests.environments.code_problems import ADD, ECHO, TOP, code
 

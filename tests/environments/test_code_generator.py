@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from cascade.chat import Response
-from cascade.environments.code import families, nano, programs
+from cascade.environments.code import families, programs, tasks
 from cascade.environments.code.inside import values
 from cascade.errors import CascadeError
 from tests.environments.code_problems import code, confined, mutated, verdict
@@ -40,7 +40,7 @@ def test_rows_are_the_same_for_the_same_seed_and_of_both_kinds():
         for row in many:
             kinds.add(row["function"] is None)
             assert row["environment"] == row["domain"] == "code"
-            assert len(row["tests"]) == nano.TESTS
+            assert len(row["tests"]) == tasks.TESTS
             # A constant does not pass.
             assert len({json.dumps(test["output"]) for test in row["tests"]}) > 1
     assert kinds == {True, False}
@@ -72,7 +72,7 @@ def outcome(source, name, call):
 
 
 def as_row(program, calls):
-    outputs = nano.outputs(program, calls)
+    outputs = tasks.outputs(program, calls)
     tests = [{"input": call, "output": output} for call, output in zip(calls, outputs, strict=True)]
     return {"function": program.name, "tests": tests}
 

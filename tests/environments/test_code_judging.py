@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade.environments.base import environment_of
 from cascade.environments.code import grading
+from cascade.environments.registry import environment_of
 from cascade.errors import SandboxError
 from tests.environments.code_problems import ADD, ECHO, KINDS, ROOT, TOP, code, confined, mutated, verdict
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cascade.environments.base import environment_of
-from cascade.score import score_file
+from cascade.commands.score import score_file
+from cascade.environments.registry import environment_of
 
 AGENTS = {
     "instruction_following_simple_agent": "instruction_following",

@@ -12,16 +12,16 @@ from click.testing import CliRunner
 
 from cascade.chat import Response, ToolCall, parse_response, response_from_openai
 from cascade.cli import main
+from cascade.commands.score import score_file
 from cascade.curation import sources
 from cascade.curation.filters import check_form
 from cascade.curation.rows import parse
-from cascade.environments.base import environment_of, get
 from cascade.environments.gym_server import CONCURRENCY, GymServer, is_server_url
 from cascade.environments.gym_server.request import as_openai
-from cascade.environments.judging import judge
+from cascade.environments.registry import environment_of, get
+from cascade.environments.verification import judge
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Recipe, Source
-from cascade.score import score_file
 from tests.environments.gym_server import GymServer as LocalServer
 from tests.loopback import closed_port, running
 
@@ -246,7 +246,7 @@ def test_a_row_s_own_address_is_used_without_the_option(tmp_path, server):
 
 
 def test_a_score_that_is_stopped_leaves_no_thread_behind(tmp_path, server, monkeypatch):
-    monkeypatch.setattr("cascade.score.PROGRESS_EVERY", 1)
+    monkeypatch.setattr("cascade.commands.score.PROGRESS_EVERY", 1)
     path = rollouts(tmp_path / "rollouts.jsonl", [row(server, response="Paris")] * 300)
 
     def stop(count: int) -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from cascade import judges
 from cascade.chat import Response, prompt_of
-from cascade.environments.base import environment_of, get
+from cascade.commands.score import score_file
 from cascade.environments.human_preference import tasks
 from cascade.environments.human_preference.judge import read_reply, sentences, understand
+from cascade.environments.registry import environment_of, get
 from cascade.errors import RowError
 from cascade.judges import Comparison, JudgeError, ranking
-from cascade.schema import Judges
-from cascade.score import score_file
+from cascade.judges.settings import Judges
 from tests.judges.server import serving, verdict
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "genrm_compare.jsonl"

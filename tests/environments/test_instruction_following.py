@@ -10,7 +10,7 @@ from cascade.environments import environment_of, get
 from cascade.environments.instruction_following import ENVIRONMENT
 from cascade.environments.instruction_following.grammar import KINDS, WORDS, patterns
 from cascade.errors import RowError
-from cascade.files import read_jsonl
+from cascade.utils.files import read_jsonl
 
 SAMPLES = Path(__file__).parents[3] / "shared/samples/gym/instruction_following.jsonl"
 

@@ -4,8 +4,13 @@ import time
 
 import pytest
 
-from cascade.environments.instruction_following import CONSTRAINTS, bind
-from cascade.environments.instruction_following.text import count_words, detect_language, split_sentences, split_words
+from cascade.environments.instruction_following.constraints import CONSTRAINTS, bind
+from cascade.environments.instruction_following.constraints.text import (
+    count_words,
+    detect_language,
+    split_sentences,
+    split_words,
+)
 from cascade.errors import RowError
 
 # id, kwargs, accepted, rejected

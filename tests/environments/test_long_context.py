@@ -11,10 +11,10 @@ from random import Random
 import pytest
 
 from cascade.chat import Response, parse_response, prompt_of
-from cascade.environments.base import environment_of, get
+from cascade.commands.score import score_file
 from cascade.environments.long_context.graphs import answered_nodes, copied_share, f1_score, longest_common_run
+from cascade.environments.registry import environment_of, get
 from cascade.errors import CascadeError, RowError
-from cascade.score import score_file
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "lc_niah.jsonl"
 LONG = get("long_context")

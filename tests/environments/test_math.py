@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cascade.chat import Response
-from cascade.environments.base import environment_of, get
+from cascade.environments.registry import environment_of, get
 from cascade.errors import RowError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "math_with_judge.jsonl"

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from cascade.chat import Response, ToolCall, parse_response, prompt_of
-from cascade.environments.base import get
-from cascade.environments.tasks import shortened
+from cascade.environments.registry import get
+from cascade.environments.synthetic.rows import shortened
 from cascade.errors import CascadeError
 
 LEVELS = {

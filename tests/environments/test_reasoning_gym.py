@@ -8,9 +8,9 @@ import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
 from cascade.chat import Response
-from cascade.environments.arithmetic import expression_steps, steps, sum_steps
-from cascade.environments.base import environment_of, get
 from cascade.environments.reasoning_gym import scoring
+from cascade.environments.registry import environment_of, get
+from cascade.environments.synthetic.arithmetic import expression_steps, steps, sum_steps
 from cascade.errors import RowError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "reasoning_gym.jsonl"

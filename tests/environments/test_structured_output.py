@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from cascade.chat import Response, ToolCall
-from cascade.environments.base import environment_of, get
+from cascade.environments.registry import environment_of, get
 from cascade.environments.structured_output import parsing
 from cascade.errors import RowError
 

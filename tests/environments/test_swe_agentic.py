@@ -3,7 +3,7 @@
 import pytest
 
 from cascade.chat import Response, ToolCall, parse_response, render_tool_call
-from cascade.environments.base import environment_of, get
+from cascade.environments.registry import environment_of, get
 from cascade.environments.swe_agentic import MAX_CALLS
 from cascade.environments.swe_agentic.checkout import MAX_FILE, MAX_RESULT, TOOLS
 from cascade.environments.swe_agentic.testing import as_python

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from cascade.chat import Response, ToolCall, prompt_of, render_tool_call
-from cascade.environments.base import get
+from cascade.commands.score import score_file
+from cascade.environments.registry import get
 from cascade.environments.swe_agentless.checks import read_checks, run_checks
 from cascade.errors import CascadeError
-from cascade.score import score_file
 
 ENVIRONMENT = get("swe_agentic")
 LEVELS = (1, 2, 3, 4, 5)

@@ -3,7 +3,7 @@
 import pytest
 
 from cascade.chat import Response
-from cascade.environments.base import get
+from cascade.environments.registry import get
 from cascade.environments.swe_agentless import checks, runner
 from cascade.environments.swe_agentless.tasks import render_block
 from cascade.sandbox import SandboxError

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from cascade.chat import Response
-from cascade.environments.base import environment_of, get
+from cascade.commands.score import score_file
+from cascade.environments.registry import environment_of, get
 from cascade.environments.swe_agentless.tasks import render_block
 from cascade.errors import RowError
-from cascade.score import score_file
 from tests.environments.swe_rows import GOOD, IN_GYM, SOURCE, gym_row, row, swe_bench_row
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "swerl_gen.jsonl"

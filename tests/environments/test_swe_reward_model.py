@@ -8,11 +8,11 @@ import pytest
 
 from cascade import judges
 from cascade.chat import Response
-from cascade.endpoint import ATTEMPTS
 from cascade.environments import swe_agentless
-from cascade.environments.base import get
+from cascade.environments.registry import get
 from cascade.environments.swe_agentless.tasks import render_block
-from cascade.schema import Judges
+from cascade.judges.settings import Judges
+from cascade.utils.http_client import ATTEMPTS
 from tests.environments.swe_rows import GOOD, IN_GYM, SOURCE, gym_row, row, swe_bench_row
 from tests.judges.server import ChatServer, completion, serving
 from tests.loopback import DRIP, HANG_UP

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from cascade.chat import Response
-from cascade.environments.base import environment_of, get
+from cascade.environments.registry import environment_of, get
 from cascade.environments.swe_agentless import checks, repository, runner
 from cascade.environments.swe_agentless.answers import parse_edits
 from cascade.environments.swe_agentless.diffs import parse_diff

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from cascade.chat import Response, ToolCall, parse_response, response_from_openai
-from cascade.environments.base import environment_of, get
+from cascade.environments.registry import environment_of, get
 from cascade.errors import RowError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "gym" / "workplace_assistant.jsonl"

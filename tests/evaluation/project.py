@@ -8,10 +8,10 @@ from cascade.evaluation.results import (
     write_prompts,
     write_rollouts,
 )
-from cascade.files import hash_directory, write_atomic, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import evaluation_journal
+from cascade.utils.files import hash_directory, write_atomic, write_json
 
 DOMAINS = ("one", "two")
 GATE = {

@@ -3,17 +3,17 @@ import types
 
 import pytest
 
-from cascade.environments import GroupEnvironment, base
+from cascade.environments import GroupEnvironment, registry
 from cascade.errors import CascadeError, CheckpointError
-from cascade.evaluation import answering, benchmark
+from cascade.evaluation import benchmark, checkpoint_runner
 from cascade.evaluation.results import load_result
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.rollout.torch_sampler import TorchSampler
-from cascade.seeds import derive_seed
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.tracking import EVALUATED, evaluation_journal
 from cascade.tracking.journal import tags_of
+from cascade.utils.files import read_json
+from cascade.utils.seeds import derive_seed
 from tests.evaluation.project import recipe_with_gate
 from tests.training.miniature import FindTheWord, make_checkpoint, prompt_rows, write_rows
 
@@ -23,7 +23,7 @@ def environment(monkeypatch):
     module = types.ModuleType("find_the_word")
     module.ENVIRONMENT = FindTheWord()
     monkeypatch.setitem(sys.modules, "find_the_word", module)
-    monkeypatch.setitem(base.MODULES, "find_the_word", "find_the_word")
+    monkeypatch.setitem(registry.MODULES, "find_the_word", "find_the_word")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def asked(monkeypatch):
             seen.extend(requests)
             return super().sample(requests, **settings)
 
-    monkeypatch.setattr(answering, "make_sampler", lambda engine, policy: Recording(policy))
+    monkeypatch.setattr(checkpoint_runner, "make_sampler", lambda engine, policy: Recording(policy))
     return seen
 
 
@@ -104,18 +104,18 @@ def test_equal_bytes_every_time(layout, asked, tmp_path):
 
 def test_a_killed_evaluation_goes_on_after_the_finished_domains(layout, asked, monkeypatch):
     recipe = recipe_with_gate()
-    real = answering.Benchmark.run
+    real = checkpoint_runner.CheckpointRunner.run
 
     def dying(self, prompts):
         if prompts[0].domain == "two":
             raise KeyboardInterrupt
         return real(self, prompts)
 
-    monkeypatch.setattr(answering.Benchmark, "run", dying)
+    monkeypatch.setattr(checkpoint_runner.CheckpointRunner, "run", dying)
     with pytest.raises(KeyboardInterrupt):
         benchmark.evaluate(recipe, "sft", layout)
     assert not (layout.evaluation("sft") / "summary.json").exists()
-    monkeypatch.setattr(answering.Benchmark, "run", real)
+    monkeypatch.setattr(checkpoint_runner.CheckpointRunner, "run", real)
     asked.clear()
     benchmark.evaluate(recipe, "sft", layout)
     assert len(asked) == 6 * 4
@@ -131,7 +131,7 @@ def test_a_killed_evaluation_is_not_continued_with_another_checkpoint(layout, as
     with pytest.raises(KeyboardInterrupt):
         benchmark.evaluate(recipe, "sft", layout)
     monkeypatch.undo()
-    monkeypatch.setitem(base.MODULES, "find_the_word", "find_the_word")
+    monkeypatch.setitem(registry.MODULES, "find_the_word", "find_the_word")
     monkeypatch.setitem(sys.modules, "find_the_word", types.SimpleNamespace(ENVIRONMENT=FindTheWord()))
     kept = {path.name: path.stat().st_mtime_ns for path in layout.work("sft.evaluation").rglob("*.parquet")}
     make_checkpoint(layout.checkpoint("sft"), 3)

@@ -2,8 +2,8 @@ import pytest
 
 from cascade.errors import CascadeError
 from cascade.evaluation.results import load_result, read_prompts
-from cascade.files import read_json
 from cascade.layout import Layout
+from cascade.utils.files import read_json
 from tests.evaluation.project import write_evaluation
 
 

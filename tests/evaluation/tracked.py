@@ -1,13 +1,13 @@
 """A whole pipeline run as its journals tell of it, published to a real MLflow store: curate, sft, rl, mopd, gate."""
 
-from cascade.evaluation.gate import gate
-from cascade.evaluation.history import MLflowHistory
-from cascade.evaluation.teachers import select_teachers
-from cascade.files import hash_file, write_atomic, write_json
+from cascade.decisions.gate import gate
+from cascade.decisions.history import MLflowHistory
+from cascade.decisions.teacher_selection import select_teachers
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import Journal, publish
-from cascade.tracking.store import MADE_IN, pipeline_run_id
+from cascade.tracking.mlflow_store import MADE_IN, pipeline_run_id
+from cascade.utils.files import hash_file, write_atomic, write_json
 from tests.evaluation.project import DOMAINS, make_node, share, write_evaluation
 
 SOLVED = {"sft": (20, 30), "rl": (35, 25), "mopd": (34, 30)}

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prefect.states import Completed, Failed, Pending
+from prefect.task_engine import SyncTaskRunEngine
 
+from cascade.decisions.outcomes import gate_failures
 from cascade.errors import CascadeError
-from cascade.files import write_json
 from cascade.layout import Layout
 from cascade.recipe import load
+from cascade.utils.files import write_json
 from flows import cascade as flow
 from tasks import nodes
-from tasks.gates import gate_failures
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load(ROOT / "recipes" / "nano-mopd.yaml")
@@ -63,7 +64,15 @@ def test_a_failed_gate_is_the_state_of_the_run(conclude: Any, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("name", "retried"), [(nodes.INTERRUPTED, True), ("Failed", False)])
 def test_only_interrupted_stages_are_run_again(name: str, retried: bool) -> None:
-    assert nodes._was_interrupted(None, None, Failed(data=Failed(name=name))) is retried
+    returned = Failed(message="sft@sft: killed", name=name)
+    assert nodes._was_interrupted(None, None, Failed(data=returned)) is retried  # Prefect 3.7
+    assert nodes._was_interrupted(None, None, returned) is retried  # Prefect 3.9
+    assert nodes._was_interrupted(None, None, Failed(data=ValueError())) is False
+    # Whatever the version that is installed makes of it.
+    engine = SyncTaskRunEngine(task=nodes.build)
+    engine.task_run = cast(Any, object())
+    assert engine.can_retry(returned) is retried
+    assert engine.can_retry(ValueError()) is False
 
 
 def test_slots_leave_each_stage_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

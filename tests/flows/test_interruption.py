@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from cascade.servers import stop_groups
+from cascade.launch.ui_servers import stop_groups
 from tests.test_pipeline import make_project, start
 
 

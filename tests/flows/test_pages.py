@@ -9,15 +9,15 @@ import httpx
 import pytest
 
 from cascade.errors import CheckpointError, RecipeError
-from cascade.files import hash_directory, read_json, write_json
 from cascade.layout import Layout
-from cascade.progress import Progress
 from cascade.recipe import load
+from cascade.utils.files import hash_directory, read_json, write_json
+from cascade.utils.progress import Progress
 from tasks import progress
 from tasks.approvals import held_back
+from tasks.artifacts import curation_page, data_url, scores_page
 from tasks.checkpoints import checkpoint_named, folder_name
 from tasks.distillation import arrange, distillation_of
-from tasks.pages import curation_page, data_url, scores_page
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load(ROOT / "recipes" / "nano-mopd.yaml")

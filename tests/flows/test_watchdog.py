@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.progress import Progress, read_step
+from cascade.utils.progress import Progress, read_step
 from tasks import processes, watchdog
 from tasks.processes import run_stage, stopped_on_exit
 from tasks.watchdog import Watchdog

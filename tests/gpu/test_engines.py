@@ -10,7 +10,7 @@ from cascade.policy.base import Sequence
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 
 WIDE = {
     "hidden_size": 128,

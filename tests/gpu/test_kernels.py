@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cascade.rollout import kernels
+from cascade.rollout.torch_engine import kernels
 
 ROWS = 37
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.policy.checkpoint import save_checkpoint
+from cascade.utils.files import read_json
 from tests.distributed.launch import launch
 from tests.training.miniature import (
     VOCABULARY,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cascade.schema import PreferenceEndpoint
+from cascade.judges.settings import PreferenceEndpoint
 from tests.loopback import Loopback, Reply, running
 
 Completion = Callable[[dict], str | bytes | int | Reply]

@@ -1,15 +1,15 @@
 """Questions to a chat model on loopback: their form, what becomes of its answers, counters. The transport itself has
-`tests/test_endpoint.py`."""
+`tests/utils/test_http_client.py`."""
 
 import json
 import time
 
 import pytest
 
-from cascade.endpoint import ATTEMPTS
 from cascade.judges import JudgeError, Usage
 from cascade.judges.client import ChatClient
-from cascade.schema import JudgeEndpoint
+from cascade.judges.settings import JudgeEndpoint
+from cascade.utils.http_client import ATTEMPTS
 from tests.judges.server import completion, serving
 from tests.loopback import DRIP, HANG_UP, closed_port
 

@@ -7,13 +7,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from cascade import cli, judges, nodes
+from cascade import cli, judges, stages
 from cascade.judges import Comparison, JudgeError, genrm, llm_judge, patch_rm
 from cascade.judges.client import ChatClient
 from cascade.judges.genrm import GenRM
 from cascade.judges.llm_judge import LLMJudge
+from cascade.judges.settings import Judges
 from cascade.layout import Layout
-from cascade.schema import Judges
 from tests.judges.server import serving, verdict
 
 ROOT = Path(__file__).parents[2]
@@ -222,7 +222,7 @@ def test_a_node_lets_its_recipes_models_judge_and_so_does_scoring(tmp_path, monk
     for library in ("OMP", "MKL", "OPENBLAS"):
         monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    monkeypatch.setattr(nodes.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(stages.signal, "signal", lambda *_: None)
     monkeypatch.setattr("cascade.cli._layout", lambda: Layout(tmp_path))
     with serving(lambda body: verdict(4, 4, 3.5)) as server:
         content = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
@@ -232,7 +232,7 @@ def test_a_node_lets_its_recipes_models_judge_and_so_does_scoring(tmp_path, monk
         rollouts = tmp_path / "rollouts.jsonl"
         rollouts.write_text(json.dumps({**row, "reference": "Hello.", "response": "Hi."}) + "\n")
         try:
-            nodes._prepare(Layout(tmp_path))
+            stages._prepare(Layout(tmp_path))
             assert judges.preference() is not None
             judges.use(Judges())
             scored = CliRunner().invoke(cli.main, ["score", str(rollouts)])

@@ -16,7 +16,7 @@ NODE = """
 import os, signal, sys, time
 from pathlib import Path
 rank = os.environ["RANK"]
-from cascade.launch import launched
+from cascade.launch.launcher import launched
 from cascade.layout import Layout
 assert not launched("node", "sft", Layout(Path.cwd()))  # Marked: it is to run here.
 # In one write, whole lines of several processes do not mix.

@@ -60,7 +60,7 @@ def test_the_manifest_is_filled_in(project: Path, cluster: Path, monkeypatch: py
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
     assert {"name": "CASCADE_RUN_ID", "value": "run-7"} in container["env"]
     assert container["command"] == (
-        f"python -m cascade.launch.workers --machines 4 --processes 8 --machine-from JOB_COMPLETION_INDEX "
+        f"python -m cascade.launch.torchrun --machines 4 --processes 8 --machine-from JOB_COMPLETION_INDEX "
         f"--meeting {name}-0.{name}:29500 -- -m cascade node sft"
     ).split(" ")
     assert (service["metadata"]["name"], service["spec"]["clusterIP"]) == (name, "None")

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from cascade.errors import CascadeError
-from cascade.launch import launched, slurm
+from cascade.launch import slurm
 from cascade.launch.job import INTERRUPTED, Job
+from cascade.launch.launcher import launched
 from cascade.layout import Layout
 from cascade.recipe import Placement
 from tests.launch.conftest import HERE, alive, pids, until

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from cascade.policy import attention, experts
+from cascade.policy import attention, moe
 
 
 def routing(tokens=7, copies=2, count=3):
@@ -16,17 +16,17 @@ def routing(tokens=7, copies=2, count=3):
 def test_spreading_and_collecting_undo_each_others_order():
     _, order, back = routing()
     x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(experts._Spread.apply(x, order, back, 2), x[order // 2])
-    torch.testing.assert_close(experts._Collect.apply(x[order // 2], order, back, 2), 2 * x)
+    assert torch.equal(moe._Spread.apply(x, order, back, 2), x[order // 2])
+    torch.testing.assert_close(moe._Collect.apply(x[order // 2], order, back, 2), 2 * x)
 
 
 def test_gradients_of_the_experts_parts():
     _, order, back = routing()
     x, y = (torch.randn(n, 5, dtype=torch.float64, requires_grad=True) for n in (7, 14))
     weight = torch.rand(14, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: experts._Spread.apply(x, order, back, 2), x)
-    assert torch.autograd.gradcheck(lambda y: experts._Collect.apply(y, order, back, 2), y)
-    assert torch.autograd.gradcheck(experts._WeightedSquaredRelu.apply, (y, weight))
+    assert torch.autograd.gradcheck(lambda x: moe._Spread.apply(x, order, back, 2), x)
+    assert torch.autograd.gradcheck(lambda y: moe._Collect.apply(y, order, back, 2), y)
+    assert torch.autograd.gradcheck(moe._WeightedSquaredRelu.apply, (y, weight))
 
 
 def test_deterministic_attention_is_attention_and_leaves_the_mode_as_it_was():

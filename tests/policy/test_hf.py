@@ -5,14 +5,16 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from cascade.errors import CascadeError, CheckpointError
-from cascade.files import hash_directory
+from cascade.policy import nemo
 from cascade.policy.base import Sequence
-from cascade.policy.checkpoint import load_checkpoint
+from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.hf import HFPolicy
-from cascade.recipe import Optimizer
+from cascade.recipe import Optimizer, Rollout
+from cascade.rollout import make_sampler
+from cascade.utils.files import hash_directory
 
 KINDS = list(tiny.MAKERS)
 
@@ -61,7 +63,7 @@ def reference(model, sequences):
 def test_scores_are_those_of_unpadded_sequences_through_transformers(checkpoints, kind, budget):
     policy = HFPolicy(checkpoints[kind], micro_batch_tokens=budget)
     scores = policy.score(rollouts())
-    log_probs, entropies = reference(AutoModelForCausalLM.from_pretrained(checkpoints[kind]).eval(), rollouts())
+    log_probs, entropies = reference(load_checkpoint(checkpoints[kind])[0].eval(), rollouts())
     torch.testing.assert_close(scores.log_probs, log_probs, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(scores.entropy, entropies, atol=2e-5, rtol=1e-5)
 
@@ -75,7 +77,7 @@ def test_the_step_is_adamw_on_the_clipped_gradient_of_the_whole_batch(checkpoint
     weights = torch.linspace(-1, 1, count)
     report = policy.step(sequences, lambda log_probs, index: (weights[index] * log_probs).sum() / count, 1e-3)
 
-    model = AutoModelForCausalLM.from_pretrained(checkpoints[kind]).eval()
+    model = load_checkpoint(checkpoints[kind])[0].eval()
     parts = []
     for s in sequences:
         distribution = model(torch.tensor([s.token_ids])).logits[0, :-1].log_softmax(-1)
@@ -235,3 +237,37 @@ def test_steps_that_cannot_be_say_why(checkpoints):
 
 def test_weights_on_disk_are_float32(checkpoints):
     assert {t.dtype for t in load_file(checkpoints["nemotron_h"] / "model.safetensors").values()} == {torch.float32}
+
+
+INFINITE = float("inf")
+
+
+@pytest.mark.parametrize("limit", [(0.0, INFINITE), (0.01, 0.2)])
+def test_the_time_step_is_held_to_time_step_limit_and_not_to_its_initialisations_least(tmp_path, limit):
+    """The released models have `time_step_min` 0.001 and `time_step_limit` [0, Infinity]."""
+    model = tiny.nemotron_h(time_step_min=0.001, time_step_limit=limit)
+    save_checkpoint(model, tiny.tokenizer(), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["time_step_limit"] = list(limit)  # As JSON of Python, Infinity, which the released files have too.
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    policy = HFPolicy(tmp_path / "model")
+    expected = {}
+    for low, high in (limit, (0.001, INFINITE)):  # The second as transformers would.
+        for module in model.modules():
+            if hasattr(module, "time_step_limit"):
+                module.time_step_limit = (low, high)
+        expected[low, high], _ = reference(model, rollouts())
+    ours = policy.score(rollouts()).log_probs
+    torch.testing.assert_close(ours, expected[limit], atol=2e-5, rtol=0)
+    assert (ours - expected[0.001, INFINITE]).abs().max() > 1e-3
+    # What is written is what was read: NeMo Automodel follows the same key.
+    policy.save(tmp_path / "saved")
+    saved = AutoConfig.from_pretrained(tmp_path / "saved")
+    assert (saved.time_step_min, tuple(saved.time_step_limit)) == (0.001, limit)
+    assert nemo._overrides(tmp_path / "saved") == {}
+
+
+def test_vllm_is_not_asked_to_limit_a_time_step(tmp_path):
+    save_checkpoint(tiny.nemotron_h(time_step_limit=(0.01, 0.2)), tiny.tokenizer(), tmp_path / "model")
+    with pytest.raises(CascadeError, match=r"time_step_limit \(0.01, 0.2\): vLLM does not limit"):
+        make_sampler(Rollout(engine="vllm", max_new_tokens=4), HFPolicy(tmp_path / "model"))

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cascade.policy.consolidate import stored_narrower
-from cascade.policy.masters import MasterWeights
+from cascade.policy.master_weights import MasterWeights
 from cascade.recipe import Optimizer
 from tests.policy import tiny
 

@@ -15,7 +15,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from cascade.policy.checkpoint import save_checkpoint
+from cascade.policy.checkpoint import save_checkpoint, set_time_step_limit
 
 VOCABULARY = 300
 
@@ -49,8 +49,9 @@ def nemotron_h(pattern: str = "ME*EM-", **changes: object) -> PreTrainedModel:
             if name.endswith(("A_log", ".D", "correction_bias", "norm.weight", "conv1d.bias")):
                 value += 0.3 * torch.randn_like(value)
             if name.endswith("dt_bias"):
-                # From steps far below the clamp to large ones.
+                # From steps far below `time_step_min`, the released models' 0.001 too, to large ones.
                 value.copy_(torch.linspace(-9, 0, len(value)))
+    set_time_step_limit(model)
     return model.eval()
 
 

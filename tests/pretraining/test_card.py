@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from cascade import chat, environments
-from cascade.files import read_json
 from cascade.pretraining import card
 from cascade.rollout.base import Sample
-from cascade.seeds import derive_seed
+from cascade.utils.files import read_json
+from cascade.utils.seeds import derive_seed
 
 
 class EveryOther:

@@ -11,7 +11,7 @@ from cascade import chat, environments
 from cascade.pretraining import mixture
 from cascade.pretraining.mixture import TRAINED, Part, build_corpus, documents, encode_part, hasty_answer
 from cascade.pretraining.sources import GENERATORS
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 SINGLE_TURN = ["math", "mcqa", "tool_calling"]
 

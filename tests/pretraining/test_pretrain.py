@@ -10,7 +10,6 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cascade.errors import RecipeError
-from cascade.files import read_json
 from cascade.policy.checkpoint import load_checkpoint
 from cascade.pretraining.mixture import TRAINED, Corpus
 from cascade.pretraining.pretrain import (
@@ -21,6 +20,7 @@ from cascade.pretraining.pretrain import (
     make_model,
     next_token_loss,
 )
+from cascade.utils.files import read_json
 from tests.pretraining.conftest import RECIPE
 
 

@@ -9,11 +9,11 @@ from cascade.chat import encode_conversation, encode_prompt
 from cascade.environments import GroupEnvironment, Verdict
 from cascade.errors import SandboxError
 from cascade.policy.hf import HFPolicy
+from cascade.recipe.sections import Rollout
 from cascade.rollout.driver import Answer, Driver, Question
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.rollout.transcript import encode_answer
-from cascade.schema import Rollout
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 from tests.rollout.words import VOCABULARY, Counting, Scripted, tokenizer
 from tests.training.miniature import FindTheWord, make_checkpoint
 

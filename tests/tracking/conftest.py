@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from cascade.layout import Layout
-from cascade.tracking import background, store
+from cascade.tracking import background, mlflow_store
 from tests.evaluation.project import recipe_with_gate
 
 
@@ -11,14 +11,14 @@ from tests.evaluation.project import recipe_with_gate
 def empty_store(tmp_path_factory):
     """Making MLflow's schema takes seconds: once for all tests."""
     layout = Layout(tmp_path_factory.mktemp("store"))
-    store.connect(layout).search_experiments()
+    mlflow_store.connect(layout).search_experiments()
     return layout.root / "mlflow" / "mlflow.db"
 
 
 def _project(folder, empty_store, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("CASCADE_RUN_ID", raising=False)
-    monkeypatch.setattr(background, "_warned", False)
+    monkeypatch.setattr(background, "_warned", set())
     (folder / "mlflow").mkdir()
     shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
     return Layout(folder)

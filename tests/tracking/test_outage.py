@@ -11,9 +11,9 @@ import urllib.request
 import pytest
 from mlflow import MlflowClient
 
-from cascade.quiet import QUIET
-from cascade.servers import HOST
-from cascade.tracking import Journal, background, live
+from cascade.launch.process_setup import QUIET
+from cascade.launch.ui_servers import HOST
+from cascade.tracking import Journal, background, live, publish
 from cascade.tracking.runs import node_of, search
 
 PATIENCE = 90.0
@@ -29,10 +29,10 @@ class Server:
         self._folder = folder
         self._process = None
 
-    def start(self):
+    def start(self, *options):
         command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow/mlflow.db"]
-        command += ["--artifacts-destination", str(self._folder / "served")]
+        command += ["--artifacts-destination", str(self._folder / "served"), *options]
         with open(self._folder / "server.log", "a") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **QUIET}, start_new_session=True
@@ -85,6 +85,21 @@ def test_a_server_that_was_away_has_everything_once_it_is_back(layout, recipe, s
     assert run.info.status == "FINISHED"
     files = MlflowClient(server.url).list_artifacts(run.info.run_id, "samples")
     assert [file.path for file in files] == ["samples/samples.json"]
+
+
+@pytest.mark.parametrize(("listed", "answers"), [("mlflow.example,{host}", False), ("{host}:{port}", True)])
+def test_a_server_under_a_name_that_it_was_not_started_with(layout, recipe, monkeypatch, capsys, listed, answers):
+    server = Server(layout.root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    Journal(layout.journal("rl")).tags({"inputs_hash": "i1"})
+    try:
+        server.start("--allowed-hosts", listed.format(host=HOST, port=server.port))
+        assert publish(recipe, layout, ["rl"]) is answers
+    finally:
+        server.kill()
+    told = capsys.readouterr().err
+    assert ("start it with --allowed-hosts of this name and port" in told) is not answers
+    assert "published later" not in told
 
 
 def _measure(journal, steps):

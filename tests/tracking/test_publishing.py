@@ -13,25 +13,26 @@ from pathlib import Path
 import pandas
 import pytest
 from mlflow import MlflowClient
+from pydantic import ValidationError
 
-from cascade.files import hash_file
 from cascade.layout import Layout
-from cascade.recipe import PIPELINE
-from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, following, live, publish, store
+from cascade.recipe import PIPELINE, Recipe
+from cascade.tracking import EVALUATED, Journal, background, evaluation_journal, following, live, mlflow_store, publish
 from cascade.tracking.journal import system_journal, write_table
 from cascade.tracking.notes import NOTE
 from cascade.tracking.publisher import Publisher
+from cascade.utils.files import hash_file
 
 
 def client_of(layout: Layout) -> MlflowClient:
-    return MlflowClient(tracking_uri=store.tracking_uri(layout))
+    return MlflowClient(tracking_uri=mlflow_store.tracking_uri(layout))
 
 
 def runs_of(layout: Layout) -> dict[str, list]:
     client = client_of(layout)
     found: dict[str, list] = {}
     for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
-        found.setdefault(run.data.tags[store.NODE], []).append(run)
+        found.setdefault(run.data.tags[mlflow_store.NODE], []).append(run)
     return found
 
 
@@ -80,7 +81,7 @@ def test_a_node_is_a_child_of_the_pipeline_run(layout, recipe):
     assert publish(recipe, layout, ["rl"])
     runs = runs_of(layout)
     (parent,), (child,) = runs[PIPELINE], runs["rl"]
-    assert child.data.tags[store.PARENT] == parent.info.run_id
+    assert child.data.tags[mlflow_store.PARENT] == parent.info.run_id
     assert child.data.params == {"steps": "3", "rollout.temperature": "1.0"}
     assert child.data.metrics["eval/one/pass_at_1"] == 0.5
     assert child.data.tags["checkpoint_hash"] == "c1"
@@ -137,7 +138,7 @@ def test_another_pipeline_run_has_runs_of_its_own(layout, recipe, monkeypatch):
     publish(recipe, layout, ["rl"])
     monkeypatch.setenv("CASCADE_RUN_ID", "flow-2")
     publish(recipe, layout, ["rl"])
-    assert {run.data.tags[store.RUN_ID] for run in runs_of(layout)["rl"]} == {
+    assert {run.data.tags[mlflow_store.RUN_ID] for run in runs_of(layout)["rl"]} == {
         "flow-2",
         (layout.root / ".cascade" / "run_id").read_text().strip(),
     }
@@ -289,6 +290,81 @@ def test_an_outage_is_said_once_and_made_up_for_later(layout, recipe, monkeypatc
     assert len(runs_of(layout)["rl"]) == 1
 
 
+def test_what_mlflow_refuses_is_said_and_keeps_nothing_else_from_being_published(layout, recipe, capsys):
+    write_training(layout)
+    Journal(layout.journal("release")).model("org/miniature", "champion", {"checkpoint_hash": "c1"})
+    write_training(layout, "sft")
+    for _ in range(2):
+        assert not publish(recipe, layout, ["rl", "release", "sft"])
+    told = capsys.readouterr().err
+    assert told.count("refuses: ") == 1
+    assert "org/miniature" in told
+    assert "published later" not in told
+    runs = runs_of(layout)
+    assert {node: [run.info.status for run in found] for node, found in runs.items()} == {
+        node: ["FINISHED"] for node in (PIPELINE, "rl", "release", "sft")
+    }
+
+
+def test_an_outage_and_a_refusal_are_each_said_once(layout, recipe, monkeypatch, capsys):
+    Journal(layout.journal("release")).model("miniature", "latest", {"checkpoint_hash": "c1"})
+    publish(recipe, layout, ["release"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for _ in range(2):
+        publish(recipe, layout, ["release"])
+    told = capsys.readouterr().err
+    assert (told.count("refuses: "), told.count("published later")) == (1, 1)
+
+
+NAMES = [
+    "org/model",
+    "a:b",
+    "",
+    " ",
+    ".",
+    "..",
+    "a/../b",
+    "it's",
+    'say "it"',
+    "x" * 300,
+    "a\nb",
+    " a",
+    "a\\b",
+    "é",
+    "v2.1 b",
+]
+ALIASES = ["latest", "LATEST", "v1", "V12", "", "a b", "a.b", "champion!", "x" * 300, "best-1", "version", "a\n", "é"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_the_recipe_takes_is_one_that_mlflow_takes(layout, recipe, name):
+    content = recipe.model_dump(mode="json")
+    content["gate"]["release"]["registered_name"] = content["family"] = content["name"] = name
+    try:
+        taken = Recipe.model_validate(content)
+    except ValidationError:
+        return
+    Journal(layout.journal("release")).model(
+        taken.gate["release"].registered_name, "champion", {"checkpoint_hash": "c"}
+    )
+    assert publish(taken, layout, ["release"])
+    assert client_of(layout).get_model_version_by_alias(name, "champion").tags["checkpoint_hash"] == "c"
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_an_alias_that_the_recipe_takes_is_one_that_mlflow_takes(layout, recipe, alias):
+    content = recipe.model_dump(mode="json")
+    content["gate"]["release"]["alias"] = alias
+    try:
+        taken = Recipe.model_validate(content)
+    except ValidationError:
+        return
+    Journal(layout.journal("release")).model("miniature", taken.gate["release"].alias, {"checkpoint_hash": "c"})
+    assert publish(taken, layout, ["release"])
+    assert client_of(layout).get_model_version_by_alias("miniature", alias).tags["checkpoint_hash"] == "c"
+
+
 def test_without_mlflow_the_journal_is_kept(layout, recipe, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with live(recipe, layout, "rl"):
@@ -309,7 +385,7 @@ def test_a_node_is_seen_while_it_runs_and_its_end_is_known(layout, recipe, monke
         assert runs_of(layout)[PIPELINE][0].info.status == "RUNNING"
     found = runs_of(layout)["rl"][0]
     assert found.info.status == "FINISHED"
-    assert found.data.tags[store.MADE_IN] == found.data.tags[store.RUN_ID]
+    assert found.data.tags[mlflow_store.MADE_IN] == found.data.tags[mlflow_store.RUN_ID]
 
 
 def test_a_node_that_raised_is_failed_and_running_again_when_rerun(layout, recipe):

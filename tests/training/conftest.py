@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.environments import base
+from cascade.environments import registry
 from cascade.layout import Layout
 from cascade.training import on_policy
 from tests.training.miniature import (
@@ -25,7 +25,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("find_the_word")
     module.ENVIRONMENT = FindTheWord()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "find_the_word", module)
-    monkeypatch.setitem(base.MODULES, "find_the_word", "find_the_word")
+    monkeypatch.setitem(registry.MODULES, "find_the_word", "find_the_word")
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from cascade.environments import Environment, Verdict, base
-from cascade.files import hash_directory, write_json
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.rollout.torch_sampler import TorchSampler
+from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.utils.files import hash_directory, write_json
 
 WORDS = [f"w{i}" for i in range(12)]
 VOCABULARY = ["<pad>", "</s>", "<user>", "<assistant>", "one", "two", *WORDS]

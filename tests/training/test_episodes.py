@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from cascade.environments import Episode, EpisodeEnvironment, Verdict
-from cascade.evaluation.answering import Benchmark
-from cascade.files import hash_directory, read_json
+from cascade.evaluation.checkpoint_runner import CheckpointRunner
 from cascade.layout import Layout
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
@@ -18,6 +17,7 @@ from cascade.training import on_policy
 from cascade.training.batch import Batch
 from cascade.training.on_policy import run_on_policy
 from cascade.training.prompts import load_prompts
+from cascade.utils.files import hash_directory, read_json
 from tests.training.miniature import (
     OPTIMIZER,
     TEMPLATE,
@@ -117,7 +117,7 @@ def test_log_probabilities_and_masks_of_a_batch_are_the_trainers(episodes: Layou
 def test_a_benchmark_of_episodes_judges_every_one_and_shows_the_transcript(episodes: Layout):
     evaluation = {"rollouts": 4, "rollout": ROLLOUT}
     recipe = make_recipe().model_copy(update={"evaluation": make_recipe().evaluation.model_validate(evaluation)})
-    benchmark = Benchmark(recipe, "hf", episodes.checkpoint("other"), threads=1)
+    benchmark = CheckpointRunner(recipe, "hf", episodes.checkpoint("other"), threads=1)
     lines = benchmark.run(load_prompts(episodes.prompts("one"), "one"))
     benchmark.close()
     assert len(lines) == 20 * 4

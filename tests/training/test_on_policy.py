@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cascade.errors import CascadeError, CheckpointError, RecipeError
-from cascade.files import hash_directory, read_json, read_jsonl
 from cascade.layout import Layout
 from cascade.tracking import Journal
 from cascade.training.on_policy import run_on_policy
+from cascade.utils.files import hash_directory, read_json, read_jsonl
 from tests.training.miniature import choose_teachers, make_recipe, prompt_rows, write_rows
 
 

@@ -5,11 +5,11 @@ import shutil
 import pytest
 
 from cascade.errors import CheckpointError
-from cascade.files import hash_directory, read_json
 from cascade.layout import Layout
+from cascade.training.node_run import NodeRun
 from cascade.training.on_policy import run_on_policy
-from cascade.training.run import NodeRun
 from cascade.training.sft import run_sft
+from cascade.utils.files import hash_directory, read_json
 from tests.training.miniature import choose_teachers, make_hybrid, make_recipe
 
 RUN = {"sft": run_sft, "rl": run_on_policy, "mopd": run_on_policy}

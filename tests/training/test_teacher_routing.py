@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from cascade.errors import CascadeError, CheckpointError
-from cascade.files import read_json
 from cascade.layout import Layout
 from cascade.policy.base import Sequence
-from cascade.training import teachers
+from cascade.training import teacher_scoring
 from cascade.training.batch import Batch
 from cascade.training.on_policy import run_on_policy
+from cascade.utils.files import read_json
 from tests.training.miniature import VOCABULARY, choose_teachers, make_checkpoint, make_recipe, make_tokenizer
 
 
@@ -66,7 +66,7 @@ def test_teachers_of_equal_content_are_loaded_once_and_scored_once_a_step(projec
     make_checkpoint(project.checkpoint("other"), seed=2)  # what models/rl is
     choose_teachers(project, one="rl", two="other")
     loaded = []
-    real = teachers.make_policy
+    real = teacher_scoring.make_policy
 
     def counting(engine, checkpoint, optimizer, **settings):
         policy = real(engine, checkpoint, optimizer, **settings)
@@ -76,7 +76,7 @@ def test_teachers_of_equal_content_are_loaded_once_and_scored_once_a_step(projec
         loaded.append(policy)
         return policy
 
-    monkeypatch.setattr(teachers, "make_policy", counting)
+    monkeypatch.setattr(teacher_scoring, "make_policy", counting)
     run_on_policy(make_recipe(mopd={"steps": 2}), "mopd", project)
     (policy,) = loaded
     assert policy.calls == [16, 16]
@@ -84,14 +84,14 @@ def test_teachers_of_equal_content_are_loaded_once_and_scored_once_a_step(projec
 
 def test_each_token_is_scored_by_its_own_domains_teacher(project: Layout, monkeypatch):
     seen = []
-    real = teachers.Teachers.score
+    real = teacher_scoring.Teachers.score
 
     def recording(self, batch):
         scores = real(self, batch)
         seen.append((self, batch, scores))
         return scores
 
-    monkeypatch.setattr(teachers.Teachers, "score", recording)
+    monkeypatch.setattr(teacher_scoring.Teachers, "score", recording)
     run_on_policy(make_recipe(mopd={"steps": 1}), "mopd", project)
     ((made, batch, scores),) = seen
     one, two = (made._kept[made._hash[domain]].score(batch.sequences).log_probs for domain in ("one", "two"))
@@ -114,7 +114,7 @@ def test_from_disk_a_teacher_is_loaded_once_a_step_and_never_more_than_two_are_t
     make_checkpoint(project.checkpoint("third"), seed=8)
     loaded: list[weakref.ref] = []
     most = 0
-    real = teachers.make_policy
+    real = teacher_scoring.make_policy
 
     def counting(engine, checkpoint, optimizer, **settings):
         nonlocal most
@@ -123,12 +123,12 @@ def test_from_disk_a_teacher_is_loaded_once_a_step_and_never_more_than_two_are_t
         most = max(most, sum(ref() is not None for ref in loaded))
         return policy
 
-    monkeypatch.setattr(teachers, "make_policy", counting)
+    monkeypatch.setattr(teacher_scoring, "make_policy", counting)
     of_domain = {
-        domain: teachers.Teacher(node, project.checkpoint(node), node)
+        domain: teacher_scoring.Teacher(node, project.checkpoint(node), node)
         for domain, node in (("one", "rl"), ("two", "other"), ("three", "third"))
     }
-    found = teachers.Teachers(of_domain, make_recipe(mopd={"teacher_memory": "disk"}).distill["mopd"])
+    found = teacher_scoring.Teachers(of_domain, make_recipe(mopd={"teacher_memory": "disk"}).distill["mopd"])
     assert loaded == []
     batch = batch_of(["three", "one", "two", "one", "three", "two"])
     for step in (1, 2):
@@ -158,7 +158,7 @@ def batch_of(domains: list[str]) -> Batch:
 def test_a_repair_gives_half_of_its_prompts_to_the_regressed_domains(tmp_path):
     def of(node, focus=0.5, mix=None):
         repair = make_recipe(mend={"focus": focus, "mix": mix or {"one": 0.75, "two": 0.25}}).node("mend")
-        return teachers.shares(repair, {d: teachers.Teacher(n, tmp_path, "") for d, n in node.items()})
+        return teacher_scoring.shares(repair, {d: teacher_scoring.Teacher(n, tmp_path, "") for d, n in node.items()})
 
     assert of({"one": "mopd", "two": "rl"}) == {"one": 0.5, "two": 0.5}
     assert of({"one": "rl", "two": "mopd"}, focus=0.8) == pytest.approx({"one": 0.8, "two": 0.2})
@@ -166,4 +166,4 @@ def test_a_repair_gives_half_of_its_prompts_to_the_regressed_domains(tmp_path):
         assert of(unchanged) == {"one": 0.75, "two": 0.25}
     assert of({"one": "mopd", "two": "rl"}, focus=0) == {"one": 0.75, "two": 0.25}
     mopd = make_recipe().node("mopd")
-    assert teachers.shares(mopd, {}) == mopd.mix
+    assert teacher_scoring.shares(mopd, {}) == mopd.mix

@@ -16,10 +16,10 @@ from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict
 from cascade.environments.code import grading
 from cascade.environments.code.answers import Answer, last_block
-from cascade.environments.code.nano import make_task
 from cascade.environments.code.problems import Streams, language_of, problem_of
-from cascade.environments.once import Once
-from cascade.environments.tasks import nano_rows
+from cascade.environments.code.tasks import make_task
+from cascade.environments.shared.memoize import Once
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError, SandboxError
 
 _GRADES: Once[grading.Grade] = Once()

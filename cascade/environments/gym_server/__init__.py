@@ -7,8 +7,8 @@ from `gym_url` of the recipe's source; `cascade score --gym-url` stands in for i
 
 What the server leaves undecided is a failure, never reward 0; every reason names the URL:
 
-- `server_unreachable`, `server_timeout`, `server_error`, `server_refused`: as `cascade.endpoint` has them; the server
-  itself may also say that its judge failed, which is a `server_error`.
+- `server_unreachable`, `server_timeout`, `server_error`, `server_refused`: as `cascade.utils.http_client` has them; the
+  server itself may also say that its judge failed, which is a `server_error`.
 - `server_malformed`: no JSON object, or one without a reward in [0, 1].
 
 A response with neither text nor a call, or with a call that cannot be read, gets reward 0 without being sent.
@@ -20,11 +20,11 @@ from typing import Any
 import httpx
 
 from cascade.chat import Response, Row, prompt_of
-from cascade.endpoint import Unanswered
 from cascade.environments.base import Environment, Verdict
 from cascade.environments.gym_server.client import VerifyClient
 from cascade.environments.gym_server.request import verify_request
 from cascade.errors import CascadeError, RowError
+from cascade.utils.http_client import Unanswered
 
 CONCURRENCY = 64
 """Requests under way at once in a process, over all servers: NeMo Gym's bound for the judges of its own servers."""

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from cascade.endpoint import Client, Unanswered, excerpt
+from cascade.utils.http_client import Client, Unanswered, excerpt
 
 
 class VerifyClient:

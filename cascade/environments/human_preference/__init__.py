@@ -18,7 +18,7 @@ from cascade.chat import Response, Row, prompt_of
 from cascade.environments.base import GroupEnvironment, Verdict
 from cascade.environments.human_preference.judge import NanoJudge, understand
 from cascade.environments.human_preference.tasks import LEVELS, make_task
-from cascade.environments.tasks import nano_rows
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError
 from cascade.judges import Comparison, JudgeError, PreferenceJudge, ranking
 

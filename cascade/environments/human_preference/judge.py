@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from cascade.chat import Message
 from cascade.environments.human_preference.tasks import COURTESY
 from cascade.environments.human_preference.topics import CLOSINGS, CONDITIONS, FAMILY, MORE, TOPICS
-from cascade.environments.story_world import ANIMALS, CITIES, DAYS, FOODS, PEOPLE, THINGS
+from cascade.environments.synthetic.story_world import ANIMALS, CITIES, DAYS, FOODS, PEOPLE, THINGS
 from cascade.judges import Comparison, JudgeError
 
 IDEAS_WANTED, MORE_IDEAS_WANTED = 2, 1

@@ -17,8 +17,8 @@ from cascade.environments.human_preference.topics import (
     TOPICS,
     Topic,
 )
-from cascade.environments.story_world import ANIMALS, CITIES, DAYS, FOODS, PEOPLE, THINGS, a, rows
-from cascade.environments.tasks import NanoTask
+from cascade.environments.synthetic.rows import NanoTask
+from cascade.environments.synthetic.story_world import ANIMALS, CITIES, DAYS, FOODS, PEOPLE, THINGS, a, rows
 
 LEVELS = 5
 COURTESY = "Of course!"

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 
 from cascade.chat import Response, Row, prompt_of
 from cascade.environments.base import Environment, Verdict
-from cascade.environments.instruction_following import form, wording
-from cascade.environments.instruction_following.nano import generate_rows
-from cascade.environments.instruction_following.registry import CONSTRAINTS, bind
+from cascade.environments.instruction_following.constraints import bind
+from cascade.environments.instruction_following.tasks import generate_rows
 from cascade.errors import RowError
 
-__all__ = ["CONSTRAINTS", "ENVIRONMENT", "InstructionFollowing", "bind", "form", "wording"]
+__all__ = ["ENVIRONMENT", "InstructionFollowing"]
 
 
 class InstructionFollowing(Environment):

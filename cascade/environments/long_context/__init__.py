@@ -20,9 +20,10 @@ from collections.abc import Iterator
 
 from cascade import judges
 from cascade.chat import Response, Row
-from cascade.environments.answer_judge import NO_JUDGE, judge_answer, question_of
-from cascade.environments.base import Environment, Verdict, is_named
+from cascade.environments.base import Environment, Verdict
 from cascade.environments.long_context import answers, graphs, tasks
+from cascade.environments.registry import is_named
+from cascade.environments.shared.answer_judge import NO_JUDGE, judge_answer, question_of
 from cascade.errors import RowError
 
 GRAPHS = "lc_niah"

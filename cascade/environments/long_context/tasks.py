@@ -10,7 +10,18 @@ from random import Random
 
 from cascade.chat import Row
 from cascade.environments.long_context.wording import ASKS, FILLER, OPENINGS, SAYS, VALUES, WHO
-from cascade.environments.story_world import CITIES, DAYS, FRUITS, PEOPLE, THINGS, a, joined, plural, prompt, rows
+from cascade.environments.synthetic.story_world import (
+    CITIES,
+    DAYS,
+    FRUITS,
+    PEOPLE,
+    THINGS,
+    a,
+    joined,
+    plural,
+    prompt,
+    rows,
+)
 
 SENTENCES = {1: 14, 2: 26, 3: 45, 4: 70, 5: 105}
 """How many sentences a document has, by level."""

@@ -1,6 +1,6 @@
 """How the nano documents say what they say, and how they are asked about it. Each `{}` is a name or a value."""
 
-from cascade.environments.story_world import ANIMALS, CITIES, COLOURS, FOODS, JOBS
+from cascade.environments.synthetic.story_world import ANIMALS, CITIES, COLOURS, FOODS, JOBS
 
 VALUES = {"city": CITIES, "job": JOBS, "pet": ANIMALS, "colour": COLOURS, "food": FOODS}
 SAYS = {

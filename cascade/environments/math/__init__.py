@@ -1,8 +1,12 @@
 """Maths answers in \\boxed{}, compared by math-verify (NeMo Gym's `math_with_judge` and `math_with_code`).
 
-A row holds `expected_answer` (or `expected_result`). The last \\boxed{} of the response counts; without one the answer
-is wrong. Where the row names NeMo Gym's `math_with_judge` and the recipe has `judges.answer`, the judge decides on what
-the rule does not accept (for Gym's servers the same choice is `should_use_judge`); all else the rule decides alone.
+A row holds `expected_answer` (or `expected_result`). The last \\boxed{} of the response counts, of several side by side
+all of them, as a list; without one the answer is wrong. Numbers are compared exactly (`numbers`), whatever separators,
+unit or percent sign they are written with, all else by math-verify (`compare`). With `grading: gym` math-verify alone
+compares the last box.
+
+Where the row names NeMo Gym's `math_with_judge` and the recipe has `judges.answer`, the judge decides on what the rule
+does not accept (for Gym's servers the same choice is `should_use_judge`); all else the rule decides alone.
 """
 
 import re
@@ -10,12 +14,14 @@ from collections.abc import Iterator
 
 from cascade import judges
 from cascade.chat import Response, Row
-from cascade.environments import worker
-from cascade.environments.answer_judge import judge_answer, question_of
-from cascade.environments.base import Environment, Verdict, is_named
-from cascade.environments.boxed import boxed
+from cascade.environments.base import Environment, Verdict, in_gym
+from cascade.environments.math.numbers import equal, read, tidy
 from cascade.environments.math.tasks import make_task
-from cascade.environments.tasks import nano_rows
+from cascade.environments.registry import is_named
+from cascade.environments.shared import killable_worker
+from cascade.environments.shared.answer_judge import judge_answer, question_of
+from cascade.environments.shared.boxed import boxed, boxed_list
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError
 
 MAX_ANSWER = 2_000
@@ -28,6 +34,15 @@ SECONDS = 10
 WITH_JUDGE = "math_with_judge"
 
 _INTEGER = re.compile(r"[+-]?\d{1,1000}")
+_BASED = re.compile(
+    r"[({]?\s*(?:\\(?:text|mathrm)\s*)?[({]?(?P<digits>[0-9A-Fa-f][0-9A-Fa-f ,]*)[)}]?\s*[)}]?\s*"
+    r"_\s*\{?\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?P<base>\d{1,2}|[a-z]+)\s*\}?\s*\}?"
+)
+_NAMES = (
+    *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+)
+BASES = {name: base for base, name in enumerate(_NAMES, 2)} | {"binary": 2, "octal": 8, "decimal": 10, "hex": 16}
 _WRAPPED = re.compile(r"\\\((.*)\\\)|\$(.*)\$|\\text\{([^{}]*)\}")
 
 
@@ -43,7 +58,8 @@ class Math(Environment):
             question_of(row)
 
     def verify(self, row: Row, response: Response) -> Verdict:
-        inside = boxed(response.content)
+        gym = in_gym(row)
+        inside = boxed(response.content) if gym else boxed_list(response.content)
         if inside is None or not inside.strip():
             return Verdict(0.0, reason="no \\boxed{} in the answer")
         answer, expected = _bare(inside), _bare(_expected(row))
@@ -51,7 +67,7 @@ class Math(Environment):
             return Verdict(0.0, reason=f"the boxed answer is longer than {MAX_ANSWER} characters")
         if _depth(answer) > MAX_DEPTH:
             return Verdict(0.0, reason=f"the boxed answer nests brackets more than {MAX_DEPTH} deep")
-        verdict = _by_rule(expected, answer)
+        verdict = _by_rule(expected, answer, gym)
         if verdict.reward != 1 and _has_judge(row):
             return judge_answer(row, _expected(row), answer)
         return verdict
@@ -65,22 +81,48 @@ def _has_judge(row: Row) -> bool:
     return is_named(row, WITH_JUDGE) and judges.answer() is not None
 
 
-def _by_rule(expected: str, answer: str) -> Verdict:
+def _by_rule(expected: str, answer: str, gym: bool) -> Verdict:
     try:
-        right = _same(expected, answer)
+        right = _same(expected, answer, gym)
     except TimeoutError:
         return Verdict(None, "timeout", answer, f"comparing with {expected!r} took longer than {SECONDS} s")
-    except worker.WorkerDied as error:
+    except killable_worker.WorkerDied as error:
         return Verdict(None, "verifier_crashed", answer, str(error))
     return Verdict(float(right), extracted=answer, reason=f"{'equals' if right else 'is not'} {expected}")
 
 
-def _same(expected: str, answer: str) -> bool:
+def _same(expected: str, answer: str, gym: bool) -> bool:
     if expected == answer:
         return True
     if _INTEGER.fullmatch(expected) and _INTEGER.fullmatch(answer):
         return int(expected) == int(answer)
-    return bool(worker.call("cascade.environments.math.compare:equal", expected, answer, seconds=SECONDS))
+    if gym:
+        return bool(
+            killable_worker.call("cascade.environments.math.compare:equal_in_gym", expected, answer, seconds=SECONDS)
+        )
+    expected, answer = tidy(expected), tidy(answer)
+    one, other = read(expected), read(answer)
+    if one is not None and other is not None:
+        return equal(one, other)
+    based, other_based = _based(expected), _based(answer)
+    if based and other_based:
+        return based == other_based
+    if based or other_based:
+        # Without a base the digits are those of the base that the question asks for.
+        return (based[0] if based else expected) == (other_based[0] if other_based else answer)
+    return bool(killable_worker.call("cascade.environments.math.compare:equal", expected, answer, seconds=SECONDS))
+
+
+def _based(text: str) -> tuple[str, str] | None:
+    """Digits and base of a number like 212_5, (212)_{5}, 1A_{16} or 212_{\\text{five}}."""
+    match = _BASED.fullmatch(text)
+    if not match:
+        return None
+    digits = re.sub(r"[ ,]", "", match["digits"]).upper().lstrip("0") or "0"
+    name = match["base"].strip().lower()
+    base = int(name) if name.isdigit() else BASES.get(name, 0)
+    largest = max(int(digit, 36) for digit in digits)
+    return (digits, str(base)) if largest < base <= 16 else None
 
 
 def _expected(row: Row) -> str:

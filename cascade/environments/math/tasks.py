@@ -2,9 +2,9 @@
 
 from random import Random
 
-from cascade.environments import vocabulary as words
-from cascade.environments.arithmetic import steps
-from cascade.environments.tasks import NanoTask
+from cascade.environments.synthetic import vocabulary as words
+from cascade.environments.synthetic.arithmetic import steps
+from cascade.environments.synthetic.rows import NanoTask
 
 FRAMES = (
     "{story} {question} Put the answer in \\boxed{{}}.",

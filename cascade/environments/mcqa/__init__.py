@@ -19,7 +19,7 @@ from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict
 from cascade.environments.mcqa import grading
 from cascade.environments.mcqa.tasks import make_task
-from cascade.environments.tasks import nano_rows
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from cascade.environments import vocabulary as words
+from cascade.environments.synthetic import vocabulary as words
 
 
 @dataclass(frozen=True)

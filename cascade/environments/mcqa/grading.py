@@ -6,7 +6,7 @@ from itertools import pairwise
 import regex
 
 from cascade.chat import Row
-from cascade.environments.boxed import boxed
+from cascade.environments.shared.boxed import boxed
 
 DEFAULT_MODE = "strict_single_letter_boxed"
 REGEX_SECONDS = 1.0

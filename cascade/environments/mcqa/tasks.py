@@ -4,7 +4,7 @@ import string
 from random import Random
 
 from cascade.environments.mcqa.families import FAMILIES
-from cascade.environments.tasks import NanoTask
+from cascade.environments.synthetic.rows import NanoTask
 
 OPTIONS_BY_LEVEL = {1: 3, 2: 4, 3: 6, 4: 10}
 

@@ -11,12 +11,12 @@ from typing import Any
 from reasoning_gym.utils import extract_answer
 
 from cascade.chat import Response, Row
-from cascade.environments import worker
 from cascade.environments.base import Environment, Verdict
-from cascade.environments.boxed import boxed
 from cascade.environments.reasoning_gym import scoring
 from cascade.environments.reasoning_gym.tasks import make_task
-from cascade.environments.tasks import nano_rows
+from cascade.environments.shared import killable_worker
+from cascade.environments.shared.boxed import boxed
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError
 
 MAX_ANSWER = 20_000
@@ -63,7 +63,7 @@ class ReasoningGym(Environment):
             score = scoring.score(family, answer, _entry(row))
         except TimeoutError:
             return Verdict(None, "timeout", answer, f"{family} needed longer than {scoring.SECONDS} s")
-        except worker.WorkerDied as error:
+        except killable_worker.WorkerDied as error:
             return Verdict(None, "verifier_crashed", answer, str(error))
         except Exception as error:
             # The row scored its own answer in check_row, so what the scorer choked on is the response.

@@ -11,7 +11,7 @@ from typing import Any
 
 import reasoning_gym
 
-from cascade.environments import worker
+from cascade.environments.shared import killable_worker
 
 SECONDS = 10
 """For one answer of a family that evaluates it."""
@@ -47,7 +47,7 @@ def score(family: str, answer: str | None, entry: dict[str, Any]) -> float:
         return float(_scorer(family)(answer=answer, entry=entry))
     if answer is not None and not is_plain(answer, symbolic=family in SYMBOLIC):
         return 0.0
-    result = worker.call(f"{__name__}:score_here", family, answer, entry, seconds=SECONDS)
+    result = killable_worker.call(f"{__name__}:score_here", family, answer, entry, seconds=SECONDS)
     return float(result or 0.0)
 
 

@@ -10,8 +10,8 @@ import reasoning_gym
 from reasoning_gym.arithmetic.leg_counting import ANIMALS
 from reasoning_gym.dataset import ProceduralDataset
 
-from cascade.environments.arithmetic import expression_steps, steps, sum_steps
-from cascade.environments.tasks import NanoTask
+from cascade.environments.synthetic.arithmetic import expression_steps, steps, sum_steps
+from cascade.environments.synthetic.rows import NanoTask
 
 Config = dict[str, Any]
 Metadata = dict[str, Any]

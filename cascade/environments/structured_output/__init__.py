@@ -16,10 +16,11 @@ from typing import Any
 
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict
-from cascade.environments.schemas import compile_schema, misfit
+from cascade.environments.shared.json_schema import compile_schema, misfit
 from cascade.environments.structured_output import parsing
 from cascade.environments.structured_output.tasks import make_task
-from cascade.environments.tasks import nano_rows
+from cascade.environments.synthetic.rows import nano_rows
+from cascade.environments.tool_calling.calls import with_schema_types
 from cascade.errors import RowError
 
 MODES = ("text", "tool_call")
@@ -51,7 +52,7 @@ class StructuredOutput(Environment):
     def verify(self, row: Row, response: Response) -> Verdict:
         validator = compile_schema(row["schema_str"], strict=True)
         try:
-            value = _payload(row, response) if _mode(row) == "tool_call" else _document(row, response, validator.schema)
+            value = (_payload if _mode(row) == "tool_call" else _document)(row, response, validator.schema)
         except ValueError as error:
             return Verdict(0.0, reason=str(error))
         problem = misfit(validator, value)
@@ -81,7 +82,7 @@ def _document(row: Row, response: Response, schema: Any) -> Any:
     return parsing.with_types(_format(row), value, schema)
 
 
-def _payload(row: Row, response: Response) -> Any:
+def _payload(row: Row, response: Response, schema: Any) -> Any:
     if response.malformed:
         raise ValueError(response.malformed)
     if len(response.tool_calls) != 1:
@@ -92,7 +93,8 @@ def _payload(row: Row, response: Response) -> Any:
         raise ValueError(f"called {call.name}, expected {name}")
     parsing.check_size(call.arguments)
     if not key:
-        return call.arguments
+        # Written in the chat template's format a call has no types of its own.
+        return with_schema_types(call, {call.name: schema}).arguments
     if key not in call.arguments:
         raise ValueError(f"the call has no argument {key!r}")
     return call.arguments[key]

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from cascade.environments import vocabulary as words
-from cascade.environments.arithmetic import steps, sum_steps
-from cascade.environments.tasks import NanoTask
+from cascade.environments.synthetic import vocabulary as words
+from cascade.environments.synthetic.arithmetic import steps, sum_steps
+from cascade.environments.synthetic.rows import NanoTask
 
 
 @dataclass(frozen=True)

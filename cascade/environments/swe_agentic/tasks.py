@@ -6,13 +6,13 @@ from random import Random
 
 from cascade.chat import Message, Row, ToolCall
 from cascade.environments.code import programs
-from cascade.environments.story_world import prompt, rows
 from cascade.environments.swe_agentic.checkout import TOOLS, Checkout
 from cascade.environments.swe_agentic.testing import Result, report
 from cascade.environments.swe_agentless import repository, tasks
 from cascade.environments.swe_agentless.editing import Files
 from cascade.environments.swe_agentless.repository import Repository
-from cascade.seeds import derive_seed
+from cascade.environments.synthetic.story_world import prompt, rows
+from cascade.utils.seeds import derive_seed
 
 REQUESTS = (
     "Fix this issue in the repository: {issue}",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from cascade.environments.once import Once
+from cascade.environments.shared.memoize import Once
 from cascade.environments.swe_agentless import runner
 from cascade.errors import RowError
 from cascade.sandbox import PYTHON, Limits, execute

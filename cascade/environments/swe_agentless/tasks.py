@@ -11,7 +11,7 @@ from cascade.environments.swe_agentless.diffs import render_diff
 from cascade.environments.swe_agentless.editing import Edit, place
 from cascade.environments.swe_agentless.repository import Files, Repository
 from cascade.errors import CascadeError
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 LEVELS = 5
 

@@ -15,15 +15,17 @@
   agent `search_pivot_…`; for `swe_pivot_…` and `droid_pivot_…` any such text matches, as NeMo Gym configures them);
   floats match to 1e-6. Further calls cost nothing, except for `parallel_tool_calls_…`, whose reward is F1 over calls.
 
-Numbers, booleans and null where the schema asks for a string are taken as text first: the call format of the
-chat template carries no types ("<parameter=id>\\n12"). Text where the schema asks for a number stays wrong.
+The call format of the chat template carries no types ("<parameter=id>\\n12"). So what reads as JSON is text where the
+schema has only text in its place (also by `anyOf`, a reference or an `enum`), as it was written: "1.10" is "1.10".
+Where the schema has both, it is what an expected call has. Text where the schema asks for a number stays wrong.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict
-from cascade.environments.tasks import nano_rows
+from cascade.environments.synthetic.rows import nano_rows
 from cascade.environments.tool_calling import actions, calls
 from cascade.environments.tool_calling.tasks import make_task
 from cascade.errors import RowError
@@ -49,7 +51,7 @@ class ToolCalling(Environment):
         """Raises RowError: `bad_tools`, `no_ground_truth`, `bad_ground_truth`."""
         tools = calls.tools_of(row)
         if "expected_action" in row:
-            actions.check(row["expected_action"])
+            actions.expected_calls(row["expected_action"])
             return
         expected = calls.ground_truth(row)
         if _is_workplace(row):
@@ -61,7 +63,9 @@ class ToolCalling(Environment):
 
     def verify(self, row: Row, response: Response) -> Verdict:
         tools = calls.tools_of(row)
-        made = [calls.with_schema_types(call, tools) for call in response.tool_calls]
+        action: Any = row.get("expected_action")
+        expected = actions.expected_calls(action) or () if "expected_action" in row else calls.ground_truth(row)
+        made = [calls.with_schema_types(call, tools, expected) for call in response.tool_calls]
         shown = [{"name": call.name, "arguments": call.arguments} for call in made]
         if response.malformed:
             return Verdict(0.0, extracted=shown, reason=response.malformed)
@@ -73,11 +77,11 @@ class ToolCalling(Environment):
                 (s for start, s in SIMILARITIES.items() if agent.startswith(start)), actions.WORD_SIMILARITY
             )
             parallel = agent.startswith("parallel_tool_calls")
-            reward, reason = actions.compare(row["expected_action"], made, f1=parallel, similarity=similarity)
+            reward, reason = actions.compare(action, made, f1=parallel, similarity=similarity)
         elif _is_workplace(row):
-            reward, reason = calls.compare_effects(calls.ground_truth(row), made, tools)
+            reward, reason = calls.compare_effects(expected, made, tools)
         else:
-            reward, reason = calls.compare(calls.ground_truth(row), made, tools, ordered=bool(row.get("ordered")))
+            reward, reason = calls.compare(expected, made, tools, ordered=bool(row.get("ordered")))
         return Verdict(reward, extracted=shown, reason=reason)
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:

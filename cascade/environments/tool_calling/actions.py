@@ -15,11 +15,6 @@ WORD_SIMILARITY = 0.1
 FLOAT_TOLERANCE = 1e-6
 
 
-def check(action: Any) -> None:
-    """Raises RowError (`bad_ground_truth`)."""
-    _expected_calls(action)
-
-
 def compare(
     action: dict[str, Any], made: Sequence[ToolCall], *, f1: bool = False, similarity: float = WORD_SIMILARITY
 ) -> Score:
@@ -30,7 +25,7 @@ def compare(
     # Imported here: it takes half a second, which whoever has no such call to judge need not pay.
     from scipy.optimize import linear_sum_assignment
 
-    expected = _expected_calls(action)
+    expected = expected_calls(action)
     if expected is None:
         return (0.0, "a call was made where a message was expected") if made else (1.0, "a message, as expected")
     if not made:
@@ -47,8 +42,8 @@ def compare(
     return float(matched == len(expected)), reason
 
 
-def _expected_calls(action: Any) -> list[ToolCall] | None:
-    """None where a message is expected."""
+def expected_calls(action: Any) -> list[ToolCall] | None:
+    """None where a message is expected. Raises RowError (`bad_ground_truth`)."""
     match action:
         case {"type": "message"}:
             return None
@@ -69,7 +64,8 @@ def _difference(want: ToolCall, got: ToolCall, similarity: float) -> str | None:
 
 
 def _value_difference(want: Any, got: Any, where: str, similarity: float) -> str | None:
-    if not isinstance(got, type(want)):
+    # True is an instance of int, and not a number.
+    if not isinstance(got, type(want)) or isinstance(got, bool) != isinstance(want, bool):
         return f"{where}: {type(got).__name__}, expected {type(want).__name__}"
     if isinstance(want, dict):
         if want.keys() != got.keys():

@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from typing import Any
 
-from cascade.chat import Row, ToolCall, json_object
-from cascade.environments.schemas import compile_schema, misfit
+from jsonschema import Draft202012Validator
+
+from cascade.chat import Row, ToolCall, json_object, read_json
+from cascade.environments.shared.json_schema import compile_schema, misfit
 from cascade.errors import RowError
 
 Tools = dict[str, dict[str, Any]]
@@ -16,6 +18,7 @@ Score = tuple[float, str]
 # Case counts in these workplace fields, where NeMo Gym compares them as they are written.
 _CASE_COUNTS = frozenset({"status", "list_name", "board"})
 _READS = ("_find_", "_search_", "_get_", "_count")
+_NOT_TEXT = ("integer", "number", "boolean", "array", "object", "null")
 _REPEATABLE = ("_update_", "_delete_")
 
 
@@ -40,7 +43,7 @@ def ground_truth(row: Row) -> list[ToolCall]:
     entries = row.get("ground_truth")
     if isinstance(entries, str):
         try:
-            entries = json.loads(entries)
+            entries = read_json(entries)
         except ValueError:
             raise RowError("bad_ground_truth", "tool_calling: ground_truth is text, but not JSON") from None
     if not isinstance(entries, list):
@@ -64,16 +67,45 @@ def problem_with(call: ToolCall, tools: Tools) -> str | None:
     return f"{call.name}: {problem}" if problem else None
 
 
-def with_schema_types(call: ToolCall, tools: Tools) -> ToolCall:
-    """Arguments that the schema wants as strings and that were read as something else, as text again."""
-    properties = tools.get(call.name, {}).get("properties", {})
-    arguments = {
-        name: json.dumps(value, ensure_ascii=False)
-        if not isinstance(value, str) and _wants_only_string(properties.get(name))
-        else value
-        for name, value in call.arguments.items()
-    }
+def with_schema_types(call: ToolCall, tools: Tools, expected: Sequence[ToolCall] = ()) -> ToolCall:
+    """Arguments that the schema wants as text and that were read as something else, as text again: as it was written,
+    where the call was written without types.
+
+    Where the schema allows text and something else, the text means what an expected call has in its place.
+    """
+    schema = tools.get(call.name, {})
+    arguments = {}
+    for name, value in call.arguments.items():
+        text = call.written.get(name)
+        as_read = isinstance(value, str) if text is None else value == text
+        if not as_read and _reads_as_text(call, name, schema, expected):
+            value = json.dumps(value, ensure_ascii=False) if text is None else text
+        arguments[name] = value
     return ToolCall(call.name, arguments)
+
+
+def _reads_as_text(call: ToolCall, name: str, schema: dict[str, Any], expected: Sequence[ToolCall]) -> bool:
+    properties = schema.get("properties")
+    part = properties.get(name) if isinstance(properties, dict) else None
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "string" or kind in _NOT_TEXT or name not in call.written:
+        return kind == "string"
+    text, value = call.written[name], call.arguments[name]
+    validator = compile_schema(json.dumps(schema))
+    if not _fits(validator, name, text):
+        return False
+    if not _fits(validator, name, value):
+        return True
+    wanted = [other.arguments.get(name) for other in expected if other.name == call.name]
+    return text in wanted and value not in wanted
+
+
+def _fits(validator: Draft202012Validator, name: str, value: Any) -> bool:
+    """Whether the schema, wherever it speaks of this argument, allows the value."""
+    try:
+        return all(next(iter(e.absolute_path), None) != name for e in validator.iter_errors({name: value}))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
 
 
 def compare(expected: Sequence[ToolCall], made: Sequence[ToolCall], tools: Tools, *, ordered: bool) -> Score:
@@ -128,7 +160,3 @@ def _normal(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _normal(item) for key, item in value.items()}
     return value
-
-
-def _wants_only_string(schema: Any) -> bool:
-    return isinstance(schema, dict) and schema.get("type") == "string"

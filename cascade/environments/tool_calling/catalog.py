@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from cascade.environments import vocabulary as words
+from cascade.environments.synthetic import vocabulary as words
 
 Draw = Callable[[Random], Any]
 

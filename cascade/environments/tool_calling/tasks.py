@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 from cascade.chat import ToolCall
-from cascade.environments.tasks import NanoTask
+from cascade.environments.synthetic.rows import NanoTask
 from cascade.environments.tool_calling.catalog import RIVALS, TOOLS, Tool
 
 LEADS = (

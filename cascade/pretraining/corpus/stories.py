@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from random import Random
 
 from cascade.chat import Row
-from cascade.environments.story_world import (
+from cascade.environments.synthetic.story_world import (
     ANIMALS,
     CITIES,
     COLOURS,

@@ -1,0 +1,1 @@
+"""What `cascade NAME` does beside the pipeline."""

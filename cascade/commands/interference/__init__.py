@@ -1,0 +1,5 @@
+"""What RL on one domain does to every other, measured from one start, and the order of stages that it suggests."""
+
+from cascade.commands.interference.run import measure
+
+__all__ = ["measure"]

@@ -1,0 +1,134 @@
+"""The matrix as CSV, JSON, PNG and one HTML page, and in words for the terminal."""
+
+import csv
+import html
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from cascade.commands.interference.effects import MINIMUM_EFFECT, SIGNIFICANCE, Effect
+from cascade.commands.interference.order import Judged, Stages
+from cascade.commands.interference.run import Interference
+from cascade.report.figures import STYLE, to_png, to_svg
+from cascade.utils.files import write_atomic
+
+COLOURS = "PuOr"
+"""Losses orange-brown, gains violet, told apart with every kind of colour vision."""
+
+
+def write(found: Interference) -> Path:
+    """Write matrix.csv, matrix.json, matrix.png and index.html into the run's directory; returns the page."""
+    text = io.StringIO()
+    columns = [*Effect.__dataclass_fields__, "verdict"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    lines = [asdict(effect) | {"verdict": effect.verdict} for effect in found.effects]
+    writer.writerows(lines)
+    write_atomic(found.folder / "matrix.csv", text.getvalue())
+    default, suggested = found.judged
+    told = {
+        "start": found.start,
+        "settings": {domain: {"node": node, "steps": found.steps[domain]} for domain, node in found.nodes.items()},
+        "effects": lines,
+        "default": {"stages": found.default, "lost": default.lost, "distil_after": default.distil_after},
+        "suggested": {"stages": found.suggested, "lost": suggested.lost, "distil_after": suggested.distil_after},
+    }
+    write_atomic(found.folder / "matrix.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    figure = draw(found)
+    to_png(figure, found.folder / "matrix.png")
+    page = found.folder / "index.html"
+    words = "".join(f"<p>{html.escape(line)}</p>\n" for line in in_words(found))
+    write_atomic(page, PAGE.format(start=html.escape(found.start), figure=to_svg(figure), words=words))
+    return page
+
+
+def draw(found: Interference) -> Figure:
+    """Rows: trained domains. Columns: evaluated ones. Change of avg@k in points, with its 95 % interval; what is
+    significant is bold."""
+    rows, columns = list(found.nodes), found.domains
+    values = np.array([effect.difference for effect in found.effects]).reshape(len(rows), len(columns))
+    bound = max(float(np.abs(values).max()), MINIMUM_EFFECT)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.2 + 1.25 * len(columns), 1.3 + 0.55 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(False)
+        axes.imshow(values, cmap=COLOURS, vmin=-bound, vmax=bound, aspect="auto")
+        axes.set_xticks(range(len(columns)), [name.replace("_", "\n") for name in columns])
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylabel("RL on")
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        for number, effect in enumerate(found.effects):
+            row, column = divmod(number, len(columns))
+            axes.text(
+                column,
+                row,
+                f"{100 * effect.difference:+.1f}\n[{100 * effect.low:+.1f}, {100 * effect.high:+.1f}]",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if abs(effect.difference) > 0.65 * bound else "black",
+                fontweight="normal" if effect.verdict == "none" else "bold",
+            )
+        return figure
+
+
+def in_words(found: Interference) -> list[str]:
+    """What was measured and what follows, a line each."""
+    lines = [
+        f"RL on {domain} ({found.nodes[domain]}'s settings, {found.steps[domain]} steps) "
+        + (_changes([e for e in found.effects if e.trained == domain and e.verdict != "none"]) or "changes nothing")
+        for domain in found.nodes
+    ]
+    default, suggested = found.judged
+    lines += [
+        f"Significant at {SIGNIFICANCE:g} over the whole matrix (Holm), and at least {100 * MINIMUM_EFFECT:g} points.",
+        f"Default order:   {_order(found.default, default)}",
+        f"Suggested order: {_order(found.suggested, suggested)}",
+    ]
+    if found.suggested == found.default:
+        lines.append("The matrix suggests the recipe's own order.")
+    elif default.lost <= suggested.lost and not default.together:
+        lines.append("The recipe's own order leaves no more unrepaired; the suggested one has other stages.")
+    return lines
+
+
+def _changes(found: list[Effect]) -> str:
+    return ", ".join(
+        f"{e.verdict} {e.evaluated} {100 * e.difference:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" for e in found
+    )
+
+
+def _order(stages: Stages, judged: Judged) -> str:
+    parts = [" + ".join(stage) for stage in stages]
+    if judged.distil_after is not None:
+        parts.insert(judged.distil_after + 1, "(distillation)")
+    lost = ", ".join(f"{t} on {h} {100 * loss:.1f}" for (t, h), loss in judged.unrepaired.items())
+    left = f"unrepaired without it: {lost} points" if lost else "nothing unrepaired"
+    together = ", ".join(f"{t} hurts {h}" for t, h in judged.together)
+    return f"{' → '.join(parts)}; {left}" + (f"; together though {together}" if together else "")
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Interference from {start}</title>
+<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+svg {{ max-width: 100%; height: auto }}</style>
+</head>
+<body>
+<h1>What RL on one domain does to the others, from {start}</h1>
+<p>Change of avg@k in points on the same held-out prompts, with 95 % intervals paired by prompt;
+bold is significant.</p>
+{figure}
+{words}</body>
+</html>
+"""

@@ -1,0 +1,157 @@
+"""The runs behind the matrix: RL on each domain alone, from one start, each evaluated on every domain.
+
+They are nodes of a recipe of their own, in a directory of their own, built by the code that builds every node. The
+directory is named by what the runs are made from, so whatever is finished in it holds: killed, the command goes on
+where it was; run again, it draws what it has; with another start or other settings it begins another directory.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from cascade.commands.interference.effects import Effect, effects, harms_of
+from cascade.commands.interference.order import Harms, Judged, Stages, judge, suggest
+from cascade.errors import RecipeError
+from cascade.evaluation.results import EvaluationResult, load_result
+from cascade.launch.launcher import launched
+from cascade.layout import Layout
+from cascade.recipe import Recipe, load
+from cascade.recipe.library import checkpoint_of
+from cascade.stages import evaluate_node, run_node
+from cascade.training.node_run import require_files
+from cascade.utils.files import fingerprint, hash_directory, hash_file, write_atomic
+from cascade.utils.progress import say
+
+ALONE = "alone-"
+"""Before a domain: the node that trains on it alone."""
+
+
+@dataclass(frozen=True)
+class Interference:
+    """What was measured, and what it says about the order of stages."""
+
+    start: str
+    nodes: dict[str, str]
+    """Trained domain → the recipe's node whose settings it was trained with."""
+    steps: dict[str, int]
+    domains: list[str]
+    """Evaluated domains."""
+    effects: list[Effect]
+    harms: Harms
+    default: Stages
+    """As the recipe has them."""
+    suggested: Stages
+    folder: Path
+
+    @property
+    def judged(self) -> tuple[Judged, Judged]:
+        """The default order and the suggested one."""
+        return judge(self.harms, self.default), judge(self.harms, self.suggested)
+
+
+def measure(start: str, layout: Layout, steps: int | None = None) -> Interference:
+    """Run what is not there yet and return the matrix. `steps` overrides the recipe's for every domain.
+
+    Each domain that the recipe trains by RL is trained alone, with the settings of the node that gives it the largest
+    share, the earlier of equals. The trained checkpoints are not kept; their evaluations and curves are.
+    Raises RecipeError for an unknown start or a recipe without RL, CascadeError as the nodes do.
+    """
+    recipe = load(layout.params)
+    if start not in recipe.training:
+        raise RecipeError(f"{start}: makes no checkpoint to start from; these do: {', '.join(recipe.training)}")
+    nodes = nodes_of(recipe)
+    if not nodes:
+        raise RecipeError(f"recipe {recipe.name} has no node in section rl, so there is nothing to compare")
+    derived = alone(recipe, start, nodes, steps)
+    inner = _prepare(derived, start, layout)
+    names = [start, *(ALONE + domain for domain in nodes)]
+    spent: list[float] = []
+    for number, name in enumerate(names):
+        left = f", left {_minutes(sum(spent) / len(spent) * (len(names) - number))}" if spent else ""
+        if not _finished(name, inner):
+            say(f"interference {number + 1}/{len(names)}: {name}{left}")
+            began = time.monotonic()
+            _build(name, name != start, inner)
+            if name != start:
+                spent.append(time.monotonic() - began)
+    results = {name: load_result(inner, name) for name in names}
+    return conclude(derived, start, nodes, results, inner.root)
+
+
+def nodes_of(recipe: Recipe) -> dict[str, str]:
+    """Domain → RL node that trains it, in the cascade's order: the one with its largest share, the earlier of
+    equals."""
+    found: dict[str, str] = {}
+    for name in recipe.ordered():
+        if name in recipe.rl:
+            for domain, share in recipe.rl[name].mix.items():
+                if domain in recipe.domains and (domain not in found or share > recipe.rl[found[domain]].mix[domain]):
+                    found[domain] = name
+    return found
+
+
+def alone(recipe: Recipe, start: str, nodes: dict[str, str], steps: int | None) -> Recipe:
+    """The recipe with a node ALONE + DOMAIN for each domain, beside its own nodes."""
+    raw = recipe.model_dump(mode="json")
+    raw |= {"name": f"{recipe.name}-interference", "family": f"{recipe.family}-interference"}
+    for domain, node in nodes.items():
+        changes = {"init": start, "round": recipe.training[start].round, "mix": {domain: 1.0}}
+        section = recipe.rl[node].model_dump(mode="json") | changes
+        raw["rl"][ALONE + domain] = section | ({} if steps is None else {"steps": steps})
+        if node in recipe.pools:
+            raw["pools"][ALONE + domain] = recipe.pools[node].model_dump(mode="json")
+    return Recipe.model_validate(raw)
+
+
+def conclude(
+    recipe: Recipe, start: str, nodes: dict[str, str], results: dict[str, EvaluationResult], folder: Path
+) -> Interference:
+    """`recipe` and `results` (by node) as `measure` has them."""
+    after = {domain: results[ALONE + domain] for domain in nodes}
+    found = effects(results[start], after, recipe.domains, recipe.seed)
+    harms = harms_of(found)
+    steps = {domain: recipe.rl[ALONE + domain].steps for domain in nodes}
+    default = [[d for d in nodes if nodes[d] == node] for node in dict.fromkeys(nodes.values())]
+    suggested = suggest(harms, list(nodes))
+    return Interference(start, nodes, steps, recipe.domains, found, harms, default, suggested, folder)
+
+
+def _prepare(recipe: Recipe, start: str, layout: Layout) -> Layout:
+    """A project directory with the recipe, the data and the start."""
+    checkpoint = checkpoint_of(recipe, layout, start)
+    trained = {domain for name, node in recipe.rl.items() if name.startswith(ALONE) for domain in node.mix}
+    data = [*map(layout.prompts, sorted(trained)), *map(layout.benchmark, recipe.domains)]
+    require_files(data, "`cascade node curate` writes it")
+    told = recipe.model_dump(mode="json", include={"seed", "threads", "judges", "evaluation"})
+    told["rl"] = {name: node.model_dump(mode="json") for name, node in recipe.rl.items() if name.startswith(ALONE)}
+    made_from = {"recipe": told, "start": hash_directory(checkpoint), "data": [hash_file(path) for path in data]}
+    root = layout.root / ".cascade" / "interference" / f"{start}-{fingerprint(made_from)[:12]}"
+    write_atomic(root / "params.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    for link, target in {"data": layout.root / "data", f"models/{start}": checkpoint}.items():
+        (root / link).parent.mkdir(parents=True, exist_ok=True)
+        if not (root / link).is_symlink():
+            (root / link).symlink_to(target.absolute())
+    return Layout(root)
+
+
+def _finished(name: str, layout: Layout) -> bool:
+    """summary.json is the last of an evaluation's results."""
+    return (layout.evaluation(name) / "summary.json").exists()
+
+
+def _build(name: str, trains: bool, layout: Layout) -> None:
+    """Train, where that is not done, and evaluate; as the stages do."""
+    trained = (layout.training(name) / "manifest.json").exists()
+    if trains and not trained and not launched("node", name, layout):
+        run_node(name, layout)
+    if not launched("evaluate", name, layout):
+        evaluate_node(name, layout)
+    if trains:
+        shutil.rmtree(layout.checkpoint(name))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,163 @@
+"""From a registered model, a checkpoint or a metric back to every hash, recipe, parent and teacher."""
+
+from typing import TYPE_CHECKING
+
+from cascade.commands.lineage.graph import (
+    CHECKPOINT,
+    PARENT,
+    PARENT_HASH,
+    SHOWN,
+    Data,
+    Graph,
+    data_of,
+    evaluated,
+    named,
+    open_graph,
+    teachers_of,
+)
+from cascade.commands.lineage.tree import Branch
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+from cascade.recipe import BASE
+from cascade.tracking.journal import metric_name
+from cascade.tracking.runs import node_of, title
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def backward(what: str, layout: Layout) -> list[str]:
+    """The tree of `what`: NAME or NAME/VERSION of a registered model, a node or run, or NODE:METRIC.
+
+    Raises CascadeError where there is no such thing, and where what it says it was made from is not in MLflow.
+    """
+    graph = open_graph(layout)
+    whom, colon, metric = what.partition(":")
+    version = None if colon else _version(graph, whom)
+    if version is not None:
+        root = Branch(f"{version.name} version {version.version}{_aliases(graph, version)}")
+        content = version.tags[CHECKPOINT]
+        gate = next((r for r in graph.runs.nodes if r.info.run_id == version.run_id), None)
+        run = graph.maker(content, version.tags.get("node"), gate)
+        if run is None:
+            raise CascadeError(
+                f"{what}: no run in MLflow made its checkpoint {content[:SHOWN]}; ask the server that it was trained on"
+            )
+        root.add(f"passed the gate of run {_pipeline(graph, gate) if gate else f'{version.run_id}, which is gone'}")
+        _Walk(graph).checkpoint(root, "", run)
+        return root.lines()
+    run = graph.named(whom)
+    made = graph.origin(run)
+    if CHECKPOINT not in made.data.tags:
+        raise CascadeError(f"{what}: run {title(run)} made no checkpoint; name a training node or a registered model")
+    if not colon:
+        root = Branch(named(made))
+        _Walk(graph).made_from(root, made)
+        return root.lines()
+    root = Branch(_measured(run, metric))
+    # What was scored is the checkpoint, on the benchmarks: both are behind the number.
+    _Walk(graph).checkpoint(root, "measured on ", made)
+    return root.lines()
+
+
+def _version(graph: Graph, name: str) -> "ModelVersion | None":
+    """NAME/VERSION, or of NAME the newest."""
+    whole, _, number = name.rpartition("/")
+    of_name = [v for v in graph.versions if v.name == name]
+    if of_name:
+        return of_name[-1]
+    of_name = [v for v in graph.versions if v.name == whole]
+    if not of_name:
+        return None
+    found = next((v for v in of_name if str(v.version) == number), None)
+    if found is None:
+        known = ", ".join(str(v.version) for v in of_name)
+        raise CascadeError(f"{name}: {whole} has no version {number}; it has {known}")
+    return found
+
+
+def _aliases(graph: Graph, version: "ModelVersion") -> str:
+    """The aliases that point to it."""
+    aliases = graph.runs.client.get_registered_model(version.name).aliases
+    names = sorted(alias for alias, number in aliases.items() if str(number) == str(version.version))
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _measured(run: "Run", metric: str) -> str:
+    values = run.data.metrics
+    if (key := metric_name(metric)) not in values:
+        known = ", ".join(sorted(values)[:8])
+        raise CascadeError(f"{node_of(run)}:{metric}: the run has no such metric; it has {known or 'none'} …")
+    return f"{metric} = {values[key]:.6g}"
+
+
+def _pipeline(graph: Graph, run: "Run") -> str:
+    """A run's pipeline and what its recipe was."""
+    whole = graph.runs.pipeline(run)
+    tags = whole.data.tags if whole is not None else {}
+    told = [f"{key} {tags[tag]}" for key, tag in _TOLD.items() if tag in tags]
+    return ", ".join([title(run), *told])
+
+
+_TOLD = {"recipe": "recipe", "recipe hash": "recipe_hash", "seed": "seed", "code": "git_revision"}
+
+
+class _Walk:
+    """Each checkpoint's origin is told once; where it comes again, that is said."""
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        self._told: set[str] = set()
+
+    def checkpoint(self, branch: Branch, role: str, run: "Run") -> None:
+        below = branch.add(role + named(run))
+        if run.info.run_id in self._told:
+            below.line += "  (see above)"
+            return
+        self.made_from(below, run)
+
+    def made_from(self, branch: Branch, run: "Run") -> None:
+        self._told.add(run.info.run_id)
+        branch.add(f"made by run {_pipeline(self._graph, run)}; inputs {run.data.tags.get('inputs_hash', '')[:SHOWN]}")
+        for data in data_of(run):
+            if data.context != "evaluation":
+                self._data(branch, data)
+        # An evaluation that is of another checkpoint says nothing about this one.
+        if evaluated(run) == run.data.tags[CHECKPOINT]:
+            self._benchmarks(branch, [data for data in data_of(run) if data.context == "evaluation"])
+        for content, domains in teachers_of(run):
+            self._origin(branch, f"teacher of {domains}: ", content, None, run)
+        if PARENT_HASH in run.data.tags:
+            self._origin(branch, "starts from ", run.data.tags[PARENT_HASH], run.data.tags.get(PARENT), run)
+
+    def _origin(self, branch: Branch, role: str, content: str, node: str | None, beside: "Run") -> None:
+        found = None if node == BASE else self._graph.maker(content, node, beside)
+        if found is not None:
+            self.checkpoint(branch, role, found)
+        elif node == BASE:
+            branch.add(f"{role}{BASE}  checkpoint {content[:SHOWN]}")
+        else:
+            branch.add(f"{role}{node or 'a checkpoint'}  checkpoint {content[:SHOWN]}  (its run is not in MLflow)")
+
+    def _benchmarks(self, branch: Branch, benchmarks: list[Data]) -> None:
+        """Most checkpoints are evaluated on the same: each is told once."""
+        new = [data for data in benchmarks if data.digest not in self._told]
+        for data in new:
+            self._told.add(data.digest)
+            self._data(branch, data)
+        if len(new) < len(benchmarks):
+            branch.add(f"evaluated on {len(benchmarks) - len(new)} benchmarks (see above)")
+
+    def _data(self, branch: Branch, data: Data) -> None:
+        kept = f"  dvc {data.dvc}" if data.dvc else ""
+        below = branch.add(f"{data.context} data {data.name}  sha256 {data.digest[:SHOWN]}{kept}")
+        curation = self._graph.curation(data)
+        if curation is None or data.context == "curation":
+            return
+        again = curation.info.run_id in self._told
+        below.line += f"  curated by run {title(curation)}" + ("  (see above)" if again else "")
+        if not again:
+            self._told.add(curation.info.run_id)
+            for source in data_of(curation):
+                self._data(below, source)

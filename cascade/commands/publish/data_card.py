@@ -1,0 +1,138 @@
+"""The card of what curation made.
+
+Format: https://huggingface.co/docs/hub/datasets-cards, files and columns as `configs` and `dataset_info`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import DatasetCardData
+
+from cascade.commands.publish.markdown import card, table
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+from cascade.recipe import Recipe
+from cascade.report.facts import provenance
+from cascade.utils.files import hash_file, read_json
+
+DTYPES = {"double": "float64", "float": "float32"}
+"""Arrow's names of types that `dataset_info` calls otherwise."""
+
+SPLITS = {"sft": "SFT", "rl": "RL prompts", "benchmark": "benchmark"}
+
+
+def data_card(recipe: Recipe, layout: Layout) -> str:
+    """README.md for data/: one configuration a domain, its RL prompts as `train`, its benchmark as `test`; and the
+    packed SFT sequences as `sft`.
+
+    Raises CascadeError before curation has run. No licence is claimed: that of each source is its own.
+    """
+    path = layout.root / "data" / "report.json"
+    if not path.exists():
+        raise CascadeError(f"{path}: no such file, so there are no facts for a data card; run `cascade node curate`")
+    report = read_json(path)
+    configs = _configs(recipe, layout)
+    metadata = DatasetCardData(
+        pretty_name=f"{recipe.name}: curated prompts",
+        task_categories=["text-generation"],
+        source_datasets=sorted({s.dataset for s in recipe.curation.sources.values() if s.dataset}) or None,
+        configs=[
+            {
+                "config_name": name,
+                "data_files": [{"split": split, "path": _glob(layout, files)} for split, files in splits.items()],
+            }
+            for name, splits in configs.items()
+        ],
+        dataset_info=[_info(name, splits) for name, splits in configs.items()],
+    )
+    return card(
+        str(metadata.to_yaml()),
+        f"# {recipe.name}: curated prompts",
+        "Rows of RL and benchmarks are NeMo Gym's, as JSON in the column `row`: the prompt "
+        "(`responses_create_params`) and what its environment verifies an answer with.",
+        "## Sources",
+        _sources(recipe, report),
+        "## Curation",
+        "Rows in and out of each step. RL prompts and SFT rows that overlap with a benchmark are rejected.",
+        *(f"### {SPLITS[split]}\n\n{_steps(report[split])}" for split in SPLITS if split in report),
+        "## Files",
+        table(
+            ["configuration", "split", "rows", "bytes", "SHA-256"],
+            [
+                (name, split, *_sizes(files), hash_file(files[0])[:16] if len(files) == 1 else f"{len(files)} files")
+                for name, splits in configs.items()
+                for split, files in splits.items()
+            ],
+        ),
+        "## Provenance",
+        table(["what", "value"], list(provenance(recipe, layout).items())),
+    )
+
+
+def _configs(recipe: Recipe, layout: Layout) -> dict[str, dict[str, list[Path]]]:
+    """Configuration → split → its files, of those that exist."""
+    configs: dict[str, dict[str, list[Path]]] = {}
+    for domain in recipe.domains:
+        for split, path in (("train", layout.prompts(domain)), ("test", layout.benchmark(domain))):
+            if path.exists():
+                configs.setdefault(domain, {})[split] = [path]
+    if packed := sorted(layout.sft_data.glob("*.parquet")):
+        configs["sft"] = {"train": packed}
+    return configs
+
+
+def _glob(layout: Layout, files: list[Path]) -> str:
+    """What matches the files, relative to data/."""
+    first = files[0] if len(files) == 1 else files[0].with_name("*.parquet")
+    return first.relative_to(layout.root / "data").as_posix()
+
+
+def _sizes(files: list[Path]) -> tuple[int, int]:
+    """Rows and bytes on disk."""
+    return sum(pq.read_metadata(file).num_rows for file in files), sum(file.stat().st_size for file in files)
+
+
+def _info(name: str, splits: dict[str, list[Path]]) -> dict[str, Any]:
+    schema = pq.read_schema(next(iter(splits.values()))[0])
+    found = []
+    for split, files in splits.items():
+        rows, size = _sizes(files)
+        found.append({"name": split, "num_examples": rows, "num_bytes": size})
+    return {"config_name": name, "features": [_feature(field) for field in schema], "splits": found}
+
+
+def _feature(field: pa.Field) -> dict[str, Any]:
+    if pa.types.is_list(field.type):
+        return {"name": field.name, "list": _dtype(field.type.value_type)}
+    return {"name": field.name, "dtype": _dtype(field.type)}
+
+
+def _dtype(kind: pa.DataType) -> str:
+    return DTYPES.get(str(kind), str(kind))
+
+
+def _sources(recipe: Recipe, report: dict[str, Any]) -> str:
+    rows = []
+    for name, source in recipe.curation.sources.items():
+        origin = (
+            f"generated: {source.generator}"
+            if source.generator
+            else f"Hugging Face: {source.dataset}, {source.split}"
+            if source.dataset
+            else f"file: {source.path}"
+        )
+        kept = [report.get(split, {}).get("sources", {}).get(name, {}).get("kept", 0) for split in SPLITS]
+        rows.append([name, origin, source.domain, *kept])
+    return table(["source", "origin", "domain", *(f"{told}: rows kept" for told in SPLITS.values())], rows)
+
+
+def _steps(split: dict[str, Any]) -> str:
+    return table(
+        ["step", "in", "out", "rejected"],
+        [
+            (name, s["in"], s["out"], ", ".join(f"{why} {n}" for why, n in s["rejected"].items()) or "none")
+            for name, s in split["steps"].items()
+        ],
+    )

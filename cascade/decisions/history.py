@@ -1,0 +1,128 @@
+"""What earlier checkpoints of this pipeline run scored, as MLflow has it; and, where the recipe says so, of others.
+
+Decisions read from here. What they read is settled by their DVC inputs: a result counts only for the very
+checkpoint that lies under models/ now, and what was read is named, by hash, in the decision.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from cascade.decisions.earlier_runs import Earlier, earlier_results
+from cascade.errors import CascadeError
+from cascade.evaluation.results import EvaluationResult, load_result, read_prompts, record
+from cascade.layout import Layout
+from cascade.recipe import Recipe
+from cascade.tracking import EVALUATED, evaluation_journal
+from cascade.tracking.background import warn
+from cascade.tracking.journal import COMPARABLE, tags_of
+from cascade.tracking.mlflow_store import tracking_uri
+from cascade.tracking.publisher import Publisher
+from cascade.tracking.restore_journal import recall
+from cascade.tracking.runs import open_runs
+from cascade.utils.files import hash_directory
+
+
+class History(Protocol):
+    source: str
+    """Where the results come from, for people."""
+
+    def evaluation(self, node: str) -> EvaluationResult:
+        """The node's results, prompt by prompt. Raises CascadeError where there are none."""
+        ...
+
+    def earlier(self, nodes: list[str], present: dict[str, EvaluationResult]) -> list[Earlier]:
+        """What these nodes scored in earlier pipeline runs. Raises CascadeError where that cannot be known."""
+        ...
+
+
+class FileHistory:
+    """The results under results/evaluations: the same numbers, where MLflow cannot be asked."""
+
+    def __init__(self, layout: Layout):
+        self.source = "results/evaluations"
+        self._layout = layout
+
+    def evaluation(self, node: str) -> EvaluationResult:
+        return load_result(self._layout, node)
+
+    def earlier(self, nodes: list[str], present: dict[str, EvaluationResult]) -> list[Earlier]:
+        raise CascadeError(
+            f"earlier_runs: what earlier runs scored is in MLflow ({tracking_uri(self._layout)}), which does not "
+            "answer; start its server, or take earlier_runs out of the recipe"
+        )
+
+
+class MLflowHistory:
+    """The results logged to the nodes' runs of this pipeline run: prompts.csv and the checkpoint's hash.
+
+    Raises whatever MLflow raises when it cannot be reached.
+    """
+
+    def __init__(self, recipe: Recipe, layout: Layout):
+        self._layout = layout
+        self._publisher = Publisher(recipe, layout)
+        self.source = f"MLflow run {self._publisher.parent()}"
+
+    def evaluation(self, node: str) -> EvaluationResult:
+        self._catch_up(node)
+        client = self._publisher.client
+        run = client.get_run(self._publisher.node(node))
+        if EVALUATED not in run.data.tags:
+            raise CascadeError(f"{node} has no evaluation of its checkpoint; `cascade evaluate {node}` makes it")
+        with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(run.info.run_id, "evaluation/prompts.csv", folder)
+            return EvaluationResult(node, run.data.tags[EVALUATED], read_prompts(Path(path)))
+
+    def earlier(self, nodes: list[str], present: dict[str, EvaluationResult]) -> list[Earlier]:
+        client = self._publisher.client
+        runs = [client.get_run(self._publisher.node(node)) for node in present]
+        comparable = {run.data.tags[COMPARABLE] for run in runs}
+        if len(comparable) > 1:
+            raise CascadeError(
+                f"{', '.join(present)}: not all evaluated on the same benchmarks with the same settings, so no earlier "
+                "run compares with all of them; `cascade evaluate NODE` makes each anew"
+            )
+        return earlier_results(open_runs(self._layout), self._layout, nodes, present, comparable.pop())
+
+    def _catch_up(self, node: str) -> None:
+        """What DVC took from its cache was made and measured by another run: it enters this one's journals."""
+        journal = evaluation_journal(self._layout, node)
+        result = load_result(self._layout, node)
+        recall(node, result.checkpoint, self._layout)
+        if tags_of(journal.entries()).get(EVALUATED) != result.checkpoint:
+            record(journal, self._layout, node)
+
+
+def open_history(recipe: Recipe, layout: Layout) -> History:
+    """MLflow's; where it cannot be asked, that is said, and the same results are read from their files."""
+    try:
+        return MLflowHistory(recipe, layout)
+    except Exception as error:
+        warn(error)
+        return FileHistory(layout)
+
+
+def read_results(nodes: list[str], layout: Layout, history: History) -> dict[str, EvaluationResult]:
+    """Results of these nodes, in their order.
+
+    Raises CascadeError where one is missing, or is of another checkpoint than lies under models/.
+    """
+    results: dict[str, EvaluationResult] = {}
+    for node in nodes:
+        result = history.evaluation(node)
+        if result.checkpoint != hash_directory(layout.checkpoint(node)):
+            raise CascadeError(
+                f"{layout.checkpoint(node)}: the evaluation in {history.source} is of another checkpoint; "
+                f"`cascade evaluate {node}` makes it anew"
+            )
+        results[node] = result
+    return results
+
+
+def as_read(results: dict[str, EvaluationResult]) -> dict[str, dict[str, object]]:
+    """What was read, for the decision's file: the checkpoint's hash and the number of prompts by domain."""
+    return {
+        node: {"checkpoint": result.checkpoint, "prompts": {d: len(p) for d, p in result.domains.items()}}
+        for node, result in results.items()
+    }

@@ -1,0 +1,1 @@
+"""What several environments verify with."""

@@ -1,0 +1,1 @@
+"""What the generators of synthetic rows share: rows, vocabulary, a world of stories, arithmetic."""

@@ -1,0 +1,180 @@
+"""What a node needs of each GPU's memory, from the model's configuration alone, before anything is loaded.
+
+Bytes: bfloat16 2, float32 4. A trained parameter of engine nemo is 2 (weight) + 4 (gradient) + 12 (float32 weight, two
+moments), split over all GPUs; of engine hf 4 + 4 + 8, whole on each. Parameters are counted exactly, on a model without
+storage. Activations are those that the layers' backward passes read; the estimate leaves `USABLE` of a GPU, the rest is
+for CUDA, NCCL and fragmentation.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+from cascade.policy.model_size import Shape, shape_of
+from cascade.recipe import Distillation, Node, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
+
+USABLE = 0.9
+"""Share of a GPU's memory that the parts of a plan may fill."""
+GIB = 2**30
+AUTOCAST = 2.05
+"""What engine hf keeps for each byte of activations: autocast leaves most of them in both types. On an H100, of two
+NemotronH of 5M and 141M parameters: 2.0 with mamba_ssm's kernels; 2.15 of the latter without (docs/gpu.md)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes on each GPU at the worst moment of a node."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    gathered: float
+    """Of layers put together from their parts, for a moment or for a step, and their gradients on the way back;
+    engine hf: of the bfloat16 copies that autocast computes with."""
+    activations: float
+    logits: float
+    """What is held of probabilities for the loss; or of a layer of experts, where that is more."""
+    sampler: float
+    teachers: float
+
+    @property
+    def total(self) -> float:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) -> Plan:
+    """`longest`: tokens of the longest sequence. `teachers`: models resident besides, without gradient."""
+    assert isinstance(node, OnPolicyNode | SFTNode)
+    parallel, optimizer = node.parallel, node.optimizer
+    nemo = node.engine == "nemo"
+    split = gpus if nemo else 1
+    own = shape.parameters / split
+    tokens = max(optimizer.micro_batch_tokens, longest) / parallel.context
+    return Plan(
+        weights=own * (2 if nemo else 4),
+        gradients=own * 4,
+        optimizer=own * (12 if nemo else 8),
+        gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
+        activations=tokens
+        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1)
+        * (1 if nemo else AUTOCAST),
+        # With sequences split, the last hidden states are put together, and so are their gradients.
+        logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
+        + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
+        sampler=_sampler(shape, node, gpus, longest) if isinstance(node, OnPolicyNode) else 0.0,
+        teachers=teachers * own * (2 if nemo else 4),
+    )
+
+
+def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
+    """Of a training node. Raises CascadeError where the base model's configuration is not known."""
+    node, place = recipe.training[name], recipe.place(name)
+    longest = recipe.longest_rollout(node) if isinstance(node, OnPolicyNode) else recipe.curation.max_tokens
+    shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
+    return plan_node(shape, node, gpus, longest, others_held(recipe, name))
+
+
+def check(recipe: Recipe, name: str, layout: Layout) -> list[str]:
+    """The plan of a node with stated GPUs, as a table. Raises CascadeError where it does not fit."""
+    lines, refused = table(recipe, [name], layout)
+    if refused:
+        raise CascadeError(refused[0])
+    return lines
+
+
+def table(recipe: Recipe, names: list[str], layout: Layout) -> tuple[list[str], list[str]]:
+    """The plans of these training nodes in GiB a GPU, and one line a node that does not fit."""
+    columns = [field.name for field in fields(Plan)]
+    lines = [f"{'node':22} {'GPUs':>5} " + " ".join(f"{name:>11}" for name in (*columns, "total", "of"))]
+    refused = []
+    for name in names:
+        place = recipe.place(name)
+        found = plan(recipe, name, layout)
+        values = [getattr(found, column) / GIB for column in columns]
+        limit = place.gpu_gib
+        lines.append(
+            f"{name:22} {max(1, place.machines * place.gpus):>5} "
+            + " ".join(f"{value:>11.1f}" for value in (*values, found.total / GIB))
+            + (f" {USABLE * limit:>11.1f}" if limit else f" {'?':>11}")
+        )
+        if limit and found.total > USABLE * limit * GIB:
+            most = max(columns, key=lambda column: getattr(found, column))
+            refused.append(
+                f"{name}: needs {found.total / GIB:.1f} GiB of each GPU, and of pools.{name}.gpu_gib {limit:g} "
+                f"{USABLE * limit:.1f} can be used; {most} take {getattr(found, most) / GIB:.1f}: {_REMEDY[most]}"
+            )
+    return lines, refused
+
+
+_MORE = "use more GPUs, engine nemo"
+_REMEDY = {
+    "weights": _MORE,
+    "gradients": _MORE,
+    "optimizer": _MORE,
+    "gathered": "raise parallel.expert",
+    "activations": "set parallel.checkpoint_activations, raise parallel.context or lower micro_batch_tokens",
+    "logits": "a smaller vocabulary would help, nothing else",
+    "sampler": "sample with vllm, on GPUs of its own",
+    "teachers": "teacher_memory host or disk (engine hf), more GPUs, or fewer candidates",
+}
+
+
+def _config(recipe: Recipe, layout: Layout) -> Path:
+    """The base model's configuration; before the model is there, the copy in recipes/base, if there is one."""
+    own = layout.root / recipe.base / "config.json"
+    known = layout.root / "recipes" / "base" / f"{Path(recipe.base).name}.json"
+    for path in (own, known):
+        if path.is_file():
+            return path
+    raise CascadeError(f"{own}: no such file, nor {known}; the plan needs the base model's config.json")
+
+
+def others_held(recipe: Recipe, name: str) -> int:
+    """Models held besides the one that is trained: teachers, at most; the start, where a KL term asks for it."""
+    node = recipe.training[name]
+    if isinstance(node, RLNode):
+        return int(node.kl > 0)
+    if not isinstance(node, Distillation):
+        return 0
+    decided = recipe.teachers.get(getattr(node, "teachers", ""))
+    candidates = decided.candidates if decided else [*node.against, node.init]  # type: ignore[attr-defined]
+    allowed = [decided.domains.get(domain, candidates) if decided else candidates for domain in node.mix]
+    most = min(len(node.mix), len({candidate for of_domain in allowed for candidate in of_domain}))
+    return most if node.teacher_memory == "device" else min(most, 2)
+
+
+def _gathered(shape: Shape, parallel: Parallel, gpus: int) -> float:
+    """Two layers' weights, one's gradient in bfloat16 and, on its way to its owners, in float32; where they stay over a
+    step, all layers' weights and gradients. Nothing on one GPU; experts of which each GPU has its own are not."""
+    if gpus == 1:
+        return 0.0
+    experts = 0 if parallel.expert == gpus else 1 / parallel.expert
+    layer = shape.layer + shape.experts * experts
+    if parallel.keeps_gathered(gpus):
+        return (shape.parameters - shape.all_experts + shape.all_experts * experts) * (2 + 4) + layer * (2 + 4)
+    return layer * (2 * 2 + 2 + 4)
+
+
+def _logits(shape: Shape, tokens: float, dispatched: float) -> float:
+    """The output matrix whole, with its gradient; and what `token_log_probs` holds of probabilities at a time. The
+    loss is computed when layers are done, so a layer's own passing needs take no more room until they exceed it."""
+    from cascade.policy.logits import CHUNK, HELD
+
+    vocabulary = shape.head // shape.width
+    values = tokens * vocabulary
+    held = values if values <= HELD["cuda"] else 0
+    chunk = min(values, max(64 * vocabulary, CHUNK["cuda"]))
+    return shape.head * (2 + 2 + 4) + max(4 * held + 3 * 4 * chunk, dispatched)
+
+
+def _sampler(shape: Shape, node: OnPolicyNode, gpus: int, longest: int) -> float:
+    """The torch engine's copy of the weights and its caches, and of engine nemo the whole model that they come from;
+    vLLM's, where it can only be on the one GPU there is."""
+    if node.rollout.engine == "vllm" and gpus > 1:
+        return 0.0
+    from cascade.rollout.torch_engine.sampler import MAX_ROWS
+
+    rows = min(MAX_ROWS, -(-node.prompts * node.rollouts // gpus))
+    copies = 2 if node.engine == "nemo" else 1
+    return 2.0 * copies * shape.parameters + rows * (longest * shape.cache + shape.state)

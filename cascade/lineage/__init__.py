@@ -1,6 +1,0 @@
-"""Where a model comes from, and where data went: from a number to every hash behind it, and back. `cascade lineage`."""
-
-from cascade.lineage.backward import backward
-from cascade.lineage.forward import forward
-
-__all__ = ["backward", "forward"]

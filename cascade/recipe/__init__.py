@@ -1,0 +1,62 @@
+"""What is to be run: the recipe's sections, its graph, where nodes run. Errors name the key and the remedy."""
+
+from cascade.judges.settings import Judges
+from cascade.recipe.data import Curation, Decontamination, Difficulty, Source
+from cascade.recipe.graph import BASE, CURATE, PIPELINE, REPORT
+from cascade.recipe.loader import load, recipe_hash
+from cascade.recipe.placement import LOCAL_POOL, Placement, Verification
+from cascade.recipe.recipe import Recipe
+from cascade.recipe.sections import (
+    PLACEMENT,
+    Comparison,
+    Distillation,
+    DistillNode,
+    Evaluation,
+    GateNode,
+    Node,
+    OnPolicyNode,
+    Optimizer,
+    Parallel,
+    RepairNode,
+    RLNode,
+    Rollout,
+    SFTNode,
+    TeacherMemory,
+    TeachersNode,
+)
+from cascade.utils.config import Section
+
+__all__ = [
+    "BASE",
+    "CURATE",
+    "LOCAL_POOL",
+    "PIPELINE",
+    "PLACEMENT",
+    "REPORT",
+    "Comparison",
+    "Curation",
+    "Decontamination",
+    "Difficulty",
+    "DistillNode",
+    "Distillation",
+    "Evaluation",
+    "GateNode",
+    "Judges",
+    "Node",
+    "OnPolicyNode",
+    "Optimizer",
+    "Parallel",
+    "Placement",
+    "RLNode",
+    "Recipe",
+    "RepairNode",
+    "Rollout",
+    "SFTNode",
+    "Section",
+    "Source",
+    "TeacherMemory",
+    "TeachersNode",
+    "Verification",
+    "load",
+    "recipe_hash",
+]

@@ -1,0 +1,126 @@
+"""The recipe's section on data: sources and what curation does with them."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cascade import environments
+from cascade.recipe.names import Name
+from cascade.utils.config import Count, Section, Share, check_sums_to_one
+
+
+def _registered(name: str) -> str:
+    if name not in environments.names():
+        raise ValueError(f"unknown environment {name!r}; known: {', '.join(environments.names())}")
+    return name
+
+
+EnvironmentName = Annotated[str, BeforeValidator(_registered)]
+
+
+class Source(Section):
+    """Where rows come from. Exactly one of `generator`, `path`, `dataset`."""
+
+    generator: EnvironmentName | None = None
+    """An environment's own task generator."""
+    path: str | None = None
+    """A local JSONL or Parquet file (or glob) of chat rows (`messages`) or NeMo Gym rows."""
+    dataset: str | None = None
+    """A Hugging Face dataset, streamed."""
+    subset: str | None = None
+    split: str = "train"
+    environment: EnvironmentName | None = None
+    """For rows that do not name theirs."""
+    agent: str | None = None
+    """Only the rows whose NeMo Gym agent or environment has a name that begins so."""
+    gym_url: str | None = None
+    """A running NeMo Gym resources server, http://host:port, that judges the rows, whatever environment they name."""
+    domain: Name
+    levels: dict[int, Share] = Field(default={1: 1.0})
+    """Generators: share of rows at each difficulty level."""
+    brief: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Generators: share of SFT demonstrations whose reasoning stops after its opening, though the answer is right.
+    A model that imitates them also answers without thinking through; RL can remove the habit."""
+    sft: Annotated[int, Field(ge=-1)] = 0
+    """Rows for SFT; 0 takes none, -1 all."""
+    rl: Annotated[int, Field(ge=-1)] = 0
+    """Prompts for RL and distillation; 0 takes none, -1 all."""
+    benchmark: Annotated[int, Field(ge=-1)] = 0
+    """Held-out prompts for the domain's benchmark; 0 takes none, -1 all."""
+
+    @property
+    def rows_name(self) -> str:
+        """The environment that its rows name, as far as the recipe tells; else the name of the domain."""
+        if named := self.generator or self.environment:
+            return named
+        if agent := self.agent:
+            for name in environments.names():
+                aliases = environments.get(name).gym_names
+                if any(alias.startswith(agent) or agent.startswith(alias) for alias in aliases):
+                    return name
+        return self.domain
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Source":
+        if sum(x is not None for x in (self.generator, self.path, self.dataset)) != 1:
+            raise ValueError("needs exactly one of generator, path, dataset")
+        if self.generator is not None:
+            check_sums_to_one("levels", self.levels)
+            if -1 in (self.sft, self.rl, self.benchmark):
+                raise ValueError("a generator has no end: give a number of rows instead of -1")
+        elif self.brief:
+            raise ValueError("brief: only a generator's demonstrations can be shortened; take it out")
+        if self.gym_url is not None:
+            from cascade.environments.gym_server import is_server_url  # brings httpx, and few recipes have a server
+
+            if self.generator is not None:
+                raise ValueError("gym_url: a server judges rows of path or dataset, not a generator's; take it out")
+            if not is_server_url(self.gym_url):
+                raise ValueError(f"gym_url: {self.gym_url!r} is not of the form http://host:port")
+        elif self.environment == "gym_server":
+            raise ValueError("environment gym_server needs gym_url, the server's address")
+        return self
+
+
+class Decontamination(Section):
+    ngram: Count = 13
+    """Word n-grams shared with a benchmark prompt make a row suspect (n of the longest run looked for)."""
+    similarity: Share = 0.9
+    """Share of a benchmark prompt's n-grams found in the row, or string similarity, from which it is dropped."""
+
+
+class Difficulty(Section):
+    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped."""
+
+    checkpoint: str
+    rollouts: Count = 8
+    minimum: float = 0.0
+    keep_unsolved: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share kept of the prompts that no rollout solves at all: most of them teach nothing for a long time."""
+    maximum: float = 1.0
+
+
+class Curation(Section):
+    sources: dict[str, Source]
+    max_tokens: Count
+    """Conversations longer than this are rejected, in tokens."""
+    sequence_length: Count
+    """Length of a packed SFT sequence, in tokens."""
+    near_duplicate: Share = 0.9
+    """Jaccard similarity of word shingles from which a row counts as a near-duplicate."""
+    decontamination: Decontamination = Decontamination()
+    difficulty: Difficulty | None = None
+
+    @property
+    def domains(self) -> list[str]:
+        """Every domain with a benchmark, in the order of the sources."""
+        return list(dict.fromkeys(source.domain for source in self.sources.values() if source.benchmark))
+
+    @model_validator(mode="after")
+    def _a_conversation_fits(self) -> "Curation":
+        if self.max_tokens > self.sequence_length:
+            raise ValueError(
+                f"max_tokens {self.max_tokens} is more than sequence_length {self.sequence_length}; "
+                "a conversation must fit into one sequence"
+            )
+        return self

@@ -1,0 +1,57 @@
+"""What a recipe may leave out because the rest of it says so: `against` and an even `mix`.
+
+Filled in before validation, so that everything else reads a recipe in which both are written out.
+"""
+
+from typing import Any
+
+from cascade.recipe.sections import EVEN
+
+_MAKERS = ("sft", "rl", "distill", "repair")
+_MIXED = ("rl", "distill", "repair")
+
+
+def filled(content: Any) -> Any:
+    """The recipe's content with these defaults; what is not of the expected form is left for validation to name."""
+    if not isinstance(content, dict):
+        return content
+    content = {**content, **{kind: _nodes(content, kind) for kind in (*_MIXED, "gate") if kind in content}}
+    rounds = {name: node.get("round") for kind in _MAKERS for name, node in _dicts(content, kind).items()}
+    for kind, reads, checked in (("repair", "reads_round", "init"), ("gate", "round", "candidate")):
+        for node in _dicts(content, kind).values():
+            last = node.get(reads)
+            if node.get("against") is None and isinstance(last, int):
+                node["against"] = [
+                    name
+                    for name, round in rounds.items()
+                    if isinstance(round, int) and round <= last and name != node.get(checked)
+                ]
+    for kind in _MIXED:
+        for node in _dicts(content, kind).values():
+            if node.get("mix") == EVEN and (domains := _domains(content)):
+                node["mix"] = {domain: 1 / len(domains) for domain in domains}
+    return content
+
+
+def _nodes(content: dict[str, Any], kind: str) -> Any:
+    """A section whose nodes can be changed without changing what was given."""
+    section = content[kind]
+    if not isinstance(section, dict):
+        return section
+    return {name: dict(node) if isinstance(node, dict) else node for name, node in section.items()}
+
+
+def _dicts(content: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    section = content.get(kind)
+    if not isinstance(section, dict):
+        return {}
+    return {name: node for name, node in section.items() if isinstance(node, dict)}
+
+
+def _domains(content: dict[str, Any]) -> list[str]:
+    """Those with RL prompts and a benchmark, in the order of the sources."""
+    curation = content.get("curation")
+    sources = _dicts(curation, "sources").values() if isinstance(curation, dict) else ()
+    named = [source for source in sources if isinstance(source.get("domain"), str)]
+    benchmarks = {source["domain"] for source in named if source.get("benchmark")}
+    return list(dict.fromkeys(s["domain"] for s in named if s.get("rl") and s["domain"] in benchmarks))

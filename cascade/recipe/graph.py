@@ -1,0 +1,123 @@
+"""The graph of a recipe: its nodes, what each starts from, and what each waits for."""
+
+from typing import Any
+
+from pydantic import Field
+
+from cascade.errors import RecipeError
+from cascade.recipe.names import Name
+from cascade.recipe.sections import DistillNode, GateNode, Node, RepairNode, RLNode, SFTNode, TeachersNode
+from cascade.utils.config import Section
+
+BASE = "base"
+"""What the first node starts from: the model that the recipe's `base` names."""
+
+CURATE = "curate"
+"""The stage that builds data/ before any node."""
+
+PIPELINE = "pipeline"
+"""The run that the nodes' runs belong to."""
+
+REPORT = "report"
+"""The journal whose entries belong to that run."""
+
+RESERVED = {BASE: "the base model", CURATE: "curation", PIPELINE: "the whole run", REPORT: "the report"}
+"""Names of files and runs beside those of the nodes, and whose they are."""
+
+
+class Graph(Section):
+    """Nodes stand in sections by kind, each under its name; names are unique over all sections."""
+
+    name: Name
+    """Of the recipe."""
+    sft: dict[str, SFTNode] = Field(default_factory=dict)
+    rl: dict[str, RLNode] = Field(default_factory=dict)
+    teachers: dict[str, TeachersNode] = Field(default_factory=dict)
+    distill: dict[str, DistillNode] = Field(default_factory=dict)
+    repair: dict[str, RepairNode] = Field(default_factory=dict)
+    gate: dict[str, GateNode] = Field(default_factory=dict)
+
+    @property
+    def training(self) -> dict[str, Node]:
+        """Every node that makes a checkpoint, in the order in which they can run."""
+        return {name: node for name, node in self.ordered().items() if isinstance(node, Node)}
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "distill", "repair", "gate")}
+
+    def kind(self, name: str) -> str:
+        """The section a node stands in. Raises RecipeError naming the known nodes."""
+        for kind, section in self.sections().items():
+            if name in section:
+                return kind
+        known = ", ".join(n for section in self.sections().values() for n in section)
+        raise RecipeError(f"no node {name!r} in recipe {self.name}; nodes: {known}")
+
+    def node(self, name: str) -> Section:
+        """Raises RecipeError naming the known nodes."""
+        return self.sections()[self.kind(name)][name]
+
+    def parents(self, name: str) -> list[str]:
+        """Nodes whose results this one reads; `base` is not a node."""
+        node = self.node(name)
+        if isinstance(node, TeachersNode):
+            found = list(node.candidates)
+        elif isinstance(node, GateNode):
+            found = [node.candidate, *node.against]
+        elif isinstance(node, DistillNode):
+            found = [node.init, node.teachers]
+        elif isinstance(node, RepairNode):
+            found = [node.init, *node.against]
+        else:
+            assert isinstance(node, Node)
+            found = [node.init]
+        return [parent for parent in found if parent != BASE]
+
+    def evaluated_in(self, round: int) -> list[str]:
+        """The training nodes of a round: whoever reads the round waits for their evaluations."""
+        return [name for name, node in self.makers().items() if node.round == round]
+
+    def awaited(self, name: str) -> list[str]:
+        """The nodes whose evaluations this one waits for: all those of the round that it reads, if it reads one."""
+        node = self.node(name)
+        if isinstance(node, TeachersNode | GateNode):
+            return self.evaluated_in(node.round)
+        return self.evaluated_in(node.reads_round) if isinstance(node, RepairNode) else []
+
+    def teachers_chosen_by(self, name: str) -> str | None:
+        """The node whose decision names this one's teachers; None where it has none."""
+        node = self.node(name)
+        if isinstance(node, DistillNode):
+            return node.teachers
+        return name if isinstance(node, RepairNode) else None
+
+    def ordered(self) -> dict[str, Section]:
+        """All nodes, parents first. Raises RecipeError naming a cycle."""
+        order: dict[str, Section] = {}
+        path: list[str] = []
+
+        def visit(name: str) -> None:
+            if name in order:
+                return
+            if name in path:
+                raise RecipeError(
+                    f"{self.kind(name)}.{name}: the nodes form a cycle "
+                    f"({' → '.join([*path[path.index(name) :], name])}); let one of them start elsewhere"
+                )
+            path.append(name)
+            for needed in (*self.parents(name), *self.awaited(name)):
+                visit(needed)
+            path.pop()
+            order[name] = self.node(name)
+
+        for section in self.sections().values():
+            for name in section:
+                visit(name)
+        return order
+
+    def makers(self) -> dict[str, Node]:
+        """The nodes that make a checkpoint, as the recipe has them: `training` puts them in order."""
+        return {**self.sft, **self.rl, **self.distill, **self.repair}
+
+    def ancestors(self, name: str) -> set[str]:
+        return set().union(*({p} | self.ancestors(p) for p in self.parents(name))) if name != BASE else set()

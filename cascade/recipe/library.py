@@ -1,0 +1,100 @@
+"""Finding, activating and showing recipes."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cascade.errors import CheckpointError, RecipeError
+from cascade.layout import Layout
+from cascade.recipe import BASE, OnPolicyNode, Placement, Recipe, Section, SFTNode, load
+from cascade.utils.files import write_atomic
+
+
+def find(source: str | None, layout: Layout) -> Path:
+    """The file of a recipe: a name in recipes/, a path, or by default the active one. Raises RecipeError."""
+    if source is None:
+        return layout.params
+    named = layout.root / "recipes" / f"{source}.yaml"
+    path = named if named.is_file() else Path(source)
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in named.parent.glob("*.yaml"))) or "none"
+        raise RecipeError(f"{source}: neither a recipe in recipes/ ({names}) nor a file")
+    return path
+
+
+def use(source: str, layout: Layout) -> list[str]:
+    """Make a recipe the active one, after checking it. Returns what changed, one line a key."""
+    path = find(source, layout)
+    recipe = load(path)
+    text = path.read_text(encoding="utf-8")
+    before = _keys(layout.params) if layout.params.exists() else {}
+    changes = [
+        f"  {key}: {before.get(key, 'absent')} → {after}"
+        for key, after in _keys(path).items()
+        if before.get(key) != after
+    ] + [f"  {key}: {value} → absent" for key, value in before.items() if key not in _keys(path)]
+    if layout.params.exists() and layout.params.read_text(encoding="utf-8") == text:
+        return [f"params.yaml is {path} already; nothing changed"]
+    write_atomic(layout.params, text)
+    return [f"params.yaml is now {recipe.name} ({path}); {len(changes)} values changed", *changes]
+
+
+def show(path: Path) -> list[str]:
+    """The recipe as people read it: its data, then its nodes in order."""
+    recipe = load(path)
+    lines = [f"{recipe.name}: family {recipe.family}, seed {recipe.seed}, base {recipe.base}", "", "Data"]
+    for name, source in recipe.curation.sources.items():
+        amounts = {"SFT": source.sft, "RL": source.rl, "benchmark": source.benchmark}
+        told = ", ".join(f"{use} {'all' if n == -1 else f'{n:,}'}" for use, n in amounts.items() if n)
+        origin = source.generator or source.path or source.dataset
+        lines.append(f"  {name:24} {told} of {source.domain}, from {origin}")
+    lines += ["", "Nodes"]
+    for name, node in recipe.ordered().items():
+        parents = ", ".join(recipe.parents(name)) or "base"
+        place = f", {_place(recipe.place(name))}" if name in recipe.pools else ""
+        lines.append(f"  {name:24} {recipe.kind(name)} from {parents}{place}")
+        lines += [f"  {'':24} {line}" for line in _settings(node)]
+    return lines
+
+
+def _settings(node: Section) -> list[str]:
+    if isinstance(node, SFTNode):
+        return [f"{node.epochs:g} epochs, batches of {node.batch} sequences, {_rate(node)}"]
+    if isinstance(node, OnPolicyNode):
+        mix = ", ".join(f"{domain} {100 * share:g} %" for domain, share in node.mix.items())
+        size = f"{node.prompts} prompts × {node.rollouts} rollouts of up to {node.rollout.max_new_tokens:,} tokens"
+        return [mix, f"{node.steps} steps of {size}, {_rate(node)}"]
+    return []
+
+
+def _place(place: Placement) -> str:
+    on = f"on pool {place.pool} by {place.launcher}"
+    return f"{on}: {place.machines} × {place.gpus} GPUs" if place.gpus else on
+
+
+def _rate(node: SFTNode | OnPolicyNode) -> str:
+    return f"learning rate {node.optimizer.learning_rate:g}"
+
+
+def _keys(path: Path) -> dict[str, Any]:
+    """Every value of a YAML file under its dotted key."""
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            found[prefix] = value
+
+    walk("", yaml.safe_load(path.read_text(encoding="utf-8")))
+    return found
+
+
+def checkpoint_of(recipe: Recipe, layout: Layout, node: str) -> Path:
+    """The directory of a node's checkpoint, or of the base model. Raises CheckpointError when it is not there."""
+    path = layout.root / recipe.base if node == BASE else layout.checkpoint(node)
+    if not (path / "config.json").exists():
+        raise CheckpointError(f"{path}: no checkpoint there; `cascade node {node}` makes it")
+    return path

@@ -1,0 +1,31 @@
+"""Names that MLflow takes. It would refuse another one when the run has ended."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+def _nameable(name: str) -> str:
+    if not re.fullmatch(r"\w(?:[\w .-]*\w)?", name) or len(name) > 200:
+        raise ValueError(
+            f"{name!r} cannot be a name in MLflow; letters, digits, spaces, _ . and - alone, a letter or digit first "
+            "and last, 200 characters at most"
+        )
+    return name
+
+
+def _alias(name: str) -> str:
+    if not re.fullmatch(r"[\w-]{1,200}", name) or re.fullmatch(r"latest|v\d+", name, re.IGNORECASE):
+        raise ValueError(
+            f"{name!r} cannot be an alias in MLflow; letters, digits, _ and - alone, 200 characters at most, "
+            "and neither latest nor v and a number"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_nameable)]
+"""Of an experiment or a model, and as part of a metric's or tag's name."""
+
+Alias = Annotated[str, AfterValidator(_alias)]
+"""Of a version of a model."""

@@ -1,0 +1,226 @@
+"""The recipe's sections: what may stand in one, and what each value means."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cascade.recipe.names import Alias, Name
+from cascade.utils.config import Count, Section, Share, check_sums_to_one
+
+EVEN = "even"
+"""As a node's `mix`: see there."""
+
+TeacherMemory = Literal["device", "host", "disk"]
+
+
+class Optimizer(Section):
+    learning_rate: Annotated[float, Field(gt=0)]
+    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_from: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate at the first step of a linear warm-up."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    micro_batch_tokens: Count = 8192
+    """Tokens of one forward and backward pass; changes memory and speed, not results beyond rounding."""
+
+
+PLACEMENT = {"servers", "weights", "memory"}
+"""Of a rollout: where and how it is sampled, which is no part of what is made."""
+
+
+class Rollout(Section):
+    engine: Literal["torch", "vllm"] = "torch"
+    servers: list[Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = Field(default=[])
+    """Engine vllm: addresses of vLLM servers, each with the whole model, that share the requests out among them
+    (docs/vllm.md). Without any, the engine runs beside the trainer, on the same device."""
+    weights: str | None = None
+    """Engine vllm: directory of this node's own, seen by the trainer and the engine alike, through which weights go;
+    a temporary one where none is named."""
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Engine vllm without servers: share of the device's memory that it takes while it samples."""
+    max_new_tokens: Count
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Share = 1.0
+    thinking: bool = True
+    max_turns: Count = 200
+    """Episodes: responses after which one is cut off."""
+    max_context: Count = 262144
+    """Episodes: tokens in all. A further turn begins only where `max_new_tokens` of it still fit."""
+    max_log_prob_gap: Annotated[float, Field(gt=0)] = 0.1
+    """Mean |trainer − sampler| log-probability difference, in nats, above which the node stops."""
+
+    @model_validator(mode="after")
+    def _placement(self) -> "Rollout":
+        defaults = {name: Rollout.model_fields[name].default for name in sorted(PLACEMENT)}
+        changed = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if self.engine != "vllm" and changed:
+            raise ValueError(f"{changed[0]}: for engine vllm only; take it out or say engine: vllm")
+        if self.servers and "memory" in changed:
+            raise ValueError("memory: is for an engine beside the trainer, servers have their own; take it out")
+        return self
+
+
+class Parallel(Section):
+    """How engine `nemo` lays a model out over the GPUs of a node. Weights, gradients and optimizer state are always
+    split over all of them; batches go to those that these degrees leave over."""
+
+    expert: Count = 1
+    """GPUs over which the experts of a layer are dealt out."""
+    tensor: Count = 1
+    """GPUs over which the matrices of a layer are split; for dense models."""
+    context: Count = 1
+    """GPUs over which each sequence is split; needs Transformer Engine."""
+    checkpoint_activations: bool = False
+    """Keep each layer's input alone and compute the rest again for the gradient: less memory, a third more work."""
+    keep_gathered: bool | None = None
+    """Gather each layer's weights once a step instead of twice a micro-batch, and add its gradients up once: fewer
+    messages, for 6 bytes of each GPU a parameter that is not of an expert. By default where experts are dealt out over
+    all GPUs, as they then are most parameters."""
+
+    def keeps_gathered(self, gpus: int) -> bool:
+        return gpus > 1 and (self.expert == gpus if self.keep_gathered is None else self.keep_gathered)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Parallel":
+        if self.tensor > 1 and self.expert > 1:
+            raise ValueError("tensor: experts are dealt out instead of split; leave one of tensor and expert at 1")
+        return self
+
+
+class Node(Section):
+    init: str
+    """The node, or `base`, whose weights this one starts from."""
+    round: Count
+    """A distillation or repair opens a new round. A teachers or gate node reads every evaluation of its round."""
+    engine: Literal["hf", "nemo"] = "hf"
+    parallel: Parallel = Parallel()
+    checkpoint_every: Count = 20
+    """Steps between saves of the resumable state."""
+
+    @model_validator(mode="after")
+    def _parallel_engine(self) -> "Node":
+        if self.engine != "nemo" and self.parallel != Parallel():
+            raise ValueError(
+                f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo"
+            )
+        return self
+
+
+class SFTNode(Node):
+    """Supervised fine-tuning on the packed sequences of data/sft."""
+
+    epochs: Annotated[float, Field(gt=0)]
+    batch: Count
+    """Packed sequences a step."""
+    optimizer: Optimizer
+    update_router: bool = True
+
+
+class OnPolicyNode(Node):
+    """What RL and distillation share: prompts, rollouts, one optimizer step per batch of fresh rollouts."""
+
+    mix: dict[str, Share]
+    """Domain → share of the prompts of each step. `even`: all domains with RL prompts and a benchmark alike."""
+    steps: Count
+    prompts: Count
+    rollouts: Count
+    rollout: Rollout
+    optimizer: Optimizer
+    max_failure_rate: Share = 0.1
+    """Share of rollouts without a verdict above which the node stops."""
+    update_router: bool = False
+
+    @model_validator(mode="after")
+    def _mix(self) -> "OnPolicyNode":
+        check_sums_to_one("mix", self.mix)
+        return self
+
+
+class RLNode(OnPolicyNode):
+    """GRPO, strictly on-policy (recipe, common settings)."""
+
+    rollouts: Annotated[int, Field(gt=1)]
+    """Rollouts of a group; its mean is the baseline, so at least two."""
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL term to the node's own start."""
+    dynamic_filtering: bool = True
+    """Drop zero-variance groups and draw other prompts in their place."""
+    max_refills: Annotated[int, Field(ge=0)] = 2
+    """Further rounds of sampling to fill the batch; after that the step runs with what it has."""
+    min_best_reward: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Drop a group whose best reward does not exceed this, as a zero-variance group is dropped; 0 drops none for it."""
+    overlong: Literal["zero", "mask", "keep"] = "zero"
+    """An unfinished response: reward 0, no part in the loss, or judged as it is."""
+
+
+class Distillation(OnPolicyNode):
+    """MOPD: the teacher's log-ratio on the sampled token as advantage."""
+
+    importance: tuple[float, float] = (0.5, 2.0)
+    """Range of π_train/π_inf outside which a token is dropped."""
+    teacher_memory: TeacherMemory = "device"
+    """Where the teachers wait: all on the device; in the host's memory or on disk, from where they come to the device
+    one at a time, the next one while another scores."""
+
+    @model_validator(mode="after")
+    def _teachers_fit_the_engine(self) -> "Distillation":
+        if self.engine == "nemo" and self.teacher_memory == "disk":
+            raise ValueError("teacher_memory: disk is of engine hf; nemo's teachers wait on device or host")
+        return self
+
+
+class DistillNode(Distillation):
+    teachers: str
+    """The teachers node that chose them."""
+
+
+class Comparison(Section):
+    """When a checkpoint counts as worse than the best earlier one in a domain."""
+
+    against: Annotated[list[str], Field(min_length=1)]
+    """Earlier training nodes; the best of them per domain is what the checkpoint must not fall below. Left out: all
+    those of the rounds that are read."""
+    significance: Share = 0.05
+    minimum_effect: Annotated[float, Field(ge=0)] = 0.02
+    """A drop smaller than this, in reward, does not count even where it is significant."""
+
+
+class RepairNode(Distillation, Comparison):
+    """Regression check of `init`: where it regressed in a domain, distillation from the best earlier checkpoint there
+    and from `init` itself everywhere else; where it did not, the checkpoint of `init`, unchanged."""
+
+    reads_round: Count
+    """The round whose evaluations it waits for and reads: the one before its own, which DVC cannot compute."""
+    focus: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the prompts that are of the regressed domains, each by its part of `mix`; the rest holds the others
+    where they are. 0: all of them by `mix`."""
+
+
+class TeachersNode(Section):
+    """Choice of the best checkpoint per domain, from the history of evaluations."""
+
+    round: Count
+    """The round whose evaluations it waits for and reads, with those of the rounds before."""
+    candidates: Annotated[list[str], Field(min_length=1)]
+    domains: dict[str, list[str]] = Field(default={})
+    """Domain → the only candidates allowed for it; other domains take the best of all."""
+    earlier_runs: bool = False
+    """Checkpoints of the same nodes in earlier pipeline runs of this recipe family are candidates too, where MLflow has
+    their evaluation on the same benchmarks, and DVC's cache their files."""
+
+
+class Evaluation(Section):
+    rollouts: Count
+    """Responses a benchmark prompt."""
+    rollout: Rollout
+
+
+class GateNode(Comparison):
+    round: Count
+    """The round whose evaluations it waits for and reads, with those of the rounds before."""
+    candidate: str
+    registered_name: Name
+    alias: Alias = "champion"

@@ -1,0 +1,121 @@
+"""What makes a recipe's nodes a graph that can be run: names, references, rounds, teachers, no cycle."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from cascade.errors import RecipeError
+from cascade.recipe.data import Curation
+from cascade.recipe.graph import BASE, RESERVED, Graph
+from cascade.recipe.sections import Distillation, DistillNode, RepairNode, SFTNode, TeachersNode
+
+
+def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
+    """Raises RecipeError where the nodes are no graph that can be run. `pools`: nodes with a place of their own."""
+    names = [name for section in graph.sections().values() for name in section]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"{graph.kind(name)}.{name}: a node name must be unique over all sections")
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+            raise RecipeError(
+                f"{graph.kind(name)}.{name}: not a node name; it names files and stages, so lower-case letters, "
+                "digits, _ and - alone, a letter first"
+            )
+        if name in RESERVED:
+            raise RecipeError(f"{graph.kind(name)}.{name}: the name stands for {RESERVED[name]}; choose another")
+    for kind, section in graph.sections().items():
+        for name, node in section.items():
+            _check_references(f"{kind}.{name}", node, graph, curation)
+    for name in pools:
+        if name not in names:
+            raise RecipeError(f"pools.{name}: there is no such node; have {', '.join(names)}")
+    # Rounds first: one that is wrong makes a cycle of nodes that wait for each other's evaluations.
+    for kind, section in graph.sections().items():
+        for name, node in section.items():
+            _check_round(f"{kind}.{name}", node, graph)
+    graph.ordered()
+    for name, node in graph.distill.items():
+        candidates = graph.teachers[node.teachers].candidates
+        _check_teachers(f"distill.{name}", node, "teachers", f" of {node.teachers}", candidates, graph, curation)
+    for name, repair in graph.repair.items():
+        _check_teachers(f"repair.{name}", repair, "against", "", repair.against, graph, curation)
+        if missing := [domain for domain in curation.domains if domain not in repair.mix]:
+            raise RecipeError(
+                f"repair.{name}.mix: no share for {missing[0]}; a repair trains on every domain with a benchmark, "
+                "so that it breaks none"
+            )
+
+
+def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> None:
+    makers = list(graph.makers())
+    # The base model has no evaluation that a repair could check.
+    starts = makers if isinstance(node, RepairNode) else [BASE, *makers]
+    references = {
+        "init": ([getattr(node, "init", None)], starts),
+        "teachers": ([getattr(node, "teachers", None)], list(graph.teachers)),
+        "candidates": (getattr(node, "candidates", []), makers),
+        "against": (getattr(node, "against", []), makers),
+        "candidate": ([getattr(node, "candidate", None)], makers),
+    }
+    for field, (values, known) in references.items():
+        for value in values:
+            if value is not None and value not in known:
+                raise RecipeError(f"{key}.{field}: no such node {value!r}; have {', '.join(known) or 'none'}")
+    sources = curation.sources.values()
+    for domain in getattr(node, "mix", {}):
+        if not any(source.rl for source in sources if source.domain == domain):
+            raise RecipeError(f"{key}.mix.{domain}: no source in curation.sources gives RL prompts (rl) of it")
+    if isinstance(node, SFTNode) and not any(source.sft for source in sources):
+        raise RecipeError(f"{key}: no source in curation.sources gives rows for SFT (sft)")
+    if isinstance(node, TeachersNode):
+        for domain, allowed in node.domains.items():
+            if domain not in curation.domains:
+                raise RecipeError(f"{key}.domains.{domain}: no source in curation.sources has a benchmark of it")
+            for candidate in allowed:
+                if candidate not in node.candidates:
+                    raise RecipeError(f"{key}.domains.{domain}: {candidate!r} is not among the candidates")
+
+
+def _check_teachers(
+    key: str, node: Distillation, field: str, of: str, candidates: list[str], graph: Graph, curation: Curation
+) -> None:
+    upstream = graph.ancestors(node.init) | {node.init}
+    for candidate in candidates:
+        if candidate not in upstream and not (graph.ancestors(candidate) | {candidate}) & upstream & set(graph.sft):
+            raise RecipeError(
+                f"{key}.{field}: candidate {candidate!r}{of} is not upstream of "
+                f"{node.init!r} and has no SFT node in common with it; leave it out"
+            )
+    for domain in node.mix:
+        if domain not in curation.domains:
+            raise RecipeError(
+                f"{key}.mix.{domain}: without a benchmark of it no teacher can be chosen; give a source "
+                "of this domain a benchmark"
+            )
+
+
+def _check_round(key: str, node: Any, graph: Graph) -> None:
+    """DVC's stages must be ordered as the nodes are: what a round's readers wait for cannot come after them."""
+    reads = "reads_round" if isinstance(node, RepairNode) else "round"
+    last = getattr(node, reads)
+    makers = graph.makers()
+    for field, names in {
+        "init": [getattr(node, "init", BASE)],
+        "candidates": getattr(node, "candidates", []),
+        "against": getattr(node, "against", []),
+        "candidate": [getattr(node, "candidate", BASE)],
+    }.items():
+        for name in names:
+            if name != BASE and last < (earliest := makers[name].round):
+                raise RecipeError(f"{key}.{reads}: {last}, but its {field} {name!r} is of round {earliest}")
+    if isinstance(node, DistillNode) and node.round != graph.teachers[node.teachers].round + 1:
+        raise RecipeError(
+            f"{key}.round: {node.round}; a distillation opens the round after its teachers', "
+            f"{graph.teachers[node.teachers].round + 1}"
+        )
+    if isinstance(node, RepairNode) and node.round != last + 1:
+        raise RecipeError(f"{key}.round: {node.round}; a repair opens the round after the one it reads, {last + 1}")
+    opened = {1, *(opener.round for opener in (*graph.distill.values(), *graph.repair.values()))}
+    for field in dict.fromkeys((reads, "round")):
+        if (round := getattr(node, field)) not in opened:
+            raise RecipeError(f"{key}.{field}: {round}, but no distillation or repair opens that round")

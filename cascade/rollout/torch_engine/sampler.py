@@ -1,0 +1,185 @@
+"""The torch engine: batched sampling with cached states, in the trainer's own process.
+
+Each distinct prompt is read once, its state handed to all its rollouts; on CPUs a conversation's next turn is read from
+the end of its last prompt on. Finished rows leave the batch. Conversations take their turns together: the next turns
+begin when the last response of this turn is finished and every environment has answered, so that how fast it answered
+does not show in which rows a batch has.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from concurrent.futures import Future
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from cascade.policy import nemotron_h
+from cascade.policy.base import Policy
+from cascade.rollout.base import OnFinish, Sample, SampleRequest
+from cascade.rollout.torch_engine.cuda_graphs import GraphDecoder
+from cascade.rollout.torch_engine.decoder import Decoder, Prefix, TransformersDecoder
+from cascade.rollout.torch_engine.nemotron_h_decoder import NemotronHDecoder, Weights
+from cascade.rollout.torch_engine.sampling import draw, uniforms
+
+MAX_ROWS = 512
+"""Rows decoded at a time."""
+
+LEAVE = 0.125
+"""Share of finished rows at which the rest is moved together: moving costs about as much as a step."""
+
+
+class TorchSampler:
+    """Samples from a policy's model, whose weights it shares; call `refresh` after they change.
+
+    `stop`: tokens that end a response; by default the tokenizer's and the generation config's. `max_rows`: rows
+    decoded at a time, at most; on CUDA also no more than there is room for.
+    """
+
+    def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = MAX_ROWS):
+        self.max_rows = max_rows
+        self._given_stop = stop
+        self._graphs: GraphDecoder | None = None
+        self.refresh(policy)
+
+    def refresh(self, policy: Policy) -> None:
+        self._model = policy.model
+        self._device = policy.device
+        stop = stop_tokens(policy.model, policy.tokenizer) if self._given_stop is None else self._given_stop
+        self._stop = torch.tensor(sorted(stop), device=self._device, dtype=torch.long)
+        supported = nemotron_h.supports(policy.model)
+        if supported and self._device.type == "cuda":
+            if self._graphs is None or self._graphs.model is not policy.model:
+                self._graphs = GraphDecoder(policy.model)
+            self._graphs.load()
+        self._weights = Weights(policy.model) if supported and self._graphs is None else None
+
+    def sample(
+        self,
+        requests: list[SampleRequest],
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        on_finish: OnFinish | None = None,
+    ) -> list[Sample]:
+        last: dict[int, Sample] = {}
+        answers: dict[int, Future[SampleRequest | None]] = {}
+
+        def finish(conversation: int, sample: Sample) -> None:
+            last[conversation] = sample
+            answer = on_finish(conversation, sample) if on_finish else None
+            if answer is not None:
+                answers[conversation] = answer
+
+        read: dict[int, Prefix] = {}
+        turn = dict(enumerate(requests))
+        while turn:
+            conversations = list(turn)
+            rows = self.max_rows
+            if self._graphs:
+                longest = max(len(request.prompt) for request in turn.values())
+                rows = min(rows, self._graphs.most_rows(longest + max_new_tokens))
+            with torch.inference_mode():
+                for start in range(0, len(conversations), rows):
+                    wave = {n: turn[n] for n in conversations[start : start + rows]}
+                    of_wave = self._wave(wave, max_new_tokens, temperature, top_p, finish, read)
+                    read |= {n: prefix for n in wave if n in answers and (prefix := of_wave(n))}
+            following = {n: answers[n].result() for n in sorted(answers)}
+            turn = {n: request for n, request in following.items() if request is not None}
+            read = {n: prefix for n, prefix in read.items() if n in turn}
+            answers.clear()
+        return [last[n] for n in range(len(requests))]
+
+    def close(self) -> None:
+        """Drop the caches and graphs, where there are any; the model is the policy's."""
+        self._graphs = None
+
+    def _decoder(self) -> Decoder:
+        return NemotronHDecoder(self._weights) if self._weights else TransformersDecoder(self._model)
+
+    def _wave(
+        self,
+        wave: dict[int, SampleRequest],
+        limit: int,
+        temperature: float,
+        top_p: float,
+        finish: Callable[[int, Sample], None],
+        read: dict[int, Prefix],
+    ) -> Callable[[int], Prefix | None]:
+        """Sample a turn of some conversations. `read`: what of them was read before; returns what of each is now."""
+        conversations, requests = list(wave), list(wave.values())
+        numbers: dict[tuple[int, ...], int] = {}
+        prompt_of = [numbers.setdefault(tuple(request.prompt), len(numbers)) for request in requests]
+        prompts, rows = [list(prompt) for prompt in numbers], torch.tensor(prompt_of, device=self._device)
+        points = uniforms([request.seed for request in requests], limit).to(self._device)
+        if not self._graphs:
+            known: list[Prefix | None] = [None] * len(prompts)
+            for number, conversation, request in zip(prompt_of, conversations, requests, strict=True):
+                prefix = read.get(conversation)
+                if prefix and request.prompt[: len(prefix.tokens)] == prefix.tokens:
+                    known[number] = prefix
+            decoder = self._decode(
+                prompts, known, rows, points, temperature, top_p, lambda row, sample: finish(conversations[row], sample)
+            )
+            number_of = dict(zip(conversations, prompt_of, strict=True))
+            return lambda conversation: decoder.prefix(number_of[conversation])
+        decoded = self._graphs.decode(prompts, rows, points, self._stop, temperature, top_p)
+        last = decoded.tokens.gather(1, (decoded.lengths - 1).unsqueeze(1)).squeeze(1)
+        columns = (decoded.tokens, decoded.log_probs, decoded.lengths, torch.isin(last, self._stop))
+        for conversation, ids, values, length, finished in zip(
+            conversations, *(column.tolist() for column in columns), strict=True
+        ):
+            finish(conversation, Sample(ids[:length], values[:length], finished))
+        return lambda conversation: None
+
+    def _decode(
+        self,
+        prompts: list[list[int]],
+        known: list[Prefix | None],
+        prompt_of: Tensor,
+        points: Tensor,
+        temperature: float,
+        top_p: float,
+        finish: Callable[[int, Sample], None],
+    ) -> Decoder:
+        """Step by step; row i, which continues prompt `prompt_of[i]`, is told of as soon as it ends."""
+        decoder = self._decoder()
+        logits = decoder.prefill(prompts, prompt_of, known)
+        count, limit = points.shape
+        tokens = torch.zeros(count, limit, dtype=torch.long, device=self._device)
+        log_probs = torch.zeros(count, limit, device=self._device)
+        rows = torch.arange(count, device=self._device)
+        running = torch.ones(count, dtype=torch.bool, device=self._device)
+
+        def over(these: Tensor, length: int, finished: bool) -> None:
+            found = (these, tokens[these, :length], log_probs[these, :length])
+            for row, ids, values in zip(*(part.tolist() for part in found), strict=True):
+                finish(row, Sample(ids, values, finished))
+
+        for position in range(limit):
+            token, log_prob = draw(logits, points[rows, position], temperature, top_p)
+            tokens[rows, position], log_probs[rows, position] = token, log_prob
+            ended = running & torch.isin(token, self._stop)
+            if ended.any():
+                over(rows[ended], position + 1, True)
+                running &= ~ended
+                left = int(running.sum())
+                if left == 0:
+                    return decoder
+                if left <= (1 - LEAVE) * len(rows):
+                    keep = running.nonzero().squeeze(1)
+                    decoder.keep(keep)
+                    rows, token, running = rows[keep], token[keep], running[keep]
+            if position + 1 < limit:
+                logits = decoder.step(token)
+        over(rows[running], limit, False)
+        return decoder
+
+
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The end-of-turn tokens of tokenizer and generation config together."""
+    found: set[int] = set()
+    for value in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
+        found.update(value if isinstance(value, list | tuple) else [value] if isinstance(value, int) else [])
+    return found

@@ -1,0 +1,213 @@
+"""NemotronH's layers as a captured decoding step needs them: weights and caches at fixed addresses.
+
+A layer owns what it keeps of each row in buffers of as many rows as are ever decoded at once; a step works on the
+first `rows` of them. Weights are copies in the dtype of decoding, overwritten in place when the policy has changed;
+what stays in float32 is read where the trainer keeps it.
+"""
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cascade.policy.nemotron_h import AttentionMemory, MambaMemory
+from cascade.rollout.torch_engine import kernels
+
+
+class Layer(Protocol):
+    def load(self) -> None:
+        """Take over the weights as they are now."""
+        ...
+
+    def fill(self, memories: list[Any], source: Tensor) -> None:
+        """Row i continues prompt source[i] of those that the memories hold, one block after the other."""
+        ...
+
+    def move(self, source: Tensor) -> None:
+        """Row i becomes what row source[i] was."""
+        ...
+
+    def step(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """x [rows, D], normed; lengths [rows] of positions before this one → [rows, D]."""
+        ...
+
+
+class Cast:
+    """A copy of a linear layer's weights, several layers' stacked, in the dtype of decoding."""
+
+    def __init__(self, dtype: torch.dtype, *modules: Any):
+        self._modules = modules
+        self.weight = torch.empty_like(torch.cat([module.weight for module in modules]), dtype=dtype)
+        biased = modules[0].bias is not None
+        self.bias = torch.empty_like(torch.cat([m.bias for m in modules]), dtype=dtype) if biased else None
+
+    def load(self) -> None:
+        start = 0
+        for module in self._modules:
+            end = start + len(module.weight)
+            self.weight[start:end].copy_(module.weight)
+            if self.bias is not None:
+                self.bias[start:end].copy_(module.bias)
+            start = end
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class Mamba:
+    """Keeps the last inputs of the convolution [rows, K - 1, channels] and the state [rows, H, N, P]."""
+
+    def __init__(self, mixer: Any, rows: int, dtype: torch.dtype):
+        self.mixer = mixer
+        self._in, self._out = Cast(dtype, mixer.in_proj), Cast(dtype, mixer.out_proj)
+        self._decay = torch.empty_like(mixer.A_log, dtype=torch.float32)
+        self._taps = torch.empty_like(mixer.conv1d.weight.squeeze(1).t().contiguous())
+        shape = (rows, mixer.num_heads, mixer.ssm_state_size, mixer.head_dim)
+        self._state = torch.zeros(shape, device=self._decay.device)
+        self._window = torch.zeros(rows, len(self._taps) - 1, mixer.conv_dim, dtype=dtype, device=self._decay.device)
+
+    def load(self) -> None:
+        self._in.load()
+        self._out.load()
+        self._decay.copy_(-self.mixer.A_log.float().exp())
+        self._taps.copy_(self.mixer.conv1d.weight.squeeze(1).t())
+
+    def fill(self, memories: list[MambaMemory], source: Tensor) -> None:
+        self._window[: len(source)] = torch.cat([m.convolution for m in memories])[source].to(self._window.dtype)
+        state = torch.cat([m.state for m in memories])
+        by_head = state.unflatten(3, (-1, self.mixer.head_dim)).transpose(2, 3).flatten(1, 2)
+        self._state[: len(source)] = by_head[source]
+
+    def move(self, source: Tensor) -> None:
+        self._window[: len(source)] = self._window[source]
+        self._state[: len(source)] = self._state[source]
+
+    def step(self, x: Tensor, lengths: Tensor) -> Tensor:
+        mixer, rows = self.mixer, len(x)
+        gate, inputs, dt = self._in(x).split([mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], -1)
+        mixed = kernels.convolve(self._window[:rows], inputs, self._taps, mixer.conv1d.bias)
+        y = kernels.advance_state(
+            self._state[:rows], mixed, dt, mixer.dt_bias, self._decay, mixer.D, mixer.n_groups, mixer.time_step_limit
+        )
+        norm = mixer.norm
+        return self._out(
+            kernels.gated_norm(y, gate, norm.weight, norm.group_size, norm.variance_epsilon, self._window.dtype)
+        )
+
+
+class Attention:
+    """Keeps keys and values [rows, heads, capacity, d], a prompt's copied to each of its rollouts."""
+
+    def __init__(self, mixer: Any, rows: int, capacity: int, dtype: torch.dtype):
+        self.mixer = mixer
+        self._qkv, self._out = Cast(dtype, mixer.q_proj, mixer.k_proj, mixer.v_proj), Cast(dtype, mixer.o_proj)
+        heads = mixer.k_proj.weight.shape[0] // mixer.head_dim
+        self._keys, self._values = torch.zeros(
+            2, rows, heads, capacity, mixer.head_dim, dtype=dtype, device=self._qkv.weight.device
+        )
+
+    def load(self) -> None:
+        self._qkv.load()
+        self._out.load()
+
+    def fill(self, memories: list[AttentionMemory], source: Tensor) -> None:
+        start = 0
+        for memory in memories:
+            end = start + len(memory.keys)
+            to = ((source >= start) & (source < end)).nonzero().squeeze(1)
+            width = memory.keys.shape[2]
+            self._keys[to, :, :width] = memory.keys[source[to] - start].to(self._keys.dtype)
+            self._values[to, :, :width] = memory.values[source[to] - start].to(self._values.dtype)
+            start = end
+
+    def move(self, source: Tensor) -> None:
+        self._keys[: len(source)] = self._keys[source]
+        self._values[: len(source)] = self._values[source]
+
+    def step(self, x: Tensor, lengths: Tensor) -> Tensor:
+        rows, (heads, _, size) = len(x), self._keys.shape[1:]
+        qkv = self._qkv(x).unflatten(-1, (-1, size))
+        queries, key, value = qkv.split([qkv.shape[1] - 2 * heads, heads, heads], 1)
+        y = kernels.attend(
+            queries, key, value, self._keys[:rows], self._values[:rows], lengths[:rows], self.mixer.scaling
+        )
+        return self._out(y.flatten(1))
+
+
+class Stateless:
+    """A layer that keeps nothing of a row."""
+
+    def fill(self, memories: list[Any], source: Tensor) -> None: ...
+
+    def move(self, source: Tensor) -> None: ...
+
+
+class MLP(Stateless):
+    def __init__(self, mixer: Any, dtype: torch.dtype):
+        self._up, self._down = Cast(dtype, mixer.up_proj), Cast(dtype, mixer.down_proj)
+
+    def load(self) -> None:
+        self._up.load()
+        self._down.load()
+
+    def step(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self._down(kernels.squared_relu(self._up(x), None))
+
+
+class Experts(Stateless):
+    """All experts on all rows, those not chosen with weight 0: two plain products.
+
+    A step of a few hundred rows touches every expert, so all of them are read from memory whatever is computed; as
+    long as rows are fewer than the card's operations per byte (about 270 in bfloat16 on an H100), the arithmetic on
+    rows that did not ask hides behind that reading, and sorting rows by expert would cost more than it saves.
+    """
+
+    def __init__(self, mixer: Any, dtype: torch.dtype):
+        self.mixer = mixer
+        self._shared = MLP(mixer.shared_experts, dtype)
+        latent = [m for m in (mixer.fc1_latent_proj, mixer.fc2_latent_proj) if not isinstance(m, torch.nn.Identity)]
+        self._latent = [Cast(dtype, module) for module in latent]
+        up, down = mixer.experts.up_proj, mixer.experts.down_proj
+        self._up = torch.empty_like(up.flatten(0, 1), dtype=dtype)
+        self._down = torch.empty_like(down.transpose(0, 1).flatten(1), dtype=dtype)
+
+    def load(self) -> None:
+        self._shared.load()
+        for cast in self._latent:
+            cast.load()
+        experts = self.mixer.experts
+        self._up.view_as(experts.up_proj).copy_(experts.up_proj)
+        self._down.view(experts.down_proj.transpose(0, 1).shape).copy_(experts.down_proj.transpose(0, 1))
+
+    def step(self, x: Tensor, lengths: Tensor) -> Tensor:
+        weights = kernels.route(x, self.mixer.gate)
+        inputs = x.to(self._up.dtype)
+        narrow = self._latent[0](inputs) if self._latent else inputs
+        routed = F.linear(kernels.squared_relu(F.linear(narrow, self._up), weights), self._down)
+        return (self._latent[1](routed) if self._latent else routed) + self._shared.step(inputs, lengths)
+
+
+def make_layer(layer: Any, rows: int, capacity: int, dtype: torch.dtype) -> Layer:
+    match layer.block_type:
+        case "linear_attention":
+            return Mamba(layer.mixer, rows, dtype)
+        case "full_attention":
+            return Attention(layer.mixer, rows, capacity, dtype)
+        case "moe":
+            return Experts(layer.mixer, dtype)
+        case _:
+            return MLP(layer.mixer, dtype)
+
+
+def row_bytes(layer: Any, capacity: int, dtype: torch.dtype) -> int:
+    """What a layer keeps of one row."""
+    mixer = layer.mixer
+    match layer.block_type:
+        case "linear_attention":
+            window = (mixer.conv_kernel_size - 1) * mixer.conv_dim * dtype.itemsize
+            return mixer.num_heads * mixer.ssm_state_size * mixer.head_dim * 4 + window
+        case "full_attention":
+            return 2 * mixer.k_proj.weight.shape[0] * capacity * dtype.itemsize
+        case _:
+            return 0

@@ -1,0 +1,1 @@
+"""Sampling with vLLM: servers, or an engine beside the trainer."""

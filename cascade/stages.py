@@ -1,0 +1,110 @@
+"""What a DVC stage calls: one node of the active recipe, in a process of its own."""
+
+import os
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+from types import FrameType
+
+from cascade import judges
+from cascade.errors import RecipeError
+from cascade.evaluation.rounds import enter_round
+from cascade.launch import process_setup
+from cascade.launch.process_setup import thread_settings
+from cascade.layout import Layout
+from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
+from cascade.tracking import Journal, live
+from cascade.utils import distributed
+from cascade.utils.progress import say
+
+
+def run_node(name: str, layout: Layout, began: float | None = None) -> None:
+    """Build `curate` or a node; several processes that torchrun started do so together. `began`: when the process did,
+    Unix seconds. Raises CascadeError."""
+    recipe = _prepare(layout)
+    if name != CURATE:
+        recipe.node(name)
+    with distributed.process_group():
+        if name in recipe.training and recipe.place(name).gpu_gib is not None:
+            from cascade.launch import memory_plan
+
+            for line in memory_plan.check(recipe, name, layout):
+                say(line)
+        with live(recipe, layout, name, began=began) if distributed.is_main() else nullcontext():
+            _build(recipe, name, layout)
+
+
+def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None:
+    """Evaluate a node's checkpoint on every benchmark and enter it in its round; `began` as above. Raises
+    CascadeError."""
+    recipe = _prepare(layout)
+    if name not in recipe.training:
+        made = ", ".join(recipe.training)
+        raise RecipeError(f"{recipe.kind(name)}.{name}: makes no checkpoint to evaluate; these do: {made}")
+    from cascade.evaluation.benchmark import evaluate
+
+    with live(recipe, layout, name, evaluation=True, began=began):
+        evaluate(recipe, name, layout)
+        enter_round(recipe, name, layout)
+
+
+def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:
+    """Evaluate any checkpoint on every benchmark, and write what was found to `out` alone. Raises CascadeError."""
+    recipe = _prepare(layout)
+    from cascade.evaluation.benchmark import evaluate
+
+    evaluate(recipe, BASE, layout, checkpoint, out)
+
+
+def _build(recipe: Recipe, name: str, layout: Layout) -> None:
+    """Each kind of node imports its own part only: torch takes seconds."""
+    if name == CURATE:
+        with process_setup.importing_engine():
+            from cascade.curation import build
+
+        build(recipe, layout, Journal(layout.journal(CURATE)))
+        return
+    node = recipe.node(name)
+    if isinstance(node, TeachersNode):
+        from cascade.decisions.teacher_selection import select_teachers
+
+        select_teachers(recipe, name, layout)
+    elif isinstance(node, GateNode):
+        from cascade.decisions.gate import gate
+        from cascade.report.score_plots import write_score_plots
+
+        gate(recipe, name, layout)
+        write_score_plots(recipe, name, layout)
+    elif isinstance(node, RepairNode):
+        from cascade.decisions.repair import repair
+
+        repair(recipe, name, layout)
+    elif isinstance(node, SFTNode):
+        with process_setup.importing_engine():
+            from cascade.training.sft import run_sft
+
+        run_sft(recipe, name, layout)
+    else:
+        with process_setup.importing_engine():
+            from cascade.training.on_policy import run_on_policy
+
+        run_on_policy(recipe, name, layout)
+
+
+def _prepare(layout: Layout) -> Recipe:
+    """Load the recipe, let its models judge, set the process's threads before torch is imported, and stop cleanly on
+    SIGTERM."""
+    recipe = load(layout.params)
+    judges.use(recipe.judges)
+    if recipe.verification is not None:
+        from cascade.launch.ray_verifiers import spread
+
+        spread(recipe.verification, recipe.judges, recipe.judging_threads)
+    os.environ.update(thread_settings(recipe))
+    signal.signal(signal.SIGTERM, _stop)
+    return recipe
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    # As an exception, so that children are ended and files closed on the way out.
+    raise SystemExit(128 + signum)

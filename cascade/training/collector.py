@@ -1,0 +1,105 @@
+"""From prompts to judged groups: sample a group for each prompt, verify, drop zero-variance groups, refill."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from transformers import PreTrainedTokenizerBase
+
+from cascade import environments, judges
+from cascade.errors import CascadeError
+from cascade.recipe import OnPolicyNode
+from cascade.rollout.base import Sampler
+from cascade.rollout.driver import Answer, Driver, Question
+from cascade.training.groups import Collected, Group, Rollout, failure_codes
+from cascade.training.prompts import Draw, Prompt, PromptSource
+from cascade.training.rollout_filter import RolloutFilter
+from cascade.utils import distributed
+from cascade.utils.seeds import derive_seed
+
+
+class Collector:
+    """Makes the groups of a step with the sampler's current weights."""
+
+    def __init__(
+        self,
+        node: OnPolicyNode,
+        name: str,
+        seed: int,
+        sampler: Sampler,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: PromptSource,
+        pool: ThreadPoolExecutor,
+    ):
+        self._node = node
+        self._name = name
+        self._seed = seed
+        self._prompts = prompts
+        self._filter = RolloutFilter.of(node)
+        self._driver = Driver(
+            sampler,
+            tokenizer,
+            pool,
+            node.rollout,
+            together=True,
+            judge_unfinished=self._filter.judges_overlong,
+        )
+
+    def collect(self, step: int) -> Collected:
+        """Draw, sample and judge; under dynamic filtering, draw other prompts of the same domains in place of
+        dropped groups, in a bounded number of rounds.
+
+        Raises CascadeError when more rollouts than `max_failure_rate` have no verdict.
+        """
+        collected = Collected()
+        draws = self._prompts.draw_step(self._node.prompts)
+        while True:
+            # Every process samples and judges its share of the prompts; all of them get all the groups.
+            groups = distributed.gather_shards(self._judged_groups(distributed.shard(draws), step, collected))
+            why = [self._filter.why_dropped(group) for group in groups]
+            dropped = [group for group, reason in zip(groups, why, strict=True) if reason]
+            collected.kept += [group for group, reason in zip(groups, why, strict=True) if not reason]
+            collected.dropped += dropped
+            collected.low_best += [group for group, reason in zip(groups, why, strict=True) if reason == "low_best"]
+            self._check_failures(collected, step)
+            if not dropped or collected.refills == self._filter.max_refills:
+                return collected
+            collected.refills += 1
+            missing = Counter(group.prompt.domain for group in dropped)
+            draws = [draw for domain, count in missing.items() for draw in self._prompts.draw(domain, count)]
+
+    def _judged_groups(self, draws: list[Draw], step: int, collected: Collected) -> list[Group]:
+        # The draw's position stands for the refill round and the epoch: a prompt drawn again is sampled anew.
+        questions = [
+            Question(
+                draw.prompt.row,
+                environments.get(draw.prompt.environment),
+                [
+                    derive_seed(self._seed, self._name, step, draw.prompt.id, rollout, draw.position)
+                    for rollout in range(self._node.rollouts)
+                ],
+            )
+            for draw in draws
+        ]
+        found = self._driver.ask(questions)
+        collected.sampling_seconds += found.sampling_seconds
+        collected.waiting_seconds += found.waiting_seconds
+        for usage in distributed.gather(judges.take_usage()):
+            collected.judging += usage
+        return [
+            Group(draw.prompt, [self._rollout(draw.prompt, answer) for answer in answers])
+            for draw, answers in zip(draws, found.groups, strict=True)
+        ]
+
+    def _rollout(self, prompt: Prompt, answer: Answer) -> Rollout:
+        reward = self._filter.reward(answer.verdict)
+        return Rollout(prompt, answer.transcript, answer.text, answer.verdict, reward)
+
+    def _check_failures(self, collected: Collected, step: int) -> None:
+        rollouts = collected.rollouts
+        failures = failure_codes(rollouts)
+        if failures.total() > self._node.max_failure_rate * len(rollouts):
+            codes = ", ".join(f"{code} {count}" for code, count in failures.most_common())
+            raise CascadeError(
+                f"{self._name}: step {step}: {failures.total()} of {len(rollouts)} rollouts have no verdict ({codes}), "
+                f"above max_failure_rate {self._node.max_failure_rate}; mend the verifier or its rows, then rerun"
+            )

@@ -1,0 +1,43 @@
+"""How every flow of a project begins: its parameters' types, the recipe, the directory, the run's id."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from prefect.context import FlowRunContext
+from pydantic import Field
+
+from cascade.layout import Layout
+from cascade.recipe import Recipe, load
+from tasks.nodes import set_slots
+from tasks.run_directory import ACTIVE, project_of
+
+RecipeName = Annotated[
+    str, Field(json_schema_extra={"enum": [ACTIVE, *sorted(path.stem for path in Path("recipes").glob("*.yaml"))]})
+]
+"""A name in recipes/ of the project that the flow was deployed from, which the form lets choose from; or ACTIVE."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """`home` is the project, `layout` the directory that the run works in; `run_id` is
+    the flow run's: the processes of all nodes find their MLflow run by it."""
+
+    home: Layout
+    recipe: Recipe
+    layout: Layout
+    run_id: str
+
+
+def open_run(project: str, recipe: str, overrides: tuple[str, ...], purpose: str = "") -> RunContext:
+    """As `project_of`. Raises RecipeError."""
+    home = Layout(Path(project).resolve())
+    layout = project_of(home, recipe, overrides, purpose)
+    found = load(layout.params)
+    set_slots(found.threads)
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    os.environ["CASCADE_RUN_ID"] = str(context.flow_run.id)
+    return RunContext(home, found, layout, str(context.flow_run.id))

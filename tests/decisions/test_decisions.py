@@ -1,0 +1,174 @@
+"""Teacher selection and the gate, from files and from a real MLflow store."""
+
+import shutil
+
+import pytest
+from mlflow import MlflowClient
+
+from cascade.decisions.gate import gate
+from cascade.decisions.history import FileHistory, MLflowHistory, open_history
+from cascade.decisions.teacher_selection import select_teachers
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+from cascade.recipe import Recipe
+from cascade.tracking import Journal, live, mlflow_store, publish
+from cascade.tracking.journal import tags_of
+from cascade.utils.files import read_json, write_json
+from tests.evaluation.project import make_node, recipe_with_gate, share, write_evaluation
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    monkeypatch.delenv("CASCADE_RUN_ID", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    layout = Layout(tmp_path)
+    write_json(layout.params, {})
+    write_evaluation(layout, "sft", {"one": share(20), "two": share(30)})
+    write_evaluation(layout, "rl", {"one": share(35), "two": share(25)})
+    write_evaluation(layout, "mopd", {"one": share(34), "two": share(30)})
+    write_json(layout.decision("choose"), {"teachers": {"one": {"node": "rl", "hash": "f" * 64}}})
+    return layout
+
+
+@pytest.fixture
+def recipe():
+    return recipe_with_gate()
+
+
+# Teachers
+
+
+def test_each_domain_is_taught_by_its_best_checkpoint(layout, recipe):
+    decision = select_teachers(recipe, "choose", layout, FileHistory(layout))
+    assert decision == read_json(layout.decision("choose"))
+    assert decision["teachers"]["one"] == {"node": "rl", "checkpoint": "models/rl", "hash": make_node(layout, "rl")}
+    assert decision["teachers"]["two"]["node"] == "sft"
+    assert decision["reasons"]["one"]["score"] == 35 / 40
+    low, high = decision["reasons"]["one"]["ci"]
+    assert low < 35 / 40 < high
+    assert decision["reasons"]["two"]["reason"] == "0.750, before 0.625 of rl"
+    assert decision["table"] == {"sft": {"one": 0.5, "two": 0.75}, "rl": {"one": 0.875, "two": 0.625}}
+    assert decision["read"]["rl"]["prompts"] == {"one": 40, "two": 40}
+
+
+def test_among_equals_the_earlier_one_teaches_and_it_is_said(layout, recipe):
+    write_evaluation(layout, "rl", {"one": share(20), "two": share(30)})
+    decision = select_teachers(recipe, "choose", layout, FileHistory(layout))
+    assert decision["teachers"]["two"]["node"] == "sft"
+    assert decision["reasons"]["two"]["reason"] == "0.750, as rl, but earlier in the cascade"
+
+
+def test_a_domain_may_be_restricted(layout, recipe):
+    raw = recipe.model_dump(mode="json")
+    raw["teachers"]["choose"]["domains"] = {"one": ["sft"]}
+    decision = select_teachers(Recipe.model_validate(raw), "choose", layout, FileHistory(layout))
+    assert decision["teachers"]["one"]["node"] == "sft"
+    assert decision["reasons"]["one"]["reason"] == "0.500, the only candidate, restricted by the recipe"
+
+
+def test_results_of_another_checkpoint_are_refused(layout, recipe):
+    make_node(layout, "rl", content='{"retrained": true}')
+    with pytest.raises(CascadeError, match=r"models/rl: the evaluation .* is of another checkpoint"):
+        select_teachers(recipe, "choose", layout, FileHistory(layout))
+
+
+def test_a_candidate_without_results_is_named(layout, recipe):
+    shutil.rmtree(layout.evaluation("rl"))
+    with pytest.raises(CascadeError, match=r"evaluations/rl/summary\.json: no such file"):
+        select_teachers(recipe, "choose", layout, FileHistory(layout))
+
+
+# The gate
+
+
+def test_a_candidate_as_good_as_the_best_passes_with_its_lineage(layout, recipe):
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    assert decision == read_json(layout.decision("release"))
+    assert decision["passed"]
+    one = decision["domains"]["one"]
+    assert (one["best"], one["best_score"], one["score"]) == ("rl", 35 / 40, 34 / 40)
+    assert one["difference"] == pytest.approx(-1 / 40)
+    # One prompt of forty differs: chance alone does that half of the time.
+    assert one["p_value"] == pytest.approx(0.5, abs=0.02)
+    assert decision["domains"]["two"]["best"] == "sft"
+    assert decision["domains"]["two"]["p_value"] == 1.0
+    (model,) = [e for e in Journal(layout.journal("release")).entries() if e["kind"] == "model"]
+    assert (model["name"], model["alias"]) == ("miniature", "champion")
+    assert model["tags"]["checkpoint_hash"] == make_node(layout, "mopd")
+    assert model["tags"]["parent"] == "rl"
+    assert model["tags"]["teacher/one"] == "rl ffffffffffff"
+    assert {"recipe_hash", "git_revision", "score/one", "score/two"} <= set(model["tags"])
+
+
+def test_a_significant_drop_in_one_domain_fails(layout, recipe, capsys):
+    write_evaluation(layout, "mopd", {"one": share(26), "two": share(40)})
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    assert not decision["passed"]
+    assert not decision["domains"]["one"]["passed"]
+    assert decision["domains"]["two"]["passed"]
+    assert "a regression" in decision["domains"]["one"]["words"]
+    assert "FAILED" in capsys.readouterr().err
+    journal = Journal(layout.journal("release")).entries()
+    assert not [e for e in journal if e["kind"] == "model"]
+    assert tags_of(journal)["passed"] == "false"
+
+
+def test_a_drop_below_the_minimum_effect_passes(layout):
+    write_evaluation(layout, "mopd", {"one": share(26), "two": share(40)})
+    decision = gate(recipe_with_gate(minimum_effect=0.3), "release", layout, FileHistory(layout))
+    assert decision["passed"]
+    assert "smaller than the minimum effect 0.3" in decision["domains"]["one"]["words"]
+
+
+def test_significance_is_of_the_gate_as_a_whole(layout, recipe):
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    one, two = decision["domains"]["one"], decision["domains"]["two"]
+    assert one["p_adjusted"] == min(1.0, 2 * one["p_value"])
+    assert two["p_adjusted"] == 1.0
+
+
+def test_the_decision_is_the_same_every_time(layout, recipe):
+    gate(recipe, "release", layout, FileHistory(layout))
+    first = layout.decision("release").read_bytes()
+    gate(recipe, "release", layout, FileHistory(layout))
+    assert layout.decision("release").read_bytes() == first
+
+
+def test_other_prompts_cannot_be_compared(layout, recipe):
+    write_evaluation(layout, "mopd", {"one": share(34, prompts=20), "two": share(30)})
+    with pytest.raises(CascadeError, match="one: mopd and rl share 20 benchmark prompts of 20 and 40"):
+        gate(recipe, "release", layout, FileHistory(layout))
+
+
+# History
+
+
+def test_mlflow_and_files_give_the_same_decision_and_the_winner_is_registered(layout, recipe):
+    with live(recipe, layout, "release"):
+        decision = gate(recipe, "release", layout, MLflowHistory(recipe, layout))
+    assert tags_of(Journal(layout.journal("release")).entries())["history"].startswith("MLflow run ")
+    client = MlflowClient(tracking_uri=mlflow_store.tracking_uri(layout))
+    version = client.get_model_version_by_alias("miniature", "champion")
+    assert version.tags["checkpoint_hash"] == decision["checkpoint"]
+    assert version.tags["teacher/one"] == "rl ffffffffffff"
+    through_mlflow = layout.decision("release").read_bytes()
+    gate(recipe, "release", layout, FileHistory(layout))
+    assert layout.decision("release").read_bytes() == through_mlflow
+    # An evaluation that another machine made and DVC brought here has no journal yet.
+    shutil.rmtree(layout.root / ".cascade" / "journal")
+    for file in (layout.root / "results").rglob("prompts.csv"):
+        file.unlink()
+    assert MLflowHistory(recipe, layout).evaluation("rl") == FileHistory(layout).evaluation("rl")
+    # What counts is what MLflow has.
+    publish(recipe, layout, ["sft"])
+    assert select_teachers(recipe, "choose", layout)["teachers"]["two"]["node"] == "sft"
+
+
+def test_without_mlflow_the_files_are_read_and_that_is_said(layout, recipe, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("cascade.tracking.background._warned", set())
+    history = open_history(recipe, layout)
+    assert history.source == "results/evaluations"
+    assert "127.0.0.1:9" in capsys.readouterr().err
+    assert select_teachers(recipe, "choose", layout, history)["teachers"]["one"]["node"] == "rl"

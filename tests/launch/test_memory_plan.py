@@ -1,0 +1,217 @@
+"""The memory plan: hand-computed sizes, exact parameter counts, the recipes that must fit, and refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from safetensors import safe_open
+
+from benchmarks.gpu.nemo_step import random_config
+from cascade.cli import main
+from cascade.errors import CascadeError
+from cascade.launch.memory_plan import AUTOCAST, check, others_held, plan, plan_node, table
+from cascade.layout import Layout
+from cascade.policy.logits import CHUNK, HELD
+from cascade.policy.model_size import Shape, shape_of
+from cascade.recipe import Recipe, SFTNode, load
+
+ROOT = Path(__file__).parents[2]
+LARGE = ROOT / "recipes" / "base" / "nemotron-3-nano-30b-a3b-base.json"
+PAPER = ROOT / "recipes" / "nemotron-cascade-2-30b-a3b.yaml"
+
+
+def changed(**changes: object) -> Recipe:
+    """The paper's recipe with other keys in node mopd; `place` changes where it runs."""
+    content = yaml.safe_load(PAPER.read_text())
+    content["pools"]["mopd"] |= changes.pop("place", {})  # type: ignore[operator]
+    content["distill"]["mopd"] |= changes
+    return Recipe.model_validate(content)
+
+
+def test_parameters_are_those_of_the_checkpoint() -> None:
+    with safe_open(ROOT / "models" / "base" / "model.safetensors", framework="pt") as file:
+        sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    count = sum(_product(size) for name, size in sizes.items() if "correction_bias" not in name)
+    shape = shape_of(ROOT / "models" / "base" / "config.json")
+    assert shape.parameters == count
+    assert (shape.head, shape.width, shape.experts) == (2048 * 128, 128, 16 * 2 * 128 * 128)
+
+
+def test_the_large_model_by_hand() -> None:
+    shape = shape_of(LARGE)
+    experts = 128 * 2 * 2688 * 1856
+    moe = experts + 128 * 2688 + 2 * 2688 * 3712 + 2688
+    mamba = 2688 * 10304 + 4096 * 2688 + 4 * 6144 + 6144 + 3 * 64 + 4096 + 2688
+    attention = 2 * 2688 * 4096 + 2 * 2688 * 256 + 2688
+    assert shape.parameters == 23 * moe + 23 * mamba + 6 * attention + 2 * 131072 * 2688 + 2688
+    assert shape.experts == experts
+    assert shape.layer == mamba
+    assert shape.cache == 6 * 2 * 2 * 2 * 128
+    assert shape.state == 23 * 4 * 64 * 64 * 128
+
+
+def test_activations_by_hand() -> None:
+    shape = shape_of(LARGE)
+    mamba = 2 * (2 * 2688 + 10304 + 6144 + 2 * 4096) + 4 * 4096 * 128 / 128
+    attention = 2 * (2 * 2688 + 2 * 4096 + 2 * 256)
+    moe = 2 * 2 * 2688 + 6 * 2 * (2688 + 2 * 1856) + 2 * 2 * 3712 + 4 * 2688 + 8 * 128
+    assert shape.activations == {"mamba": mamba, "moe": moe, "attention": attention}
+    assert shape.kept(False, False) == 23 * mamba + 23 * moe + 6 * attention
+    assert shape.kept(True, True) == 52 * 2 * 2688 + moe
+    # Without expert parallelism NeMo computes Mamba layers again, and no others.
+    assert shape.kept(True, False) == 23 * 2 * 2688 + 23 * moe + 6 * attention + mamba
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "qwen3_moe"])
+def test_other_models(tmp_path: Path, model_type: str) -> None:
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 4,
+    }
+    moe = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16} if "moe" in model_type else {}
+    config = {"model_type": model_type, "vocab_size": 10, "intermediate_size": 24, **sizes, **moe}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shape = shape_of(tmp_path / "config.json")
+    attention = 2 * (2 * 8 + 2 * 8 + 2 * 4)
+    mlp = 2 * (2 * 8 + 3 * 24)
+    routed = 2 * 2 * 8 + 2 * 2 * (2 * 8 + 3 * 16) + 4 * 8 + 2 * 4 * 4
+    assert shape.kept(False, False) == 2 * (attention + (routed if moe else mlp))
+    assert shape.kept(True, False) == 2 * 2 * 8 + attention + (routed if moe else mlp)
+    assert shape.experts == (4 * 3 * 8 * 16 if moe else 0)
+    assert shape.cache == 2 * 2 * 2 * 4
+
+
+def test_a_plan_by_hand() -> None:
+    recipe, shape = load(PAPER), shape_of(LARGE)
+    node = recipe.training["mopd"]
+    found = plan_node(shape, node, 64, longest=100352, teachers=4)
+    own = shape.parameters / 64
+    assert (found.weights, found.gradients, found.optimizer) == (2 * own, 4 * own, 12 * own)
+    assert found.teachers == 4 * 2 * own
+    assert found.gathered == 10 * (shape.layer + shape.experts / 8)
+    assert found.activations == 50176 * shape.kept(True, True)
+    # More probabilities than are held: computed again in chunks. A layer of experts takes more at a time.
+    assert HELD["cuda"] < 100352 * 131072
+    dispatched = 50176 * 2 * 2688 * (6 + 6 * 8 + 6 + 2 * 8)
+    assert dispatched > 12 * max(64 * 131072, CHUNK["cuda"])
+    assert found.logits == 8 * 131072 * 2688 + dispatched + 4 * 2688 * 100352
+    assert found.sampler == 0
+    assert found.total == pytest.approx(sum(vars(found).values()))
+
+
+def measured(shape: Shape, node: SFTNode, gpus: int, peak: float) -> float:
+    """Planned over measured, MiB on an H100 or H200 with micro-batches of 16,384 tokens (results/gpu)."""
+    return plan_node(shape, node, gpus, longest=0, teachers=0).total / 2**20 / peak
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "parallel", "gpus", "peak"),
+    [
+        ("base", "hf", {}, 1, 1107.6),
+        ("base", "nemo", {}, 1, 791.2),
+        ("141M", "hf", {}, 1, 12038.4),
+        ("141M", "nemo", {}, 1, 7195.9),
+    ],
+)
+def test_plans_are_what_was_measured(
+    model: str, engine: str, parallel: dict, gpus: int, peak: float, tmp_path: Path
+) -> None:
+    config = ROOT / "models" / "base" / "config.json"
+    if model == "141M":
+        config = tmp_path / "config.json"
+        random_config().save_pretrained(tmp_path)
+    settings = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "engine": engine, "parallel": parallel}
+    node = SFTNode.model_validate({**settings, "optimizer": {"learning_rate": 1e-4, "micro_batch_tokens": 16384}})
+    assert 0.95 <= measured(shape_of(config), node, gpus, peak) <= 1.10
+
+
+def test_layers_that_stay_gathered_are_counted() -> None:
+    shape, experts = shape_of(LARGE), 23 * 128 * 2 * 2688 * 1856
+    assert (shape.all_experts, shape.copies) == (experts, 6)
+
+    def gathered(gpus: int, **parallel: object) -> float:
+        node = changed(parallel=parallel).training["mopd"]
+        return plan_node(shape, node, gpus, longest=1000, teachers=0).gathered
+
+    assert gathered(8, expert=8) == 6 * (shape.parameters - experts + shape.layer)  # Experts are each GPU's own.
+    assert gathered(8, expert=8, keep_gathered=False) == 10 * shape.layer
+    assert gathered(8, expert=4) == 10 * (shape.layer + shape.experts / 4)
+    assert gathered(8, expert=4, keep_gathered=True) == pytest.approx(
+        6 * (shape.parameters - experts + experts / 4 + shape.layer + shape.experts / 4)
+    )
+
+
+def test_the_torch_sampler_has_weights_and_caches_of_its_own() -> None:
+    node = changed(rollout={"engine": "torch", "max_new_tokens": 1000}).training["mopd"]
+    shape = shape_of(LARGE)
+    found = plan_node(shape, node, 64, longest=1000, teachers=0)
+    assert found.sampler == 2 * 2 * shape.parameters + 8 * (1000 * shape.cache + shape.state)
+
+
+def test_engine_hf_holds_all_of_it_on_each_gpu() -> None:
+    recipe, shape = load(ROOT / "recipes" / "nano-mopd.yaml"), shape_of(ROOT / "models" / "base" / "config.json")
+    found = plan_node(shape, recipe.training["sft"], 1, longest=512, teachers=0)
+    assert (found.weights, found.gradients, found.optimizer) == tuple(x * shape.parameters for x in (4, 4, 8))
+    assert found.activations == 8192 * shape.kept(False, False) * AUTOCAST
+
+
+def test_the_paper_s_recipe_fits_machines_of_8_times_80_gb() -> None:
+    recipe = load(PAPER)
+    lines, refused = table(recipe, list(recipe.training), Layout(ROOT))
+    assert not refused
+    assert len(lines) == 1 + len(recipe.training)
+    assert all(recipe.place(name).gpus == 8 and recipe.place(name).gpu_gib == 79 for name in recipe.training)
+
+
+def test_teachers_that_wait_elsewhere_take_room_for_two() -> None:
+    one_gpu = {"engine": "hf", "parallel": {}}
+    for others, settings in ((4, one_gpu), (2, one_gpu | {"teacher_memory": "host"})):
+        recipe = changed(**settings)
+        found = plan(recipe, "mopd", Layout(ROOT))
+        assert others_held(recipe, "mopd") == others
+        assert found.teachers == others * found.weights
+
+
+def test_what_does_not_fit_is_refused_with_a_remedy() -> None:
+    recipe = changed(parallel={"expert": 8})
+    with pytest.raises(
+        CascadeError, match=r"^mopd: needs \d+\.\d GiB of each GPU, .*activations take .*: set parallel.ch"
+    ):
+        check(recipe, "mopd", Layout(ROOT))
+
+
+def test_a_base_model_that_nobody_knows(tmp_path: Path) -> None:
+    with pytest.raises(CascadeError, match=r"config\.json: no such file, nor .*; the plan needs the base model"):
+        plan(load(PAPER), "mopd", Layout(tmp_path))
+    (tmp_path / "recipes" / "base").mkdir(parents=True)
+    (tmp_path / "recipes" / "base" / LARGE.name).write_text("{}")
+    with pytest.raises(CascadeError, match="not the configuration of a causal language model"):
+        plan(load(PAPER), "mopd", Layout(tmp_path))
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["recipe", "plan", "nemotron-cascade-2-30b-a3b"])
+    assert done.exit_code == 0, done.output
+    assert "swe_agentic_rl" in done.output
+    content = yaml.safe_load(PAPER.read_text())
+    content["pools"]["sft"] = {"gpus": 1, "gpu_gib": 79}
+    text = yaml.safe_dump(content, sort_keys=False)
+    (tmp_path / "one.yaml").write_text(text)
+    done = CliRunner().invoke(main, ["recipe", "plan", "one.yaml"])
+    assert done.exit_code == 1
+    assert "Error: sft: needs" in done.output
+
+
+def _product(size: list[int]) -> int:
+    found = 1
+    for length in size:
+        found *= length
+    return found

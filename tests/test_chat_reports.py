@@ -1,0 +1,63 @@
+"""Responses on which public parsers were reported to be wrong: what is the answer, and what a thought."""
+
+from typing import Any
+
+import pytest
+
+from cascade.chat import parse_response, response_from_openai
+
+
+def message(text: str, thought: str | None = None) -> dict[str, Any]:
+    item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    reasoning = {"type": "reasoning", "summary": [{"type": "summary_text", "text": thought}]}
+    return {"output": [item] if thought is None else [reasoning, item]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>Perhaps \\boxed{7}? Let me",
+        "<think>\nPerhaps \\boxed{7}? Let me",
+        "  <think>Perhaps \\boxed{7}",
+        "\n\n<think>\\boxed{7}",
+        "<think>",
+        "<think>One.</think>\n<think>Perhaps \\boxed{7}",
+    ],
+)
+def test_a_thought_that_is_not_closed_is_no_answer(text: str) -> None:
+    """PrimeIntellect-ai/verifiers#213."""
+    for response in (
+        response_from_openai(text),
+        response_from_openai(message(text)),
+        response_from_openai(message(text, "hm")),
+        parse_response(text, thinking=True),
+        parse_response(text, thinking=False),
+    ):
+        assert response.content == ""
+        assert not response.tool_calls
+
+
+@pytest.mark.parametrize(
+    "text", ["It is \\boxed{7}: it holds </think> seven times.", '{"tag": "</think>"}', "</think>"]
+)
+def test_a_closing_tag_in_an_answer_whose_thought_stands_apart(text: str) -> None:
+    """vllm-project/vllm#51679."""
+    response = response_from_openai(message(text, "hm"))
+    assert (response.content, response.reasoning) == (text, "hm")
+
+
+def test_a_thought_before_the_answer_of_one_item() -> None:
+    for response in (
+        response_from_openai("Hm.</think>7"),
+        response_from_openai(message("<think>Hm.</think>7")),
+        response_from_openai(message(" <think>Hm.</think>\n7", "")),
+        parse_response("Hm.</think>7", thinking=True),
+        parse_response("<think>Hm.</think>7", thinking=False),
+    ):
+        assert (response.content, response.reasoning) == ("7", "Hm.")
+
+
+def test_a_tag_later_in_the_answer_is_text() -> None:
+    text = "The tag <think> opens a thought."
+    assert response_from_openai(text).content == text
+    assert parse_response(f"Hm.</think>{text} And </think> closes it.", thinking=True).content.endswith("closes it.")
