@@ -24,16 +24,14 @@ def run_node(name: str, layout: Layout, began: float | None = None) -> None:
     recipe = _prepare(layout)
     if name != CURATE:
         recipe.node(name)
-    if name in recipe.training and recipe.place(name).gpu_gib is not None:
-        from cascade.launch import memory_plan
+    with distributed.process_group():
+        if name in recipe.training and recipe.place(name).gpu_gib is not None:
+            from cascade.launch import memory_plan
 
-        for line in memory_plan.check(recipe, name, layout):
-            say(line)
-    with (
-        distributed.process_group(),
-        live(recipe, layout, name, began=began) if distributed.is_main() else nullcontext(),
-    ):
-        _build(recipe, name, layout)
+            for line in memory_plan.check(recipe, name, layout):
+                say(line)
+        with live(recipe, layout, name, began=began) if distributed.is_main() else nullcontext():
+            _build(recipe, name, layout)
 
 
 def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None:

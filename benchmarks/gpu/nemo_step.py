@@ -161,10 +161,11 @@ def run(
 
 
 def noise(checkpoint: Path, batch: list[Sequence]) -> dict[str, float]:
-    """Transformers' own forward pass in bfloat16 against the same in float32, on the CPU: gaps in nats."""
+    """Transformers' own forward pass in bfloat16 against the same in float32: gaps in nats."""
     scores = []
     for dtype in (torch.float32, torch.bfloat16):
-        policy = HFPolicy(checkpoint)
+        # With causal_conv1d there, transformers' Mamba layers take its kernel for tensors on the CPU too.
+        policy = HFPolicy(checkpoint, device=distributed.device())
         policy._fast = False
         policy.model.to(dtype)
         scores.append(policy.score(batch).log_probs)
@@ -231,7 +232,11 @@ def group_relative(rollouts: list[Sequence], rewards: torch.Tensor) -> Objective
 
 def random_model() -> NemotronHForCausalLM:
     torch.manual_seed(0)
-    config = NemotronHConfig(
+    return NemotronHForCausalLM(random_config()).to(torch.bfloat16)
+
+
+def random_config() -> NemotronHConfig:
+    return NemotronHConfig(
         vocab_size=2048,
         hidden_size=768,
         hybrid_override_pattern="ME*EMEME*EME",
@@ -253,7 +258,6 @@ def random_model() -> NemotronHForCausalLM:
         pad_token_id=0,
         dtype="bfloat16",
     )
-    return NemotronHForCausalLM(config).to(torch.bfloat16)
 
 
 if __name__ == "__main__":

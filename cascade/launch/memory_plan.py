@@ -17,9 +17,9 @@ from cascade.recipe import Distillation, Node, OnPolicyNode, Parallel, Recipe, R
 USABLE = 0.9
 """Share of a GPU's memory that the parts of a plan may fill."""
 GIB = 2**30
-AUTOCAST = 1.5
-"""What engine hf keeps for each byte of activations: autocast leaves some of them in both types. Measured on an H100 on
-a NemotronH of 141M parameters: 1.4 with mamba_ssm's kernels, 1.5 without (docs/gpu.md)."""
+AUTOCAST = 2.05
+"""What engine hf keeps for each byte of activations: autocast leaves most of them in both types. On an H100, of two
+NemotronH of 5M and 141M parameters: 2.0 with mamba_ssm's kernels; 2.15 of the latter without (docs/gpu.md)."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ class Plan:
     gradients: float
     optimizer: float
     gathered: float
-    """Of layers put together from their parts for a moment, and their gradients on the way back; engine hf: of the
-    bfloat16 copies that autocast computes with."""
+    """Of layers put together from their parts, for a moment or for a step, and their gradients on the way back;
+    engine hf: of the bfloat16 copies that autocast computes with."""
     activations: float
     logits: float
+    """What is held of probabilities for the loss; or of a layer of experts, where that is more."""
     sampler: float
     teachers: float
 
@@ -59,7 +60,8 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
         * shape.kept(parallel.checkpoint_activations, parallel.expert > 1)
         * (1 if nemo else AUTOCAST),
         # With sequences split, the last hidden states are put together, and so are their gradients.
-        logits=_logits(shape) + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
+        logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
+        + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
         sampler=_sampler(shape, node, gpus, longest) if isinstance(node, OnPolicyNode) else 0.0,
         teachers=teachers * own * (2 if nemo else 4),
     )
@@ -143,25 +145,36 @@ def others_held(recipe: Recipe, name: str) -> int:
 
 
 def _gathered(shape: Shape, parallel: Parallel, gpus: int) -> float:
-    """Two layers' weights, one's gradient in bfloat16 and, on its way to its owners, in float32; nothing on one GPU."""
+    """Two layers' weights, one's gradient in bfloat16 and, on its way to its owners, in float32; where they stay over a
+    step, all layers' weights and gradients. Nothing on one GPU; experts of which each GPU has its own are not."""
     if gpus == 1:
         return 0.0
-    return (shape.layer + shape.experts / parallel.expert) * (2 * 2 + 2 + 4)
+    experts = 0 if parallel.expert == gpus else 1 / parallel.expert
+    layer = shape.layer + shape.experts * experts
+    if parallel.keeps_gathered(gpus):
+        return (shape.parameters - shape.all_experts + shape.all_experts * experts) * (2 + 4) + layer * (2 + 4)
+    return layer * (2 * 2 + 2 + 4)
 
 
-def _logits(shape: Shape) -> float:
-    """The output matrix whole, with its gradient; and what `token_log_probs` holds of probabilities at a time."""
+def _logits(shape: Shape, tokens: float, dispatched: float) -> float:
+    """The output matrix whole, with its gradient; and what `token_log_probs` holds of probabilities at a time. The
+    loss is computed when layers are done, so a layer's own passing needs take no more room until they exceed it."""
     from cascade.policy.logits import CHUNK, HELD
 
     vocabulary = shape.head // shape.width
-    return shape.head * (2 + 2 + 4) + 4 * HELD["cuda"] + 3 * 4 * max(64 * vocabulary, CHUNK["cuda"])
+    values = tokens * vocabulary
+    held = values if values <= HELD["cuda"] else 0
+    chunk = min(values, max(64 * vocabulary, CHUNK["cuda"]))
+    return shape.head * (2 + 2 + 4) + max(4 * held + 3 * 4 * chunk, dispatched)
 
 
 def _sampler(shape: Shape, node: OnPolicyNode, gpus: int, longest: int) -> float:
-    """The torch engine's copy of the weights and its caches; vLLM's, where it can only be on the one GPU there is."""
+    """The torch engine's copy of the weights and its caches, and of engine nemo the whole model that they come from;
+    vLLM's, where it can only be on the one GPU there is."""
     if node.rollout.engine == "vllm" and gpus > 1:
         return 0.0
     from cascade.rollout.torch_engine.sampler import MAX_ROWS
 
     rows = min(MAX_ROWS, -(-node.prompts * node.rollouts // gpus))
-    return 2.0 * shape.parameters + rows * (longest * shape.cache + shape.state)
+    copies = 2 if node.engine == "nemo" else 1
+    return 2.0 * copies * shape.parameters + rows * (longest * shape.cache + shape.state)

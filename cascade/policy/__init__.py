@@ -4,11 +4,10 @@ import importlib
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from cascade.errors import CascadeError
 from cascade.policy.base import Policy
 from cascade.recipe import Optimizer, Parallel
+from cascade.utils import distributed
 
 ENGINES = {"hf": ("cascade.policy.hf", "HFPolicy"), "nemo": ("cascade.policy.nemo", "NemoPolicy")}
 
@@ -21,15 +20,14 @@ def make_policy(
     update_router: bool = False,
     parallel: Parallel | None = None,
 ) -> Policy:
-    """Load a checkpoint into an engine, on the GPU where there is one; without an optimizer, only to score with.
+    """Load a checkpoint into an engine, on this process's GPU where there is one; without optimizer only to score with.
 
     Raises CascadeError for an unknown engine, CheckpointError for a directory that is no checkpoint.
     """
     module, name = ENGINES.get(engine, ("", ""))
     if not module or find_spec(module) is None:
         raise CascadeError(f"policy engine {engine!r} is not here; `cascade doctor` lists the engines")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = {"parallel": parallel or Parallel()} if engine == "nemo" else {}
     make = getattr(importlib.import_module(module), name)
-    policy: Policy = make(checkpoint, optimizer, device, update_router, **settings)
+    policy: Policy = make(checkpoint, optimizer, distributed.device(), update_router, **settings)
     return policy

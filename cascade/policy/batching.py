@@ -31,6 +31,8 @@ class MicroBatch:
     target: Tensor
     index: Tensor
     tokens: int
+    together: tuple[int, ...] = ()
+    """Of a model split over processes: how many tokens, padding included, each of them computes at the same time."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,42 @@ class _Unit:
         return self.shared + sum(d.needed - self.shared for d in self.documents)
 
 
-def micro_batches(sequences: list[Sequence], budget: int, share: bool, device: torch.device) -> list[MicroBatch]:
+def micro_batches(
+    sequences: list[Sequence], budget: int, share: bool, device: torch.device, parts: int = 1
+) -> list[MicroBatch]:
     """Micro-batches of at most `budget` tokens each (a longer document is alone), similar lengths together.
 
     With `share` a micro-batch has blocks of several lengths, some continuing rows of the first; without, one block.
+    For several `parts`, processes that run as many at a time, they are as many as `parts` divides and about as large
+    as each other, where the documents allow it: who has less to do waits for the others.
     Raises CascadeError for a sequence whose parts do not fit together.
     """
     groups: dict[bytes | int, list[_Document]] = {}
     for document in _documents(sequences):
         key = document.tokens[: document.prompt].tobytes() if share else document.first
         groups.setdefault(key, []).append(document)
+    if parts > 1:  # Small enough that every process has one, where the documents allow it.
+        budget = min(budget, -(-sum(len(sequence.token_ids) for sequence in sequences) // parts))
+    units = _units(list(groups.values()), budget)
+    packed = _packed(units, budget, share)
+    count = -(-len(packed) // parts) * parts
+    low, high = 0, budget
+    while parts > 1 and high - low > max(1, budget // 256):
+        middle = (low + high) // 2
+        tried = _packed(units, middle, share)
+        if len(tried) > count:
+            low = middle
+        else:
+            high, packed = middle, tried
+    if len(packed) < count and len(even := _packed(units, high, share, count)) == count:
+        packed = even
+    return [_assemble(batch, share, device) for batch in packed]
+
+
+def _units(groups: list[list[_Document]], budget: int) -> list[_Unit]:
+    """By falling length."""
     units = []
-    for group in groups.values():
+    for group in groups:
         shared = group[0].prompt if len(group) > 1 else 0
         group.sort(key=lambda d: -d.needed)
         part: list[_Document] = []
@@ -85,9 +111,23 @@ def micro_batches(sequences: list[Sequence], budget: int, share: bool, device: t
             part.append(document)
         units.append(_Unit(part, shared))
     units.sort(key=lambda u: -max(d.needed - u.shared for d in u.documents))
+    return units
+
+
+def _packed(units: list[_Unit], budget: int, share: bool, count: int = 0) -> list[list[_Unit]]:
+    """In order, as many to a batch as there is room for; a larger one is alone. `count`: of so many batches each takes
+    about its part of what is left."""
     batches: list[list[_Unit]] = []
+    left = sum(unit.cost for unit in units)
     room = 0
     for unit in units:
+        if (
+            batches
+            and len(batches) < count
+            and sum(u.cost for u in batches[-1]) + unit.cost / 2 > left / (count - len(batches) + 1)
+        ):
+            left -= sum(u.cost for u in batches[-1])
+            room = 0
         # In a single block each row is as wide as the first, the longest.
         cost = unit.cost if share or not batches else batches[-1][0].cost
         if cost > room:
@@ -96,7 +136,7 @@ def micro_batches(sequences: list[Sequence], budget: int, share: bool, device: t
             cost = unit.cost
         batches[-1].append(unit)
         room -= cost
-    return [_assemble(batch, share, device) for batch in batches]
+    return batches
 
 
 def trained_count(sequences: list[Sequence]) -> int:

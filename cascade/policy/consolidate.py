@@ -4,6 +4,7 @@ Its configuration is that of the checkpoint it was loaded from, and each weight 
 """
 
 import json
+import re
 import shutil
 import struct
 import tempfile
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cascade.errors import CheckpointError
 from cascade.policy.checkpoint import save_tokenizer
+from cascade.policy.master_weights import WRAPPER
 from cascade.utils import distributed
 from cascade.utils.files import publish_directory, write_json
 
@@ -64,6 +67,77 @@ def stored_types(directory: Path) -> dict[str, torch.dtype]:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
         found |= {name: _TYPES[info["dtype"]] for name, info in header.items() if info.get("dtype") in _TYPES}
     return found
+
+
+def stored_narrower(net: nn.Module, source: Path) -> dict[str, torch.dtype]:
+    """Name → type in the checkpoint, of parameters that the model holds in a wider one. NeMo keeps some of Mamba's in
+    float32 whatever the checkpoint says."""
+    types = stored_types(source)
+    usual = max(set(types.values()), key=list(types.values()).count)
+    found = {}
+    for name, parameter in net.named_parameters():
+        name = name.replace(WRAPPER, "")
+        if parameter.dtype == torch.bfloat16:
+            continue
+        if isinstance(net, PreTrainedModel):
+            stored = usual  # As `_write_weights` stores them.
+        else:
+            (key, _), *_ = _released_names(net, name, torch.empty(parameter.shape, device="meta"))
+            stored = types.get(key, parameter.dtype)
+        if stored.itemsize < parameter.dtype.itemsize:
+            found[name] = stored
+    return found
+
+
+@torch.no_grad()
+def copy_whole(net: nn.Module, model: PreTrainedModel) -> None:
+    """Overwrite the weights of `model`, which each process has whole on its device, by those of `net`, in place.
+    Every process calls. Raises CheckpointError where a weight has no place there, or none came for one."""
+    targets = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    missing = set(targets)
+    for name, value in net.state_dict().items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            continue
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        for place, part in _places(net, name, whole, targets):
+            if place is None:
+                raise CheckpointError(f"{name}: transformers' {type(model).__name__} has no such weight to sample with")
+            key, index = place
+            (targets[key] if index is None else targets[key][index]).copy_(part)
+            missing.discard(key)
+    for tied in missing & set(getattr(model, "all_tied_weights_keys", None) or ()):
+        missing.discard(tied)
+    if missing:
+        raise CheckpointError(f"{min(missing)}: engine nemo's model has no such weight to sample with")
+
+
+_Place = tuple[str, int | None]
+_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+)\.weight")
+_MERGED = {"gate_and_up_projs": "up_proj", "down_projs": "down_proj"}
+"""NeMo's names of all experts' matrices, which transformers holds transposed."""
+
+
+def _places(
+    net: nn.Module, name: str, value: Tensor, targets: dict[str, Tensor]
+) -> Iterator[tuple[_Place | None, Tensor]]:
+    """Where in a transformers model a weight of `net` lies, in one piece or in parts."""
+    if name in targets and targets[name].shape == value.shape:
+        yield (name, None), value
+        return
+    head, _, tail = name.rpartition(".")
+    merged = f"{head}.{_MERGED.get(tail, '')}"
+    if merged in targets and targets[merged].shape == value.mT.shape:
+        yield (merged, None), value.mT
+        return
+    for key, part in _released_names(net, name, value):
+        key = re.sub("^backbone\\.", "model.", key)
+        expert = _EXPERT.fullmatch(key)
+        if key in targets:
+            yield (key, None), part
+        elif expert and f"{expert[1]}.{expert[3]}" in targets:
+            yield (f"{expert[1]}.{expert[3]}", int(expert[2])), part
+        else:
+            yield None, part
 
 
 def _whole(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -4,7 +4,7 @@ Several processes share a batch out by micro-batches and add their gradients up:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cascade.policy import nemotron_h
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
 from cascade.policy.batching import MicroBatch, micro_batches, trained_count
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
+from cascade.policy.gradient_buckets import GradientBuckets
 from cascade.policy.logits import token_log_probs
 from cascade.recipe import Optimizer
 from cascade.utils import distributed
@@ -55,12 +56,14 @@ class HFPolicy:
         for module in self._routers():
             module.requires_grad_(update_router)
         self._optimizer = self._adamw(optimizer) if optimizer else None
+        self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
         found = []
         with torch.no_grad():
             for batch, live in self._own_batches(sequences):
                 log_probs, entropy, _ = self._forward(batch)
+                distributed.alive()
                 if live and self._reports:
                     found.append((batch.index, log_probs, entropy))
         return _collected(trained_count(sequences), found)
@@ -77,11 +80,13 @@ class HFPolicy:
         losses: list[Tensor] = []
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         self._optimizer.zero_grad(set_to_none=True)
-        for batch, live in self._own_batches(sequences):
+        for batch, live, last in _with_last(self._own_batches(sequences)):
             log_probs, entropy, routed = self._forward(batch)
+            self._before_backward(last)
             part = objective(log_probs, batch.index.to(self.device)) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
             self._take_gradients()
+            distributed.alive()
             if live and self._reports:
                 # Read at the end: reading waits for the device, which would then wait for the next micro-batch.
                 losses.append(part.detach())
@@ -103,6 +108,13 @@ class HFPolicy:
 
     def save(self, directory: Path) -> None:
         save_checkpoint(self.model, self.tokenizer, directory)
+
+    def to_host(self) -> None:
+        """Leave the device's memory, until `to_device`."""
+        self.model.to("cpu")  # type: ignore[arg-type]
+
+    def to_device(self) -> None:
+        self.model.to(self.device)  # type: ignore[arg-type]
 
     def training_state(self) -> dict[str, Tensor]:
         state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
@@ -132,33 +144,26 @@ class HFPolicy:
                 self._optimizer.state[parameters[parameter]][key] = value.to(device, copy=True)
 
     def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
-        """This process's micro-batches, and whether each counts. Small enough that every process has one."""
+        """This process's micro-batches, and whether each counts."""
         for batch in distributed.shard(self._split(sequences, distributed.size())):
             yield batch, True
 
     def _split(self, sequences: list[Sequence], parts: int) -> list[MicroBatch]:
-        budget = self.micro_batch_tokens
-        if parts > 1:
-            budget = min(budget, -(-sum(len(sequence.token_ids) for sequence in sequences) // parts))
-        return micro_batches(sequences, budget, self._fast, self.device)
+        return micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device, parts)
+
+    def _before_backward(self, last: bool) -> None:
+        """Before each backward pass of a step: whether it is this process's last."""
+        if last and self._buckets is not None:
+            self._buckets.last_pass()
 
     def _take_gradients(self) -> None:
         """After each micro-batch's backward pass: they stay with the parameters."""
 
     def _reduce_and_clip(self, limit: float) -> float:
         """Add the processes' gradients up, scale them to a norm of at most `limit`; returns the norm before."""
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        if distributed.size() > 1:
-            # A parameter without a gradient anywhere keeps none, as it would in one process.
-            anywhere = [
-                any(have) for have in zip(*distributed.gather([p.grad is not None for p in trainable]), strict=True)
-            ]
-            used = [p for p, found in zip(trainable, anywhere, strict=True) if found]
-            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used])
-            distributed.all_reduce_sum(flat)
-            for p, gradient in zip(used, flat.split([p.numel() for p in used]), strict=True):
-                p.grad = gradient.view_as(p)
-        return float(nn.utils.clip_grad_norm_(trainable, limit))
+        if self._buckets is not None:
+            self._buckets.finish()
+        return float(nn.utils.clip_grad_norm_(self._trainable(), limit))
 
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Log-probabilities [n] and entropies [n] of the trained tokens, tokens per expert and layer."""
@@ -200,6 +205,9 @@ class HFPolicy:
         )
         return output.last_hidden_state
 
+    def _trainable(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
     def _routers(self) -> list[nn.Module]:
         return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]
 
@@ -214,12 +222,19 @@ class HFPolicy:
 
     def _adamw(self, settings: Optimizer) -> torch.optim.AdamW:
         """Weight decay on matrices only: not on norms, biases, and the per-head parameters of the state space."""
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        trainable = self._trainable()
         groups = [
             {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
             {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+
+
+def _with_last(batches: Iterable[tuple[MicroBatch, bool]]) -> Iterator[tuple[MicroBatch, bool, bool]]:
+    """Says of each whether it is the last."""
+    found = list(batches)
+    for number, (batch, live) in enumerate(found):
+        yield batch, live, number + 1 == len(found)
 
 
 def _collected(count: int, found: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:

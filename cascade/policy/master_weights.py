@@ -23,9 +23,14 @@ def local(tensor: Tensor) -> Tensor:
 
 
 class MasterWeights:
-    """Float32 weights of the trainable parameters of `net`, by name, and their optimizer."""
+    """Float32 weights of the trainable parameters of `net`, by name, and their optimizer.
 
-    def __init__(self, net: nn.Module, settings: Optimizer):
+    `stored`: parameters that the model holds in a wider type than its checkpoint does. They too compute rounded to
+    that type: the policy that is trained is the one that is saved.
+    """
+
+    def __init__(self, net: nn.Module, settings: Optimizer, stored: dict[str, torch.dtype] | None = None):
+        self._stored = stored or {}
         self.parameters = {n.replace(WRAPPER, ""): p for n, p in net.named_parameters() if p.requires_grad}
         with torch.no_grad():
             self.weights = {
@@ -63,7 +68,8 @@ class MasterWeights:
         """Give the model the weights after a step."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                local(parameter).copy_(self.weights[name])
+                weight = self.weights[name].detach()
+                local(parameter).copy_(weight.to(self._stored[name]) if name in self._stored else weight)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and moments of this process's parts, on the CPU."""

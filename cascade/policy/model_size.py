@@ -23,6 +23,10 @@ class Shape:
     """Parameters of the largest layer, experts left out."""
     experts: int
     """Parameters of all experts of a layer, where they are most."""
+    all_experts: int
+    """Of all layers."""
+    copies: int
+    """Experts that each token goes to; 0 where there are none."""
     kinds: tuple[str, ...]
     """Of each layer: mamba, attention, mlp, moe; `block` is attention and mlp, `moe block` attention and moe."""
     activations: dict[str, float]
@@ -41,6 +45,12 @@ class Shape:
         again = RECOMPUTED_ALONE if hybrid and not expert_parallel else tuple(self.activations)
         inputs = sum(2 * self.width if kind in again else self.activations[kind] for kind in self.kinds)
         return inputs + max((self.activations[kind] for kind in again if kind in self.activations), default=0)
+
+    def dispatched(self, expert: int) -> float:
+        """Bytes a token that a layer's experts hold for a moment besides: tokens of all processes, and every copy's
+        result before they are added up. `expert`: GPUs over which experts are dealt out."""
+        copies = self.copies * (1 + expert)
+        return 2 * self.width * (copies if expert == 1 else copies + self.copies + 2 * expert)
 
 
 @cache
@@ -66,6 +76,8 @@ def shape_of(file: Path) -> Shape:
         width=config.hidden_size,
         layer=max(whole - experts for whole, experts in layers),
         experts=max(experts for _, experts in layers),
+        all_experts=sum(experts for _, experts in layers),
+        copies=getattr(config, "num_experts_per_tok", None) or 0,
         kinds=kinds,
         activations={kind: _bytes(config, kind) for kind in dict.fromkeys(kinds)},
         cache=attention * 2 * 2 * config.num_key_value_heads * _head_size(config),
@@ -109,7 +121,9 @@ def _bytes(config: Any, kind: str) -> float:
         return 2 * (2 * width + gated * config.intermediate_size)
     inner = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
     shared = getattr(config, "moe_shared_expert_intermediate_size", None) or 0
-    routed = config.num_experts_per_tok * 2 * (2 * width + gated * inner)
+    # Of NemotronH what each expert gave is added up without being kept.
+    ends = 1 if config.model_type == "nemotron_h" else 2
+    routed = config.num_experts_per_tok * 2 * (ends * width + gated * inner)
     return 2 * 2 * width + routed + 2 * gated * shared + 4 * width + 2 * 4 * config.num_local_experts
 
 

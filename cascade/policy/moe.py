@@ -46,9 +46,14 @@ def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor
     inputs = _Spread.apply(x.to(dtype), order, back, copies)
     hidden = F.grouped_mm(inputs, up.to(dtype).transpose(1, 2), offs=ends)
     # Weighted before the last product, so that what is added up afterwards is in half precision as it comes.
-    active = _WeightedSquaredRelu.apply(hidden, weights.flatten()[order].to(dtype))
+    active = weighted_squared_relu(hidden, weights.flatten()[order].to(dtype))
     out = F.grouped_mm(active, down.to(dtype).transpose(1, 2), offs=ends)
     return _Collect.apply(out, order, back, copies).to(x.dtype)
+
+
+def weighted_squared_relu(hidden: Tensor, weight: Tensor) -> Tensor:
+    """relu(hidden)² times the row's weight. hidden [n, I], weight [n]."""
+    return _WeightedSquaredRelu.apply(hidden, weight)
 
 
 def tokens_per_expert(chosen: Tensor, count: int) -> Tensor:

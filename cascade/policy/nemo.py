@@ -5,12 +5,12 @@ losses are the hf engine's; they differ in that parameters are bfloat16, with fl
 that gradients and weights exist in parts. Each process holds its parts of weights, gradients and optimizer state.
 """
 
-import shutil
-import tempfile
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from torch.distributed.tensor import DTensor, Partial, Replicate
 from transformers import AutoConfig, PreTrainedModel
 
 from cascade.errors import CascadeError, CheckpointError
-from cascade.policy.base import Objective, Sequence, StepReport
+from cascade.policy.base import Objective, Scores, Sequence, StepReport
 from cascade.policy.batching import MicroBatch
 from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer, set_time_step_limit
-from cascade.policy.consolidate import save_consolidated
+from cascade.policy.consolidate import copy_whole, save_consolidated, stored_narrower
+from cascade.policy.expert_parallel import replace_experts
 from cascade.policy.hf import HFPolicy
 from cascade.policy.logits import token_log_probs
-from cascade.policy.master_weights import MasterWeights
+from cascade.policy.master_weights import MasterWeights, local
 from cascade.recipe import Optimizer, Parallel
 from cascade.utils import distributed
 
@@ -56,26 +57,37 @@ class NemoPolicy(HFPolicy):
         self.settings = optimizer
         self.micro_batch_tokens = optimizer.micro_batch_tokens if optimizer else SCORING_TOKENS
         self._parallel = parallel
+        self._keeps_gathered = optimizer is not None and parallel.keeps_gathered(distributed.size())
         self._fast = False
+        self._buckets = None
+        self._together: list[int] = []
         self._mesh: Any = None
         self._net = self._load()
         self._net.train(_checkpoints_in_training_only(self._net, parallel))
         self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
         self.tokenizer = load_tokenizer(self._source, _vocabulary(self._source))
-        self._head = self._net.get_output_embeddings()  # type: ignore[operator]
-        for module in self._net.modules():
-            if isinstance(module, FSDPModule):
-                # Losses are parts of the batch's loss, so gradients add up; FSDP would take their mean.
-                module.set_gradient_divide_factor(1.0)
-                module.set_force_sum_reduction_for_comms(True)
+        # The parameter that the optimizer knows: while its layer is gathered, another has its place.
+        self._output = self._net.get_output_embeddings().weight  # type: ignore[operator]
+        self._units = [module for module in self._net.modules() if isinstance(module, FSDPModule)]
+        for unit in self._units:
+            # Losses are parts of the batch's loss, so gradients add up; FSDP would take their mean.
+            unit.set_gradient_divide_factor(1.0)
+            unit.set_force_sum_reduction_for_comms(True)
+        if not self._keeps_gathered:
+            _prefetch(self._net)
+        if parallel.context == 1:
+            replace_experts(self._net, lambda: self._together)
         for module in self._routers():
             module.requires_grad_(update_router)
             if hasattr(module, "gate_precision"):
                 # NeMo's own routers score in bfloat16 unless told: samplers score in float32, and must agree.
                 module.gate_precision = module.score_dtype = torch.float32  # type: ignore[assignment]
-        self._masters = MasterWeights(self._net, optimizer) if optimizer else None
+        stored = stored_narrower(self._net, self._source) if optimizer else {}
+        self._masters = MasterWeights(self._net, optimizer, stored) if optimizer else None
         self._optimizer = self._masters.adamw if self._masters else None
         self._whole: PreTrainedModel | None = None
+        self._changed = False
+        self._hosted: list[tuple[torch.UntypedStorage, Tensor]] | None = None
 
     @property
     def sharded(self) -> bool:  # type: ignore[override]
@@ -85,33 +97,55 @@ class NemoPolicy(HFPolicy):
     def model(self) -> PreTrainedModel:  # type: ignore[override]
         """The current weights as a transformers model, whole, on this process's device: what the torch sampler reads.
 
-        Made when first asked for after a step, by every process at once; for models that fit beside their own parts.
+        The same model each time; when first asked for after a step, every process at once, its weights are overwritten
+        in place. For models that fit beside their own parts.
         """
+        distributed.main_thread_only("the whole model of engine nemo")
         if self._whole is None:
-            scratch = Path(
-                distributed.broadcast_from_main(lambda: tempfile.mkdtemp(prefix=".weights.", dir=self._source.parent))
-            )
-            try:
-                self.save(scratch / "model")
-                dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-                model, _ = load_checkpoint(scratch / "model", dtype)
-                self._whole = model.to(self.device).eval()  # type: ignore[arg-type]
-                distributed.barrier()
-            finally:
-                if distributed.is_main():
-                    shutil.rmtree(scratch, ignore_errors=True)
+            dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+            model, _ = load_checkpoint(self._source, dtype)
+            self._whole = model.to(self.device).eval()  # type: ignore[arg-type]
+        if self._changed:
+            copy_whole(self._net, self._whole)
+            self._changed = False
         return self._whole
 
+    def score(self, sequences: list[Sequence]) -> Scores:
+        distributed.main_thread_only("scoring with engine nemo")
+        scores = super().score(sequences)
+        self._reshard()
+        return scores
+
     def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
-        self._whole = None  # Of the weights before the step, and its memory is needed.
+        distributed.main_thread_only("a step of engine nemo")
         report = super().step(sequences, objective, learning_rate)
+        self._reshard()
         assert self._masters is not None
         self._masters.write_back()
+        self._changed = True
         return report
 
     def save(self, directory: Path) -> None:
+        distributed.main_thread_only("saving with engine nemo")
         masters = {n: w.detach() for n, w in self._masters.weights.items()} if self._masters else {}
         save_consolidated(self._net, masters, self.tokenizer, self._source, directory)
+
+    def to_host(self) -> None:
+        """Of a policy that is not trained. Each process's parts alone, so no other process is needed."""
+        if self._hosted is None:
+            pinned = self.device.type == "cuda"
+            self._hosted = []
+            for storage in _storages(self._net):
+                host = torch.empty(len(storage), dtype=torch.uint8, pin_memory=pinned)
+                self._hosted.append((storage, host.copy_(_bytes(storage, self.device))))
+        for storage, _ in self._hosted:
+            storage.resize_(0)
+
+    def to_device(self) -> None:
+        for storage, host in self._hosted or ():
+            if len(storage) == 0:
+                storage.resize_(len(host))
+                _bytes(storage, self.device).copy_(host)
 
     def training_state(self) -> dict[str, Tensor]:
         return self._masters.state() if self._masters else {}
@@ -123,7 +157,7 @@ class NemoPolicy(HFPolicy):
             self._masters.load(state)
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(f"the training state is of another model or layout ({error})") from None
-        self._whole = None
+        self._changed = True
 
     def _load(self) -> nn.Module:
         """The model, on the GPUs, split. Sets the mesh where there is more than one process."""
@@ -139,8 +173,11 @@ class NemoPolicy(HFPolicy):
         parallel, setup = self._parallel, None
         if distributed.size() > 1:
             sizes = ParallelismSizes(tp_size=parallel.tensor, cp_size=parallel.context, ep_size=parallel.expert)
-            # Layers are given back after their forward pass: the memory plan counts on it.
-            strategy = FSDP2Config(activation_checkpointing=parallel.checkpoint_activations, reshard_after_forward=True)
+            # Layers are given back after their forward pass, unless asked otherwise: the memory plan counts on it.
+            strategy = FSDP2Config(
+                activation_checkpointing=parallel.checkpoint_activations,
+                reshard_after_forward=not self._keeps_gathered,
+            )
             setup = DistributedSetup.build(
                 strategy,
                 parallelism_sizes=sizes,
@@ -162,9 +199,12 @@ class NemoPolicy(HFPolicy):
         weights from all, so one that is out of batches repeats the last, which then counts for nothing."""
         here, parts = self._place, self._parallel.context
         batches = self._split(sequences, here.data_size)
+        places = [_place(self._parallel, rank, distributed.size()) for rank in range(distributed.size())]
         for start in range(0, len(batches), here.data_size):
             live = start + here.data < len(batches)
-            batch = batches[start + here.data] if live else batches[-1]
+            together = [batches[min(start + place.data, len(batches) - 1)] for place in places]
+            tokens = tuple(sum(block.tokens.numel() for block in batch.blocks) for batch in together)
+            batch = replace(together[distributed.rank()], together=tokens)
             if parts > 1:
                 # Processes that share a sequence each take a part of its trained tokens.
                 own = {name: getattr(batch, name)[here.context :: parts] for name in ("source", "target", "index")}
@@ -175,6 +215,20 @@ class NemoPolicy(HFPolicy):
     def _reports(self) -> bool:  # type: ignore[override]
         return self._place.tensor == 0
 
+    def _before_backward(self, last: bool) -> None:
+        """Where layers stay gathered over a step, gradients are added up over the processes in its last pass."""
+        if self._keeps_gathered:
+            for module in self._units:
+                module.set_is_last_backward(last)
+                module.set_reshard_after_backward(last, recurse=False)
+                module.set_requires_gradient_sync(last, recurse=False)
+
+    def _reshard(self) -> None:
+        """What was gathered is of the weights as they were."""
+        if self._keeps_gathered:
+            for module in self._units:
+                module.reshard()
+
     def _take_gradients(self) -> None:
         assert self._masters is not None
         self._masters.take_gradients()
@@ -184,6 +238,7 @@ class NemoPolicy(HFPolicy):
         return self._masters.clip(limit)
 
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
+        self._together = list(batch.together)
         hidden, counts = self._transformers_hidden(batch)
         return *token_log_probs(hidden[batch.source], self._head_weight(), batch.target), counts
 
@@ -205,10 +260,10 @@ class NemoPolicy(HFPolicy):
 
     def _head_weight(self) -> Tensor:
         """The output matrix, whole. Its gradient adds up what the processes found on different tokens."""
-        weight = self._head.weight
+        weight = self._output
         if not isinstance(weight, DTensor):
             return weight
-        names = weight.device_mesh.mesh_dim_names or ()
+        names = weight.device_mesh.mesh_dim_names or ("",) * weight.device_mesh.ndim
         return weight.full_tensor(grad_placements=[Replicate() if name == "tp" else Partial() for name in names])
 
     @property
@@ -237,6 +292,30 @@ def _overrides(checkpoint: Path) -> dict[str, float]:
     What it computes does not depend on it."""
     config = AutoConfig.from_pretrained(checkpoint)
     return {"time_step_min": config.time_step_floor} if getattr(config, "time_step_min", None) == 0 else {}
+
+
+def _prefetch(net: nn.Module) -> None:
+    """Have each layer's forward pass begin to gather the next: launches are slow, and it would come late."""
+    layers: list[list[FSDPModule]] = []
+    for name, module in net.named_modules():
+        if isinstance(module, FSDPModule) and _LAYER.search(name):
+            inner: Iterator[Any] = module.modules()  # type: ignore[attr-defined]
+            layers.append([unit for unit in inner if isinstance(unit, FSDPModule)])
+    for layer, following in pairwise(layers):
+        layer[0].set_modules_to_forward_prefetch(following)
+
+
+_LAYER = re.compile(r"(?:^|\.)layers\.\d+$")
+
+
+def _storages(net: nn.Module) -> list[torch.UntypedStorage]:
+    """Of this process's parts of the parameters."""
+    found = {(s := local(p.data).untyped_storage()).data_ptr(): s for p in net.parameters()}
+    return list(found.values())
+
+
+def _bytes(storage: torch.UntypedStorage, device: torch.device) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=device).set_(storage)  # type: ignore[call-overload]
 
 
 def _check_processes(parallel: Parallel) -> None:

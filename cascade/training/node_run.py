@@ -76,7 +76,8 @@ class NodeRun:
         # Its place in the pipeline, how often it saves and where it samples and keeps teachers change nothing in what
         # a node makes; nor does by what rules a repair chose its teachers, which are inputs themselves.
         apart = dict.fromkeys({"round", "checkpoint_every", "teacher_memory", *RULES}, True)
-        section = node.model_dump(mode="json", exclude=apart | {"rollout": PLACEMENT})
+        unsaid = {"keep_gathered"} if node.parallel.keep_gathered is None else set()
+        section = node.model_dump(mode="json", exclude=apart | {"rollout": PLACEMENT, "parallel": unsaid})
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],

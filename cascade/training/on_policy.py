@@ -23,6 +23,7 @@ from cascade.training.node_run import NodeRun, require_files
 from cascade.training.prompts import Cursor, PromptSource, load_prompts
 from cascade.training.samples import sample_rows
 from cascade.training.teacher_scoring import Teacher, Teachers, check_compatible, chosen_teachers, shares
+from cascade.utils import distributed
 from cascade.utils.progress import Progress
 
 
@@ -60,21 +61,22 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
         collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
         for step in range(state.step, node.steps):
             began = time.perf_counter()
-            sampler.refresh(policy)
-            collected = collector.collect(step)
-            metrics: Metrics = rollout_metrics(collected)
-            batch = Batch.of(collected.kept, rewarded=isinstance(node, RLNode))
-            if batch is None:
-                metrics["train/tokens"] = 0  # Nothing to learn from: no step, not even of the optimizer's momentum.
-            else:
-                scoring = time.perf_counter()
-                signal = advantages(batch)
-                training = time.perf_counter()
-                rate = learning_rate(node.optimizer, step, node.steps)
-                report = policy.step(batch.sequences, signal, rate)
-                metrics |= step_metrics(report, rate, time.perf_counter() - training)
-                metrics |= agreement_metrics(batch, report) | signal.metrics(report.scores.log_probs)
-                metrics["time/scoring_seconds"] = training - scoring
+            with distributed.step():
+                sampler.refresh(policy)
+                collected = collector.collect(step)
+                metrics: Metrics = rollout_metrics(collected)
+                batch = Batch.of(collected.kept, rewarded=isinstance(node, RLNode))
+                if batch is None:
+                    metrics["train/tokens"] = 0  # Nothing to learn from: no step, not even of the optimizer's momentum.
+                else:
+                    scoring = time.perf_counter()
+                    signal = advantages(batch)
+                    training = time.perf_counter()
+                    rate = learning_rate(node.optimizer, step, node.steps)
+                    report = policy.step(batch.sequences, signal, rate)
+                    metrics |= step_metrics(report, rate, time.perf_counter() - training)
+                    metrics |= agreement_metrics(batch, report) | signal.metrics(report.scores.log_probs)
+                    metrics["time/scoring_seconds"] = training - scoring
             metrics["rollout/skipped_step"] = float(batch is None)
             metrics["time/step_seconds"] = time.perf_counter() - began
             metrics["time/verification_wait_share"] = collected.waiting_seconds / metrics["time/step_seconds"]

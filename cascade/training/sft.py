@@ -47,7 +47,8 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
         batch = [data[order[position]] for position in range(step * node.batch, (step + 1) * node.batch)]
         trained = sum(sum(sequence.trained) for sequence in batch)
         rate = learning_rate(node.optimizer, step, steps)
-        report = policy.step(batch, mean_negative_log_prob(trained), rate)
+        with distributed.step():
+            report = policy.step(batch, mean_negative_log_prob(trained), rate)
         seconds = time.perf_counter() - began
         run.journal.metrics({**step_metrics(report, rate, seconds), "time/step_seconds": seconds}, step)
         progress.step(step, {"loss": f"{report.loss:.3f}", "tokens/s": f"{report.tokens / seconds:,.0f}"})

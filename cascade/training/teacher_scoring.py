@@ -124,7 +124,7 @@ class Teachers:
         scores = torch.empty(batch.tokens)
         of_rollout = [self._hash[domain] for domain in batch.domains]
         needed = [teacher for teacher in self._checkpoints if teacher in of_rollout]
-        with ThreadPoolExecutor(1, thread_name_prefix="next-teacher") as thread:
+        with ThreadPoolExecutor(1, "next-teacher", initializer=distributed.use_device) as thread:
             coming = thread.submit(self._bring, needed[0])
             for teacher, following in zip(needed, [*needed[1:], None], strict=True):
                 policy = coming.result()
@@ -140,12 +140,13 @@ class Teachers:
         if self._node.teacher_memory == "disk":
             return self._load(teacher)
         policy = self._kept[teacher]
-        policy.model.to(policy.device)  # type: ignore[arg-type]
+        if self._node.teacher_memory == "host":
+            policy.to_device()
         return policy
 
     def _put_away(self, policy: Policy) -> None:
         if self._node.teacher_memory == "host":
-            policy.model.to("cpu")  # type: ignore[arg-type]
+            policy.to_host()
 
     def _load(self, teacher: str) -> Policy:
         return make_policy(self._node.engine, self._checkpoints[teacher], None, parallel=self._node.parallel)

@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from cascade.layout import Layout
-from cascade.training.on_policy import run_on_policy
 from cascade.utils.files import hash_directory, read_json
-from tests.distributed.test_processes import launch
+from tests.distributed.launch import launch
 from tests.training.conftest import environment, project
-from tests.training.miniature import make_recipe
 
 __all__ = ["environment", "project"]
 
@@ -22,8 +20,8 @@ def test_nodes_of_two_processes(project: Layout, tmp_path: Path) -> None:
     alone, killed = (Layout(tmp_path / name) for name in ("alone", "killed"))
     for copy in (alone, killed):
         shutil.copytree(project.root, copy.root, ignore=shutil.ignore_patterns("alone", "killed"))
-    launch("node.py", f"{project.root}:rl", f"{killed.root}:rl:2", f"{project.root}:sft")
-    run_on_policy(make_recipe(), "rl", alone)
+    launch("node.py", f"{project.root}:rl", f"{killed.root}:rl:die=2", f"{project.root}:sft")
+    launch("node.py", f"{alone.root}:rl", processes=1)
 
     for node in ("rl", "sft"):
         manifest = read_json(project.training(node) / "manifest.json")
@@ -37,6 +35,22 @@ def test_nodes_of_two_processes(project: Layout, tmp_path: Path) -> None:
     assert _rollout_metrics(steps[0]) == _rollout_metrics(one[0])
     assert steps[0]["values"]["train/loss"] == pytest.approx(one[0]["values"]["train/loss"], abs=1e-6)
     assert steps[0]["values"]["train/tokens"] == one[0]["values"]["train/tokens"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_distillation_of_a_split_model_from_two_teachers(project: Layout, tmp_path: Path) -> None:
+    """Where the teachers wait, and a kill, change nothing; nor does the sampler's copy of the weights lag behind."""
+    host, killed = (Layout(tmp_path / name) for name in ("host", "killed"))
+    for copy in (host, killed):
+        shutil.copytree(project.root, copy.root, ignore=shutil.ignore_patterns("host", "killed"))
+    jobs = [f"{project.root}:mopd", f"{host.root}:mopd:memory=host", f"{killed.root}:mopd:die=2"]
+    launch("node.py", *(f"{job}:engine=nemo" for job in jobs))
+    made = {read_json(layout.training("mopd") / "manifest.json")["checkpoint"] for layout in (project, host, killed)}
+    assert len(made) == 1
+    entries = map(json.loads, project.journal("mopd").read_text().splitlines())
+    gaps = [entry["values"]["train/log_prob_gap"] for entry in entries if entry["kind"] == "metrics"]
+    assert len(gaps) == 4
+    assert max(gaps) < 1e-4
 
 
 def _steps(layout: Layout) -> list[dict]:

@@ -1,8 +1,5 @@
 """Two processes, started by torchrun over gloo, do what one does: scores, losses, gradients, states, checkpoints."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,19 +12,10 @@ from cascade.policy.nemo import NemoPolicy, _place
 from cascade.recipe import Parallel
 from cascade.utils import distributed
 from tests.distributed import worker
+from tests.distributed.launch import launch
 from tests.policy import tiny
 
-ROOT = Path(__file__).parents[2]
 CHECKS = ["hf/nemotron_h", "sharded/qwen3_moe"]
-
-
-def launch(script: str, *arguments: object) -> None:
-    """In two processes of one thread each."""
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", f"tests/distributed/{script}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    run = [sys.executable, *command, *map(str, arguments)]
-    done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +25,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     for kind in ("nemotron_h", "qwen3_moe"):
         tiny.checkpoint(folder / kind / "checkpoint", kind)
     launch("worker.py", folder, *CHECKS)
-    threads = torch.get_num_threads()
-    worker.main(folder, ["hf/nemotron_h", "hf/qwen3_moe"])
-    torch.set_num_threads(threads)
+    launch("worker.py", folder, "hf/nemotron_h", "hf/qwen3_moe", processes=1)
     one, two = (torch.load(folder / f"found.{n}.pt", weights_only=False) for n in (1, 2))
     return {check: one[f"hf/{check.split('/')[1]}"] for check in CHECKS}, two
 
@@ -49,7 +35,7 @@ def test_gradients_equal_one_process_s(check: str, found: tuple[dict, dict]) -> 
     one, two = (side[check]["steps"][0] for side in found)
     assert one["gradients"].keys() == two["gradients"].keys()
     for name, gradient in one["gradients"].items():
-        assert (two["gradients"][name] - gradient).norm() <= 2e-6 * gradient.norm(), name
+        assert (two["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
     assert two["report"].gradient_norm == pytest.approx(one["report"].gradient_norm, rel=1e-6)
 
 
@@ -93,11 +79,9 @@ def test_each_process_keeps_its_part_of_a_split_model(found: tuple[dict, dict]) 
 def test_the_checkpoint_is_whole(check: str, found: tuple[dict, dict]) -> None:
     of = found[1][check]
     model, _ = load_checkpoint(of["saved"])
-    tokens = torch.tensor([[3, 4, 5, 6]])
-    with torch.no_grad():
-        logits = model(tokens).logits
     if "whole" in of:
-        torch.testing.assert_close(of["whole"], logits)
+        with torch.no_grad():
+            torch.testing.assert_close(of["whole"], model(torch.tensor([[3, 4, 5, 6]])).logits)
     policy = worker.HFPolicy(of["saved"])
     torch.testing.assert_close(policy.score(worker.sequences()).log_probs, of["after"], atol=1e-4, rtol=0)
 

@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from cascade.policy import gradient_buckets
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint
 from cascade.policy.hf import HFPolicy
@@ -17,6 +18,7 @@ from cascade.recipe import Optimizer
 from cascade.training.resume_state import State, load_state, save_state
 from cascade.utils import distributed
 
+gradient_buckets.BUCKET_BYTES = 8192  # Of models as small as these, several.
 OPTIMIZER = Optimizer(learning_rate=0.01, micro_batch_tokens=48)
 
 

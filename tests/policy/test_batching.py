@@ -1,5 +1,6 @@
 import random
 
+import pytest
 import torch
 
 from cascade.policy.base import Sequence
@@ -75,3 +76,17 @@ def test_nothing_trained_makes_no_batch():
     packed = Sequence([1, 2, 3, 4, 5], [False, False, False, True, False], (2, 3))
     (batch,) = micro_batches([packed], 100, True, CPU)
     assert batch.blocks[0].tokens.tolist() == [[3]]
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_for_several_processes_micro_batches_are_of_one_size(parts: int, share: bool) -> None:
+    """One process would make five of these, four full and one nearly empty: as two, one of them would wait."""
+    sequences = [Sequence([n, *range(7, 27)], [False, *[True] * 20]) for n in range(41)]
+    alone = micro_batches(sequences, 200, share, torch.device("cpu"))
+    found = micro_batches(sequences, 200, share, torch.device("cpu"), parts)
+    assert len(found) % parts == 0
+    assert sum(batch.tokens for batch in found) >= sum(batch.tokens for batch in alone)
+    loads = [sum(block.tokens.numel() for batch in found[n::parts] for block in batch.blocks) for n in range(parts)]
+    assert max(loads) < 1.15 * sum(loads) / parts
+    assert sorted(int(i) for batch in found for i in batch.index) == list(range(41 * 20))
