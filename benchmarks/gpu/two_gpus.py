@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu.two_gpus PART … [--out results/gpu/two_gpus.json] [--work DIR]
 
-prepare  the models: `141M`, of nemo_step, and `wide`, of wide_model (2.2 billion parameters)
+prepare  the models: `141M`, of nemo_step, and `wide`, of wide_model (2.7 billion parameters)
 hf       engine hf, 141M, one and two GPUs                                → hf_scaling
 nemo     engine nemo, wide, one and two GPUs                              → nemo_scaling
 layouts  engine nemo, wide, two GPUs, the other ways to lay it out

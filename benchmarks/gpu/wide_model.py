@@ -3,7 +3,7 @@ Nemotron-3-Nano, and the tokenizer of models/base.
 
     python -m benchmarks.gpu.wide_model --out DIR [--layers 14] [--width 2048] [--inner 768]
 
-The default has 2.2 billion parameters, so that it trains on one GPU of 80 GB too; --layers 26 has 4.3.
+The default has 2.7 billion parameters, so that it trains on one GPU of 80 GB too.
 """
 
 import argparse
