@@ -2,7 +2,8 @@ import pytest
 import tiny
 import torch
 
-from cascade.policy.nemotron_h import Block, hidden_states, supports
+from cascade.policy.blocks import Block
+from cascade.policy.nemotron_h import hidden_states, supports
 
 
 @pytest.fixture

@@ -13,17 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cascade.policy.batching import SIMILAR
-from cascade.policy.nemotron_h import (
-    AttentionMemory,
-    Block,
-    MambaMemory,
-    Past,
-    choose,
-    gated_norm,
-    hidden_states,
-    rms_norm,
-    time_step,
-)
+from cascade.policy.blocks import AttentionMemory, Block, Past, rms_norm
+from cascade.policy.nemotron_h import MambaMemory, choose, gated_norm, hidden_states, time_step
 from cascade.policy.ssd import ssd_step
 from cascade.rollout.torch_engine.decoder import Prefix
 

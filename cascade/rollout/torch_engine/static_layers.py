@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.policy.nemotron_h import AttentionMemory, MambaMemory
+from cascade.policy.blocks import AttentionMemory
+from cascade.policy.nemotron_h import MambaMemory
 from cascade.rollout.torch_engine import kernels
 
 
