@@ -6,12 +6,14 @@ rollouts of one prompt), what they share is a row of an earlier block, computed 
 all of them, gradients included.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from cascade.policy.attention import attention
 
@@ -223,6 +225,13 @@ def attend(
         y = attention(q, k.repeat_interleave(share, 1), v.repeat_interleave(share, 1), span.within(window), scale)
         out.append(span.back(y.transpose(1, 2).flatten(2)))
     return torch.cat(out) if len(out) > 1 else out[0]
+
+
+def checkpointed(layer: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """What a layer gives; where a gradient will be asked for, only x is kept for that."""
+    if not torch.is_grad_enabled():
+        return layer(x)
+    return checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
 
 
 def rms_norm(x: Tensor, norm: Any) -> Tensor:

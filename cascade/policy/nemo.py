@@ -25,7 +25,7 @@ from cascade.policy.base import Objective, Sequence, StepReport
 from cascade.policy.batching import MicroBatch
 from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer, set_time_step_limit
 from cascade.policy.consolidate import save_consolidated
-from cascade.policy.hf import HFPolicy
+from cascade.policy.hf import HFPolicy, refuse_dropout
 from cascade.policy.logits import token_log_probs
 from cascade.policy.master_weights import MasterWeights
 from cascade.recipe import Optimizer, Parallel
@@ -247,15 +247,10 @@ def _check_processes(parallel: Parallel) -> None:
 
 
 def _checkpoints_in_training_only(net: nn.Module, parallel: Parallel) -> bool:
-    """transformers' own layers skip checkpointing in evaluation mode. Without dropout the modes compute the same."""
+    """transformers' own layers skip checkpointing in evaluation mode."""
     if not parallel.checkpoint_activations or not isinstance(net, PreTrainedModel):
         return False
-    dropout = {key: value for key, value in net.config.to_dict().items() if "dropout" in key and value}
-    if dropout:
-        key, value = next(iter(dropout.items()))
-        raise CascadeError(
-            f"config.json: {key} {value}: the policy that is trained must be the one that samples; set 0"
-        )
+    refuse_dropout(net.config)
     return True
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cascade.policy import mamba_kernels
-from cascade.policy.blocks import Block, Forward, Span, attend, before, full, rms_norm, spans_of
+from cascade.policy.blocks import Block, Forward, Span, attend, before, checkpointed, full, rms_norm, spans_of
 from cascade.policy.moe import experts, route, tokens_per_expert
 from cascade.policy.ssd import chunk_length, ssd
 
@@ -42,8 +42,9 @@ def supports(model: PreTrainedModel) -> bool:
     )
 
 
-def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = False) -> Forward:
-    """Hidden states of all tokens. `keep` also returns the memories, from which decoding goes on."""
+def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = False, recompute: bool = False) -> Forward:
+    """Hidden states of all tokens. `keep` also returns the memories, from which decoding goes on. `recompute` keeps the
+    input of each layer alone for the backward pass, which computes the rest again."""
     spans = spans_of(blocks, keep)
     x = model.model.embeddings(torch.cat([block.tokens.flatten() for block in blocks]))
     padding = None
@@ -58,18 +59,24 @@ def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = Fals
         )
     result = Forward(x)
     for n, layer in enumerate(model.model.layers):
-        normed = rms_norm(x, layer.norm)
-        memories: list[Any] = []
-        if layer.block_type == "linear_attention":
-            out = _mamba(layer.mixer, normed, spans, memories, n)
-        elif layer.block_type == "full_attention":
-            out = _attention(layer.mixer, normed, spans, memories, n)
-        elif layer.block_type == "moe":
-            out = moe(layer.mixer, normed, padding, result.expert_counts)
-        else:
-            out = mlp(layer.mixer, normed)
+
+        def run(x: Tensor, n: int = n, layer: Any = layer) -> tuple[Tensor, list[Any], list[Tensor]]:
+            normed = rms_norm(x, layer.norm)
+            memories: list[Any] = []
+            counts: list[Tensor] = []
+            if layer.block_type == "linear_attention":
+                out = _mamba(layer.mixer, normed, spans, memories, n)
+            elif layer.block_type == "full_attention":
+                out = _attention(layer.mixer, normed, spans, memories, n)
+            elif layer.block_type == "moe":
+                out = moe(layer.mixer, normed, padding, counts)
+            else:
+                out = mlp(layer.mixer, normed)
+            return x + out, memories, counts
+
+        x, memories, counts = checkpointed(run, x) if recompute and not keep else run(x)
         result.memories.append(memories)
-        x = x + out
+        result.expert_counts += counts
     result.hidden = rms_norm(x, model.model.norm_f)
     return result
 
