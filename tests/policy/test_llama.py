@@ -2,11 +2,11 @@ import llamas
 import pytest
 import tiny
 import torch
-from test_nemotron_h import exact  # noqa: F401 (fixture)
 
 from cascade.policy import forward
 from cascade.policy.blocks import Block
 from cascade.policy.llama import hidden_states, supports
+from tests.policy.test_nemotron_h import exact  # noqa: F401 (fixture)
 
 KINDS = list(llamas.KINDS)
 
