@@ -191,12 +191,16 @@ def reward(token_ids: list[int]) -> float:
     return derive_seed(*token_ids) % 1000 / 1000
 
 
-def make_model(directory: Path) -> None:
-    """A NemotronH of random weights, 4.2M parameters, with a tokenizer of bytes."""
+def byte_tokenizer() -> PreTrainedTokenizerFast:
     letters = {letter: number + 3 for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab={"<pad>": 0, "<|im_start|>": 1, "<|im_end|>": 2, **letters}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<pad>")
+
+
+def make_model(directory: Path) -> None:
+    """A NemotronH of random weights, 4.2M parameters, with a tokenizer of bytes."""
     torch.manual_seed(0)
     config = NemotronHConfig(
         vocab_size=2048,
@@ -216,8 +220,7 @@ def make_model(directory: Path) -> None:
         moe_shared_expert_intermediate_size=192,
         initializer_range=0.06,
     )
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<pad>")
-    save_checkpoint(NemotronHForCausalLM(config), wrapped, directory)
+    save_checkpoint(NemotronHForCausalLM(config), byte_tokenizer(), directory)
 
 
 if __name__ == "__main__":
