@@ -18,7 +18,7 @@ from cascade.policy.base import Objective, Scores, Sequence, StepReport
 from cascade.policy.batching import MicroBatch, micro_batches, trained_count
 from cascade.policy.blocks import Block
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
-from cascade.policy.logits import token_log_probs
+from cascade.policy.logits import Transform, token_log_probs
 from cascade.recipe import Optimizer
 from cascade.utils import distributed
 
@@ -49,14 +49,15 @@ class HFPolicy:
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
+        self._fast = forward.supports(model)
+        if model.config.model_type != "nemotron_h":
+            _check_logits(model.eval(), self._fast, checkpoint_dir)
         self.model = self._net = model.to(self.device).eval()  # type: ignore[arg-type]
         self.settings = optimizer
         self.micro_batch_tokens = optimizer.micro_batch_tokens if optimizer else micro_batch_tokens
-        self._fast = forward.supports(self.model)
         self._head = self.model.get_output_embeddings()
+        self._transform = Transform.of(self.model.config)
         self._recompute = checkpoint_activations
-        if self.model.config.model_type != "nemotron_h":
-            self._check_logits(checkpoint_dir)
         if checkpoint_activations and not self._fast:
             refuse_dropout(self.model.config)
             self.model.gradient_checkpointing_enable()
@@ -180,7 +181,8 @@ class HFPolicy:
                 hidden, counts = found.hidden, found.expert_counts
             else:
                 hidden, counts = self._transformers_hidden(batch)
-            return *token_log_probs(hidden[batch.source], self._head.weight, batch.target), counts
+            chosen = hidden[batch.source]
+            return *token_log_probs(chosen, self._head.weight, batch.target, self._transform), counts
 
     def _transformers_hidden(self, batch: MicroBatch) -> tuple[Tensor, list[Tensor]]:
         """The same through transformers' own forward pass, one padded block."""
@@ -215,20 +217,6 @@ class HFPolicy:
     def _routers(self) -> list[nn.Module]:
         return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]
 
-    def _check_logits(self, directory: Path) -> None:
-        """Log-probabilities come from hidden states, which the engine may have computed itself, and the output matrix:
-        see that this is the model."""
-        tokens = torch.arange(8, device=self.device).unsqueeze(0)
-        with torch.no_grad():
-            logits = self.model(input_ids=tokens, use_cache=False).logits.float()
-            if self._fast:
-                hidden = forward.hidden_states(self.model, [Block(tokens)]).hidden.unsqueeze(0)
-            else:
-                hidden = self._hidden(tokens, None)
-            found = self._head(hidden).float()
-        if self._head.bias is not None or not torch.allclose(found, logits, rtol=1e-3, atol=1e-3):
-            raise CheckpointError(f"{directory}: its logits are more than hidden states times the output matrix")
-
     def _adamw(self, settings: Optimizer) -> torch.optim.AdamW:
         """Weight decay on matrices only: not on norms, biases, and the per-head parameters of the state space."""
         trainable = [p for p in self.model.parameters() if p.requires_grad]
@@ -237,6 +225,26 @@ class HFPolicy:
             {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+
+
+def _check_logits(model: Any, fast: bool, directory: Path) -> None:
+    """Log-probabilities come from hidden states, which the engine may compute itself, and the output matrix: see that
+    this is the model, in float32 on the CPU."""
+    tokens = torch.arange(8).unsqueeze(0)
+    with torch.no_grad():
+        logits = model(input_ids=tokens, use_cache=False).logits
+        if fast:
+            hidden = forward.hidden_states(model, [Block(tokens)]).hidden.unsqueeze(0)
+        else:
+            hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        head, transform = model.get_output_embeddings(), Transform.of(model.config)
+        found = head(hidden) * transform.scale
+        if transform.cap is not None:
+            found = transform.cap * (found / transform.cap).tanh()
+        if head.bias is not None or not torch.allclose(found, logits, rtol=1e-3, atol=1e-4):
+            raise CheckpointError(
+                f"{directory}: its logits are more than hidden states times the output matrix, scaled or capped"
+            )
 
 
 def refuse_dropout(config: Any) -> None:

@@ -26,7 +26,7 @@ from cascade.policy.batching import MicroBatch
 from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer, set_time_step_limit
 from cascade.policy.consolidate import save_consolidated
 from cascade.policy.hf import HFPolicy, refuse_dropout
-from cascade.policy.logits import token_log_probs
+from cascade.policy.logits import Transform, token_log_probs
 from cascade.policy.master_weights import MasterWeights
 from cascade.recipe import Optimizer, Parallel
 from cascade.utils import distributed
@@ -62,6 +62,7 @@ class NemoPolicy(HFPolicy):
         self._net.train(_checkpoints_in_training_only(self._net, parallel))
         self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
         self.tokenizer = load_tokenizer(self._source, _vocabulary(self._source))
+        self._transform = Transform.of(AutoConfig.from_pretrained(self._source, local_files_only=True))
         self._head = self._net.get_output_embeddings()  # type: ignore[operator]
         for module in self._net.modules():
             if isinstance(module, FSDPModule):
@@ -185,7 +186,7 @@ class NemoPolicy(HFPolicy):
 
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
         hidden, counts = self._transformers_hidden(batch)
-        return *token_log_probs(hidden[batch.source], self._head_weight(), batch.target), counts
+        return *token_log_probs(hidden[batch.source], self._head_weight(), batch.target, self._transform), counts
 
     def _hidden(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Padding lies on the right, where causal layers do not see it: no mask is needed."""
