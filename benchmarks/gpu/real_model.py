@@ -28,11 +28,11 @@ from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from benchmarks.gpu.speed import ceilings, median_seconds, sampling, training
 from benchmarks.rl_step import PROMPTS, ROLLOUTS, compare
-from cascade.utils.files import read_json, write_json
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.utils.files import read_json, write_json
 from cascade.utils.seeds import derive_seed
 
 NEW_TOKENS = 256

@@ -22,6 +22,7 @@ from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_engine.cuda_graphs import CHECK, SIZES
 from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.utils.files import write_json
 
 PROMPTS, ROLLOUTS, PROMPT_TOKENS, NEW_TOKENS = 16, 8, 160, 256
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerBase
 
 from cascade.errors import RecipeError
-from cascade.utils.files import publish_directory, write_json
 from cascade.policy.blocks import Block
 from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.nemotron_h import hidden_states

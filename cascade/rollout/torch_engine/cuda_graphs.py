@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cascade.rollout.torch_engine import kernels
-from cascade.rollout.prompts import read_prompts
+from cascade.rollout.torch_engine.prompts import read_prompts
 from cascade.rollout.torch_engine.sampling import draw
 from cascade.rollout.torch_engine.static_layers import Cast, stack_of
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from cascade.policy.blocks import rms_norm
 from cascade.policy.nemotron_h import MambaMemory, choose, gated_norm, time_step
 from cascade.policy.ssd import ssd_step
-from cascade.rollout.cached_decoder import AttentionCache, Cache, SharedPrompts
+from cascade.rollout.torch_engine.cached_decoder import AttentionCache, Cache, SharedPrompts
 
 
 class NemotronHWeights:

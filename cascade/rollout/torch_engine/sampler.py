@@ -17,10 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cascade.policy import forward, nemotron_h
 from cascade.policy.base import Policy
 from cascade.rollout.base import OnFinish, Sample, SampleRequest
-from cascade.rollout.cached_decoder import CachedDecoder, Weights
+from cascade.rollout.torch_engine.cached_decoder import CachedDecoder, Weights
 from cascade.rollout.torch_engine.cuda_graphs import GraphDecoder
 from cascade.rollout.torch_engine.decoder import Decoder, Prefix, TransformersDecoder
-from cascade.rollout.llama import LlamaWeights
+from cascade.rollout.torch_engine.llama_decoder import LlamaWeights
 from cascade.rollout.torch_engine.nemotron_h_decoder import NemotronHWeights
 from cascade.rollout.torch_engine.sampling import draw, uniforms
 

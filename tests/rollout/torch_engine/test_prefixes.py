@@ -6,9 +6,9 @@ import tiny
 import torch
 
 from cascade.policy.hf import HFPolicy
-from cascade.rollout import prompts
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.cached_decoder import CachedDecoder
+from cascade.rollout.torch_engine import prompts
+from cascade.rollout.torch_engine.cached_decoder import CachedDecoder
 from cascade.rollout.torch_engine.sampler import TorchSampler
 
 STOP = range(0, tiny.VOCABULARY, 12)

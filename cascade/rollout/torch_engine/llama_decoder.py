@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from cascade.policy import llama
 from cascade.policy.blocks import rms_norm
 from cascade.policy.elementwise import turned
-from cascade.rollout.cached_decoder import AttentionCache, Cache, SharedPrompts
+from cascade.rollout.torch_engine.cached_decoder import AttentionCache, Cache, SharedPrompts
 from cascade.rollout.torch_engine.nemotron_h_decoder import few_token_experts
 
 

@@ -7,7 +7,7 @@ import torch
 
 from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.hf import HFPolicy
-from cascade.rollout.cached_decoder import CachedDecoder
+from cascade.rollout.torch_engine.cached_decoder import CachedDecoder
 from cascade.rollout.torch_engine.sampler import TorchSampler
 from tests.rollout.torch_engine.test_cuda_graphs import StaticSampler, assert_equal_samples
 from tests.rollout.torch_engine.test_sampler import STOP, requests, score

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from cascade.policy.blocks import AttentionMemory
 from cascade.rollout.torch_engine.decoder import Prefix
-from cascade.rollout.prompts import padded, read_prompts
+from cascade.rollout.torch_engine.prompts import padded, read_prompts
 
 
 class Cache(Protocol):
