@@ -15,13 +15,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from cascade.rollout.torch_engine.sampler import TorchSampler
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from benchmarks.rl_step import byte_tokenizer
 from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.rollout.base import SampleRequest
+from cascade.rollout.torch_engine.sampler import TorchSampler
 
 PROMPTS, ROLLOUTS = 16, 8
 SMOLLM2 = {

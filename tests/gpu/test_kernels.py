@@ -63,10 +63,16 @@ def test_attend(heads, held, size, dtype):
     compare(kernels.attend, queries, key, value, keys, values, torch.arange(ROWS) * 6, size**-0.5)
 
 
-@pytest.mark.parametrize("window", [None, 1, 70, 500])
-@pytest.mark.parametrize("half", [0, 8, 16])
-@pytest.mark.parametrize("normed", [True, False])
-@pytest.mark.parametrize(("heads", "held", "size"), [(9, 3, 64), (4, 4, 32), (6, 1, 80)])
+@pytest.mark.parametrize(
+    ("heads", "held", "size", "half", "normed", "window"),
+    [
+        (9, 3, 64, 32, False, None),
+        (32, 4, 128, 64, True, 70),
+        (4, 4, 32, 8, True, None),
+        (6, 1, 80, 0, False, 1),
+        (6, 1, 80, 16, True, 500),
+    ],
+)
 def test_attend_turns_norms_and_slides(heads, held, size, normed, half, window, dtype):
     joint = torch.randn(ROWS, heads + 2 * held, size).to(dtype)
     keys, values = torch.randn(2, ROWS, held, 256, size).to(dtype)
