@@ -75,15 +75,27 @@ def main() -> None:
                 write_json(options.out, {"device": device, "torch": torch.__version__, "seconds": times})
 
 
+def made_up_texts() -> list[str]:
+    words = WORDS.split()
+    return [" ".join(words[(3 * n + i * i) % len(words)] for i in range(8 + n % 9)) for n in range(PROMPTS)]
+
+
 def compare(
-    model: Path, count: int, options: argparse.Namespace, scratch: Path
+    model: Path,
+    count: int,
+    options: argparse.Namespace,
+    scratch: Path,
+    texts: list[str] | None = None,
+    vllm_memory: float | None = None,
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """(sampling, training) seconds of TRL's steps, and of ours. Rewards and advantages count as training."""
+    """(sampling, training) seconds of TRL's steps, and of ours. Rewards and advantages count as training.
+
+    `vllm_memory`: TRL samples by a vLLM of its own on the same device, which takes this share of the memory.
+    """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    words = WORDS.split()
-    texts = [" ".join(words[(3 * n + i * i) % len(words)] for i in range(8 + n % 9)) for n in range(PROMPTS)]
+    texts = texts or made_up_texts()
     step = OwnStep(model, texts, count, options.micro_batch_tokens)
     theirs: list[tuple[float, float]] = []
     ours: list[tuple[float, float]] = []
@@ -117,7 +129,8 @@ def compare(
         gradient_accumulation_steps=PROMPTS * ROLLOUTS // options.trl_rows,
         num_generations=ROLLOUTS,
         max_completion_length=count,
-        generation_kwargs={"min_new_tokens": count},
+        generation_kwargs={"min_new_tokens": count} if vllm_memory is None else {"ignore_eos": True},
+        **sampling_engine(vllm_memory),
         max_steps=options.warmup + options.steps,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
@@ -142,6 +155,12 @@ def compare(
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.train()
     return theirs[options.warmup :], ours[options.warmup :]
+
+
+def sampling_engine(vllm_memory: float | None) -> dict[str, Any]:
+    if vllm_memory is None:
+        return {}
+    return {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": vllm_memory}
 
 
 class OwnStep:
@@ -191,12 +210,16 @@ def reward(token_ids: list[int]) -> float:
     return derive_seed(*token_ids) % 1000 / 1000
 
 
-def make_model(directory: Path) -> None:
-    """A NemotronH of random weights, 4.2M parameters, with a tokenizer of bytes."""
+def byte_tokenizer() -> PreTrainedTokenizerFast:
     letters = {letter: number + 3 for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab={"<pad>": 0, "<|im_start|>": 1, "<|im_end|>": 2, **letters}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<pad>")
+
+
+def make_model(directory: Path) -> None:
+    """A NemotronH of random weights, 4.2M parameters, with a tokenizer of bytes."""
     torch.manual_seed(0)
     config = NemotronHConfig(
         vocab_size=2048,
@@ -216,8 +239,7 @@ def make_model(directory: Path) -> None:
         moe_shared_expert_intermediate_size=192,
         initializer_range=0.06,
     )
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<pad>")
-    save_checkpoint(NemotronHForCausalLM(config), wrapped, directory)
+    save_checkpoint(NemotronHForCausalLM(config), byte_tokenizer(), directory)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_engine.cuda_graphs import CHECK, SIZES
 from cascade.rollout.torch_engine.sampler import TorchSampler
-from cascade.rollout.torch_engine.static_layers import row_bytes
 from cascade.utils.files import write_json
 
 PROMPTS, ROLLOUTS, PROMPT_TOKENS, NEW_TOKENS = 16, 8, 160, 256
@@ -78,17 +77,24 @@ def ceilings() -> dict[str, float]:
 
 
 def active_parameters(model: Any) -> float:
-    """Those that take part in a token's matrix products: of the experts the share that is chosen, no embeddings."""
-    share = model.config.num_experts_per_tok / model.config.n_routed_experts
+    """Those that take part in a token's matrix products: of the experts the share that is chosen, no embeddings but
+    where they are the output matrix too."""
+    config, embeddings = model.config, model.get_input_embeddings().weight
+    share = getattr(config, "num_experts_per_tok", None) or 1
+    share /= getattr(config, "n_routed_experts", None) or getattr(config, "num_experts", None) or 1
+    tied = embeddings is model.get_output_embeddings().weight
     return sum(
         p.numel() * (share if ".experts." in name and "shared" not in name else 1)
         for name, p in model.named_parameters()
-        if "embeddings" not in name
+        if tied or p is not embeddings
     )
 
 
-def training(sampler: TorchSampler, policy: HFPolicy, limits: dict[str, float]) -> dict[str, Any]:
-    asked = requests()
+def training(
+    sampler: TorchSampler, policy: HFPolicy, limits: dict[str, float], asked: list[SampleRequest] | None = None
+) -> dict[str, Any]:
+    """`tokens` are those computed; `sequence_tokens` count a prompt for each of its rollouts."""
+    asked = asked or requests()
     samples = sampler.sample(asked, max_new_tokens=NEW_TOKENS)
     sequences = [
         Sequence(r.prompt + s.token_ids, [False] * len(r.prompt) + [True] * len(s.token_ids))
@@ -100,8 +106,10 @@ def training(sampler: TorchSampler, policy: HFPolicy, limits: dict[str, float]) 
     def step() -> int:
         return policy.step(sequences, lambda log_probs, _: -log_probs.sum() / len(sampled), 1e-6).tokens
 
-    tokens = step()
+    tokens, whole = step(), sum(len(sequence.token_ids) for sequence in sequences)
+    torch.cuda.reset_peak_memory_stats()
     seconds = median_seconds(step)
+    peak = torch.cuda.max_memory_allocated() / 2**30
     operations = 6 * active_parameters(policy.model) * tokens
     with profile(activities=[ProfilerActivity.CUDA]) as trace:
         step()
@@ -110,10 +118,12 @@ def training(sampler: TorchSampler, policy: HFPolicy, limits: dict[str, float]) 
         "tokens": tokens,
         "seconds": seconds,
         "tokens_per_second": tokens / seconds,
+        "sequence_tokens": whole,
+        "sequence_tokens_per_second": whole / seconds,
         "scoring_seconds": median_seconds(lambda: policy.score(sequences)),
         "floor_seconds": operations / limits["bf16_operations_per_second"],
         "mfu": operations / seconds / limits["bf16_operations_per_second"],
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "peak_gib": peak,
         "log_prob_gap": {"mean": float(gap.mean()), "max": float(gap.max())},
         **kernels(trace, 1),
     }
@@ -133,10 +143,10 @@ def sampling(sampler: TorchSampler, policy: HFPolicy, limits: dict[str, float]) 
     decoder = sampler._graphs
     assert decoder is not None
     held = PROMPT_TOKENS + NEW_TOKENS // 2
-    layers = list(policy.model.model.layers)  # type: ignore[operator]
-    weights = 2 * sum(p.numel() for name, p in policy.model.named_parameters() if "embeddings" not in name)
+    head = policy.model.get_output_embeddings().weight
+    weights = 2 * (sum(p.numel() for p in policy.model.model.layers.parameters()) + head.numel())  # type: ignore[operator]
     # Weights are read; of each row the states, read and written, and the keys and values so far, read.
-    row = sum(row_bytes(x, 0, torch.bfloat16) + row_bytes(x, held, torch.bfloat16) for x in layers)
+    row = sum(part.row_bytes(n, torch.bfloat16) for part in decoder._stack.parts for n in (0, held))
     by_size = {}
     with torch.inference_mode():
         for size in (8, 32, 64, 128, 256, 512):

@@ -57,7 +57,7 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
         optimizer=own * (12 if nemo else 8),
         gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
         activations=tokens
-        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1)
+        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or not nemo)
         * (1 if nemo else AUTOCAST),
         # With sequences split, the last hidden states are put together, and so are their gradients.
         logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)

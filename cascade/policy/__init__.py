@@ -3,6 +3,7 @@
 import importlib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from cascade.errors import CascadeError
 from cascade.policy.base import Policy
@@ -27,7 +28,9 @@ def make_policy(
     module, name = ENGINES.get(engine, ("", ""))
     if not module or find_spec(module) is None:
         raise CascadeError(f"policy engine {engine!r} is not here; `cascade doctor` lists the engines")
-    settings = {"parallel": parallel or Parallel()} if engine == "nemo" else {}
+    parallel = parallel or Parallel()
+    whole = {"checkpoint_activations": parallel.checkpoint_activations}
+    settings: dict[str, Any] = {"parallel": parallel} if engine == "nemo" else whole
     make = getattr(importlib.import_module(module), name)
-    policy: Policy = make(checkpoint, optimizer, distributed.device(), update_router, **settings)
+    policy: Policy = make(checkpoint, optimizer, distributed.device(), update_router=update_router, **settings)
     return policy

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cascade.errors import CascadeError
 from cascade.policy.base import Sequence
-from cascade.policy.nemotron_h import Block
+from cascade.policy.blocks import Block
 
 SIMILAR = {"cpu": 0.8, "cuda": 0.5}
 """Rows shorter than this share of their block's longest go to the next block: on GPUs padding costs little, and each

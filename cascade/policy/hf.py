@@ -1,4 +1,5 @@
-"""The Hugging Face engine: any causal LM that fits one device; NemotronH through its own fast forward pass.
+"""The Hugging Face engine: any causal LM that fits one device; NemotronH and Llama-type decoders through forward passes
+of the engine's own, which compute what rollouts share once.
 
 Several processes share a batch out by micro-batches and add their gradients up: the same step as one process's.
 """
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from cascade.errors import CascadeError, CheckpointError
-from cascade.policy import nemotron_h
+from cascade.policy import forward
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
 from cascade.policy.batching import MicroBatch, micro_batches, trained_count
+from cascade.policy.blocks import Block
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.gradient_buckets import GradientBuckets
-from cascade.policy.logits import token_log_probs
+from cascade.policy.logits import Transform, token_log_probs
 from cascade.recipe import Optimizer
 from cascade.utils import distributed
 
@@ -33,6 +35,7 @@ class HFPolicy:
     """
 
     sharded = False
+    _recompute = False
     _reports = True
     """Whether this process's results count; where several compute the same tokens, one's do."""
 
@@ -43,16 +46,22 @@ class HFPolicy:
         device: str = "cpu",
         update_router: bool = True,
         micro_batch_tokens: int = 8192,
+        checkpoint_activations: bool = False,
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
+        self._fast = forward.supports(model)
+        if model.config.model_type != "nemotron_h":
+            _check_logits(model.eval(), self._fast, checkpoint_dir)
         self.model = self._net = model.to(self.device).eval()  # type: ignore[arg-type]
         self.settings = optimizer
         self.micro_batch_tokens = optimizer.micro_batch_tokens if optimizer else micro_batch_tokens
-        self._fast = nemotron_h.supports(self.model)
         self._head = self.model.get_output_embeddings()
-        if not self._fast:
-            self._check_head(checkpoint_dir)
+        self._transform = Transform.of(self.model.config)
+        self._recompute = checkpoint_activations
+        if checkpoint_activations and not self._fast:
+            refuse_dropout(self.model.config)
+            self.model.gradient_checkpointing_enable()
         for module in self._routers():
             module.requires_grad_(update_router)
         self._optimizer = self._adamw(optimizer) if optimizer else None
@@ -80,6 +89,8 @@ class HFPolicy:
         losses: list[Tensor] = []
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         self._optimizer.zero_grad(set_to_none=True)
+        if self._recompute and not self._fast:
+            self.model.train()
         for batch, live, last in _with_last(self._own_batches(sequences)):
             log_probs, entropy, routed = self._forward(batch)
             self._before_backward(last)
@@ -93,6 +104,8 @@ class HFPolicy:
                 found.append((batch.index, log_probs.detach(), entropy))
                 tokens += batch.tokens
                 counts = [a + b for a, b in zip(counts, routed, strict=True)] if counts else routed
+        if self._recompute and not self._fast:
+            self.model.eval()
         norm = self._reduce_and_clip(self.settings.gradient_clip)
         if not math.isfinite(norm):
             raise CascadeError(f"the gradient norm is {norm}; lower the learning rate or look at the batch")
@@ -169,11 +182,12 @@ class HFPolicy:
         """Log-probabilities [n] and entropies [n] of the trained tokens, tokens per expert and layer."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             if self._fast:
-                forward = nemotron_h.hidden_states(self.model, batch.blocks)
-                hidden, counts = forward.hidden, forward.expert_counts
+                found = forward.hidden_states(self.model, batch.blocks, recompute=self._recompute)
+                hidden, counts = found.hidden, found.expert_counts
             else:
                 hidden, counts = self._transformers_hidden(batch)
-            return *token_log_probs(hidden[batch.source], self._head.weight, batch.target), counts
+            chosen = hidden[batch.source]
+            return *token_log_probs(chosen, self._head.weight, batch.target, self._transform), counts
 
     def _transformers_hidden(self, batch: MicroBatch) -> tuple[Tensor, list[Tensor]]:
         """The same through transformers' own forward pass, one padded block."""
@@ -211,15 +225,6 @@ class HFPolicy:
     def _routers(self) -> list[nn.Module]:
         return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]
 
-    def _check_head(self, directory: Path) -> None:
-        """Log-probabilities are computed from hidden states and the output matrix alone: see that this is the model."""
-        tokens = torch.arange(4, device=self.device).unsqueeze(0)
-        with torch.no_grad():
-            hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-            logits = self.model(input_ids=tokens, use_cache=False).logits
-            if self._head.bias is not None or not torch.allclose(self._head(hidden).float(), logits.float(), atol=1e-4):
-                raise CheckpointError(f"{directory}: its logits are more than hidden states times the output matrix")
-
     def _adamw(self, settings: Optimizer) -> torch.optim.AdamW:
         """Weight decay on matrices only: not on norms, biases, and the per-head parameters of the state space."""
         trainable = self._trainable()
@@ -235,6 +240,39 @@ def _with_last(batches: Iterable[tuple[MicroBatch, bool]]) -> Iterator[tuple[Mic
     found = list(batches)
     for number, (batch, live) in enumerate(found):
         yield batch, live, number + 1 == len(found)
+
+
+def _check_logits(model: Any, fast: bool, directory: Path) -> None:
+    """Log-probabilities come from hidden states, which the engine may compute itself, and the output matrix: see that
+    this is the model, in float32 on the CPU."""
+    tokens = torch.arange(8).unsqueeze(0)
+    with torch.no_grad():
+        logits = model(input_ids=tokens, use_cache=False).logits
+        if fast:
+            hidden = forward.hidden_states(model, [Block(tokens)]).hidden.unsqueeze(0)
+        else:
+            hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        head, transform = model.get_output_embeddings(), Transform.of(model.config)
+        found = head(hidden) * transform.scale
+        if transform.cap is not None:
+            found = transform.cap * (found / transform.cap).tanh()
+        if head.bias is not None or not torch.allclose(found, logits, rtol=1e-3, atol=1e-4):
+            raise CheckpointError(
+                f"{directory}: its logits are more than hidden states times the output matrix, scaled or capped"
+            )
+
+
+def refuse_dropout(config: Any) -> None:
+    """transformers' own layers checkpoint in training mode only; without dropout the modes compute the same.
+
+    Raises CascadeError where there is dropout.
+    """
+    dropout = {key: value for key, value in config.to_dict().items() if "dropout" in key and value}
+    if dropout:
+        key, value = next(iter(dropout.items()))
+        raise CascadeError(
+            f"config.json: {key} {value}: the policy that is trained must be the one that samples; set 0"
+        )
 
 
 def _collected(count: int, found: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:

@@ -1,5 +1,6 @@
 """Log-probabilities of chosen tokens without ever holding [tokens, vocabulary] of a whole batch."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,24 +13,43 @@ HELD = {"cpu": 2**25, "cuda": 2**28}
 """Up to so many probabilities are held for the backward pass; more are computed again there."""
 
 
-def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Transform:
+    """What some models do to their logits z: scale · z, or cap · tanh(z / cap)."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    @classmethod
+    def of(cls, config: Any) -> "Transform":
+        scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
+        scale /= getattr(config, "logits_scaling", None) or 1.0
+        return cls(scale, getattr(config, "final_logit_softcapping", None))
+
+
+def token_log_probs(
+    hidden: Tensor, weight: Tensor, targets: Tensor, transform: Transform = Transform()
+) -> tuple[Tensor, Tensor]:
     """log π(target) and the entropy of π, both float32 [n], in nats; π = softmax(hidden · weightᵀ).
 
     hidden [n, D], weight [V, D], targets [n]. Gradients flow through the log-probabilities only.
     """
+    if transform.scale != 1:
+        hidden = hidden * transform.scale
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    return _TokenLogProbs.apply(hidden, weight, targets)
+    return _TokenLogProbs.apply(hidden, weight, targets, transform.cap)
 
 
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        hold = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= HELD[hidden.device.type]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None) -> tuple[Tensor, Tensor]:
+        ctx.cap = cap
+        hold = cap is None and any(ctx.needs_input_grad) and len(hidden) * len(weight) <= HELD[hidden.device.type]
         log_probs, entropies, held = [], [], []
         for h, target in _chunks(hidden, targets, len(weight)):
-            shifted, mass, total = _softmax(h, weight)
+            shifted, mass, total, _ = _softmax(h, weight, cap)
             log_total = total.log()
             log_probs.append(shifted.gather(1, target.unsqueeze(1)) - log_total)
             # H = log Z - Σ p · logit
@@ -50,23 +70,32 @@ class _TokenLogProbs(torch.autograd.Function):
         for number, (h, target) in enumerate(_chunks(hidden, targets, len(weight))):
             end = start + len(h)
             scale = -gradients[0][start:end].unsqueeze(1)
-            mass, total = held[2 * number : 2 * number + 2] if held else _softmax(h, weight)[1:]
+            _, mass, total, slope = (
+                (None, *held[2 * number : 2 * number + 2], None) if held else _softmax(h, weight, ctx.cap)
+            )
             by_logits = mass * (scale / total)
             by_logits.scatter_add_(1, target.unsqueeze(1), -scale)
+            if slope is not None:
+                by_logits *= slope
             by_logits = by_logits.to(weight.dtype)
             by_hidden[start:end] = by_logits @ weight
             by_weight += by_logits.t() @ h
             start = end
-        return by_hidden, by_weight.to(weight.dtype), None
+        return by_hidden, by_weight.to(weight.dtype), None, None
 
 
-def _softmax(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits less their maximum [n, V], the exponentials of that, and their sums [n, 1]; at least float32."""
+def _softmax(hidden: Tensor, weight: Tensor, cap: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Logits less their maximum [n, V], the exponentials of that, and their sums [n, 1]; at least float32. Where logits
+    are capped, also the slope of that [n, V]."""
     logits = hidden @ weight.t()
     logits = logits if logits.dtype == torch.float64 else logits.float()
+    slope = None
+    if cap is not None:
+        bent = (logits / cap).tanh()
+        logits, slope = cap * bent, 1 - bent.square()
     logits -= logits.amax(-1, keepdim=True)
     mass = logits.exp()
-    return logits, mass, mass.sum(-1, keepdim=True)
+    return logits, mass, mass.sum(-1, keepdim=True), slope
 
 
 def _chunks(hidden: Tensor, targets: Tensor, vocabulary: int) -> list[tuple[Tensor, Tensor]]:

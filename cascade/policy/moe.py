@@ -1,10 +1,13 @@
-"""Routed experts of NemotronH, y = Σ_k w_k · down_k(relu²(up_k x)), over tokens sorted by expert."""
+"""Routed experts, y = Σ_k w_k · down_k(f(up_k x)), over tokens sorted by expert: f is relu² in NemotronH; elsewhere up
+has two parts, and f(gate, x) = silu(gate) · x."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cascade.policy.elementwise import swiglu
 
 
 def route(
@@ -30,13 +33,22 @@ def route(
     return chosen, weights * scale
 
 
-def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """x [T, D], chosen and weights [T, K], up [E, I, D], down [E, D, I] → [T, D].
+def softmax_route(x: Tensor, weight: Tensor, top_k: int, normalise: bool) -> tuple[Tensor, Tensor]:
+    """Softmax router: x [T, D] → chosen experts [T, K] and their probabilities [T, K], in float32 at least;
+    `normalise`: made to add up to 1."""
+    with torch.autocast(x.device.type, enabled=False):
+        scores = F.linear(x.to(weight.dtype), weight).to(x.dtype).softmax(-1)
+    weights, chosen = scores.topk(top_k, dim=-1)
+    return chosen, weights / weights.sum(-1, keepdim=True) if normalise else weights
+
+
+def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor, gated: bool = False) -> Tensor:
+    """x [T, D], chosen and weights [T, K], up [E, I, D] or, gated, [E, 2 I, D], down [E, D, I] → [T, D].
 
     An expert number of E means none: on the CPU such a token costs nothing and yields zeros.
     """
     if x.device.type == "cpu":
-        return _SortedExperts.apply(x, chosen, weights, up, down)
+        return _SortedExperts.apply(x, chosen, weights, up, down, gated)
     # bincount() would wait for the device; sorted numbers say as well where each expert's tokens end.
     number, order = chosen.clamp(max=len(up) - 1).flatten().sort(stable=True)
     ends = torch.searchsorted(number, torch.arange(len(up), device=x.device), right=True).int()
@@ -46,7 +58,12 @@ def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor
     inputs = _Spread.apply(x.to(dtype), order, back, copies)
     hidden = F.grouped_mm(inputs, up.to(dtype).transpose(1, 2), offs=ends)
     # Weighted before the last product, so that what is added up afterwards is in half precision as it comes.
-    active = weighted_squared_relu(hidden, weights.flatten()[order].to(dtype))
+    weight = weights.flatten()[order].to(dtype)
+    if gated:
+        gate, value = hidden.chunk(2, -1)
+        active = swiglu(gate, value, weight)
+    else:
+        active = weighted_squared_relu(hidden, weight)
     out = F.grouped_mm(active, down.to(dtype).transpose(1, 2), offs=ends)
     return _Collect.apply(out, order, back, copies).to(x.dtype)
 
@@ -114,7 +131,7 @@ class _SortedExperts(torch.autograd.Function):
     """One matrix product an expert, written straight into shared buffers: the fastest measured on CPUs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor, gated: bool) -> Tensor:
         count = len(up)
         order = chosen.flatten().argsort(stable=True)
         sizes = torch.bincount(chosen.flatten(), minlength=count)[:count].tolist()
@@ -129,8 +146,12 @@ class _SortedExperts(torch.autograd.Function):
         hidden = x.new_empty(start, up.shape[1])
         for e, i, j in spans:
             torch.mm(inputs[i:j], up[e].t(), out=hidden[i:j])
-        hidden.relu_()
-        active = hidden * hidden
+        if gated:
+            gate, value = hidden.chunk(2, -1)
+            active = F.silu(gate).mul_(value)
+        else:
+            hidden.relu_()
+            active = hidden * hidden
         out = x.new_empty(start, x.shape[1])
         for e, i, j in spans:
             torch.mm(active[i:j], down[e].t(), out=out[i:j])
@@ -139,7 +160,7 @@ class _SortedExperts(torch.autograd.Function):
         spread[order] = out * weight.unsqueeze(-1)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(inputs, hidden, active, out, weight, weights, up, down, order, token)
-            ctx.spans = spans
+            ctx.spans, ctx.gated = spans, gated
         return spread.view(*chosen.shape, -1).sum(1)
 
     @staticmethod
@@ -149,16 +170,23 @@ class _SortedExperts(torch.autograd.Function):
         by_weight = torch.zeros_like(weights).flatten()
         by_weight[order] = (gradient * out).sum(-1).to(weights.dtype)
         gradient *= weight.unsqueeze(-1)
-        by_hidden = torch.empty_like(hidden)
+        by_active = torch.empty_like(active)
         by_down, by_up = torch.zeros_like(down), torch.zeros_like(up)
         for e, i, j in ctx.spans:
-            torch.mm(gradient[i:j], down[e], out=by_hidden[i:j])
+            torch.mm(gradient[i:j], down[e], out=by_active[i:j])
             torch.mm(gradient[i:j].t(), active[i:j], out=by_down[e])
-        by_hidden.mul_(hidden).mul_(2)
+        if ctx.gated:
+            gate, value = hidden.chunk(2, -1)
+            sigmoid = gate.sigmoid()
+            silu = gate * sigmoid
+            slope = torch.addcmul(sigmoid, silu, 1 - sigmoid)
+            by_hidden = torch.cat([slope.mul_(value).mul_(by_active), silu.mul_(by_active)], 1)
+        else:
+            by_hidden = by_active.mul_(hidden).mul_(2)
         by_input = gradient
         for e, i, j in ctx.spans:
             torch.mm(by_hidden[i:j], up[e], out=by_input[i:j])
             torch.mm(by_hidden[i:j].t(), inputs[i:j], out=by_up[e])
         spread = by_input.new_zeros(weights.numel(), by_input.shape[1])
         spread[order] = by_input
-        return spread.view(*weights.shape, -1).sum(1), None, by_weight.view_as(weights), by_up, by_down
+        return spread.view(*weights.shape, -1).sum(1), None, by_weight.view_as(weights), by_up, by_down, None

@@ -26,8 +26,8 @@ from cascade.policy.batching import MicroBatch
 from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer, set_time_step_limit
 from cascade.policy.consolidate import copy_whole, save_consolidated, stored_narrower
 from cascade.policy.expert_parallel import replace_experts
-from cascade.policy.hf import HFPolicy
-from cascade.policy.logits import token_log_probs
+from cascade.policy.hf import HFPolicy, refuse_dropout
+from cascade.policy.logits import Transform, token_log_probs
 from cascade.policy.master_weights import MasterWeights, local
 from cascade.recipe import Optimizer, Parallel
 from cascade.utils import distributed
@@ -66,6 +66,7 @@ class NemoPolicy(HFPolicy):
         self._net.train(_checkpoints_in_training_only(self._net, parallel))
         self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
         self.tokenizer = load_tokenizer(self._source, _vocabulary(self._source))
+        self._transform = Transform.of(AutoConfig.from_pretrained(self._source, local_files_only=True))
         # The parameter that the optimizer knows: while its layer is gathered, another has its place.
         self._output = self._net.get_output_embeddings().weight  # type: ignore[operator]
         self._units = [module for module in self._net.modules() if isinstance(module, FSDPModule)]
@@ -240,7 +241,7 @@ class NemoPolicy(HFPolicy):
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
         self._together = list(batch.together)
         hidden, counts = self._transformers_hidden(batch)
-        return *token_log_probs(hidden[batch.source], self._head_weight(), batch.target), counts
+        return *token_log_probs(hidden[batch.source], self._head_weight(), batch.target, self._transform), counts
 
     def _hidden(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Padding lies on the right, where causal layers do not see it: no mask is needed."""
@@ -326,15 +327,10 @@ def _check_processes(parallel: Parallel) -> None:
 
 
 def _checkpoints_in_training_only(net: nn.Module, parallel: Parallel) -> bool:
-    """transformers' own layers skip checkpointing in evaluation mode. Without dropout the modes compute the same."""
+    """transformers' own layers skip checkpointing in evaluation mode."""
     if not parallel.checkpoint_activations or not isinstance(net, PreTrainedModel):
         return False
-    dropout = {key: value for key, value in net.config.to_dict().items() if "dropout" in key and value}
-    if dropout:
-        key, value = next(iter(dropout.items()))
-        raise CascadeError(
-            f"config.json: {key} {value}: the policy that is trained must be the one that samples; set 0"
-        )
+    refuse_dropout(net.config)
     return True
 
 

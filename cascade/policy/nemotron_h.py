@@ -1,16 +1,13 @@
 """A fast forward pass of transformers' NemotronH over rows of unequal length, reading the modules' own weights.
 
-The model's code stays as it is; this walks its layers. Tokens lie in blocks: rows of similar length, padded on the
-right. Layers that treat tokens one by one run once over the tokens of all blocks; attention, convolution and state
-space run block by block. Packed documents are simply rows. Where several rows begin alike (the rollouts of one
-prompt), what they share is a row of an earlier block, computed once, and its keys, values and states reach all of
-them, gradients included.
+The model's code stays as it is; this walks its layers, over the blocks of `blocks.py`: convolution and state space run
+block by block, like attention.
 
 Pretraining on rows of equal length: `hidden_states(model, [Block(tokens)]).hidden` is [B·T, D] in row-major order,
 under autocast or not, on any device; `token_log_probs` (cascade/policy/logits.py) turns it into a loss.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cascade.policy import mamba_kernels
-from cascade.policy.attention import attention
+from cascade.policy.blocks import Block, Forward, Span, attend, before, checkpointed, full, rms_norm, spans_of
 from cascade.policy.moe import experts, route, tokens_per_expert
 from cascade.policy.ssd import chunk_length, ssd
 
@@ -31,47 +28,6 @@ class MambaMemory:
 
     convolution: Tensor
     state: Tensor
-
-
-@dataclass(frozen=True)
-class AttentionMemory:
-    """Keys and values [R, heads, L, head dim], those of parents included."""
-
-    keys: Tensor
-    values: Tensor
-
-
-@dataclass(frozen=True)
-class Past:
-    """What an earlier forward pass has read before the rows of a block: as many tokens as `lengths` [R] says, and of
-    each layer its memory of those rows, keys and values padded on the right."""
-
-    lengths: Tensor
-    memories: list[Any]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of tokens [R, L], padded on the right after `lengths` [R]; None: no padding.
-
-    What comes before them: `parent` names the block, earlier in the list, and per row [R] the row there, that holds it;
-    `past` is it.
-    """
-
-    tokens: Tensor
-    lengths: Tensor | None = None
-    parent: tuple[int, Tensor] | None = None
-    past: Past | None = None
-
-
-@dataclass
-class Forward:
-    hidden: Tensor
-    """[tokens, D], after the final norm: the blocks in order, each row by row, padding included."""
-    expert_counts: list[Tensor] = field(default_factory=list)
-    """Per MoE layer [E]: tokens routed to each expert, padding not counted."""
-    memories: list[list[Any]] = field(default_factory=list)
-    """Per layer, per block: MambaMemory or AttentionMemory where something follows; nothing for other layers."""
 
 
 def supports(model: PreTrainedModel) -> bool:
@@ -86,61 +42,10 @@ def supports(model: PreTrainedModel) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class _Span:
-    """A block with what its layers need: where it lies among all tokens, and which keys each position may see."""
-
-    block: Block
-    start: int
-    rows: int
-    length: int
-    visible: Tensor | None
-    """Of positions [R, L], parents included, as keys: which are not padding; None: all."""
-    mask: Tensor | None
-    """[R, 1, L, keys], None where plain causal order will do."""
-    kept: bool
-    """Whether later rows, or the caller, need the memory of this block."""
-
-    def of(self, flat: Tensor) -> Tensor:
-        return flat[self.start : self.start + self.rows * self.length].view(self.rows, self.length, *flat.shape[1:])
-
-
-def _spans(blocks: list[Block], keep: bool) -> list[_Span]:
-    parents = {block.parent[0] for block in blocks if block.parent}
-    spans: list[_Span] = []
-    start = 0
-    for number, block in enumerate(blocks):
-        rows, length = block.tokens.shape
-        device = block.tokens.device
-        visible, mask = None, None
-        if block.lengths is not None:
-            visible = torch.arange(length, device=device) < block.lengths.unsqueeze(1)
-        if (before := _visible_before(block, spans)) is not None:
-            own = torch.ones(rows, length, dtype=torch.bool, device=device) if visible is None else visible
-            causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-            mask = torch.cat([before.unsqueeze(1).expand(-1, length, -1), causal.expand(rows, -1, -1)], 2).unsqueeze(1)
-            visible = torch.cat([before, own], 1)
-        spans.append(_Span(block, start, rows, length, visible, mask, keep or number in parents))
-        start += rows * length
-    return spans
-
-
-def _visible_before(block: Block, spans: list[_Span]) -> Tensor | None:
-    """Of the positions before a block's rows [R, keys]: which are not padding."""
-    device = block.tokens.device
-    if block.past is not None:
-        return torch.arange(int(block.past.lengths.max()), device=device) < block.past.lengths.unsqueeze(1)
-    if block.parent is None:
-        return None
-    above = spans[block.parent[0]]
-    if above.visible is None:
-        return torch.ones(len(block.tokens), above.length, dtype=torch.bool, device=device)
-    return above.visible[block.parent[1]]
-
-
-def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = False) -> Forward:
-    """Hidden states of all tokens. `keep` also returns the memories, from which decoding goes on."""
-    spans = _spans(blocks, keep)
+def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = False, recompute: bool = False) -> Forward:
+    """Hidden states of all tokens. `keep` also returns the memories, from which decoding goes on. `recompute` keeps the
+    input of each layer alone for the backward pass, which computes the rest again."""
+    spans = spans_of(blocks, keep)
     x = model.model.embeddings(torch.cat([block.tokens.flatten() for block in blocks]))
     padding = None
     if any(block.lengths is not None for block in blocks):
@@ -154,35 +59,31 @@ def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = Fals
         )
     result = Forward(x)
     for n, layer in enumerate(model.model.layers):
-        normed = rms_norm(x, layer.norm)
-        memories: list[Any] = []
-        if layer.block_type == "linear_attention":
-            out = _mamba(layer.mixer, normed, spans, memories, n)
-        elif layer.block_type == "full_attention":
-            out = _attention(layer.mixer, normed, spans, memories, n)
-        elif layer.block_type == "moe":
-            out = moe(layer.mixer, normed, padding, result.expert_counts)
-        else:
-            out = mlp(layer.mixer, normed)
+
+        def run(x: Tensor, n: int = n, layer: Any = layer) -> tuple[Tensor, list[Any], list[Tensor]]:
+            normed = rms_norm(x, layer.norm)
+            memories: list[Any] = []
+            counts: list[Tensor] = []
+            if layer.block_type == "linear_attention":
+                out = _mamba(layer.mixer, normed, spans, memories, n)
+            elif layer.block_type == "full_attention":
+                out = _attention(layer.mixer, normed, spans, memories, n)
+            elif layer.block_type == "moe":
+                out = moe(layer.mixer, normed, padding, counts)
+            else:
+                out = mlp(layer.mixer, normed)
+            return x + out, memories, counts
+
+        x, memories, counts = checkpointed(run, x) if recompute and not keep else run(x)
         result.memories.append(memories)
-        x = x + out
+        result.expert_counts += counts
     result.hidden = rms_norm(x, model.model.norm_f)
     return result
 
 
-def rms_norm(x: Tensor, norm: Any) -> Tensor:
-    weight = _full(norm.weight)
-    return F.rms_norm(_full(x), weight.shape, weight, norm.variance_epsilon).to(x.dtype)
-
-
-def _full(x: Tensor) -> Tensor:
-    """At least float32."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def gated_norm(x: Tensor, gate: Tensor, norm: Any) -> Tensor:
     """Zamba2's RMS norm over groups of channels, the gate applied first."""
-    gated = (_full(x) * F.silu(_full(gate))).unflatten(-1, (-1, norm.group_size))
+    gated = (full(x) * F.silu(full(gate))).unflatten(-1, (-1, norm.group_size))
     return norm.weight * F.rms_norm(gated, (norm.group_size,), None, norm.variance_epsilon).flatten(-2).to(x.dtype)
 
 
@@ -216,34 +117,20 @@ def choose(gate: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _attention(mixer: Any, x: Tensor, spans: list[_Span], memories: list[AttentionMemory | None], n: int) -> Tensor:
-    queries, keys, values = mixer.q_proj(x), mixer.k_proj(x), mixer.v_proj(x)
-    out = []
-    for span in spans:
-        q, k, v = (span.of(t).unflatten(-1, (-1, mixer.head_dim)).transpose(1, 2) for t in (queries, keys, values))
-        if (before := _before(span, memories, n)) is not None:
-            k, v = torch.cat([before.keys, k], 2), torch.cat([before.values, v], 2)
-        memories.append(AttentionMemory(k, v) if span.kept else None)
-        y = attention(
-            q,
-            k.repeat_interleave(mixer.num_key_value_groups, 1),
-            v.repeat_interleave(mixer.num_key_value_groups, 1),
-            span.mask,
-            mixer.scaling,
-        )
-        out.append(y.transpose(1, 2).reshape(span.rows * span.length, -1))
-    return mixer.o_proj(torch.cat(out) if len(out) > 1 else out[0])
+def _attention(mixer: Any, x: Tensor, spans: list[Span], memories: list[Any], n: int) -> Tensor:
+    q, k, v = (p(x).unflatten(-1, (-1, mixer.head_dim)) for p in (mixer.q_proj, mixer.k_proj, mixer.v_proj))
+    return mixer.o_proj(attend(q, k, v, mixer.scaling, spans, memories, n))
 
 
-def _mamba(mixer: Any, x: Tensor, spans: list[_Span], memories: list[MambaMemory | None], n: int) -> Tensor:
+def _mamba(mixer: Any, x: Tensor, spans: list[Span], memories: list[MambaMemory | None], n: int) -> Tensor:
     gate, inputs, dt = mixer.in_proj(x).split([mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], -1)
     dt = time_step(mixer, dt)
-    a = -_full(mixer.A_log).exp()
+    a = -full(mixer.A_log).exp()
     out = []
     for span in spans:
         initial, context = None, None
-        if (before := _before(span, memories, n)) is not None:
-            initial, context = before.state, before.convolution
+        if (past := before(span, memories, n)) is not None:
+            initial, context = past.state, past.convolution
         steps = span.of(dt)
         if span.kept and span.block.lengths is not None:
             real = torch.arange(span.length, device=x.device) < span.block.lengths.unsqueeze(1)
@@ -256,24 +143,13 @@ def _mamba(mixer: Any, x: Tensor, spans: list[_Span], memories: list[MambaMemory
     return mixer.out_proj(gated_norm(y.to(x.dtype), gate, mixer.norm))
 
 
-def _before(span: _Span, memories: list[Any], n: int) -> Any:
-    """The memory that the rows of a block go on from in layer n, if any."""
-    if span.block.past is not None:
-        return span.block.past.memories[n]
-    if span.block.parent is None:
-        return None
-    number, row = span.block.parent
-    above = memories[number]
-    return type(above)(*(getattr(above, part.name)[row] for part in fields(above)))
-
-
 def time_step(mixer: Any, dt: Tensor) -> Tensor:
     """Δ = softplus(dt + bias), held to the mixer's limits, in training and in decoding alike."""
     low, high = mixer.time_step_limit
-    return F.softplus(_full(dt) + _full(mixer.dt_bias)).clamp(low, None if high == float("inf") else high)
+    return F.softplus(full(dt) + full(mixer.dt_bias)).clamp(low, None if high == float("inf") else high)
 
 
-def _convolution(mixer: Any, inputs: Tensor, span: _Span, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _convolution(mixer: Any, inputs: Tensor, span: Span, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Causal depthwise convolution and SiLU, [R, L, channels]. Channels-last 2-D is the fast layout on CPUs."""
     taps = mixer.conv_kernel_size - 1
     fused = mamba_kernels.can_convolve(inputs)
@@ -310,13 +186,13 @@ def _scan(
     size = mixer.n_groups * mixer.ssm_state_size
     fused = mamba_kernels.can_scan(mixed)
     with torch.autocast(mixed.device.type, enabled=False):
-        x, b, c = (mixed if fused else _full(mixed)).split([mixer.intermediate_size, size, size], -1)
+        x, b, c = (mixed if fused else full(mixed)).split([mixer.intermediate_size, size, size], -1)
         x = x.unflatten(-1, (mixer.num_heads, mixer.head_dim))
         b, c = (t.unflatten(-1, (mixer.n_groups, mixer.ssm_state_size)) for t in (b, c))
         if fused:
-            y, final = mamba_kernels.scan(x, dt, a, b, c, _full(mixer.D), initial, keep)
+            y, final = mamba_kernels.scan(x, dt, a, b, c, full(mixer.D), initial, keep)
         else:
             longest = 32 if mixed.device.type == "cpu" else 128
             chunk = chunk_length(mixed.shape[1], longest)
-            y, final = ssd(x, dt, a, b, c, _full(mixer.D), chunk, initial, keep)
+            y, final = ssd(x, dt, a, b, c, full(mixer.D), chunk, initial, keep)
     return y.flatten(2), final

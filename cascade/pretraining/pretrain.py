@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerBase
 
 from cascade.errors import RecipeError
+from cascade.policy.blocks import Block
 from cascade.policy.checkpoint import save_checkpoint
-from cascade.policy.nemotron_h import Block, hidden_states
+from cascade.policy.nemotron_h import hidden_states
 from cascade.pretraining import mixture
 from cascade.pretraining.sources import GENERATORS
 from cascade.pretraining.tokenizer import train_tokenizer

@@ -65,7 +65,8 @@ class Rollout(Section):
 
 class Parallel(Section):
     """How engine `nemo` lays a model out over the GPUs of a node. Weights, gradients and optimizer state are always
-    split over all of them; batches go to those that these degrees leave over."""
+    split over all of them; batches go to those that these degrees leave over. Engine `hf` knows
+    `checkpoint_activations` alone."""
 
     expert: Count = 1
     """GPUs over which the experts of a layer are dealt out."""
@@ -102,7 +103,8 @@ class Node(Section):
 
     @model_validator(mode="after")
     def _parallel_engine(self) -> "Node":
-        if self.engine != "nemo" and self.parallel != Parallel():
+        whole = self.parallel.model_copy(update={"checkpoint_activations": False}) == Parallel()
+        if self.engine != "nemo" and not whole:
             raise ValueError(
                 f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo"
             )

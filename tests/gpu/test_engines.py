@@ -2,6 +2,7 @@
 
 import random
 
+import llamas
 import pytest
 import tiny
 import torch
@@ -25,10 +26,21 @@ WIDE = {
 """As large as tensor cores want it."""
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
+LLAMA_WIDE = {
+    "hidden_size": 128,
+    "head_dim": 32,
+    "intermediate_size": 256,
+    "moe_intermediate_size": 64,
+    "initializer_range": 0.08,
+}
+
+
+@pytest.fixture(scope="module", params=["nemotron_h", "llama", "qwen2", "qwen3", "qwen3_moe", "phi3"])
+def directory(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("checkpoint") / "model"
-    tiny.save_checkpoint(tiny.nemotron_h("ME*EM-", **WIDE), tiny.tokenizer(), directory)
+    hybrid = request.param == "nemotron_h"
+    model = tiny.nemotron_h("ME*EM-", **WIDE) if hybrid else llamas.make(request.param, **LLAMA_WIDE)
+    tiny.save_checkpoint(model, tiny.tokenizer(), directory)
     return directory
 
 
@@ -71,6 +83,17 @@ def test_sampling_repeats_itself_over_growing_and_shrinking_batches(policy):
     sampler.sample(requests(200), max_new_tokens=300)
     sampler.sample(requests(3), max_new_tokens=5, temperature=0.7)
     assert sampler.sample(requests(24), max_new_tokens=40) == first
+
+
+def test_layers_computed_again_give_the_same_step(directory):
+    asked = requests(24)
+    kept, again = (
+        HFPolicy(directory, Optimizer(learning_rate=1e-3), "cuda", checkpoint_activations=flag)
+        for flag in (False, True)
+    )
+    batch = sequences(asked, TorchSampler(kept, stop=()).sample(asked, max_new_tokens=20))
+    norms = [policy.step(batch, lambda p, _: -p.mean(), 1e-3).gradient_norm for policy in (kept, again)]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
 
 
 def test_replays_read_the_refreshed_weights(policy):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cascade.policy import elementwise
 from cascade.rollout.torch_engine import kernels
 
 ROWS = 37
@@ -62,6 +63,30 @@ def test_attend(heads, held, size, dtype):
     compare(kernels.attend, queries, key, value, keys, values, torch.arange(ROWS) * 6, size**-0.5)
 
 
+@pytest.mark.parametrize(
+    ("heads", "held", "size", "half", "normed", "window"),
+    [
+        (9, 3, 64, 32, False, None),
+        (32, 4, 128, 64, True, 70),
+        (4, 4, 32, 8, True, None),
+        (6, 1, 80, 0, False, 1),
+        (6, 1, 80, 16, True, 500),
+    ],
+)
+def test_attend_turns_norms_and_slides(heads, held, size, normed, half, window, dtype):
+    joint = torch.randn(ROWS, heads + 2 * held, size).to(dtype)
+    keys, values = torch.randn(2, ROWS, held, 256, size).to(dtype)
+    angles = torch.arange(256).unsqueeze(1) * torch.rand(half)
+    weights = torch.rand(2, size) + 0.5
+
+    def attend(joint, keys, values, lengths, cos, sin, of_queries, of_keys):
+        queries, key, value = joint.split([heads, held, held], 1)
+        rotary, norms = (cos, sin) if half else None, (of_queries, of_keys, 1e-5) if normed else None
+        return kernels.attend(queries, key, value, keys, values, lengths, size**-0.5, window, rotary, norms)
+
+    compare(attend, joint, keys, values, torch.arange(ROWS) * 6, angles.cos(), angles.sin(), *weights)
+
+
 def test_attend_sees_nothing_beyond_the_length():
     queries, key, value = torch.randn(3, 4, 2, 16).cuda()
     keys, values = torch.full((2, 4, 2, 64, 16), torch.nan).cuda()
@@ -73,6 +98,41 @@ def test_attend_sees_nothing_beyond_the_length():
 def test_squared_relu(weighted, dtype):
     hidden = torch.randn(ROWS, 6 * 704).to(dtype)
     compare(kernels.squared_relu, hidden, torch.rand(ROWS, 6) if weighted else None)
+
+
+@pytest.mark.parametrize(("parts", "width"), [(None, 1536), (6, 72), (128, 24)])
+def test_swiglu(parts, width, dtype):
+    hidden = torch.randn(ROWS, (parts or 1) * 2 * width).to(dtype)
+    compare(kernels.swiglu, hidden, torch.rand(ROWS, parts) if parts else None)
+
+
+@pytest.mark.parametrize(("experts", "chosen", "normalise"), [(16, 4, True), (6, 2, False), (128, 8, True)])
+def test_softmax_route(experts, chosen, normalise):
+    compare(kernels.softmax_route, torch.randn(ROWS, 300), 0.05 * torch.randn(experts, 300), chosen, normalise)
+
+
+@pytest.mark.parametrize(("heads", "size", "half"), [(9, 64, 32), (3, 80, 16), (1, 8, 4)])
+def test_turned(heads, size, half, dtype):
+    x = torch.randn(ROWS, heads + 2, size).to(dtype)
+    angles = torch.randn(ROWS, half)
+    compare(elementwise.turned, x, angles.cos(), angles.sin())
+    compare(lambda x, cos, sin: elementwise.turned(x[:, 2:], cos, sin), x, angles.cos(), angles.sin())
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("width", [24, 1536, 3000])
+def test_swiglu_and_its_gradient(width, weighted, dtype):
+    joint, by_out = torch.randn(ROWS, 2 * width).to(dtype), torch.randn(ROWS, width).to(dtype)
+    weight = torch.rand(ROWS).to(dtype) if weighted else None
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    found = []
+    for device, kind in (("cpu", torch.float64), ("cuda", dtype)):
+        leaves = [t.to(device, kind).requires_grad_() for t in (joint, weight) if t is not None]
+        gate, up = leaves[0].chunk(2, -1)
+        out = elementwise.swiglu(gate, up, *leaves[1:])
+        found.append([out.detach(), *torch.autograd.grad(out, leaves, by_out.to(device, kind))])
+    for expected, ours in zip(*found, strict=True):
+        assert (ours.cpu().double() - expected).norm() < tolerance * expected.norm()
 
 
 @pytest.mark.parametrize(("experts", "chosen", "normalise"), [(16, 4, True), (6, 2, False), (128, 6, True)])

@@ -131,13 +131,25 @@ def test_what_a_group_shares_is_computed_once(checkpoints):
     group = [Sequence([*prompt, n, n + 1], [False] * 40 + [True] * 2) for n in range(50, 58)]
     reports = {
         kind: HFPolicy(checkpoints[kind], Optimizer(learning_rate=1.0)).step(group, lambda p, _: -p.mean(), 1e-4)
-        for kind in ("nemotron_h", "qwen3")
+        for kind in ("nemotron_h", "qwen3", "olmo2")
     }
-    assert reports["nemotron_h"].tokens == 40 + 8
-    assert reports["qwen3"].tokens == 8 * 41
+    assert reports["nemotron_h"].tokens == reports["qwen3"].tokens == 40 + 8
+    assert reports["olmo2"].tokens == 8 * 41
 
 
-@pytest.mark.parametrize("kind", ["nemotron_h", "qwen3"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_computed_again_give_the_same_step(checkpoints, kind):
+    kept, again = (
+        HFPolicy(checkpoints[kind], Optimizer(learning_rate=1.0), checkpoint_activations=flag) for flag in (False, True)
+    )
+    reports = [policy.step(rollouts(), lambda p, _: -p.mean(), 1e-4) for policy in (kept, again)]
+    assert reports[0].gradient_norm == reports[1].gradient_norm
+    ends = [policy.training_state() for policy in (kept, again)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert not again.model.training
+
+
+@pytest.mark.parametrize("kind", ["nemotron_h", "qwen3", "olmo2"])
 def test_training_state_resumes_exact_to_the_bit(checkpoints, kind):
     settings = Optimizer(learning_rate=1.0)
     whole, first, second = (HFPolicy(checkpoints[kind], settings) for _ in range(3))

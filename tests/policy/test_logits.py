@@ -4,8 +4,9 @@ import torch
 from cascade.policy import logits
 
 
+@pytest.mark.parametrize("transform", [logits.Transform(), logits.Transform(0.3), logits.Transform(2.0, 5.0)])
 @pytest.mark.parametrize("held", [0, 2**25])
-def test_equals_log_softmax_with_gradients_in_any_chunk(monkeypatch, held):
+def test_equals_log_softmax_with_gradients_in_any_chunk(monkeypatch, held, transform):
     monkeypatch.setattr(logits, "CHUNK", {"cpu": 64 * 11})
     monkeypatch.setattr(logits, "HELD", {"cpu": held})
     torch.manual_seed(0)
@@ -13,9 +14,10 @@ def test_equals_log_softmax_with_gradients_in_any_chunk(monkeypatch, held):
     weight = (3 * torch.randn(11, 7, dtype=torch.float64)).requires_grad_()
     targets = torch.randint(0, 11, (150,))
     scale = torch.randn(150, dtype=torch.float64)
-    distribution = (hidden @ weight.t()).log_softmax(-1)
+    raw = transform.scale * hidden @ weight.t()
+    distribution = (raw if transform.cap is None else transform.cap * (raw / transform.cap).tanh()).log_softmax(-1)
     expected = distribution.gather(1, targets.unsqueeze(1)).squeeze(1)
-    log_probs, entropy = logits.token_log_probs(hidden, weight, targets)
+    log_probs, entropy = logits.token_log_probs(hidden, weight, targets, transform)
     torch.testing.assert_close(log_probs, expected, atol=1e-12, rtol=0)
     torch.testing.assert_close(entropy, -(distribution.exp() * distribution).sum(-1), atol=1e-12, rtol=0)
     assert not entropy.requires_grad

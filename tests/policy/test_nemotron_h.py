@@ -2,13 +2,14 @@ import pytest
 import tiny
 import torch
 
-from cascade.policy.nemotron_h import Block, hidden_states, supports
+from cascade.policy.blocks import Block
+from cascade.policy.nemotron_h import hidden_states, supports
 
 
 @pytest.fixture
-def double(monkeypatch):
+def exact(monkeypatch):
     """transformers' own path in float64: it casts to float32 in places, which this undoes."""
-    to, as_type = torch.Tensor.to, torch.Tensor.type
+    to, as_type, softmax = torch.Tensor.to, torch.Tensor.type, torch.nn.functional.softmax
 
     def keep(self, *arguments, **named):
         wide = self.dtype == torch.float64
@@ -16,18 +17,24 @@ def double(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "float", lambda self: to(self, torch.promote_types(self.dtype, torch.float32)))
     monkeypatch.setattr(torch.Tensor, "to", keep)
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, dtype=None: softmax(x, dim, dtype=x.dtype))
     monkeypatch.setattr(
         torch.Tensor, "type", lambda self, *a: self if self.dtype == torch.float64 else as_type(self, *a)
     )
+
+
+@pytest.fixture
+def double(exact):
     model = tiny.nemotron_h().double()
     model.set_experts_implementation("eager")
     return model
 
 
-def test_equals_transformers_in_float64_with_every_gradient(double):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_equals_transformers_in_float64_with_every_gradient(double, recompute):
     tokens = torch.randint(0, tiny.VOCABULARY, (3, 29))
     expected = double.model(tokens).last_hidden_state.flatten(0, 1)
-    ours = hidden_states(double, [Block(tokens)]).hidden
+    ours = hidden_states(double, [Block(tokens)], recompute=recompute).hidden
     torch.testing.assert_close(ours, expected, atol=1e-9, rtol=0)
     weight = torch.randn_like(expected)
     gradients = []

@@ -7,6 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     NemotronHConfig,
     NemotronHForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
@@ -66,6 +68,12 @@ def qwen3_moe() -> PreTrainedModel:
     return Qwen3MoeForCausalLM(config).eval()
 
 
+def olmo2() -> PreTrainedModel:
+    """One that only transformers' own forward pass covers."""
+    torch.manual_seed(0)
+    return Olmo2ForCausalLM(Olmo2Config(**_qwen())).eval()
+
+
 def _qwen() -> dict:
     return {
         "vocab_size": VOCABULARY,
@@ -79,7 +87,7 @@ def _qwen() -> dict:
     }
 
 
-MAKERS = {"nemotron_h": nemotron_h, "qwen3": qwen3, "qwen3_moe": qwen3_moe}
+MAKERS = {"nemotron_h": nemotron_h, "qwen3": qwen3, "qwen3_moe": qwen3_moe, "olmo2": olmo2}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -134,6 +134,17 @@ def test_an_unknown_environment_is_named(content: dict, problem: Any) -> None:
     assert line.startswith("curation.sources.mcqa.generator: unknown environment 'mcq'; known: ")
 
 
+def test_the_engine_of_whole_models_computes_layers_again_and_splits_nothing(
+    content: dict, problem: Any, tmp_path: Path
+) -> None:
+    content["rl"]["if_rl"]["parallel"] = {"checkpoint_activations": True}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert load(path).rl["if_rl"].parallel.checkpoint_activations
+    content["rl"]["if_rl"]["parallel"] = {"checkpoint_activations": True, "tensor": 2}
+    assert "engine hf keeps the whole model on each GPU" in problem(content)[0]
+
+
 @pytest.mark.parametrize("share", [0.5, 0.31])
 def test_mix_must_sum_to_one(content: dict, problem: Any, share: float) -> None:
     content["rl"]["multi_domain_rl"]["mix"]["tool_calling"] = share

@@ -1,4 +1,4 @@
-"""Decoding NemotronH on CUDA: CHECK steps, each with its draw of the next token, captured once and then replayed.
+"""Decoding on CUDA: CHECK steps, each with its draw of the next token, captured once and then replayed.
 
 A step of a hundred small kernels costs its launches many times over, a replayed one little more than its memory
 traffic. A graph knows fixed addresses and shapes only, so every cache lies in a buffer of its own and there is one
@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cascade.rollout.torch_engine import kernels
-from cascade.rollout.torch_engine.nemotron_h_decoder import read_prompts
+from cascade.rollout.torch_engine.prompts import read_prompts
 from cascade.rollout.torch_engine.sampling import draw
-from cascade.rollout.torch_engine.static_layers import Cast, make_layer, row_bytes
+from cascade.rollout.torch_engine.static_layers import Cast, stack_of
 
 SIZES = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CHECK = 16
@@ -48,7 +48,8 @@ class GraphDecoder:
         self.model: Any = model
         self._dtype = dtype
         self._device = model.device
-        self._head = Cast(dtype, model.lm_head)
+        self._stack = stack_of(model)
+        self._head = Cast(dtype, self._stack.head)
         self._rows = self._capacity = 0
         self._settings: tuple[float, float] = (1.0, 1.0)
         self._forget()
@@ -58,7 +59,7 @@ class GraphDecoder:
         if self._device.type != "cuda":
             return SIZES[-1]
         share = SHARE * torch.cuda.get_device_properties(self._device).total_memory
-        each = sum(row_bytes(layer, _room(positions), self._dtype) for layer in self.model.model.layers)
+        each = sum(part.row_bytes(_room(positions), self._dtype) for part in self._stack.parts)
         return max((size for size in SIZES if size * each <= share), default=SIZES[0])
 
     @torch.inference_mode()
@@ -125,9 +126,7 @@ class GraphDecoder:
             self._rows = max(rows, self._rows)
             self._capacity = max(_room(positions), self._capacity)
             self._layers: list[Any] = []  # Those there are go before others come.
-            self._layers = [
-                make_layer(layer, self._rows, self._capacity, self._dtype) for layer in self.model.model.layers
-            ]
+            self._layers = [part.make(self._rows, self._capacity, self._dtype) for part in self._stack.parts]
             for layer in self._layers:
                 layer.load()
             self._lengths = torch.zeros(self._rows, dtype=torch.long, device=self._device)
@@ -181,14 +180,13 @@ class GraphDecoder:
 
     def _step(self, rows: int, number: int) -> None:
         """Append each row's token, and draw the next by the step's uniform numbers."""
-        x = F.embedding(self._next[:rows], self.model.model.embeddings.weight)
+        x = F.embedding(self._next[:rows], self._stack.embeddings).float()
         update = None
-        for layer, static in zip(self.model.model.layers, self._layers, strict=True):
-            # The router reads float32, as in the trainer.
-            dtype = torch.float32 if layer.block_type == "moe" else self._dtype
-            normed = kernels.add_norm(x, update, layer.norm.weight, layer.norm.variance_epsilon, dtype)
-            update = static.step(normed, self._lengths[:rows])
-        norm = self.model.model.norm_f
+        for part, layer in zip(self._stack.parts, self._layers, strict=True):
+            dtype = torch.float32 if part.exact else self._dtype
+            normed = kernels.add_norm(x, update, part.norm.weight, part.norm.variance_epsilon, dtype)
+            update = layer.step(normed, self._lengths[:rows])
+        norm = self._stack.norm
         logits = self._head(kernels.add_norm(x, update, norm.weight, norm.variance_epsilon, self._dtype))
         token, log_prob = draw(logits, self._uniform[number, :rows], *self._settings)
         self._next[:rows].copy_(token)

@@ -1,4 +1,4 @@
-"""What a decoding step of NemotronH does besides matrix products, on buffers that stay where they are.
+"""What a decoding step does besides matrix products, on buffers that stay where they are.
 
 B rows. On CUDA each function is one kernel (`triton_kernels.py`), so that a step costs little more than its memory
 traffic; elsewhere it is what is written here, which is also what the kernels are tested against.
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cascade.policy import moe
+from cascade.policy.elementwise import turned
 from cascade.policy.nemotron_h import choose
 
 
@@ -70,24 +72,56 @@ def advance_state(
 
 
 def attend(
-    queries: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, scale: float
+    queries: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    scale: float,
+    window: int | None = None,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    norms: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
     """Attention of one new position to those before it and to itself [B, H, d]; its key and value join the cache.
 
     queries [B, H, d]; key and value [B, K, d], of H/K queries each; keys and values [B, K, capacity, d], of which
-    `lengths` [B] positions hold something, fewer than the capacity.
+    `lengths` [B] positions hold something, fewer than the capacity. `window`: only so many positions are seen, the new
+    one included. First queries and key are normed over each head, by weights [d] and an epsilon, and turned, by cosine
+    and sine of every position [capacity, r].
     """
     if keys.is_cuda:
-        return _triton().attend(queries, key, value, keys, values, lengths, scale)
+        return _triton().attend(queries, key, value, keys, values, lengths, scale, window, rotary, norms)
+    if norms is not None:
+        queries = F.rms_norm(queries.float(), norms[0].shape, norms[0], norms[2]).to(queries.dtype)
+        key = F.rms_norm(key.float(), norms[1].shape, norms[1], norms[2]).to(key.dtype)
+    if rotary is not None:
+        cos, sin = (table[lengths] for table in rotary)
+        queries, key = turned(queries, cos, sin), turned(key, cos, sin)
     rows = torch.arange(len(keys), device=keys.device)
     keys[rows, :, lengths], values[rows, :, lengths] = key, value
-    hidden = torch.arange(keys.shape[2], device=keys.device) > lengths.unsqueeze(1)
+    places = torch.arange(keys.shape[2], device=keys.device)
+    hidden = places > lengths.unsqueeze(1)
+    if window is not None:
+        hidden = hidden | (places <= lengths.unsqueeze(1) - window)
     grouped = queries.unflatten(1, (keys.shape[1], -1))
     scores = (grouped @ keys.transpose(-1, -2)).float() * scale
     weights = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1)
     # What lies beyond the length may be anything, NaN too.
     seen = values.masked_fill(hidden[:, None, :, None], 0)
     return (weights.to(values.dtype) @ seen).flatten(1, 2)
+
+
+def swiglu(hidden: Tensor, weights: Tensor | None) -> Tensor:
+    """silu(gate) · value, the E parts of each row times its `weights` [B, E], if any. hidden [B, E · 2 · I], in each
+    part the gate first → [B, E · I]."""
+    if hidden.is_cuda:
+        return _triton().swiglu(hidden, weights)
+    gate, value = hidden.float().unflatten(-1, (1 if weights is None else weights.shape[1], 2, -1)).unbind(-2)
+    active = F.silu(gate) * value
+    if weights is not None:
+        active = active * weights.unsqueeze(-1)
+    return active.flatten(-2).to(hidden.dtype)
 
 
 def squared_relu(hidden: Tensor, weights: Tensor | None) -> Tensor:
@@ -107,6 +141,15 @@ def route(x: Tensor, gate: Any) -> Tensor:
     chosen, weights = choose(gate, x)
     numbers = torch.arange(gate.num_experts, device=x.device)
     return ((chosen.unsqueeze(-1) == numbers) * weights.unsqueeze(-1)).sum(1)
+
+
+def softmax_route(x: Tensor, router: Tensor, top_k: int, normalise: bool) -> Tensor:
+    """The weight of every expert [B, E] by a softmax over all, 0 where it is not chosen; `normalise`: made to add up
+    to 1. x [B, D] and router [E, D], float32."""
+    if x.is_cuda:
+        return _triton().softmax_route(x, router, top_k, normalise)
+    chosen, weights = moe.softmax_route(x, router, top_k, normalise)
+    return torch.zeros(len(x), len(router), device=x.device).scatter_(1, chosen, weights)
 
 
 def _triton():  # type: ignore[no-untyped-def]

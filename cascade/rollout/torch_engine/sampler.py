@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cascade.policy import nemotron_h
+from cascade.policy import forward, nemotron_h
 from cascade.policy.base import Policy
 from cascade.rollout.base import OnFinish, Sample, SampleRequest
+from cascade.rollout.torch_engine.cached_decoder import CachedDecoder, Weights
 from cascade.rollout.torch_engine.cuda_graphs import GraphDecoder
 from cascade.rollout.torch_engine.decoder import Decoder, Prefix, TransformersDecoder
-from cascade.rollout.torch_engine.nemotron_h_decoder import NemotronHDecoder, Weights
+from cascade.rollout.torch_engine.llama_decoder import LlamaWeights
+from cascade.rollout.torch_engine.nemotron_h_decoder import NemotronHWeights
 from cascade.rollout.torch_engine.sampling import draw, uniforms
 
 MAX_ROWS = 512
@@ -47,12 +49,15 @@ class TorchSampler:
         self._device = policy.device
         stop = stop_tokens(policy.model, policy.tokenizer) if self._given_stop is None else self._given_stop
         self._stop = torch.tensor(sorted(stop), device=self._device, dtype=torch.long)
-        supported = nemotron_h.supports(policy.model)
+        supported = forward.supports(policy.model)
         if supported and self._device.type == "cuda":
             if self._graphs is None or self._graphs.model is not policy.model:
                 self._graphs = GraphDecoder(policy.model)
             self._graphs.load()
-        self._weights = Weights(policy.model) if supported and self._graphs is None else None
+        self._weights: Weights | None = None
+        if supported and self._graphs is None:
+            hybrid = nemotron_h.supports(policy.model)
+            self._weights = NemotronHWeights(policy.model) if hybrid else LlamaWeights(policy.model)
 
     def sample(
         self,
@@ -96,7 +101,7 @@ class TorchSampler:
         self._graphs = None
 
     def _decoder(self) -> Decoder:
-        return NemotronHDecoder(self._weights) if self._weights else TransformersDecoder(self._model)
+        return CachedDecoder(self._weights) if self._weights else TransformersDecoder(self._model)
 
     def _wave(
         self,

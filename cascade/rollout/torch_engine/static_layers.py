@@ -1,17 +1,21 @@
-"""NemotronH's layers as a captured decoding step needs them: weights and caches at fixed addresses.
+"""Layers as a captured decoding step needs them: weights and caches at fixed addresses.
 
 A layer owns what it keeps of each row in buffers of as many rows as are ever decoded at once; a step works on the
 first `rows` of them. Weights are copies in the dtype of decoding, overwritten in place when the policy has changed;
 what stays in float32 is read where the trainer keeps it.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.policy.nemotron_h import AttentionMemory, MambaMemory
+from cascade.policy import llama, nemotron_h
+from cascade.policy.blocks import AttentionMemory
+from cascade.policy.nemotron_h import MambaMemory
 from cascade.rollout.torch_engine import kernels
 
 
@@ -99,13 +103,25 @@ class Mamba:
 class Attention:
     """Keeps keys and values [rows, heads, capacity, d], a prompt's copied to each of its rollouts."""
 
-    def __init__(self, mixer: Any, rows: int, capacity: int, dtype: torch.dtype):
-        self.mixer = mixer
-        self._qkv, self._out = Cast(dtype, mixer.q_proj, mixer.k_proj, mixer.v_proj), Cast(dtype, mixer.o_proj)
-        heads = mixer.k_proj.weight.shape[0] // mixer.head_dim
-        self._keys, self._values = torch.zeros(
-            2, rows, heads, capacity, mixer.head_dim, dtype=dtype, device=self._qkv.weight.device
-        )
+    def __init__(
+        self,
+        projections: tuple[Any, ...],
+        out: Any,
+        held: int,
+        size: int,
+        scale: float,
+        rows: int,
+        capacity: int,
+        dtype: torch.dtype,
+        window: int | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        norms: tuple[Tensor, Tensor, float] | None = None,
+    ):
+        """`held` heads of keys; `rotary` and `norms` as `kernels.attend` takes them."""
+        self._qkv, self._out = Cast(dtype, *projections), Cast(dtype, out)
+        self._settings = scale, window, rotary, norms
+        device = self._qkv.weight.device
+        self._keys, self._values = torch.zeros(2, rows, held, capacity, size, dtype=dtype, device=device)
 
     def load(self) -> None:
         self._qkv.load()
@@ -129,9 +145,7 @@ class Attention:
         rows, (heads, _, size) = len(x), self._keys.shape[1:]
         qkv = self._qkv(x).unflatten(-1, (-1, size))
         queries, key, value = qkv.split([qkv.shape[1] - 2 * heads, heads, heads], 1)
-        y = kernels.attend(
-            queries, key, value, self._keys[:rows], self._values[:rows], lengths[:rows], self.mixer.scaling
-        )
+        y = kernels.attend(queries, key, value, self._keys[:rows], self._values[:rows], lengths[:rows], *self._settings)
         return self._out(y.flatten(1))
 
 
@@ -144,19 +158,20 @@ class Stateless:
 
 
 class MLP(Stateless):
-    def __init__(self, mixer: Any, dtype: torch.dtype):
-        self._up, self._down = Cast(dtype, mixer.up_proj), Cast(dtype, mixer.down_proj)
+    def __init__(self, projections: tuple[Any, ...], out: Any, dtype: torch.dtype, gated: bool):
+        self._up, self._down = Cast(dtype, *projections), Cast(dtype, out)
+        self._active = kernels.swiglu if gated else kernels.squared_relu
 
     def load(self) -> None:
         self._up.load()
         self._down.load()
 
     def step(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return self._down(kernels.squared_relu(self._up(x), None))
+        return self._down(self._active(self._up(x), None))
 
 
-class Experts(Stateless):
-    """All experts on all rows, those not chosen with weight 0: two plain products.
+class LatentExperts(Stateless):
+    """NemotronH's: all experts on all rows, those not chosen with weight 0: two plain products.
 
     A step of a few hundred rows touches every expert, so all of them are read from memory whatever is computed; as
     long as rows are fewer than the card's operations per byte (about 270 in bfloat16 on an H100), the arithmetic on
@@ -165,7 +180,8 @@ class Experts(Stateless):
 
     def __init__(self, mixer: Any, dtype: torch.dtype):
         self.mixer = mixer
-        self._shared = MLP(mixer.shared_experts, dtype)
+        shared = mixer.shared_experts
+        self._shared = MLP((shared.up_proj,), shared.down_proj, dtype, gated=False)
         latent = [m for m in (mixer.fc1_latent_proj, mixer.fc2_latent_proj) if not isinstance(m, torch.nn.Identity)]
         self._latent = [Cast(dtype, module) for module in latent]
         up, down = mixer.experts.up_proj, mixer.experts.down_proj
@@ -188,26 +204,127 @@ class Experts(Stateless):
         return (self._latent[1](routed) if self._latent else routed) + self._shared.step(inputs, lengths)
 
 
-def make_layer(layer: Any, rows: int, capacity: int, dtype: torch.dtype) -> Layer:
-    match layer.block_type:
-        case "linear_attention":
-            return Mamba(layer.mixer, rows, dtype)
-        case "full_attention":
-            return Attention(layer.mixer, rows, capacity, dtype)
-        case "moe":
-            return Experts(layer.mixer, dtype)
-        case _:
-            return MLP(layer.mixer, dtype)
+class GatedExperts(Stateless):
+    """All experts on all rows, as above."""
+
+    def __init__(self, part: llama.Experts, dtype: torch.dtype):
+        self.part = part
+        self._up = torch.empty_like(part.projections.flatten(0, 1), dtype=dtype)
+        self._down = torch.empty_like(part.out.transpose(0, 1).flatten(1), dtype=dtype)
+
+    def load(self) -> None:
+        up, down = self.part.projections, self.part.out
+        self._up.view_as(up).copy_(up)
+        self._down.view(down.transpose(0, 1).shape).copy_(down.transpose(0, 1))
+
+    def step(self, x: Tensor, lengths: Tensor) -> Tensor:
+        weights = kernels.softmax_route(x, self.part.router, self.part.top_k, self.part.normalise)
+        return F.linear(kernels.swiglu(F.linear(x.to(self._up.dtype), self._up), weights), self._down)
 
 
-def row_bytes(layer: Any, capacity: int, dtype: torch.dtype) -> int:
-    """What a layer keeps of one row."""
+@dataclass(frozen=True)
+class Part:
+    """What follows one norm, as a captured step has it."""
+
+    norm: Any
+    exact: bool
+    """Whether it reads float32, as a router does in the trainer."""
+    make: Callable[[int, int, torch.dtype], Layer]
+    """(rows, positions, dtype) → its layer."""
+    row_bytes: Callable[[int, torch.dtype], int]
+    """(positions, dtype) → what it keeps of one row."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A model as a captured step has it."""
+
+    embeddings: Tensor
+    parts: list[Part]
+    norm: Any
+    """The last one."""
+    head: Any
+
+
+def stack_of(model: Any) -> Stack:
+    hybrid = nemotron_h.supports(model)
+    parts = [_nemotron_part(layer) for layer in model.model.layers] if hybrid else _llama_parts(model)
+    norm = model.model.norm_f if hybrid else model.model.norm
+    return Stack(model.get_input_embeddings().weight, parts, norm, model.lm_head)
+
+
+def _nothing(positions: int, dtype: torch.dtype) -> int:
+    return 0
+
+
+def _keys_and_values(held: int, size: int) -> Callable[[int, torch.dtype], int]:
+    return lambda positions, dtype: 2 * held * size * positions * dtype.itemsize
+
+
+def _nemotron_part(layer: Any) -> Part:
     mixer = layer.mixer
     match layer.block_type:
         case "linear_attention":
-            window = (mixer.conv_kernel_size - 1) * mixer.conv_dim * dtype.itemsize
-            return mixer.num_heads * mixer.ssm_state_size * mixer.head_dim * 4 + window
+
+            def state(positions: int, dtype: torch.dtype) -> int:
+                window = (mixer.conv_kernel_size - 1) * mixer.conv_dim * dtype.itemsize
+                return mixer.num_heads * mixer.ssm_state_size * mixer.head_dim * 4 + window
+
+            return Part(layer.norm, False, lambda rows, positions, dtype: Mamba(mixer, rows, dtype), state)
         case "full_attention":
-            return 2 * mixer.k_proj.weight.shape[0] * capacity * dtype.itemsize
+            projections = (mixer.q_proj, mixer.k_proj, mixer.v_proj)
+            held = mixer.k_proj.weight.shape[0] // mixer.head_dim
+            shape = held, mixer.head_dim, mixer.scaling
+            return Part(
+                layer.norm,
+                False,
+                lambda rows, positions, dtype: Attention(projections, mixer.o_proj, *shape, rows, positions, dtype),
+                _keys_and_values(held, mixer.head_dim),
+            )
+        case "moe":
+            return Part(layer.norm, True, lambda rows, positions, dtype: LatentExperts(mixer, dtype), _nothing)
         case _:
-            return 0
+            return Part(
+                layer.norm,
+                False,
+                lambda rows, positions, dtype: MLP((mixer.up_proj,), mixer.down_proj, dtype, gated=False),
+                _nothing,
+            )
+
+
+def _llama_parts(model: Any) -> list[Part]:
+    tables: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def rotary(positions: int) -> tuple[Tensor, Tensor]:
+        """The same for all layers."""
+        if positions not in tables:
+            tables.clear()
+            tables[positions] = llama.rotations(model, torch.arange(positions, device=model.device))
+        return tables[positions]
+
+    def attention(part: llama.Attention) -> Part:
+        norms = None
+        if part.head_norms is not None:
+            queries, keys = part.head_norms
+            norms = queries.weight, keys.weight, queries.variance_epsilon
+
+        def make(rows: int, positions: int, dtype: torch.dtype) -> Layer:
+            turns = rotary(positions) if part.rotary else None
+            shape = part.held, part.size, part.scale, rows, positions, dtype
+            return Attention(part.projections, part.out, *shape, part.window, turns, norms)
+
+        return Part(part.norm, False, make, _keys_and_values(part.held, part.size))
+
+    def of(part: llama.Attention | llama.MLP | llama.Experts) -> Part:
+        match part:
+            case llama.Attention():
+                return attention(part)
+            case llama.MLP():
+                make: Callable[[int, int, torch.dtype], Layer] = lambda rows, positions, dtype: MLP(  # noqa: E731
+                    part.projections, part.out, dtype, gated=True
+                )
+                return Part(part.norm, False, make, _nothing)
+            case llama.Experts():
+                return Part(part.norm, True, lambda rows, positions, dtype: GatedExperts(part, dtype), _nothing)
+
+    return [of(part) for part in llama.parts_of(model)]

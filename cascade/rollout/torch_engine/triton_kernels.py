@@ -4,6 +4,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -128,33 +129,79 @@ def _advance_state(
 
 
 def attend(
-    queries: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, scale: float
+    queries: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    scale: float,
+    window: int | None,
+    rotary: tuple[Tensor, Tensor] | None,
+    norms: tuple[Tensor, Tensor, float] | None,
 ) -> Tensor:
     rows, heads, size = queries.shape
     held, capacity = keys.shape[1:3]
     out = torch.empty(rows, heads, size, dtype=queries.dtype, device=queries.device)
+    cos, sin = rotary or (None, None)
+    query_norm, key_norm, epsilon = norms or (None, None, 0.0)
     _attend[(rows, held)](
         queries, key, value, keys, values, lengths, out, queries.stride(0), key.stride(0), value.stride(0),
-        capacity, scale, held, heads // held, size,
+        capacity, scale, window or 0, cos, sin, query_norm, key_norm, epsilon, held, heads // held, size,
+        0 if cos is None else cos.shape[1], norms is not None, window is not None,
         max(16, triton.next_power_of_2(heads // held)), max(16, triton.next_power_of_2(size)), 64,
     )  # fmt: skip
     return out
 
 
 @triton.jit
+def _heads(
+    at, d, real, weight, cos, sin, epsilon,
+    SIZE: tl.constexpr, HALF: tl.constexpr, NORMED: tl.constexpr,
+):  # fmt: skip
+    """Heads [h, d] at the pointers `at` [h, 1], normed and turned, in float32. Channel d of the first 2 · HALF takes
+    its pair from the other half, with the sign that its side has."""
+    value = tl.load(at + d, real, 0.0).to(tl.float32)
+    scale = tl.full([value.shape[0]], 1.0, tl.float32)
+    if NORMED:
+        scale = tl.rsqrt(tl.sum(value * value, 1) / SIZE + epsilon)
+        value *= scale[:, None] * tl.load(weight + d, d < SIZE, 0.0)
+    if HALF > 0:
+        inside = d < 2 * HALF
+        angle, pair = tl.where(d < HALF, d, d - HALF), tl.where(d < HALF, d + HALF, d - HALF)
+        other = tl.load(at + pair, real & inside, 0.0).to(tl.float32)
+        if NORMED:
+            other *= scale[:, None] * tl.load(weight + pair, inside, 0.0)
+        s = tl.load(sin + angle, inside, 0.0)
+        value = value * tl.load(cos + angle, inside, 1.0) + other * tl.where(d < HALF, -s, s)
+    return value
+
+
+@triton.jit
 def _attend(
-    queries, key, value, keys, values, lengths, out, query_stride, key_stride, value_stride, capacity, scale,
+    queries, key, value, keys, values, lengths, out, query_stride, key_stride, value_stride, capacity, scale, window,
+    cos, sin, query_norm, key_norm, epsilon,
     HELD: tl.constexpr, SHARE: tl.constexpr, SIZE: tl.constexpr,
+    HALF: tl.constexpr, NORMED: tl.constexpr, SLIDING: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One row, one head of keys, its SHARE heads of queries together, by the online softmax."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     length = tl.load(lengths + row)
     h, d, k = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_K)
+    one = tl.arange(0, 1)
     asked = (h < SHARE)[:, None] & (d < SIZE)[None, :]
     place = (head * SHARE + h)[:, None] * SIZE + d[None, :]
-    q = tl.load(queries + row * query_stride + place, asked, 0.0)
-    new_key = tl.load(key + row * key_stride + head * SIZE + d, d < SIZE, 0.0)
+    if HALF > 0:
+        cos += length * HALF
+        sin += length * HALF
+    of_row = queries + row * query_stride + (head * SHARE + h)[:, None] * SIZE
+    q = _heads(of_row, d[None, :], asked, query_norm, cos, sin, epsilon, SIZE, HALF, NORMED)
+    of_row = key + row * key_stride + (head + one)[:, None] * SIZE
+    turned = _heads(of_row, d[None, :], (d < SIZE)[None, :], key_norm, cos, sin, epsilon, SIZE, HALF, NORMED)
+    # Rounded as the cache rounds them.
+    q = q.to(keys.dtype.element_ty)
+    new_key = tl.sum(turned, 0).to(keys.dtype.element_ty)
     new_value = tl.load(value + row * value_stride + head * SIZE + d, d < SIZE, 0.0)
     cache = (row * HELD + head) * capacity * SIZE
     tl.store(keys + cache + length * SIZE + d, new_key, d < SIZE)
@@ -162,8 +209,11 @@ def _attend(
     highest = tl.sum(q.to(tl.float32) * new_key.to(tl.float32)[None, :], 1) * scale
     total = tl.full([BLOCK_Q], 1.0, tl.float32)
     sum_of = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32) + new_value.to(tl.float32)[None, :]
-    for start in range(0, length, BLOCK_K):
-        held = start + k < length
+    first = length * 0
+    if SLIDING:
+        first = tl.maximum(length - window + 1, 0)
+    for start in range(first // BLOCK_K * BLOCK_K, length, BLOCK_K):
+        held = (start + k < length) & (start + k >= first)
         at = cache + (start + k)[:, None] * SIZE + d[None, :]
         real = held[:, None] & (d < SIZE)[None, :]
         old_keys = tl.load(keys + at, real, 0.0)
@@ -178,6 +228,30 @@ def _attend(
         highest = higher
     result = sum_of / total[:, None]
     tl.store(out + row * HELD * SHARE * SIZE + place, result.to(out.dtype.element_ty), asked)
+
+
+def swiglu(hidden: Tensor, weights: Tensor | None) -> Tensor:
+    rows, width = hidden.shape
+    parts = 1 if weights is None else weights.shape[1]
+    part = width // parts // 2
+    out = torch.empty(rows, parts * part, dtype=hidden.dtype, device=hidden.device)
+    _swiglu[(rows, triton.cdiv(parts * part, 1024))](
+        hidden, weights, out, parts * part, parts, part, weights is not None, 1024
+    )
+    return out
+
+
+@triton.jit
+def _swiglu(hidden, weights, out, width, parts, part, HAS_WEIGHTS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    real = at < width
+    gates = hidden + row * 2 * width + at + at // part * part
+    gate = tl.load(gates, real, 0.0).to(tl.float32)
+    value = gate * tl.sigmoid(gate) * tl.load(gates + part, real, 0.0).to(tl.float32)
+    if HAS_WEIGHTS:
+        value *= tl.load(weights + row * parts + at // part, real, 0.0)
+    tl.store(out + row * width + at, value.to(out.dtype.element_ty), real)
 
 
 def squared_relu(hidden: Tensor, weights: Tensor | None) -> Tensor:
@@ -235,6 +309,34 @@ def _route(
     if NORMALISE:
         kept = kept / (tl.sum(kept) + 1e-20)
     tl.store(out + row * EXPERTS + e, kept * scale, e < EXPERTS)
+
+
+def softmax_route(x: Tensor, router: Tensor, top_k: int, normalise: bool) -> Tensor:
+    logits = F.linear(x, router)
+    rows, experts = logits.shape
+    out = torch.empty_like(logits)
+    _softmax_route[(rows,)](logits, out, experts, top_k, normalise, triton.next_power_of_2(experts), num_warps=1)
+    return out
+
+
+@triton.jit
+def _softmax_route(
+    logits, out, EXPERTS: tl.constexpr, CHOSEN: tl.constexpr, NORMALISE: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    e = tl.arange(0, BLOCK)
+    logit = tl.load(logits + row * EXPERTS + e, e < EXPERTS, -float("inf"))
+    scores = tl.exp(logit - tl.max(logit, 0))
+    scores = scores / tl.sum(scores)
+    choice = tl.where(e < EXPERTS, scores, -1.0)
+    kept = tl.zeros([BLOCK], tl.float32)
+    for _ in tl.static_range(CHOSEN):
+        best = e == tl.argmax(choice, 0)
+        kept = tl.where(best, scores, kept)
+        choice = tl.where(best, -1.0, choice)
+    if NORMALISE:
+        kept = kept / tl.sum(kept)
+    tl.store(out + row * EXPERTS + e, kept, e < EXPERTS)
 
 
 def _warps(block: int) -> int:

@@ -7,8 +7,8 @@ import torch
 
 from cascade.policy.hf import HFPolicy
 from cascade.rollout.base import SampleRequest
-from cascade.rollout.torch_engine import nemotron_h_decoder
-from cascade.rollout.torch_engine.nemotron_h_decoder import NemotronHDecoder, Weights
+from cascade.rollout.torch_engine import prompts
+from cascade.rollout.torch_engine.cached_decoder import CachedDecoder
 from cascade.rollout.torch_engine.sampler import TorchSampler
 
 STOP = range(0, tiny.VOCABULARY, 12)
@@ -18,39 +18,39 @@ def words(draw, count):
     return [draw.randrange(3, tiny.VOCABULARY) for _ in range(count)]
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    return HFPolicy(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), "nemotron_h"))
+@pytest.fixture(scope="module", params=["nemotron_h", "qwen3_moe"])
+def policy(request, tmp_path_factory):
+    return HFPolicy(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), request.param))
 
 
 @pytest.fixture
 def read(monkeypatch):
     """How many tokens each forward pass has read, padding included."""
     counts = []
-    real = nemotron_h_decoder.hidden_states
+    real = prompts.hidden_states
 
     def counting(model, blocks, keep=False):
         counts.append(sum(block.tokens.numel() for block in blocks))
         return real(model, blocks, keep)
 
-    monkeypatch.setattr(nemotron_h_decoder, "hidden_states", counting)
+    monkeypatch.setattr(prompts, "hidden_states", counting)
     return counts
 
 
 def test_a_prompt_read_in_three_parts_is_the_prompt_read_at_once(policy, read):
-    draw, weights = random.Random(3), Weights(policy.model)
+    draw, weights = random.Random(3), TorchSampler(policy)._weights
     first = [words(draw, n) for n in (1, 40, 3, 17, 65)]
     second = [prompt + words(draw, n) for prompt, n in zip(first, (33, 31, 30, 32, 29), strict=True)]
     # One that nothing is known of among the others, and two rows that go on from one prompt.
     third = [*(prompt + words(draw, n) for prompt, n in zip(second, (5, 50, 9, 2, 1), strict=True)), words(draw, 30)]
     with torch.inference_mode():
-        decoder = NemotronHDecoder(weights)
+        decoder = CachedDecoder(weights)
         decoder.prefill(first, torch.arange(5))
         known = [decoder.prefix(n) for n in range(5)]
-        decoder = NemotronHDecoder(weights)
+        decoder = CachedDecoder(weights)
         decoder.prefill(second, torch.arange(5), known)
         known = [*(decoder.prefix(n) for n in range(5)), None]
-        decoder, at_once = NemotronHDecoder(weights), NemotronHDecoder(weights)
+        decoder, at_once = CachedDecoder(weights), CachedDecoder(weights)
         rows = torch.tensor([0, 1, 2, 3, 4, 5, 1])
         logits, expected = decoder.prefill(third, rows, known), at_once.prefill(third, rows)
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
