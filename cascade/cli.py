@@ -171,7 +171,10 @@ def recipe_plan(source: str | None) -> None:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--environment", help="The environment that judges; without it each row names its own.")
+@click.option(
+    "--environment",
+    help="The environment that judges, ours or NeMo Gym's (code_gen, …); without it each row names its own.",
+)
 @click.option("--gym-url", help="A running NeMo Gym resources server, http://host:port, that judges instead.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write each line with its verdict.")
 def score(file: Path, environment: str | None, gym_url: str | None, out: Path | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from cascade import judges
 from cascade.chat import Response, response_from_openai
 from cascade.environments.base import Environment, Verdict, check_grading
-from cascade.environments.registry import environment_of, get
+from cascade.environments.registry import MODULES, called, environment_of, get, names, renamed
 from cascade.errors import CascadeError, RowError
 from cascade.utils.files import open_atomic
 
@@ -70,22 +70,24 @@ def score_file(
     Each rollout is judged by itself (`Environment.verify`), also where training compares the rollouts of a prompt:
     in human_preference it is compared with the row's `reference`.
 
-    The environment is the NeMo Gym resources server at `gym_url`, else `environment`, else what the row names. Each
+    The environment is the NeMo Gym resources server at `gym_url`, else `environment`, else what the row names. Where
+    `environment` is one of NeMo Gym's names, the rows are judged as if they named it. Each
     line out is the line in with `reward` (null on failure), `failure` (a code), `extracted` and `reason`; a `reward`
     that came with the line is kept as `reward_given`. A line that cannot be judged is a failure with its reason,
     never an exception.
     Raises CascadeError where `path` cannot be read, `environment` is unknown or `gym_url` is not a server's address.
     """
-    chosen = get(environment) if environment else None
+    chosen = _chosen(environment) if environment else None
+    gym_name = environment if environment and environment not in MODULES else None
     if gym_url is not None:
         from cascade.environments.gym_server import GymServer  # brings httpx
 
-        chosen = GymServer(gym_url)
+        chosen, gym_name = GymServer(gym_url), None
     summary = Summary()
     with ExitStack() as files:
         target: TextIO | None = files.enter_context(open_atomic(out)) if out else None
         for row, verdict in files.enter_context(
-            closing(_score_lines(_lines(path), chosen, ASKED_AT_ONCE if gym_url or judges.any_named() else 1))
+            closing(_score_lines(_lines(path), chosen, gym_name, ASKED_AT_ONCE if gym_url or judges.any_named() else 1))
         ):
             _count(summary, row, verdict)
             if target:
@@ -93,6 +95,15 @@ def score_file(
             if progress and summary.count % PROGRESS_EVERY == 0:
                 progress(summary.count)
     return summary
+
+
+def _chosen(name: str) -> Environment:
+    found = called(name)
+    if found is None:
+        gym = sorted({alias for known in names() for alias in get(known).gym_names})
+        known = f"{', '.join(names())}, and what begins with NeMo Gym's {', '.join(gym)}"
+        raise CascadeError(f"unknown environment {name!r}; known: {known}")
+    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -106,17 +117,17 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _score_lines(
-    lines: Iterable[tuple[int, bytes]], chosen: Environment | None, at_once: int
+    lines: Iterable[tuple[int, bytes]], chosen: Environment | None, gym_name: str | None, at_once: int
 ) -> Generator[Scored, None, None]:
     """In the order of the lines, `at_once` of them at a time and as many again in waiting."""
     if at_once == 1:
-        yield from (_score_line(line, number, chosen) for number, line in lines)
+        yield from (_score_line(line, number, chosen, gym_name) for number, line in lines)
         return
     pool = ThreadPoolExecutor(at_once)
     under_way: deque[Future[Scored]] = deque()
     try:
         for number, line in lines:
-            under_way.append(pool.submit(_score_line, line, number, chosen))
+            under_way.append(pool.submit(_score_line, line, number, chosen, gym_name))
             if len(under_way) == 2 * at_once:
                 yield under_way.popleft().result()
         while under_way:
@@ -125,7 +136,7 @@ def _score_lines(
         pool.shutdown(cancel_futures=True)
 
 
-def _score_line(line: bytes, number: int, chosen: Environment | None) -> Scored:
+def _score_line(line: bytes, number: int, chosen: Environment | None, gym_name: str | None) -> Scored:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -137,8 +148,9 @@ def _score_line(line: bytes, number: int, chosen: Environment | None) -> Scored:
         judge = chosen or environment_of(row)
         if "response" not in row:
             raise RowError("no_response", "the row has no `response`")
-        judge.check_row(row)
-        return row, judge.verify(row, _read_response(row["response"]))
+        judged = renamed(row, gym_name) if gym_name else row
+        judge.check_row(judged)
+        return row, judge.verify(judged, _read_response(row["response"]))
     except RowError as error:
         return row, Verdict(None, error.code, reason=f"line {number}: {error}")
     except Exception as error:

@@ -38,13 +38,24 @@ def environment_of(row: Row) -> Environment:
     `bad_grading`)."""
     check_grading(row)
     for asked in _named(row):
-        if asked in MODULES:
-            return get(asked)
-        for name in names():
-            if any(asked.startswith(alias) for alias in get(name).gym_names):
-                return get(name)
-        raise RowError("no_environment", f"no environment here is called {asked!r}; known: {', '.join(names())}")
+        if (found := called(asked)) is None:
+            raise RowError("no_environment", f"no environment here is called {asked!r}; known: {', '.join(names())}")
+        return found
     raise RowError("no_environment", "the row names no environment (environment, environment_name or agent_ref)")
+
+
+def called(name: str) -> Environment | None:
+    """The environment of this name, ours or one of NeMo Gym's: an environment or an agent whose name begins with it."""
+    if name in MODULES:
+        return get(name)
+    known = (get(ours) for ours in names())
+    return next((found for found in known if any(name.startswith(alias) for alias in found.gym_names)), None)
+
+
+def renamed(row: Row, name: str) -> Row:
+    """The row, naming NeMo Gym's environment `name` alone: which of an environment's rules apply depends on it."""
+    others = {key: value for key, value in row.items() if key not in ("environment", "environment_name")}
+    return {**others, "agent_ref": {"type": "responses_api_agents", "name": name}}
 
 
 def is_named(row: Row, name: str) -> bool:

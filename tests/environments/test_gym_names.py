@@ -6,6 +6,7 @@ import pytest
 
 from cascade.commands.score import score_file
 from cascade.environments.registry import environment_of
+from cascade.errors import CascadeError
 
 AGENTS = {
     "instruction_following_simple_agent": "instruction_following",
@@ -123,3 +124,46 @@ def test_rollouts_are_scored_by_the_environment_of_their_agent(agent, tmp_path):
     summary = score_file(path)
     assert summary.failures == {}
     assert (summary.mean_reward, summary.disagreements) == (0.5, 0)
+
+
+@pytest.mark.parametrize("agent", CASES)
+def test_a_name_of_gym_s_may_be_given_for_rows_that_name_nothing_or_another(agent, tmp_path):
+    fields, right, wrong = CASES[agent]
+    fields = dict(fields)
+    params = {"input": [{"role": "user", "content": "Please."}], "tools": fields.pop("tools", [])}
+    rows = [
+        {"responses_create_params": params, **fields},
+        {"environment": "chess", "responses_create_params": params, **fields},
+    ]
+    path, out = tmp_path / "rollouts.jsonl", tmp_path / "scored.jsonl"
+    path.write_text("".join(json.dumps({**row, "response": said}) + "\n" for row in rows for said in (right, wrong)))
+    for name in (agent, agent.removesuffix("_agent").removesuffix("_simple")):
+        summary = score_file(path, environment=name, out=out)
+        assert summary.failures == {}
+        assert summary.mean_reward == 0.5
+    # The file that comes out still says what came in.
+    assert [json.loads(line).get("environment") for line in out.read_text().splitlines()] == [
+        None,
+        None,
+        "chess",
+        "chess",
+    ]
+
+
+def test_which_rules_apply_is_the_given_name_s(tmp_path):
+    row = {
+        "responses_create_params": {"input": [{"role": "user", "content": "Walk."}]},
+        "expected_answer": '["a", "b"]',
+        "response": said("Final Answer: [b, a]"),
+    }
+    path = tmp_path / "rollouts.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert score_file(path, environment="lc_niah").mean_reward == 1
+    assert score_file(path, environment="long_context").mean_reward == 0
+
+
+def test_an_unknown_name_is_answered_with_both_kinds_of_names(tmp_path):
+    with pytest.raises(
+        CascadeError, match=r"unknown environment 'chess'; known: code, .*NeMo Gym's .*lc_niah, .*workplace"
+    ):
+        score_file(tmp_path / "none.jsonl", environment="chess")
