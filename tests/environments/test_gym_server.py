@@ -68,6 +68,14 @@ def test_the_row_is_sent_without_its_old_answer_and_what_is_ours(environment, se
     assert body["response"]["output"][0]["content"][0]["text"] == "Paris"
 
 
+def test_tools_are_sent_with_the_field_that_a_request_must_have(environment, server):
+    tool = {"type": "function", "name": "find", "parameters": {"type": "object"}}
+    asked = {**row(server), "responses_create_params": {**PARAMS, "tools": [tool, {**tool, "strict": True}]}}
+    environment.verify(asked, Response("Paris"))
+    assert [tool["strict"] for tool in server.bodies[0]["responses_create_params"]["tools"]] == [None, True]
+    assert "strict" not in asked["responses_create_params"]["tools"][0]
+
+
 def test_a_response_takes_the_form_of_openai_s_and_can_be_read_back():
     tools = [{"type": "function", "name": "find", "parameters": {"type": "object"}}]
     asked = {"responses_create_params": {**PARAMS, "tools": tools, "parallel_tool_calls": False}}

@@ -3,16 +3,14 @@
 import json
 import re
 import time
-from difflib import SequenceMatcher
 from hashlib import sha256
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from cascade.chat import Response, parse_response, prompt_of
 from cascade.commands.score import score_file
-from cascade.environments.long_context.graphs import answered_nodes, copied_share, f1_score, longest_common_run
+from cascade.environments.long_context.graphs import answered_nodes, copied_share, f1_score
 from cascade.environments.registry import environment_of, get
 from cascade.errors import CascadeError, RowError
 
@@ -111,30 +109,27 @@ def test_f1_over_sets():
     assert f1_score(set(), set()) == 1
 
 
-def test_the_longest_common_run_is_the_true_one():
-    rng = Random(0)
-    for _ in range(400):
-        left = "".join(rng.choice("ab ") for _ in range(rng.randint(0, 40)))
-        right = "".join(rng.choice("abc") for _ in range(rng.randint(0, 40))) + left[rng.randint(0, 40) :]
-        true = SequenceMatcher(None, left, right, autojunk=False).find_longest_match(0, len(left), 0, len(right)).size
-        assert longest_common_run(left, right) == true, (left, right)
-    assert longest_common_run("x\ud800y", "\ud800y") == 2
+WORDS = [f"w{number}" for number in range(40)]
 
 
-def test_the_longest_common_run_of_long_texts_takes_less_than_seconds():
-    rng = Random(1)
-    words = [f"w{i}" for i in range(2_000)]
-    left, right = (" ".join(rng.choice(words) for _ in range(10_000)) for _ in range(2))
+def test_copied_is_the_share_of_the_trace_s_runs_of_sixteen_words():
+    prompt = " ".join(WORDS)
+    assert copied_share("", prompt) == 0
+    assert copied_share(" ".join(WORDS[:15]), prompt) == 0  # too short to hold a run
+    assert copied_share(" ".join(WORDS[:16]), prompt) == 1
+    assert copied_share("  " + " \n ".join(WORDS[3:30]).upper(), prompt) == 1
+    # Of the 5 runs of 20 words, those that begin at the first three are the prompt's.
+    assert copied_share(" ".join([*WORDS[:18], "or", "else"]), prompt) == 3 / 5
+    assert copied_share(" ".join(["so"] * 40), prompt) == 0
+    # Of the 17 runs the first and the last are the same, and the prompt's.
+    assert copied_share(" ".join([*WORDS[:16], *WORDS[:16]]), prompt) == 1 / 16
+
+
+def test_copied_from_a_long_document_takes_no_time():
+    document = " ".join(f"w{number % 997}" for number in range(200_000))
     start = time.process_time()
-    assert longest_common_run(left, right + left[1_000:3_000]) >= 2_000
-    assert longest_common_run("a" * 50_000, "a" * 50_000) == 50_000
+    assert copied_share(document, document) == 1
     assert time.process_time() - start < 5
-
-
-def test_copied_is_a_share_of_the_trace():
-    assert copied_share("", "anything") == 0
-    assert copied_share("abcdwxyz", "qq abcd pp") == 0.5
-    assert copied_share("  ABC \n def", "xx abc def yy") == 1
 
 
 def test_graph_walks_earn_f1_times_what_is_not_copied():
@@ -144,19 +139,21 @@ def test_graph_walks_earn_f1_times_what_is_not_copied():
     assert LONG.verify(row, Response("Final Answer: [x]")).reward == pytest.approx(2 / 3)
     assert LONG.verify(row, Response("Final Answer: [a]")).reward == 0
     assert LONG.verify(row, Response("x, y")).reward == 0
-    # "x -> a y -> a", 13 characters, all of them the prompt's.
-    assert LONG.verify(row, Response("Final Answer: [x, y]", "x -> a\ny -> a")).reward == 0
-    # " -> a" is 5 of the 10 characters.
-    assert LONG.verify(row, Response("Final Answer: [x, y]", "see z -> a")).reward == pytest.approx(1 - 5 / 10)
+    # A few arrows in a thought are no copy; the whole of a longer prompt is.
+    assert LONG.verify(row, Response("Final Answer: [x, y]", "x -> a\ny -> a")).reward == 1
+    long = graph('["x", "y"]', " ".join(WORDS))
+    assert LONG.verify(long, Response("Final Answer: [x, y]", " ".join(WORDS))).reward == 0
+    half = " ".join([*WORDS[:18], "or", "else"])
+    assert LONG.verify(long, Response("Final Answer: [x, y]", half)).reward == pytest.approx(2 / 5)
     assert LONG.verify(graph("[]"), Response("Final Answer: []")).reward == 1
 
 
 def test_the_prompt_may_be_several_messages():
     messages = [
-        {"role": "system", "content": "abc"},
-        {"role": "user", "content": [{"type": "input_text", "text": "d"}]},
+        {"role": "system", "content": " ".join(WORDS[:8])},
+        {"role": "user", "content": [{"type": "input_text", "text": " ".join(WORDS[8:16])}]},
     ]
-    verdict = LONG.verify(graph('["x"]', messages), Response("Final Answer: [x]", "c d"))
+    verdict = LONG.verify(graph('["x"]', messages), Response("Final Answer: [x]", " ".join(WORDS[:16])))
     assert verdict.reward == 0  # the line break between messages counts as a space
 
 

@@ -10,7 +10,12 @@ WITHHELD = ("response", "reward", "demonstration", "gym_url", "grading")
 
 
 def verify_request(row: Row, response: Response) -> dict[str, Any]:
-    return {**{key: value for key, value in row.items() if key not in WITHHELD}, "response": as_openai(row, response)}
+    params = row["responses_create_params"]
+    if tools := params.get("tools"):
+        # OpenAI's requests must have the field, and it may be null; a server refuses tools without it.
+        params = {**params, "tools": [{"strict": None, **tool} if isinstance(tool, dict) else tool for tool in tools]}
+    kept = {key: value for key, value in row.items() if key not in WITHHELD}
+    return {**kept, "responses_create_params": params, "response": as_openai(row, response)}
 
 
 def as_openai(row: Row, response: Response) -> dict[str, Any]:

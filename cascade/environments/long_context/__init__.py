@@ -9,8 +9,8 @@ Three kinds of rows:
 - Rows of NeMo Gym's `lc_niah` (`source` is `graphwalks`, or the row names `lc_niah`), whose `expected_answer` is a
   JSON list of nodes: reward = F1 × (1 − copied), by the defaults of NeMo Gym's server. F1 is over the sets of
   nodes, the answer's read from `Final Answer: [a, b]` in the response's last line; two empty sets agree. `copied` is
-  the length of the longest run of characters that the reasoning shares with the prompt, over the reasoning's length
-  (both in lower case, runs of spaces as one): a trace that only repeats its document earns nothing.
+  the share of the reasoning's runs of 16 words that the prompt has, too (in lower case): a trace that only repeats its
+  document earns nothing.
 - Rows that name NeMo Gym's `lc_judge`: answers in free form, compared with `expected_answer` by the recipe's
   `judges.answer` where they do not match it exactly; without that judge the row is refused (`no_judge`). An answer of
   more than MAX_ANSWER characters is wrong without being asked about. The judge is asked in both orders, Gym's once.

@@ -3,16 +3,13 @@
 import json
 import re
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cascade.chat import Response, Row, prompt_of
 from cascade.environments.base import Verdict
 from cascade.errors import RowError
 
 _OPENING = re.compile(r"Final Answer:\s*\[")
-_CODES = 0x110000
-"""One more than the largest code point."""
+COPIED_WORDS = 16
+"""Length of the runs of words by which NeMo Gym (0.7) tells what was copied."""
 
 
 def judge(row: Row, response: Response) -> Verdict:
@@ -61,47 +58,10 @@ def f1_score(given: set[str], expected: set[str]) -> float:
 
 
 def copied_share(trace: str, prompt: str) -> float:
-    """Longest run of characters that the trace shares with the prompt, over the trace's length, in [0, 1]."""
-    trace, prompt = (" ".join(text.lower().split()) for text in (trace, prompt))
-    return longest_common_run(trace, prompt) / len(trace) if trace else 0.0
+    """Share of the trace's runs of COPIED_WORDS words that the prompt has, too, in [0, 1]; each run counts once."""
+    copied, told = (_runs(text.lower().split()) for text in (trace, prompt))
+    return len(copied & told) / len(copied) if copied else 0.0
 
 
-def longest_common_run(left: str, right: str) -> int:
-    """Characters of the longest string that occurs in both. O(n log² n) for n characters in all.
-
-    Every place of left + right gets a number for the run that begins there, equal for equal runs: first for runs of
-    1, then 2, 4, … characters while some run occurs in both texts. Two overlapping runs of such a length make
-    one of any length up to twice it, among which the longest is found by bisection.
-    """
-    split, shortest = len(left), min(len(left), len(right))
-    # Half of a surrogate pair is a character to Python, and a model's text may hold one.
-    runs = np.frombuffer((left + right).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-    if not _in_both(runs, split, 1):
-        return 0
-    length = 1
-    while 2 * length <= shortest:
-        longer = _joined(runs, length, 2 * length)
-        if not _in_both(longer, split, 2 * length):
-            break
-        runs = np.unique(longer, return_inverse=True)[1]
-        length *= 2
-    low, high = length, min(2 * length - 1, shortest)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _in_both(_joined(runs, length, middle), split, middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _joined(runs: NDArray[np.int64], length: int, wanted: int) -> NDArray[np.int64]:
-    """Numbers of the runs of `wanted` characters, from those of `length`; length < wanted <= 2 · length."""
-    shift = wanted - length
-    return runs[:-shift] * max(_CODES, len(runs)) + runs[shift:]
-
-
-def _in_both(runs: NDArray[np.int64], split: int, length: int) -> bool:
-    """Whether a run that lies in the first `split` characters also lies in the others."""
-    inside = runs[: max(split - length + 1, 0)]
-    return bool(np.isin(inside, runs[split:]).any())
+def _runs(words: list[str]) -> set[tuple[str, ...]]:
+    return {tuple(words[start : start + COPIED_WORDS]) for start in range(len(words) - COPIED_WORDS + 1)}
