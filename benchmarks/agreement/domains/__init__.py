@@ -1,0 +1,1 @@
+"""The responses, one module a domain or two."""

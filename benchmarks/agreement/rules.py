@@ -1,0 +1,247 @@
+"""Why two verifiers may disagree, and who is then right: the explicit rules by which disagreements are classified.
+
+A disagreement is decided in this order:
+
+1. A rule of kind `rule` that applies: the two follow different rules, each written down, and its `why` says ours.
+2. The answer was built right or wrong (`Case.right`): whoever says otherwise is wrong. A reward between is no reward of 1.
+3. A rule of kind `theirs_wrong` or `ours_wrong` that applies.
+4. Nothing applies: it counts as ours wrong, under the name `unexplained`.
+
+So nothing is explained away by default, and no rule can make an answer that was built right count as theirs to refuse.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from benchmarks.agreement.case import Case
+
+Kind = Literal["ours_wrong", "theirs_wrong", "rule"]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    peer: str
+    case: Case
+    ours: float
+    theirs: float
+
+    @property
+    def text(self) -> str:
+        return self.case.response.content
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    kind: Kind
+    peer: str
+    environment: str
+    why: str
+    applies: Callable[[Disagreement], bool]
+
+
+def _calls(found: Disagreement) -> list[tuple[str, dict[str, Any]]]:
+    return [(call.name, call.arguments) for call in found.case.response.tool_calls]
+
+
+def _expected_calls(found: Disagreement) -> list[tuple[str, dict[str, Any]]]:
+    row = found.case.row
+    action = row.get("expected_action", {})
+    entries = row.get("ground_truth") or action.get("calls") or [action]
+    entries = json.loads(entries) if isinstance(entries, str) else entries
+    return [(call["name"], json.loads(call["arguments"])) for call in entries if "name" in call]
+
+
+def _everywhere(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _everywhere(part, change) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_everywhere(part, change) for part in value]
+    return change(value)
+
+
+def _equal_but_for(change: Callable[[Any], Any]) -> Callable[[Disagreement], bool]:
+    """The calls are the expected ones, in any order, once `change` is made to every value of both."""
+
+    def holds(found: Disagreement) -> bool:
+        made, wanted = (
+            sorted(json.dumps([name, _everywhere(arguments, change)], sort_keys=True) for name, arguments in calls)
+            for calls in (_calls(found), _expected_calls(found))
+        )
+        return made == wanted and _calls(found) != _expected_calls(found)
+
+    return holds
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _bfcl_text(value: Any) -> Any:
+    return re.sub(r"[ ,./\-_*^]", "", value).lower().replace("'", '"') if isinstance(value, str) else _whole(value)
+
+
+def _another_possible(found: Disagreement) -> bool:
+    """Every argument is one that its data list, and some are not the first of the list."""
+    possible = found.case.asks["bfcl-eval"]["possible"]
+    pairs = [
+        (value, values)
+        for (name, arguments), options in zip(_calls(found), possible, strict=False)
+        for argument, value in arguments.items()
+        if (values := options.get(name, {}).get(argument))
+    ]
+    texts = [
+        (json.dumps(_everywhere(v, _bfcl_text)), [json.dumps(_everywhere(x, _bfcl_text)) for x in vs])
+        for v, vs in pairs
+    ]
+    return found.theirs == 1 and any(one in many and one != many[0] for one, many in texts)
+
+
+def _asked(found: Disagreement) -> dict[str, dict[str, Any]]:
+    row = found.case.row
+    return {name: kwargs or {} for name, kwargs in zip(row["instruction_id_list"], row["kwargs"], strict=True)}
+
+
+def _no_letter(found: Disagreement) -> bool:
+    asked = _asked(found).get("keywords:letter_frequency")
+    return asked is not None and not ("a" <= asked["letter"].lower() <= "z")
+
+
+def _keyword_is_pattern(found: Disagreement) -> bool:
+    words = [
+        word
+        for kwargs in _asked(found).values()
+        for key in ("keywords", "forbidden_words")
+        for word in kwargs.get(key, [])
+    ]
+    words += [kwargs["keyword"] for kwargs in _asked(found).values() if "keyword" in kwargs]
+    return any(re.escape(word) != word for word in words)
+
+
+def _asks_for_language(found: Disagreement) -> bool:
+    names = ("language:response_language", "change_case:english_capital", "change_case:english_lowercase")
+    return any(name in names for name in _asked(found))
+
+
+def _short_or_capitals(found: Disagreement) -> bool:
+    return _asks_for_language(found) and (len(found.text.split()) < 25 or found.text.isupper())
+
+
+def _boxes(found: Disagreement) -> int:
+    return len(re.findall(r"\\(?:boxed|fbox)(?![A-Za-z])", found.text))
+
+
+def _reasoning_family(*families: str) -> Callable[[Disagreement], bool]:
+    return lambda found: found.case.row["metadata"]["source_dataset"] in families
+
+
+def _origin(name: str) -> Callable[[Disagreement], bool]:
+    return lambda found: found.case.origin == name
+
+
+RULES: tuple[Rule, ...] = (
+    # Maths
+    Rule(
+        "several boxes", "rule", "nemo-gym", "math",
+        "it hands all boxes of a response to math-verify, which takes them for one set; here boxes side by side are a list, "
+        "and else the last one counts",
+        lambda found: _boxes(found) > 1,
+    ),
+    Rule("several boxes", "rule", "math-verify", "math", "as NeMo Gym's", lambda found: _boxes(found) > 1),
+    Rule(
+        "an answer without a box", "rule", "math-verify", "math",
+        "by default it also takes the last number of the prose; here, as in NeMo Gym, the answer stands in a box",
+        lambda found: _boxes(found) == 0,
+    ),
+    # Calls
+    Rule(
+        "a whole float for an integer", "rule", "bfcl-eval", "tool_calling",
+        "to JSON Schema 10.0 is an integer; BFCL compares Python's types",
+        _equal_but_for(_whole),
+    ),
+    Rule(
+        "several right answers", "rule", "bfcl-eval", "tool_calling",
+        "its data list what each argument may be; a row here has one answer, the first of them",
+        _another_possible,
+    ),
+    Rule(
+        "spelling of text", "rule", "bfcl-eval", "tool_calling",
+        "BFCL drops blanks and the characters `,./-_*^` from text, and compares without case, also where the schema has an "
+        "enum; here only case and blanks at the ends do not count, and an enum is what it is",
+        _equal_but_for(_bfcl_text),
+    ),
+    # Instruction following
+    Rule(
+        "a character that is no letter", "theirs_wrong", "lm-eval", "instruction_following",
+        "`keywords:letter_frequency`: where the row names `#` or `!`, it draws a random letter and counts that",
+        _no_letter,
+    ),
+    Rule(
+        "a keyword read as a pattern", "theirs_wrong", "lm-eval", "instruction_following",
+        "keywords go into a regular expression as they are: `C++` is found in any text with a c",
+        _keyword_is_pattern,
+    ),
+    Rule(
+        "paragraphs after a blank one", "theirs_wrong", "lm-eval", "instruction_following",
+        "`nth_paragraph_first_word` leaves out blank paragraphs when it counts them, but not when it looks for the n-th",
+        lambda found: "length_constraints:nth_paragraph_first_word" in _asked(found) and "\n\n\n" in found.text,
+    ),
+    Rule(
+        "no language to detect", "rule", "lm-eval", "instruction_following",
+        "what has no letters is in every language to IFEval; here it is in none",
+        lambda found: _asks_for_language(found) and not any(c.isalpha() for c in found.text),
+    ),
+    Rule(
+        "the language of a short text, or of one in capitals", "rule", "lm-eval", "instruction_following",
+        "both use langdetect, which needs some twenty words and takes words in capitals for acronyms; here common English "
+        "words decide where a text is short, and capitals are lowered first",
+        _short_or_capitals,
+    ),
+    # Code
+    Rule(
+        "true is not 1", "rule", "evalplus", "code",
+        "Python's `==` says True == 1; here a truth value is no number",
+        lambda found: found.case.origin in ("returns one for true", "returns true for one"),
+    ),
+    Rule(
+        "a tuple for a list", "rule", "evalplus", "code",
+        "its expected values are Python's, where (1, 2) is not [1, 2]; a row's are JSON, which knows lists alone",
+        lambda found: found.case.origin in ("returns a tuple for a list", "returns a generator for a list", "returns a set for a list"),
+    ),
+    Rule(
+        "exit code", "rule", "nemo-gym", "code",
+        "it looks at the output alone; here a program must also end with exit code 0",
+        lambda found: found.case.origin in ("prints exit code", "prints an error at the end"),
+    ),
+    Rule(
+        "case of the output", "rule", "nemo-gym", "code",
+        "it compares lines without case where nothing else matches; here YES is not Yes",
+        lambda found: found.case.origin == "prints upper case",
+    ),
+    Rule("true is not 1", "rule", "nemo-gym", "code", "as EvalPlus's",
+         lambda found: found.case.origin in ("returns one for true", "returns true for one")),
+)  # fmt: skip
+
+
+def classify(found: Disagreement) -> tuple[Kind, str]:
+    """The kind of a disagreement, and the name of what says so."""
+    matching = [
+        rule
+        for rule in RULES
+        if (rule.peer, rule.environment) == (found.peer, found.case.environment) and rule.applies(found)
+    ]
+    for rule in matching:
+        if rule.kind == "rule":
+            return rule.kind, rule.name
+    if found.case.right is not None:
+        right = float(found.case.right)
+        if found.ours == right:
+            return "theirs_wrong", "built so"
+        if found.theirs == right:
+            return "ours_wrong", "built so"
+    for rule in matching:
+        return rule.kind, rule.name
+    return "ours_wrong", "unexplained"
