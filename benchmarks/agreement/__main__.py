@@ -1,8 +1,8 @@
 """Do other projects' verifiers say what ours say of the same responses? `python -m benchmarks.agreement`.
 
-Installs each peer, pinned, into an environment of its own (under --cache; a gigabyte or two, once), and asks its verifier and ours
-about the same responses to the same rows: generated demonstrations, changes of them, tables of forms that answers
-take, rows and rollouts of real models that the peers' packages bring, and rollouts of a model of ours. Every
+Installs each peer, pinned, into an environment of its own (under --cache; two gigabytes, once), and asks its verifier
+and ours about the same responses to the same rows: generated demonstrations, changes of them, tables of forms that
+answers take, rows and rollouts of real models that the peers' packages bring, and rollouts of a model of ours. Every
 disagreement is classified by the rules in `rules.py`. Writes results/benchmarks/agreement.json and docs/agreement.md.
 
 Peers that run code do so without a sandbox: give `--model` a model whose programs you would run.

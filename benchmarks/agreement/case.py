@@ -45,7 +45,7 @@ def gym(server: str, row: Row, response: Response, **options: Any) -> dict[str, 
 
 
 def gym_rows(gym_packages: Path, server: str) -> Iterator[Row]:
-    """The rows that NeMo Gym's package brings with a server, then its rollouts of real models, with their rows' fields."""
+    """The rows that NeMo Gym's package brings with a server, and its rollouts of real models with their rows' fields."""
     found = [
         row
         for path in sorted((gym_packages / "resources_servers" / server / "data").glob("*example*.jsonl"))

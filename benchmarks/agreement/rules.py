@@ -3,7 +3,7 @@
 A disagreement is decided in this order:
 
 1. A rule of kind `rule` that applies: the two follow different rules, each written down, and its `why` says ours.
-2. The answer was built right or wrong (`Case.right`): whoever says otherwise is wrong. A reward between is no reward of 1.
+2. The answer was built right or wrong (`Case.right`): whoever says otherwise is wrong.
 3. A rule of kind `theirs_wrong` or `ours_wrong` that applies.
 4. Nothing applies: it counts as ours wrong, under the name `unexplained`.
 
@@ -134,20 +134,12 @@ def _boxes(found: Disagreement) -> int:
     return len(re.findall(r"\\(?:boxed|fbox)(?![A-Za-z])", found.text))
 
 
-def _reasoning_family(*families: str) -> Callable[[Disagreement], bool]:
-    return lambda found: found.case.row["metadata"]["source_dataset"] in families
-
-
-def _origin(name: str) -> Callable[[Disagreement], bool]:
-    return lambda found: found.case.origin == name
-
-
 RULES: tuple[Rule, ...] = (
     # Maths
     Rule(
         "several boxes", "rule", "nemo-gym", "math",
-        "it hands all boxes of a response to math-verify, which takes them for one set; here boxes side by side are a list, "
-        "and else the last one counts",
+        "it hands all boxes of a response to math-verify, which takes them for one set; here boxes side by side are a "
+        "list, and else the last one counts",
         lambda found: _boxes(found) > 1,
     ),
     Rule("several boxes", "rule", "math-verify", "math", "as NeMo Gym's", lambda found: _boxes(found) > 1),
@@ -169,8 +161,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "spelling of text", "rule", "bfcl-eval", "tool_calling",
-        "BFCL drops blanks and the characters `,./-_*^` from text, and compares without case, also where the schema has an "
-        "enum; here only case and blanks at the ends do not count, and an enum is what it is",
+        "BFCL drops blanks and the characters `,./-_*^` from text, and compares without case, also where the schema has "
+        "an enum; here only case and blanks at the ends do not count, and an enum is what it is",
         _equal_but_for(_bfcl_text),
     ),
     # Instruction following
@@ -186,7 +178,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "paragraphs after a blank one", "theirs_wrong", "lm-eval", "instruction_following",
-        "`nth_paragraph_first_word` leaves out blank paragraphs when it counts them, but not when it looks for the n-th",
+        "`nth_paragraph_first_word` leaves out blank paragraphs as it counts them, but not as it looks for the n-th",
         lambda found: "length_constraints:nth_paragraph_first_word" in _asked(found) and "\n\n\n" in found.text,
     ),
     Rule(
@@ -196,8 +188,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "the language of a short text, or of one in capitals", "rule", "lm-eval", "instruction_following",
-        "both use langdetect, which needs some twenty words and takes words in capitals for acronyms; here common English "
-        "words decide where a text is short, and capitals are lowered first",
+        "both use langdetect, which needs some twenty words and takes words in capitals for acronyms; here common "
+        "English words decide where a text is short, and capitals are lowered first",
         _short_or_capitals,
     ),
     # Code
@@ -209,7 +201,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "a tuple for a list", "rule", "evalplus", "code",
         "its expected values are Python's, where (1, 2) is not [1, 2]; a row's are JSON, which knows lists alone",
-        lambda found: found.case.origin in ("returns a tuple for a list", "returns a generator for a list", "returns a set for a list"),
+        lambda found: found.case.origin.startswith("returns a") and found.case.origin.endswith("for a list"),
     ),
     Rule(
         "exit code", "rule", "nemo-gym", "code",

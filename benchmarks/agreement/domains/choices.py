@@ -1,4 +1,3 @@
-
 """Multiple choice: the ways in which a model names an option, in each grading mode."""
 
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ langdetect.DetectorFactory.seed = 0
 def judge(names, kwargs, prompt, text):
     # It draws what it does not like in a row's arguments.
     random.seed(0)
-    return all([_holds(name, given, prompt, text) for name, given in zip(names, kwargs, strict=True)])
+    return all(_holds(name, given, prompt, text) for name, given in zip(names, kwargs, strict=True))
 
 
 def _holds(name, given, prompt, text):
