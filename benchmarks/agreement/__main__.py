@@ -26,9 +26,9 @@ from benchmarks.agreement.rollouts import sampled
 from benchmarks.agreement.rules import Disagreement, classify
 from cascade import environments
 from cascade.environments.base import Verdict
-from cascade.environments.judging import judge
+from cascade.environments.verification import judge
 from cascade.errors import RowError
-from cascade.files import write_json, write_jsonl
+from cascade.utils.files import write_json, write_jsonl
 
 EXAMPLES = 3
 """Of each class of disagreements, in the results."""

@@ -9,7 +9,7 @@ from typing import Any
 from cascade import environments
 from cascade.chat import Response, Row, ToolCall
 from cascade.environments.gym_server.request import verify_request
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def gym(server: str, row: Row, response: Response, **options: Any) -> dict[str, 
 
 
 def gym_rows(gym_packages: Path, server: str) -> Iterator[Row]:
-    """The rows that NeMo Gym's package brings with a server, and its rollouts of real models with their rows' fields."""
+    """The rows that NeMo Gym's package brings with a server, and rollouts of real models with their rows' fields."""
     found = [
         row
         for path in sorted((gym_packages / "resources_servers" / server / "data").glob("*example*.jsonl"))

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.agreement.rules import RULES
-from cascade.files import write_atomic
+from cascade.utils.files import write_atomic
 
 HEAD = """# Agreement with other projects' verifiers
 
 Written by `python -m benchmarks.agreement`, which installs each of them, pinned, into an environment of its own, and
 asks its verifier and ours about the same responses: generated demonstrations, changes of them, tables of the forms in
-which answers are written, the rows and rollouts of real models that their packages bring, and rollouts of the nano base.
+which answers are written, rows and rollouts of real models that their packages bring, and rollouts of the nano base.
 [The results](../results/benchmarks/agreement.json) hold examples of every class of disagreements.
 
 A disagreement is *a rule* where the two follow different rules that are both written down; else whoever contradicts

@@ -13,7 +13,7 @@ from cascade.policy import make_policy
 from cascade.recipe import Rollout
 from cascade.rollout import make_sampler
 from cascade.rollout.driver import Driver, Question
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 SETTINGS = {"max_new_tokens": 192, "temperature": 1.0}
 

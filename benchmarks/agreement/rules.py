@@ -161,8 +161,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "spelling of text", "rule", "bfcl-eval", "tool_calling",
-        "BFCL drops blanks and the characters `,./-_*^` from text, and compares without case, also where the schema has "
-        "an enum; here only case and blanks at the ends do not count, and an enum is what it is",
+        "BFCL drops blanks and the characters `,./-_*^` from text, and compares without case, where the schema has "
+        "an enum, too; here only case and blanks at the ends do not count, and an enum is what it is",
         _equal_but_for(_bfcl_text),
     ),
     # Instruction following

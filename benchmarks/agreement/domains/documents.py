@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks.agreement.case import Case, demonstrated, gym, gym_rows, rows
 from cascade.chat import Response, Row, ToolCall, response_from_openai
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 SCHEMAS: list[tuple[str, dict[str, Any], Any]] = [
     # (name, schema, a document that fits)

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.agreement.case import Case, demonstrated, gym, gym_rows, rows
 from cascade.chat import Response, Row, response_from_openai
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 MUTANTS = 3
 """Of one program."""

@@ -10,7 +10,7 @@ from reasoning_gym.factory import DATASETS
 
 from benchmarks.agreement.case import Case, demonstrated, gym, rows
 from cascade.chat import Response, Row
-from cascade.seeds import derive_seed
+from cascade.utils.seeds import derive_seed
 
 CONSTANTS = ("0", "1", "yes", "True", "[]", "I do not know.", "{}", "-1")
 WAYS = {
