@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cascade import environments
+from cascade.environments import harbor, verifiers
 from cascade.environments.registry import is_named
 from cascade.environments.synthetic.rows import shortened
 from cascade.errors import CascadeError, RowError
@@ -75,15 +76,28 @@ def stored(source: Source, name: str, root: Path) -> Iterator[Raw]:
 
 
 def files(source: Source, root: Path) -> list[Path]:
-    """The files that the source's `path` names, in order; none of a generator or dataset."""
+    """The files that the source's `path` or `harbor` names, in order; none of other sources."""
+    if source.harbor is not None:
+        return [path for task in _glob(source.harbor, root) for path in sorted(task.rglob("*")) if path.is_file()]
     if source.path is None:
         return []
-    return sorted(root.glob(source.path)) if not Path(source.path).is_absolute() else _absolute(Path(source.path))
+    return _glob(source.path, root)
+
+
+def _glob(pattern: str, root: Path) -> list[Path]:
+    return sorted(root.glob(pattern)) if not Path(pattern).is_absolute() else _absolute(Path(pattern))
 
 
 def _all_rows(source: Source, name: str, root: Path) -> Iterator[Raw]:
     if source.dataset is not None:
         yield from _dataset(source, name, root)
+        return
+    if source.verifiers is not None:
+        hub = source.verifiers
+        yield from verifiers.tasks(hub.name, hub.python, hub.arguments)
+        return
+    if source.harbor is not None:
+        yield from _harbor(source.harbor, name, root)
         return
     paths = files(source, root)
     if not paths:
@@ -96,6 +110,17 @@ def _all_rows(source: Source, name: str, root: Path) -> Iterator[Raw]:
                 yield from _jsonl(file, path.name)
         else:
             raise CascadeError(f"curation.sources.{name}.path: {path} is neither .jsonl nor .parquet")
+
+
+def _harbor(pattern: str, name: str, root: Path) -> Iterator[Raw]:
+    found = [path for path in _glob(pattern, root) if (path / harbor.CONFIG).is_file()]
+    if not found:
+        raise CascadeError(f"curation.sources.{name}.harbor: no {harbor.CONFIG} in {pattern} (from {root})")
+    for path in found:
+        try:
+            yield harbor.task(path)
+        except RowError as error:
+            yield error
 
 
 def _is_of_agent(row: Raw, agent: str) -> bool:

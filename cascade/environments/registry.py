@@ -19,6 +19,8 @@ MODULES = {
     "code": "cascade.environments.code",
     "swe_agentless": "cascade.environments.swe_agentless",
     "swe_agentic": "cascade.environments.swe_agentic",
+    "verifiers": "cascade.environments.verifiers",
+    "harbor": "cascade.environments.harbor",
 }
 
 

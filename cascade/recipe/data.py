@@ -1,6 +1,6 @@
 """The recipe's section on data: sources and what curation does with them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -18,8 +18,24 @@ def _registered(name: str) -> str:
 EnvironmentName = Annotated[str, BeforeValidator(_registered)]
 
 
+class HubEnvironment(Section):
+    """An environment of the Environments Hub: the name of a package, or a mapping with these keys."""
+
+    name: str
+    """As `load_environment`'s package or the taskset is called."""
+    python: str | None = None
+    """The Python where it and `verifiers` are installed; default: the one that runs this."""
+    arguments: dict[str, Any] = Field(default={})
+    """Of `load_environment`, or of the taskset's configuration."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+
 class Source(Section):
-    """Where rows come from. Exactly one of `generator`, `path`, `dataset`."""
+    """Where rows come from. Exactly one of `generator`, `path`, `dataset`, `verifiers`, `harbor`."""
 
     generator: EnvironmentName | None = None
     """An environment's own task generator."""
@@ -27,6 +43,10 @@ class Source(Section):
     """A local JSONL or Parquet file (or glob) of chat rows (`messages`) or NeMo Gym rows."""
     dataset: str | None = None
     """A Hugging Face dataset, streamed."""
+    verifiers: HubEnvironment | None = None
+    """The tasks of an environment of the Environments Hub, which answers and rewards them, too."""
+    harbor: str | None = None
+    """A Harbor task's directory (or a glob of such) whose test script rewards what was done in it."""
     subset: str | None = None
     split: str = "train"
     environment: EnvironmentName | None = None
@@ -55,6 +75,8 @@ class Source(Section):
         """The environment that its rows name, as far as the recipe tells; else the name of the domain."""
         if named := self.generator or self.environment:
             return named
+        if self.verifiers is not None or self.harbor is not None:
+            return "harbor" if self.verifiers is None else "verifiers"
         if agent := self.agent:
             for name in environments.names():
                 aliases = environments.get(name).gym_names
@@ -64,8 +86,16 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Source":
-        if sum(x is not None for x in (self.generator, self.path, self.dataset)) != 1:
-            raise ValueError("needs exactly one of generator, path, dataset")
+        origins = (self.generator, self.path, self.dataset, self.verifiers, self.harbor)
+        if sum(origin is not None for origin in origins) != 1:
+            raise ValueError("needs exactly one of generator, path, dataset, verifiers, harbor")
+        if self.verifiers is not None or self.harbor is not None:
+            if self.sft:
+                raise ValueError("sft: the tasks of verifiers and harbor have no demonstrations; take it out")
+            if self.gym_url or self.environment or self.agent:
+                raise ValueError(
+                    "gym_url, environment, agent: verifiers and harbor judge their own tasks; take them out"
+                )
         if self.generator is not None:
             check_sums_to_one("levels", self.levels)
             if -1 in (self.sft, self.rl, self.benchmark):

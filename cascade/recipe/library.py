@@ -47,7 +47,8 @@ def show(path: Path) -> list[str]:
     for name, source in recipe.curation.sources.items():
         amounts = {"SFT": source.sft, "RL": source.rl, "benchmark": source.benchmark}
         told = ", ".join(f"{use} {'all' if n == -1 else f'{n:,}'}" for use, n in amounts.items() if n)
-        origin = source.generator or source.path or source.dataset
+        origin = source.generator or source.path or source.dataset or source.harbor
+        origin = origin or f"the hub's {source.verifiers.name if source.verifiers else ''}"
         lines.append(f"  {name:24} {told} of {source.domain}, from {origin}")
     lines += ["", "Nodes"]
     for name, node in recipe.ordered().items():

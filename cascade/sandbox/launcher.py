@@ -101,7 +101,9 @@ def run(request: dict) -> dict:
     """Process 1: everything from the new root to the answer."""
     limits = request["limits"]
     try:
-        processes = namespaces.build_root(request["readable"], request["scratch"], limits["memory_bytes"])
+        processes = namespaces.build_root(
+            request["readable"], request["scratch"], limits["memory_bytes"], request["roots"]
+        )
         namespaces.drop_privileges(request["become"], request["seccomp"])
         for path, content in request["files"].items():
             if os.path.dirname(path):

@@ -79,9 +79,9 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
-def build_root(readable: list[str], scratch: str, scratch_bytes: int) -> int:
-    """Change to a root of the allow-list and an empty scratch; returns a descriptor of the namespace's /proc,
-    which the command cannot see."""
+def build_root(readable: list[str], scratch: str, scratch_bytes: int, roots: list[str]) -> int:
+    """Change to a root of the allow-list and an empty scratch, with `roots` as links into it; returns a descriptor of
+    the namespace's /proc, which the command cannot see."""
     check(libc.mount(None, b"/", None, RECURSIVE | PRIVATE, None), "private mounts (mount)")
     # Held open, because the new root may be mounted over where they lie.
     sources = {path: os.open(path, os.O_PATH) for path in readable if not os.path.islink(path)}
@@ -112,6 +112,8 @@ def build_root(readable: list[str], scratch: str, scratch_bytes: int) -> int:
     check(libc.umount2((root + "/proc").encode(), DETACH), "hiding /proc (umount2)")
     os.rmdir(root + "/proc")
     os.mkdir(root + scratch)
+    for name in roots:
+        os.symlink(f"{scratch}/{name}", f"{root}/{name}")
     options = f"size={scratch_bytes},nr_inodes={FILES_IN_SCRATCH},mode=700,uid={UID},gid={UID}"
     mount("tmpfs", root + scratch, NO_SUID | NO_DEVICES, options)
     set_attributes(root, READ_ONLY, recursive=False)

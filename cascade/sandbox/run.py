@@ -50,14 +50,16 @@ def execute(
     stdin: str = "",
     limits: Limits = _DEFAULT,
     keep: Sequence[str] = (),
+    roots: Sequence[str] = (),
 ) -> Execution:
     """Run `command` in a fresh scratch directory that holds `files`, and give back what it wrote.
 
-    `keep` names files to bring out of the scratch directory. Any thread may call. Raises SandboxError where this
+    `keep` names files to bring out of the scratch directory; `roots` names directories of it that the command also
+    finds at the root (`app` as `/app`). Any thread may call. Raises SandboxError where this
     machine lacks what confines a program (`missing`) and where the sandbox broke.
     """
     require()
-    request = _request(Program(command, files, limits), stdin=stdin, keep=keep)
+    request = _request(Program(command, files, limits), stdin=stdin, keep=keep, roots=roots)
     with _slots, _launcher() as launcher:
         launcher.send(request, limits.wall_seconds + _GRACE_SECONDS)
         return _execution(launcher.receive())
@@ -217,7 +219,12 @@ os.register_at_fork(after_in_child=_idle.clear)
 
 
 def _request(
-    program: Program, *, stdin: str = "", keep: Sequence[str] = (), streams: Sequence[int] = ()
+    program: Program,
+    *,
+    stdin: str = "",
+    keep: Sequence[str] = (),
+    roots: Sequence[str] = (),
+    streams: Sequence[int] = (),
 ) -> dict[str, Any]:
     prefix = os.path.realpath(sys.base_prefix)
     python = () if f"{prefix}/".startswith("/usr/") else (prefix,)
@@ -238,6 +245,7 @@ def _request(
         },
         "readable": [path for path in (*_SYSTEM, *_DEVICES, *python) if os.path.lexists(path)],
         "scratch": _SCRATCH,
+        "roots": [_inside(name) for name in roots],
         "become": _NOBODY if _can_become_nobody() else None,
         "seccomp": seccomp.compile_filter(platform.machine()),
     }

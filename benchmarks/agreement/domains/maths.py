@@ -75,8 +75,8 @@ SHAPES = {
     "right box, then wrong": (r"\boxed{%s}. No: \boxed{-987654}", False),
     "box, then a mention": (r"\boxed{%s}. (Asked for: \boxed{}.)", None),
     "fbox": (r"\fbox{%s}", None),
-    "box without braces": (r"\boxed %s", None),
-    "box with a blank": (r"\boxed {%s}", None),
+    "box without braces": (r"\boxed %s", True),
+    "box with a blank": (r"\boxed {%s}", True),
 }
 
 

@@ -121,6 +121,10 @@ def _sources(recipe: Recipe, report: dict[str, Any]) -> str:
             if source.generator
             else f"Hugging Face: {source.dataset}, {source.split}"
             if source.dataset
+            else f"Environments Hub: {source.verifiers.name}"
+            if source.verifiers
+            else f"Harbor: {source.harbor}"
+            if source.harbor
             else f"file: {source.path}"
         )
         kept = [report.get(split, {}).get("sources", {}).get(name, {}).get("kept", 0) for split in SPLITS]
