@@ -157,7 +157,7 @@ RULES: tuple[Rule, ...] = (
     # Calls
     Rule(
         "a list where text is asked for", "rule", "nemo-gym", "tool_calling",
-        "calls of the chat template carry no types, so what a schema wants as text is taken as the text that was written; "
+        "calls of the chat template carry no types, so what a schema wants as text is taken as the text written; "
         "it compares Python's types",
         lambda found: found.case.origin == "text as a list" and found.ours == 1,
     ),

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,7 +168,10 @@ def _instructions(directory: Path) -> list[list[str]]:
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    try:
+        lines = [shlex.split(line) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    except ValueError as error:
+        raise RowError("bad_task", f"harbor {directory.name}: its Dockerfile cannot be read ({error})") from None
     return [[words[0].upper(), *words[1:]] for words in lines]
 
 
@@ -180,7 +184,7 @@ def _dockerfile(directory: Path) -> tuple[str, dict[str, str], dict[str, bytes]]
             workdir = os.path.normpath(os.path.join(workdir, words[1]))
         elif words[0] == "ENV":
             pairs = words[1:] if "=" in words[1] else [f"{words[1]}={' '.join(words[2:])}"]
-            variables |= {name: value.strip("\"'") for name, _, value in (pair.partition("=") for pair in pairs)}
+            variables |= {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
         elif words[0] == "COPY":
             *sources, target = words[1:]
             place = os.path.join(workdir, target)
