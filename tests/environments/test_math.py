@@ -31,6 +31,7 @@ def reward(expected, answer):
         ("x+1", "\\boxed{1+x}"),
         ("Yes", "\\boxed{\\text{Yes}}"),
         (7, "\\boxed{7}"),
+        ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\boxed{\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}}"),
     ],
 )
 def test_equal_answers(expected, answer):

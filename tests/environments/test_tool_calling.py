@@ -123,6 +123,15 @@ def test_workplace_rows_compare_what_changes():
     assert judge(office(LOST), shouted).reward == 0.0
 
 
+def test_the_office_takes_names_of_entries_and_fields_and_blanks_as_they_are_written():
+    move = {"customer_id": "000a", "field": "name", "new_value": "Risk Forum"}
+    row = office(("crm_update_customer", move))
+    assert judge(row, ("crm_update_customer", move | {"new_value": "RISK forum"})).reward == 1.0
+    assert judge(row, ("crm_update_customer", move | {"new_value": " Risk Forum "})).reward == 0.0
+    assert judge(row, ("crm_update_customer", move | {"field": "NAME"})).reward == 0.0
+    assert judge(row, ("crm_update_customer", move | {"customer_id": "000A"})).reward == 0.0
+
+
 def action(*calls, agent="single_step_tool_use_with_argument_comparison_agent"):
     entries = [{"type": "function_call", "name": n, "arguments": json.dumps(a)} for n, a in calls]
     expected = entries[0] if len(entries) == 1 else {"type": "function_call_batch", "calls": entries}

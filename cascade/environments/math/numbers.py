@@ -26,7 +26,7 @@ _REPLACED = str.maketrans(
     }
 )
 _SIZES = re.compile(r"\\(?:left|right|displaystyle|textstyle|bigl?|bigr?|Bigl?|Bigr?|!)(?![A-Za-z])|\\!")
-_SPACES = re.compile(r"(?:\\[,;: ]|~|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick)?space(?![A-Za-z])|\s)+")
+_SPACES = re.compile(r"(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick)?space(?![A-Za-z])|\s)+")
 _GROUPS = re.compile(r"(?<![\d.,^_])(\d{1,3})((?:(?:,| |\{,\}|, )\d{3})+)(?![\d])")
 
 _DECIMAL = r"(?:\d+\.?\d*|\.\d+)"

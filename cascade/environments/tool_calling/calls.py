@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -134,20 +134,32 @@ def compare_effects(expected: Sequence[ToolCall], made: Sequence[ToolCall], tool
 
 
 def _effects(calls: Sequence[ToolCall]) -> Counter[str]:
-    counts = Counter(_key(call, _CASE_COUNTS) for call in calls if not any(part in call.name for part in _READS))
-    names = {_key(call, _CASE_COUNTS): call.name for call in calls}
+    changing = [call for call in calls if not any(part in call.name for part in _READS)]
+    counts = Counter(map(_office_key, changing))
+    names = {_office_key(call): call.name for call in changing}
     return Counter({key: 1 if any(p in names[key] for p in _REPEATABLE) else n for key, n in counts.items()})
 
 
-def _key(call: ToolCall, case_counts: Set[str] = frozenset()) -> str:
-    """Equal for calls that count as the same."""
+def _office_key(call: ToolCall) -> str:
+    """Equal for calls with the same effect: what names an entry or a field counts as it is written, in other text case
+    does not."""
     arguments = {
         name: value
-        if name in case_counts or (name == "new_value" and call.arguments.get("field") in case_counts)
-        else _normal(value)
+        if name in _CASE_COUNTS
+        or name == "field"
+        or name.endswith("_id")
+        or (name == "new_value" and call.arguments.get("field") in _CASE_COUNTS)
+        else value.lower()
+        if isinstance(value, str)
+        else value
         for name, value in call.arguments.items()
     }
     return json.dumps([call.name, arguments], sort_keys=True)
+
+
+def _key(call: ToolCall) -> str:
+    """Equal for calls that count as the same."""
+    return json.dumps([call.name, _normal(call.arguments)], sort_keys=True)
 
 
 def _normal(value: Any) -> Any:
