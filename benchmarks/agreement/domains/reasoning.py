@@ -38,7 +38,7 @@ def cases(count: int, seed: int, gym_packages: Path) -> Iterator[Case]:
             for constant in CONSTANTS:
                 if constant.lower() != own.strip().lower():
                     yield _case(row, WAYS["tags"] % constant, f"constant {constant}", None)
-            yield _case(row, WAYS["tags"] % f"not {own}", "negated", None)
+            yield _case(row, WAYS["tags"] % f"not {own}", "negated", False)
             yield _case(row, WAYS["tags"] % own.upper(), "upper case", None)
 
 
