@@ -157,3 +157,18 @@ def test_a_rows_own_pattern_that_captures_the_first_letter_of_an_options_text() 
 def test_the_rules_of_nemo_gym(options: dict, mode: str, text: str, ours: str | None, theirs: str | None) -> None:
     assert letter(options, mode, text) == ours
     assert letter(options, mode, text, grading="gym") == theirs
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("Answer: C) B. subtilis", "C"),
+        ("Answer: C: B. subtilis", "C"),
+        ("Answer: C, B", None),
+        ("Answer: C or B", None),
+    ],
+)
+def test_a_label_with_its_own_text_is_one_answer_though_the_text_begins_as_a_label_does(answer, letter):
+    options = [{"A": "E. coli"}, {"B": "S. aureus"}, {"C": "B. subtilis"}, {"D": "H. pylori"}]
+    row = {"options": options, "expected_answer": "C", "grading_mode": MARKDOWN}
+    assert ENVIRONMENT.verify(row, Response(answer)).extracted == letter

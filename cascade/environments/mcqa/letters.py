@@ -142,7 +142,10 @@ def chosen(text: str, options: Options) -> str | None:
         return named
     lead = _LEAD.match(shown)
     if lead and lead[1].upper() in options and not _is_word(shown, lead[1], lead.end(), options):
-        return None if _goes_on(shown, lead, options) else lead[1].upper()
+        letter = lead[1].upper()
+        # A label and its own option's text are one answer, though the text may begin as another label does.
+        labelled = beginning(shown[lead.end() :].lstrip(BRACKETS + "-"), options) == letter
+        return letter if labelled or not _goes_on(shown, lead, options) else None
     reason = _REASON.search(shown)
     head = _letters(shown[: reason.start()] if reason else shown, options)
     if len(set(head)) == 1:
