@@ -105,7 +105,9 @@ def _single_case(row: Row, response: Response, origin: str, right: bool | None) 
     row = row if agent else {**row, "agent_ref": {"type": "responses_api_agents", "name": f"{SINGLE}_agent"}}
     similarity = {"search": 0.3, "swe_pi": 0.0, "droid_": 0.0}.get(agent[:6], 0.1)
     asks = gym(SINGLE, row, response, similarity=similarity, f1=parallel)
-    return Case("tool_calling", row, response, origin, right, asks)
+    # There some of the calls earn some of the reward.
+    known = right if right or not parallel else None
+    return Case("tool_calling", row, response, origin, known, asks)
 
 
 def _expected(action: dict[str, Any]) -> list[ToolCall] | None:

@@ -37,7 +37,7 @@ SCHEMAS: list[tuple[str, dict[str, Any], Any]] = [
 def cases(count: int, seed: int, gym_packages: Path) -> Iterator[Case]:
     for name, fields, document in SCHEMAS:
         schema = _schema(fields)
-        for kind, write in WRITERS.items():
+        for kind, write in {**WRITERS, "xml": _rooted}.items():
             text = write(document)
             if text is None:
                 continue
@@ -191,6 +191,10 @@ def _xml(document: Any) -> str | None:
     if isinstance(document, dict) and len(document) == 1 and isinstance(next(iter(document.values())), dict):
         name, inside = next(iter(document.items()))
         return _element(name, inside)
+    return _element("root", document)
+
+
+def _rooted(document: Any) -> str:
     return _element("root", document)
 
 
