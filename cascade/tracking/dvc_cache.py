@@ -11,7 +11,7 @@ from cascade.layout import Layout
 from cascade.utils.files import hash_directory, link_file, publish_directory
 
 
-def is_kept(layout: Layout, dvc: str) -> bool:
+def is_cached(layout: Layout, dvc: str) -> bool:
     """Whether DVC's cache here has the directory of this hash, whole."""
     return _listing(layout, dvc) is not None
 
