@@ -1,6 +1,6 @@
-"""How the machine fares while a node runs, read from Linux's own files: no package is needed where GPU nodes run.
+"""System metrics while a node runs, read from /proc, so that no further package is needed.
 
-The names are MLflow's, which has a page of its own for `system/`.
+The names are MLflow's, which has a separate page for `system/`.
 """
 
 import shutil
@@ -12,7 +12,7 @@ MEGABYTE = 1e6
 
 
 class SystemSampler:
-    """Of this machine: of a node that several machines run together, the first one's."""
+    """Metrics of this machine; of a node on several machines, of the first."""
 
     def __init__(self, disk: Path, proc: Path = PROC):
         self._disk = disk
@@ -49,8 +49,8 @@ class SystemSampler:
 
 
 def _gpu_memory() -> dict[str, float]:
-    """What torch holds of each GPU. It is asked of torch's own books: a call to CUDA from another thread would
-    disturb the recording of a CUDA graph."""
+    """Memory that torch has reserved on each GPU, by torch's own count: a call to CUDA from another thread would
+    disturb the capture of a CUDA graph."""
     torch = sys.modules.get("torch")
     # Another thread may be importing it.
     if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
