@@ -38,11 +38,11 @@ class StepProgress:
 
     def _show(self, step: Step) -> None:
         percent = 100 * step.done / step.steps
-        told = f"{step.node}: step {step.done} of {step.steps}, {step.told}"
+        description = f"{step.node}: step {step.done} of {step.steps}, {step.fields_text}"
         if self._artifact is None:
             key = f"progress-{step.node.replace('_', '-')}"
-            made = create_progress_artifact(percent, key=key, description=told)
+            made = create_progress_artifact(percent, key=key, description=description)
             assert isinstance(made, UUID)  # a coroutine only in an async caller
             self._artifact = made
         else:
-            update_progress_artifact(self._artifact, percent, description=told)
+            update_progress_artifact(self._artifact, percent, description=description)
