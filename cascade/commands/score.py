@@ -19,26 +19,26 @@ from cascade.utils.files import open_atomic
 PROGRESS_EVERY = 1_000
 """Lines between two calls of `progress`."""
 
-ASKED_AT_ONCE = 64
-"""Lines that are judged at the same time where a server or a recipe's model may judge: waiting costs nothing here."""
+CONCURRENT_LINES = 64
+"""Lines judged concurrently where a server or a judge model may be used."""
 
 REPLACED = ("reward", "failure", "extracted", "reason")
 
 Scored = tuple[dict[str, Any], Verdict]
-"""A line as it was read, and what came out."""
+"""A line of the file, and its verdict."""
 
 
 @dataclass
 class Summary:
-    """What came out, over the lines that were not blank."""
+    """Counts over the lines that are not blank."""
 
     count: int = 0
     reward_sum: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
     disagreements: int = 0
-    """Lines that came with a numeric `reward` and got another one here."""
+    """Lines whose numeric `reward` in the file differs from the new one."""
     compared: int = 0
-    """Lines that came with a numeric `reward` and got one here."""
+    """Lines with a numeric `reward` in the file and a new one."""
 
     @property
     def scored(self) -> int:
@@ -46,7 +46,7 @@ class Summary:
 
     @property
     def mean_reward(self) -> float | None:
-        """Over the lines that have a reward; None where none has."""
+        """Mean over the lines with a reward; None where there are none."""
         return self.reward_sum / self.scored if self.scored else None
 
     def __str__(self) -> str:
@@ -76,16 +76,18 @@ def score_file(
     never an exception.
     Raises CascadeError where `path` cannot be read, `environment` is unknown or `gym_url` is not a server's address.
     """
-    chosen = get(environment) if environment else None
+    judge_environment = get(environment) if environment else None
     if gym_url is not None:
         from cascade.environments.gym_server import GymServer  # brings httpx
 
-        chosen = GymServer(gym_url)
+        judge_environment = GymServer(gym_url)
     summary = Summary()
     with ExitStack() as files:
         target: TextIO | None = files.enter_context(open_atomic(out)) if out else None
         for row, verdict in files.enter_context(
-            closing(_score_lines(_lines(path), chosen, ASKED_AT_ONCE if gym_url or judges.any_named() else 1))
+            closing(
+                _score_lines(_lines(path), judge_environment, CONCURRENT_LINES if gym_url or judges.any_named() else 1)
+            )
         ):
             _count(summary, row, verdict)
             if target:
@@ -106,26 +108,26 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _score_lines(
-    lines: Iterable[tuple[int, bytes]], chosen: Environment | None, at_once: int
+    lines: Iterable[tuple[int, bytes]], environment: Environment | None, at_once: int
 ) -> Generator[Scored, None, None]:
-    """In the order of the lines, `at_once` of them at a time and as many again in waiting."""
+    """Yield results in the order of the lines, judging `at_once` concurrently, with as many more queued."""
     if at_once == 1:
-        yield from (_score_line(line, number, chosen) for number, line in lines)
+        yield from (_score_line(line, number, environment) for number, line in lines)
         return
     pool = ThreadPoolExecutor(at_once)
-    under_way: deque[Future[Scored]] = deque()
+    pending: deque[Future[Scored]] = deque()
     try:
         for number, line in lines:
-            under_way.append(pool.submit(_score_line, line, number, chosen))
-            if len(under_way) == 2 * at_once:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            pending.append(pool.submit(_score_line, line, number, environment))
+            if len(pending) == 2 * at_once:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _score_line(line: bytes, number: int, chosen: Environment | None) -> Scored:
+def _score_line(line: bytes, number: int, environment: Environment | None) -> Scored:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -134,7 +136,7 @@ def _score_line(line: bytes, number: int, chosen: Environment | None) -> Scored:
         return {"line": number}, Verdict(None, "bad_json", reason=f"line {number} is not a JSON object")
     try:
         check_grading(row)
-        judge = chosen or environment_of(row)
+        judge = environment or environment_of(row)
         if "response" not in row:
             raise RowError("no_response", "the row has no `response`")
         judge.check_row(row)
@@ -142,7 +144,7 @@ def _score_line(line: bytes, number: int, chosen: Environment | None) -> Scored:
     except RowError as error:
         return row, Verdict(None, error.code, reason=f"line {number}: {error}")
     except Exception as error:
-        # Whatever a file may hold, the lines after it are still scored; the code keeps it apart from bad rows.
+        # The following lines are still scored; the code distinguishes this from bad rows.
         return row, Verdict(None, "verifier_error", reason=f"line {number}: {type(error).__name__}: {error}")
 
 

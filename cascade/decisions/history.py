@@ -82,7 +82,7 @@ class MLflowHistory:
         if len(comparable) > 1:
             raise CascadeError(
                 f"{', '.join(present)}: not all evaluated on the same benchmarks with the same settings, so no earlier "
-                "run compares with all of them; `cascade evaluate NODE` makes each anew"
+                "run compares with all of them; repeat each evaluation (`cascade evaluate NODE`)"
             )
         return earlier_results(open_runs(self._layout), self._layout, nodes, present, comparable.pop())
 
@@ -115,7 +115,7 @@ def read_results(nodes: list[str], layout: Layout, history: History) -> dict[str
         if result.checkpoint != hash_directory(layout.checkpoint(node)):
             raise CascadeError(
                 f"{layout.checkpoint(node)}: the evaluation in {history.source} is of another checkpoint; "
-                f"`cascade evaluate {node}` makes it anew"
+                f"`cascade evaluate {node}` repeats it"
             )
         results[node] = result
     return results

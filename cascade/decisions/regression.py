@@ -57,7 +57,7 @@ def paired_on_shared(
     if len(shared) < max(2, MIN_SHARED * max(len(candidate_rewards), len(reference_rewards))):
         raise CascadeError(
             f"{domain}: {candidate.node} and {reference.node} share {len(shared)} benchmark prompts of "
-            f"{len(candidate_rewards)} and {len(reference_rewards)}; evaluate both anew (`cascade evaluate NODE`)"
+            f"{len(candidate_rewards)} and {len(reference_rewards)}; evaluate both again (`cascade evaluate NODE`)"
         )
     return paired_test(
         [candidate_rewards[p] for p in shared], [reference_rewards[p] for p in shared], *seed_keys, domain

@@ -144,7 +144,7 @@ def _check_failures(node: str, domain: str, lines: list[dict[str, Any]]) -> None
         counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())
         raise CascadeError(
             f"evaluation of {node}: {domain}: {codes.total()} of {len(lines)} rollouts have no verdict ({counts}), "
-            f"above {MAX_FAILURE_RATE:.0%}; mend the verifier or the benchmark's rows, then rerun"
+            f"above {MAX_FAILURE_RATE:.0%}; fix the verifier or the benchmark's rows, then rerun"
         )
 
 

@@ -71,7 +71,7 @@ class EvaluationResult:
     def of(self, domain: str) -> list[PromptResult]:
         """Raises CascadeError where the domain was not evaluated."""
         if not self.domains.get(domain):
-            raise CascadeError(f"the evaluation of {self.node} has no results for domain {domain!r}; evaluate it anew")
+            raise CascadeError(f"the evaluation of {self.node} has no results for domain {domain!r}; evaluate it again")
         return self.domains[domain]
 
 

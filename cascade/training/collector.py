@@ -101,5 +101,5 @@ class Collector:
             codes = ", ".join(f"{code} {count}" for code, count in failures.most_common())
             raise CascadeError(
                 f"{self._name}: step {step}: {failures.total()} of {len(rollouts)} rollouts have no verdict ({codes}), "
-                f"above max_failure_rate {self._node.max_failure_rate}; mend the verifier or its rows, then rerun"
+                f"above max_failure_rate {self._node.max_failure_rate}; fix the verifier or its rows, then rerun"
             )

@@ -95,5 +95,5 @@ def load_state(path: Path, inputs: dict[str, Any], sharded: bool = False) -> tup
         with safe_open(_part(path, metadata["step"]) if sharded else path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not a resumable state ({error}); delete it to start the node anew") from None
+        raise CheckpointError(f"{path}: not a resumable state ({error}); delete it to restart the node") from None
     return State(metadata["step"], metadata["progress"], tensors), ""

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from cascade.commands.lineage.graph import (
     CHECKPOINT,
+    DIGITS,
     PARENT,
     PARENT_HASH,
-    SHOWN,
     Data,
     Graph,
     data_of,
@@ -42,7 +42,8 @@ def backward(what: str, layout: Layout) -> list[str]:
         run = graph.maker(content, version.tags.get("node"), gate)
         if run is None:
             raise CascadeError(
-                f"{what}: no run in MLflow made its checkpoint {content[:SHOWN]}; ask the server that it was trained on"
+                f"{what}: no run in MLflow made its checkpoint {content[:DIGITS]}; "
+                "ask the server that it was trained on"
             )
         root.add(f"passed the gate of run {_pipeline(graph, gate) if gate else f'{version.run_id}, which is gone'}")
         _Walk(graph).checkpoint(root, "", run)
@@ -108,18 +109,18 @@ class _Walk:
 
     def __init__(self, graph: Graph):
         self._graph = graph
-        self._told: set[str] = set()
+        self._listed: set[str] = set()
 
     def checkpoint(self, branch: Branch, role: str, run: "Run") -> None:
         below = branch.add(role + named(run))
-        if run.info.run_id in self._told:
+        if run.info.run_id in self._listed:
             below.line += "  (see above)"
             return
         self.made_from(below, run)
 
     def made_from(self, branch: Branch, run: "Run") -> None:
-        self._told.add(run.info.run_id)
-        branch.add(f"made by run {_pipeline(self._graph, run)}; inputs {run.data.tags.get('inputs_hash', '')[:SHOWN]}")
+        self._listed.add(run.info.run_id)
+        branch.add(f"made by run {_pipeline(self._graph, run)}; inputs {run.data.tags.get('inputs_hash', '')[:DIGITS]}")
         for data in data_of(run):
             if data.context != "evaluation":
                 self._data(branch, data)
@@ -136,28 +137,28 @@ class _Walk:
         if found is not None:
             self.checkpoint(branch, role, found)
         elif node == BASE:
-            branch.add(f"{role}{BASE}  checkpoint {content[:SHOWN]}")
+            branch.add(f"{role}{BASE}  checkpoint {content[:DIGITS]}")
         else:
-            branch.add(f"{role}{node or 'a checkpoint'}  checkpoint {content[:SHOWN]}  (its run is not in MLflow)")
+            branch.add(f"{role}{node or 'a checkpoint'}  checkpoint {content[:DIGITS]}  (its run is not in MLflow)")
 
     def _benchmarks(self, branch: Branch, benchmarks: list[Data]) -> None:
         """Most checkpoints are evaluated on the same: each is told once."""
-        new = [data for data in benchmarks if data.digest not in self._told]
+        new = [data for data in benchmarks if data.digest not in self._listed]
         for data in new:
-            self._told.add(data.digest)
+            self._listed.add(data.digest)
             self._data(branch, data)
         if len(new) < len(benchmarks):
             branch.add(f"evaluated on {len(benchmarks) - len(new)} benchmarks (see above)")
 
     def _data(self, branch: Branch, data: Data) -> None:
         kept = f"  dvc {data.dvc}" if data.dvc else ""
-        below = branch.add(f"{data.context} data {data.name}  sha256 {data.digest[:SHOWN]}{kept}")
+        below = branch.add(f"{data.context} data {data.name}  sha256 {data.digest[:DIGITS]}{kept}")
         curation = self._graph.curation(data)
         if curation is None or data.context == "curation":
             return
-        again = curation.info.run_id in self._told
+        again = curation.info.run_id in self._listed
         below.line += f"  curated by run {title(curation)}" + ("  (see above)" if again else "")
         if not again:
-            self._told.add(curation.info.run_id)
+            self._listed.add(curation.info.run_id)
             for source in data_of(curation):
                 self._data(below, source)

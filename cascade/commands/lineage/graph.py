@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHECKPOINT, PARENT, PARENT_HASH = "checkpoint_hash", "parent", "parent_hash"
 TEACHER = "teacher_hash/"
 MADE = "made/"
-SHOWN = 12
+DIGITS = 12
 """Characters of a hash that are shown; as many name it on the command line."""
 
 
@@ -144,4 +144,4 @@ def evaluated(run: "Run") -> str | None:
 def named(run: "Run") -> str:
     """A checkpoint's run in one line."""
     content = run.data.tags.get(CHECKPOINT, "")
-    return f"{node_of(run)}  checkpoint {content[:SHOWN]}  run {pipeline_of(run)}/{node_of(run)}"
+    return f"{node_of(run)}  checkpoint {content[:DIGITS]}  run {pipeline_of(run)}/{node_of(run)}"
