@@ -32,9 +32,9 @@ def distillation_of(
     home = Layout(Path(project).resolve())
     settings = load(find(None if recipe == ACTIVE else recipe, home))
     if node not in settings.distill or settings.distill[node].init == BASE:
-        known = ", ".join(name for name, section in settings.distill.items() if section.init != BASE) or "none"
+        choices = ", ".join(name for name, section in settings.distill.items() if section.init != BASE) or "none"
         raise RecipeError(
-            f"node {node!r}: not a distillation of recipe {settings.name} after another node; have {known}"
+            f"node {node!r}: not a distillation of recipe {settings.name} after another node; have {choices}"
         )
     nodes = load(home.params)
     names: dict[str, str] = dict.fromkeys(settings.distill[node].mix, student)

@@ -21,14 +21,14 @@ class SystemSampler:
 
     def sample(self) -> dict[str, float]:
         """Memory in 10⁶ bytes, shares in percent; of the CPUs, the busy share of all since the last call."""
-        before, self._ticks = self._ticks, self._cpu_ticks()
-        idle, total = (now - then for now, then in zip(self._ticks, before, strict=True))
+        old_ticks, self._ticks = self._ticks, self._cpu_ticks()
+        idle, total = (now - then for now, then in zip(self._ticks, old_ticks, strict=True))
         memory = self._kibibytes("meminfo")
-        used = memory["MemTotal"] - memory["MemAvailable"]
+        used_kibibytes = memory["MemTotal"] - memory["MemAvailable"]
         disk = shutil.disk_usage(self._disk)
         values = {
-            "system/system_memory_usage_megabytes": used * 1024 / MEGABYTE,
-            "system/system_memory_usage_percentage": 100 * used / memory["MemTotal"],
+            "system/system_memory_usage_megabytes": used_kibibytes * 1024 / MEGABYTE,
+            "system/system_memory_usage_percentage": 100 * used_kibibytes / memory["MemTotal"],
             "system/process_memory_usage_megabytes": self._kibibytes("self/status")["VmRSS"] * 1024 / MEGABYTE,
             "system/disk_usage_percentage": 100 * disk.used / disk.total,
             "system/disk_available_megabytes": disk.free / MEGABYTE,
