@@ -1,4 +1,4 @@
-"""The command line. Every command imports what it needs when it runs, so that `cascade --help` is quick."""
+"""The command line. Every command imports what it needs when it runs, so that `cascade --help` is fast."""
 
 import atexit
 import ctypes
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from cascade.layout import Layout
 
 COMMAND = "cascade.cli:command"
-"""What the fork server calls for a command line."""
+"""The entry point that the fork server calls."""
 
 _PR_SET_NAME = 15
 
 
 class _OneLineErrors(click.Group):
-    """Prints a CascadeError's message alone, and exits with 1."""
+    """Prints only the message of a CascadeError, and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         from cascade.utils.files import room_for
@@ -38,7 +38,7 @@ class _OneLineErrors(click.Group):
 
 
 def _layout() -> "Layout":
-    """The project is the directory that the command is called in, as it is for DVC and git."""
+    """The project is the current directory."""
     from cascade.layout import Layout
 
     return Layout(Path.cwd())
@@ -49,13 +49,13 @@ def _layout() -> "Layout":
 def main() -> None:
     """Post-train a language model by the Nemotron-Cascade 2 recipe."""
     os.environ.update(QUIET)
-    # A last collection among all that torch and MLflow hold would take seconds at the end of every stage.
+    # Without this, the last garbage collection takes seconds at the end of every stage that imported torch or MLflow.
     atexit.register(gc.freeze)
 
 
 def command(arguments: list[str]) -> None:
-    """A command line in a process of the fork server's."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, " ".join(arguments).encode())  # As `top` shows it.
+    """Run a command line in a process that the fork server started."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, " ".join(arguments).encode())  # The name that `top` shows.
     main(arguments, prog_name="cascade")
 
 
@@ -132,19 +132,19 @@ def recipe_check(source: str | None) -> None:
     from cascade.recipe.library import find
 
     path = find(source, _layout())
-    found = load(path)
-    click.echo(f"{path}: {found.name}, {len(found.ordered())} nodes, no problem found")
+    loaded = load(path)
+    click.echo(f"{path}: {loaded.name}, {len(loaded.ordered())} nodes, no problem found")
 
 
 @recipe.command("export")
 @click.argument("system", type=click.Choice(["nemo-rl"]))
 @click.argument("source", required=False)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("export"), show_default=True)
-@click.option("--max-prompt-tokens", default=32768, show_default=True, help="Room for the longest prompt.")
+@click.option("--max-prompt-tokens", default=32768, show_default=True, help="Tokens of the longest prompt.")
 def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens: int) -> None:
     """Write what SYSTEM needs to run the RL and distillation nodes of a recipe: a configuration each, and its prompts.
 
-    What has no counterpart there is told at the head of each file.
+    The head of each file lists settings that have no counterpart there.
     """
     from cascade.commands.export.nemo_rl import export
     from cascade.recipe import load
@@ -157,13 +157,13 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
 @recipe.command("plan")
 @click.argument("source", required=False)
 def recipe_plan(source: str | None) -> None:
-    """What each training node needs of every GPU's memory, in GiB; fails where a node does not fit."""
+    """GPU memory that each training node needs, in GiB for each GPU; fails where a node does not fit."""
     from cascade.launch.memory_plan import table
     from cascade.recipe import load
     from cascade.recipe.library import find
 
-    found = load(find(source, _layout()))
-    lines, refused = table(found, list(found.training), _layout())
+    loaded = load(find(source, _layout()))
+    lines, refused = table(loaded, list(loaded.training), _layout())
     click.echo("\n".join(lines))
     if refused:
         raise CascadeError("\n".join(refused))
@@ -178,10 +178,10 @@ def recipe_plan(source: str | None) -> None:
 @click.option("--gym-url", help="A running NeMo Gym resources server, http://host:port, that judges instead.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write each line with its verdict.")
 def score(file: Path, environment: str | None, gym_url: str | None, out: Path | None) -> None:
-    """Judge a rollout file in NeMo Gym's format anew, one verdict a line.
+    """Judge the rollouts of a file in NeMo Gym's format again, one verdict for each line.
 
-    Each rollout is judged by itself; where only comparisons tell, it is compared with the row's reference. Where a
-    model judges, it is the active recipe's.
+    Each rollout is judged by itself; where the reward is relative, it is compared with the row's reference. Judge
+    models are those of the active recipe.
     """
     from cascade import judges
     from cascade.commands.score import score_file
@@ -207,7 +207,7 @@ def score(file: Path, environment: str | None, gym_url: str | None, out: Path | 
 @click.option("--temperature", default=1.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def chat(checkpoint: str, no_thinking: bool, max_new_tokens: int, temperature: float, seed: int) -> None:
-    """Talk with CHECKPOINT: a node's name or a directory."""
+    """Chat with CHECKPOINT: a node's name or a directory."""
     from cascade.commands.chat import chat as chat_with
 
     chat_with(checkpoint, _layout(), not no_thinking, max_new_tokens, temperature, seed)
@@ -226,7 +226,7 @@ def report() -> None:
 @main.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--chart", type=click.Path(path_type=Path), help="Also draw it: a .png or .svg.")
+@click.option("--chart", type=click.Path(path_type=Path), help="Also write a chart: a .png or .svg.")
 def compare(first: str, second: str, chart: Path | None) -> None:
     """Two runs side by side: scores by domain with paired differences, settings, data, costs.
 
@@ -235,12 +235,12 @@ def compare(first: str, second: str, chart: Path | None) -> None:
     from cascade.commands.compare import as_text
     from cascade.commands.compare import compare as compare_runs
 
-    found = compare_runs(first, second, _layout())
-    click.echo("\n".join(as_text(found)))
+    comparison = compare_runs(first, second, _layout())
+    click.echo("\n".join(as_text(comparison)))
     if chart is not None:
         from cascade.commands.compare.chart import draw
 
-        click.echo(f"chart: {draw(found, chart)}")
+        click.echo(f"chart: {draw(comparison, chart)}")
 
 
 @main.command()
@@ -262,14 +262,14 @@ def lineage(what: str, forward: bool) -> None:
 @click.argument("start")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of each run; default: the recipe's own.")
 def interference(start: str, steps: int | None) -> None:
-    """Measure what RL on each domain alone does to every other, from node START, and which order that suggests."""
+    """Measure how RL on each single domain, from node START, changes every other, and which order of stages follows."""
     from cascade.commands.interference import measure
 
-    found = measure(start, _layout(), steps)
+    matrix = measure(start, _layout(), steps)
     from cascade.commands.interference.page import in_words, write
 
-    page = write(found)
-    click.echo("\n".join([*in_words(found), str(page)]))
+    page = write(matrix)
+    click.echo("\n".join([*in_words(matrix), str(page)]))
 
 
 @main.command()
@@ -296,7 +296,7 @@ def ui(prefect_port: int, mlflow_port: int) -> None:
 
 @main.command()
 def doctor() -> None:
-    """What was found here (engines, devices, versions, servers), what is missing and how to get it."""
+    """Check the installation: engines, devices, versions, servers; what is missing and how to get it."""
     from cascade.commands.doctor import examine
 
     sys.exit(0 if examine(_layout()) else 1)

@@ -1,8 +1,8 @@
-"""What can be wrong, said in one line: what, where, what to do."""
+"""Exceptions whose message is one line: what is wrong, where, what to do."""
 
 
 class CascadeError(Exception):
-    """An error the user can mend. The command line prints its message alone, without a traceback."""
+    """An error that the user can fix. The command line prints only its message, without a traceback."""
 
 
 class RecipeError(CascadeError):
@@ -14,7 +14,7 @@ class CheckpointError(CascadeError):
 
 
 class RowError(CascadeError):
-    """A data row that cannot be used. `code` is the short reason under which rejects are counted."""
+    """A data row that cannot be used. `code` is the short reason by which rejected rows are counted."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -22,4 +22,4 @@ class RowError(CascadeError):
 
 
 class SandboxError(CascadeError):
-    """A program could not be confined, or the sandbox itself broke; it says nothing about the program."""
+    """A program could not be isolated, or the sandbox itself failed; no result about the program."""

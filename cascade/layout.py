@@ -1,4 +1,5 @@
-"""Where things lie in a project. DVC tracks data/, models/ and results/; work/ is scratch that survives kills."""
+"""Paths of a project. DVC tracks data/, models/ and results/; .cascade/work/ holds resumable state and temporary
+files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Layout:
         return self.root / "models" / node
 
     def evaluation(self, node: str) -> Path:
-        """results/evaluations/NODE/: summary.json (DVC metric) and rollouts.parquet (one line a rollout)."""
+        """results/evaluations/NODE/: summary.json (DVC metric) and rollouts.parquet (one row for each rollout)."""
         return self.root / "results" / "evaluations" / node
 
     def training(self, node: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a DVC stage calls: one node of the active recipe, in a process of its own."""
+"""What a DVC stage runs: one node of the active recipe, in its own process."""
 
 import os
 import signal
@@ -19,8 +19,8 @@ from cascade.utils.progress import say
 
 
 def run_node(name: str, layout: Layout, began: float | None = None) -> None:
-    """Build `curate` or a node; several processes that torchrun started do so together. `began`: when the process did,
-    Unix seconds. Raises CascadeError."""
+    """Build `curate` or a node; the processes of one torchrun job build it together. `began`: start of the process,
+    in Unix seconds. Raises CascadeError."""
     recipe = _prepare(layout)
     if name != CURATE:
         recipe.node(name)
@@ -35,12 +35,12 @@ def run_node(name: str, layout: Layout, began: float | None = None) -> None:
 
 
 def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None:
-    """Evaluate a node's checkpoint on every benchmark and enter it in its round; `began` as above. Raises
-    CascadeError."""
+    """Evaluate a node's checkpoint on every benchmark and write its scores and its entry in the round; `began` as in
+    `run_node`. Raises CascadeError."""
     recipe = _prepare(layout)
     if name not in recipe.training:
-        made = ", ".join(recipe.training)
-        raise RecipeError(f"{recipe.kind(name)}.{name}: makes no checkpoint to evaluate; these do: {made}")
+        evaluated = ", ".join(recipe.training)
+        raise RecipeError(f"{recipe.kind(name)}.{name}: makes no checkpoint to evaluate; these do: {evaluated}")
     from cascade.evaluation.benchmark import evaluate
 
     with live(recipe, layout, name, evaluation=True, began=began):
@@ -49,7 +49,7 @@ def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None
 
 
 def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:
-    """Evaluate any checkpoint on every benchmark, and write what was found to `out` alone. Raises CascadeError."""
+    """Evaluate any checkpoint on every benchmark and write the results only to `out`. Raises CascadeError."""
     recipe = _prepare(layout)
     from cascade.evaluation.benchmark import evaluate
 
@@ -57,7 +57,7 @@ def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:
 
 
 def _build(recipe: Recipe, name: str, layout: Layout) -> None:
-    """Each kind of node imports its own part only: torch takes seconds."""
+    """Each kind of node imports only what it needs: importing torch takes seconds."""
     if name == CURATE:
         with process_setup.importing_engine():
             from cascade.curation import build
@@ -92,8 +92,8 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
 
 
 def _prepare(layout: Layout) -> Recipe:
-    """Load the recipe, let its models judge, set the process's threads before torch is imported, and stop cleanly on
-    SIGTERM."""
+    """Load the recipe, configure its judges, set the number of threads before torch is imported, and install the
+    SIGTERM handler."""
     recipe = load(layout.params)
     judges.use(recipe.judges)
     if recipe.verification is not None:

@@ -1,1 +1,1 @@
-"""Prefect flows: what happens, and in which order."""
+"""Prefect flows."""

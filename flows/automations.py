@@ -2,8 +2,7 @@
 
     python -m flows.automations [--webhook URL]
 
-Run again, it brings them up to date instead of making others. `prefect.yaml` cannot hold them: Prefect's deployments
-know only triggers that start runs.
+Run again, it updates them. They cannot be in `prefect.yaml`, because triggers of deployments only start runs.
 """
 
 import argparse
@@ -22,31 +21,31 @@ SILENCE = timedelta(seconds=90)
 """Three of Prefect's heartbeats, whose shortest interval is 30 s (deployments set it: prefect.yaml)."""
 
 RESTARTS = 3
-"""A run that crashes is started again at most so often."""
+"""How often a crashed run is started again."""
 
 LOST = "no sign of life for 90 seconds: its worker or machine is gone"
 
 WEBHOOK = "cascade"
-"""Name of the block that keeps the webhook's address, which may be a secret."""
+"""Name of the block with the webhook's address, which may be a secret."""
 
 MESSAGE = (
     '{{ {"text": flow.name ~ " " ~ flow_run.name ~ ": " ~ flow_run.state.name ~ ". " '
     '~ (flow_run.state.message or "") ~ " " ~ (flow_run|ui_url or "")} | tojson }}'
 )
-"""What Slack, Mattermost and many others take: {"text": …}."""
+"""The body that Slack, Mattermost and many others accept: {"text": …}."""
 
 _EVERY_RUN: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
 
 
 def automations(webhook: UUID | None = None) -> list[Automation]:
-    """`webhook`: id of the block to call when a run failed, crashed or waits for someone; None: nobody is told."""
-    found = [
+    """`webhook`: id of the block to call when a run failed, crashed or waits for approval; None: no call."""
+    result = [
         Automation(
             name="cascade: a run that is lost has crashed",
             description="A run that has sent a heartbeat, and then neither another nor its end, is marked as Crashed.",
             trigger=EventTrigger(
                 after={"prefect.flow-run.heartbeat"},
-                # Any event of the run: states have names of their own here, such as `Gate failed`.
+                # Any event of the run, because states have custom names, such as `Gate failed`.
                 expect={"prefect.flow-run.*"},
                 match=_EVERY_RUN,
                 for_each={"prefect.resource.id"},
@@ -62,7 +61,7 @@ def automations(webhook: UUID | None = None) -> list[Automation]:
             "are left to the run that they belong to.",
             trigger=EventTrigger(
                 expect={"prefect.flow-run.Crashed"},
-                # Without 0: what could not even be started would not start the next time either.
+                # Without 0: a run that could not be started would not start the next time either.
                 match={**_EVERY_RUN, "prefect.run-count": [str(count) for count in range(1, RESTARTS + 1)]},
                 match_related={"prefect.resource.role": "flow", "prefect.resource.name": "!node"},
                 posture=Posture.Reactive,
@@ -76,7 +75,7 @@ def automations(webhook: UUID | None = None) -> list[Automation]:
         ),
     ]
     if webhook is not None:
-        found.append(
+        result.append(
             Automation(
                 name="cascade: tell of a run that needs someone",
                 description="Calls the webhook when a run failed, crashed or waits for approval.",
@@ -89,24 +88,24 @@ def automations(webhook: UUID | None = None) -> list[Automation]:
                 actions=[CallWebhook(block_document_id=webhook, payload=MESSAGE)],
             )
         )
-    return found
+    return result
 
 
 async def make(url: str | None) -> list[str]:
-    """Make or renew them, with a call of `url` where there is one. Returns their names."""
+    """Create or update the automations, with a call of `url` where there is one. Returns their names."""
     block = None
     if url is not None:
         webhook = Webhook(url=SecretStr(url), headers=SecretDict({"Content-Type": "application/json"}))
         block = await webhook.save(WEBHOOK, overwrite=True)
-    wanted = automations(block)
+    definitions = automations(block)
     async with get_client() as prefect:
-        for automation in wanted:
-            if there := await prefect.read_automations_by_name(automation.name):
-                automation.id = there[0].id
+        for automation in definitions:
+            if existing := await prefect.read_automations_by_name(automation.name):
+                automation.id = existing[0].id
                 await automation.aupdate()
             else:
                 await automation.acreate()
-    return [automation.name for automation in wanted]
+    return [automation.name for automation in definitions]
 
 
 def main() -> None:

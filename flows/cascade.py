@@ -1,4 +1,5 @@
-"""The cascade as a flow: curate → SFT → RL stages → teachers → distillation → … → gate, evaluations beside it."""
+"""The cascade as a flow: curate → SFT → RL stages → teachers → distillation → … → gate, with an evaluation after
+each."""
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -31,32 +32,32 @@ def cascade_flow(
 ) -> State:
     """Build every node of a recipe, parents first, each trained one followed by its evaluation.
 
-    Nodes that are up to date are left alone. The run fails where a node fails, and where a gate does not pass.
+    Nodes that are up to date are not built. The run fails where a node fails, and where a gate does not pass.
 
     Args:
-        recipe: `active` runs the project's own params.yaml, in the project. Any other runs in a directory of its own,
-            .cascade/runs/NAME, and leaves params.yaml and the project's results as they are; both share one cache.
+        recipe: `active` runs the project's own params.yaml, in the project. Any other runs in its own directory,
+            .cascade/runs/NAME, and does not change params.yaml and the project's results; both share one cache.
         overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `rl.if_rl.steps=100`, `seed=1`. With
-            any, the run has a directory of its own, the same for the same changes.
+            any, the run has its own directory, the same for the same changes.
         approve: Nodes before which the run pauses until someone resumes it: `mopd` before it is trained, a gate such as
             `release` before a model is registered. What does not depend on them goes on.
-        anew: Build again what is up to date too, as after a change of the code.
+        anew: Build every node, also those that are up to date, as after a change of the code.
         project: Directory of the project.
     """
     run = open_run(project, recipe, overrides)
     graph, layout = run.recipe, run.layout
-    held = held_back(graph, approve)
+    unapproved = held_back(graph, approve)
 
     def submit(name: str, stage: str, needs: list[PrefectFuture]) -> PrefectFuture:
-        where = graph.place(name)
-        return build.submit(stage, layout.root, run.run_id, where, anew, wait_for=needs, return_state=False)
+        placement = graph.place(name)
+        return build.submit(stage, layout.root, run.run_id, placement, anew, wait_for=needs, return_state=False)
 
     with stopped_on_exit(), fork_server.server(thread_settings(graph)):
         curated = submit(CURATE, CURATE, [])
         built: dict[str, PrefectFuture] = {}
         evaluated: dict[str, PrefectFuture] = {}
-        # What waits for nobody's approval first, so that a pause keeps nothing else from being submitted.
-        for name in sorted(graph.ordered(), key=held.__contains__):
+        # Nodes that need no approval first, so that a pause does not keep them from being submitted.
+        for name in sorted(graph.ordered(), key=unapproved.__contains__):
             needs = [evaluated[member] for member in graph.awaited(name)]
             if name in graph.training:
                 needs += [curated, *(built[parent] for parent in graph.parents(name))]
@@ -71,11 +72,11 @@ def cascade_flow(
 
 
 def _conclude(recipe: Recipe, layout: Layout, futures: list[PrefectFuture]) -> State:
-    """The flow's state: what failed by itself, not what waited for it."""
+    """The flow's state: names the tasks that failed, not those that depend on them."""
     failed = [str(future.state.message) for future in futures if future.state.is_failed()]
     try:
         show_results(recipe, layout)
-    except CascadeError as error:  # What failed before is what the run's state must say.
+    except CascadeError as error:  # An earlier failure must stay in the run's state.
         failed.append(str(error))
     if failed:
         return Failed(message="; ".join(failed))

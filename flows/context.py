@@ -1,4 +1,4 @@
-"""How every flow of a project begins: its parameters' types, the recipe, the directory, the run's id."""
+"""The context of a flow run: recipe, directory, run id; and the type of the recipe parameter."""
 
 import os
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from tasks.run_directory import ACTIVE, project_of
 RecipeName = Annotated[
     str, Field(json_schema_extra={"enum": [ACTIVE, *sorted(path.stem for path in Path("recipes").glob("*.yaml"))]})
 ]
-"""A name in recipes/ of the project that the flow was deployed from, which the form lets choose from; or ACTIVE."""
+"""A name in recipes/ of the project that the flow was deployed from (the choices of the form), or ACTIVE."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """`home` is the project, `layout` the directory that the run works in; `run_id` is
-    the flow run's: the processes of all nodes find their MLflow run by it."""
+    """`home` is the project, `layout` the directory of the run, `run_id` the flow run's id, by which the processes of
+    all nodes find their MLflow run."""
 
     home: Layout
     recipe: Recipe
@@ -34,10 +34,10 @@ def open_run(project: str, recipe: str, overrides: tuple[str, ...], purpose: str
     """As `project_of`. Raises RecipeError."""
     home = Layout(Path(project).resolve())
     layout = project_of(home, recipe, overrides, purpose)
-    found = load(layout.params)
-    set_slots(found.threads)
+    loaded = load(layout.params)
+    set_slots(loaded.threads)
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
     os.environ["CASCADE_RUN_ID"] = str(context.flow_run.id)
-    return RunContext(home, found, layout, str(context.flow_run.id))
+    return RunContext(home, loaded, layout, str(context.flow_run.id))

@@ -1,4 +1,4 @@
-"""Curation alone: to look at the data of a recipe before anything is trained on it."""
+"""Curation as a flow, to inspect the data of a recipe before training."""
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -20,9 +20,9 @@ def curate_flow(
     """Build the data of a recipe and nothing else: SFT sequences, RL prompts, benchmarks, rejects and the report.
 
     Args:
-        recipe: `active` builds the project's own data/. Any other has a directory of its own, .cascade/runs/NAME.
+        recipe: `active` builds the project's own data/. Any other has its own directory, .cascade/runs/NAME.
         overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `curation.sources.math.rl=1000`.
-        anew: Build it again where it is up to date too.
+        anew: Build the data also where it is up to date.
         project: Directory of the project.
     """
     run = open_run(project, recipe, overrides)

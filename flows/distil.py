@@ -1,4 +1,4 @@
-"""A distillation here and now: one checkpoint, repaired from chosen teachers, with the settings of a recipe's node."""
+"""Distillation of one checkpoint from chosen teachers, with the settings of a recipe's node."""
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -25,26 +25,26 @@ def distil_flow(
 ) -> State:
     """Distil chosen teachers into a checkpoint, and evaluate it before and after.
 
-    It happens in a directory of its own, .cascade/runs/distil-…, the same for the same choice, so that a run goes on
-    where the last one stopped. The new checkpoint is models/NODE there; nothing is registered.
+    The run has its own directory, .cascade/runs/distil-…, the same for the same choice, so that it resumes where an
+    earlier one stopped. The new checkpoint is models/NODE there; nothing is registered.
 
     Args:
         student: The checkpoint to repair: a node of the project, a directory, or a registered model,
             `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        teachers: DOMAIN=CHECKPOINT for each domain to be won back, named as the student is: `math=sft`. In every other
-            domain the student teaches itself, which holds it where it is.
+        teachers: DOMAIN=CHECKPOINT for each domain to recover, named like the student: `math=sft`. In every other
+            domain the student is its own teacher, which keeps its level.
         node: The distillation of the recipe whose settings are used: its mix, steps and optimizer.
-        recipe: Where these settings, the prompts and the benchmarks come from. `active` is the project's own
+        recipe: The recipe of these settings, the prompts and the benchmarks. `active` is the project's own
             params.yaml.
         overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `distill.mopd.steps=60`.
         project: Directory of the project.
     """
-    chosen = distillation_of(project, student, teachers, node, recipe, overrides)
-    run = open_run(project, recipe, overrides, chosen.directory)
-    arrange(chosen, run.recipe, run.layout)
+    choice = distillation_of(project, student, teachers, node, recipe, overrides)
+    run = open_run(project, recipe, overrides, choice.directory)
+    arrange(choice, run.recipe, run.layout)
     start = run.recipe.distill[node].init
     with stopped_on_exit():
-        # One after the other: nothing here can be done beside something else.
+        # Sequential, because each stage needs the one before.
         for name, stage in (
             (CURATE, CURATE),
             (start, evaluation_of(run.recipe, start)),

@@ -20,7 +20,7 @@ from tasks.run_directory import ACTIVE
 def evaluate_flow(
     checkpoint: str, recipe: RecipeName = ACTIVE, overrides: tuple[str, ...] = (), project: str = "."
 ) -> State:
-    """Evaluate a checkpoint on every benchmark of a recipe: its scores, on the run's page and in a directory.
+    """Evaluate a checkpoint on every benchmark of a recipe: its scores are on the run's page and in a directory.
 
     The benchmarks are built where they are not up to date. Results go to .cascade/evaluations/CHECKPOINT of the
     directory that the recipe runs in; no node's results, and no decision, change.
@@ -28,18 +28,18 @@ def evaluate_flow(
     Args:
         checkpoint: A node of the project (`mopd`, or `base`), a directory, or a registered model: `models:/NAME@ALIAS`
             or `models:/NAME/VERSION`.
-        recipe: Whose benchmarks. `active` are those of the project's own params.yaml.
+        recipe: The recipe of the benchmarks. `active` is the project's own params.yaml.
         overrides: Changes to the recipe, each KEY=VALUE as with `dvc exp run -S`: `evaluation.rollouts=16`.
         project: Directory of the project.
     """
     run = open_run(project, recipe, overrides)
-    found = checkpoint_named(checkpoint, run.recipe, run.home)
+    path = checkpoint_named(checkpoint, run.recipe, run.home)
     out = run.layout.root / ".cascade" / "evaluations" / folder_name(checkpoint)
     with stopped_on_exit():
-        curated: State = build(CURATE, run.layout.root, run.run_id, run.recipe.place(CURATE), return_state=True)
-        if not curated.is_completed():
-            return curated
-        module = ["tasks.evaluate", str(found), str(out)]
+        curation: State = build(CURATE, run.layout.root, run.run_id, run.recipe.place(CURATE), return_state=True)
+        if not curation.is_completed():
+            return curation
+        module = ["tasks.evaluate", str(path), str(out)]
         state = state_of(checkpoint, run_process(module, run.layout.root, run.run_id, get_run_logger().info))
     if not state.is_completed():
         return state

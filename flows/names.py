@@ -1,4 +1,4 @@
-"""What a flow run is called on Prefect's pages: recipe, purpose, number. `nano run 3`, `nano evaluate mopd 1`."""
+"""Names of flow runs on Prefect's pages: recipe, purpose, number. `nano run 3`, `nano evaluate mopd 1`."""
 
 from pathlib import Path
 
@@ -15,24 +15,25 @@ PURPOSES = {
     "evaluate": "evaluate {checkpoint}",
     "distil": "distil {student}",
 }
-"""Flow → what its run is for, from its parameters."""
+"""Flow → purpose of its run, as a format of its parameters."""
 
 
 def run_name() -> str:
-    """The name of the flow run that begins, numbered among those of the same recipe and purpose."""
+    """The name of the current flow run, numbered among those of the same recipe and purpose."""
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow is not None
     parameters = context.parameters or {}
     purpose = PURPOSES[context.flow.name].format(**parameters)
     stem = f"{_recipe_name(parameters['recipe'], Path(parameters['project']))} {purpose}"
-    named = FlowRunFilter(name=FlowRunFilterName(like_=f"{stem} "))
+    name_filter = FlowRunFilter(name=FlowRunFilterName(like_=f"{stem} "))
     with get_client(sync_client=True) as client:
-        return f"{stem} {client.count_flow_runs(flow_run_filter=named) + 1}"
+        return f"{stem} {client.count_flow_runs(flow_run_filter=name_filter) + 1}"
 
 
 def _recipe_name(recipe: str, project: Path) -> str:
-    """The active recipe by the name in its file. A file that cannot be read is told of when the flow opens it."""
+    """The recipe's name; of the active one, the name in its file. An unreadable file is reported when the flow opens
+    it."""
     if recipe != ACTIVE:
         return Path(recipe).stem
     try:

@@ -1,4 +1,4 @@
-"""One node as a flow of its own: what the worker of a node's pool runs."""
+"""One node as a flow, which the worker of the node's pool runs."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def node_flow(stage: str, project: str, run_id: str, anew: bool = False) -> Stat
         stage: Name of the DVC stage, such as `rl@if_rl`.
         project: Directory of the project, as this machine sees it.
         run_id: The run that the node belongs to, for MLflow.
-        anew: Build it again where it is up to date.
+        anew: Build the stage also where it is up to date.
     """
     with stopped_on_exit():
         return build_here(stage, Path(project), run_id, anew)

@@ -1,4 +1,4 @@
-"""What a run's page in Prefect shows beside its tasks: results, heat map, gates and repairs, links to measurements."""
+"""Artifacts of a run's page in Prefect: results, heat map, gates and repairs, links to MLflow."""
 
 import base64
 import re
@@ -19,13 +19,13 @@ from tasks.mlflow_links import MLflowLinks
 
 
 def show_results(recipe: Recipe, layout: Layout) -> None:
-    """Publish everything measured, and put all there is on the run's page."""
+    """Publish all journals to MLflow, and put all artifacts on the run's page."""
     show_scores(recipe, layout)
     show_measurements(recipe, layout)
 
 
 def show_measurements(recipe: Recipe, layout: Layout) -> None:
-    """Publish everything measured, and link to it from the run's page."""
+    """Publish all journals to MLflow, and link to it from the run's page."""
     publish(recipe, layout, [CURATE, *recipe.ordered()])
     links = MLflowLinks(recipe, layout)
     create_markdown_artifact(key="lineage", markdown=lineage_page(recipe, layout, links), description=recipe.name)
@@ -34,7 +34,7 @@ def show_measurements(recipe: Recipe, layout: Layout) -> None:
 
 
 def show_scores(recipe: Recipe, layout: Layout) -> None:
-    """Write the report, and put table, heat map and decisions as they now stand on the run's page."""
+    """Write the report, and put the current table, heat map and decisions on the run's page."""
     report = build_report(recipe, layout)
     show_table(recipe, layout)
     if (heat_map := report.parent / "figures" / "scores.png").exists():
@@ -59,23 +59,23 @@ def results_page(recipe: Recipe, layout: Layout) -> str:
 
 
 def data_url(image: Path) -> str:
-    """A PNG as a URL that holds it: the page then needs no file and no other server."""
+    """A PNG as a data URL, so that the page needs no file and no other server."""
     return f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
 
 
 def lineage_page(recipe: Recipe, layout: Layout, links: MLflowLinks) -> str:
-    """Node → its run in MLflow, and the hash under which DVC has its checkpoint; how to have its files again."""
+    """Node → its run in MLflow and DVC's hash of its checkpoint; and how to restore its files."""
     lines = ["| node | MLflow | checkpoint in DVC (md5) |", "| --- | --- | --- |"]
     for name in (CURATE, *recipe.ordered()):
         url = links.node(name)
-        made = dvc_hashes(layout.root, name).get(layout.checkpoint(name).relative_to(layout.root).as_posix(), "–")
-        lines.append(f"| {name} | {f'[run]({url})' if url else '–'} | {made} |")
+        digest = dvc_hashes(layout.root, name).get(layout.checkpoint(name).relative_to(layout.root).as_posix(), "–")
+        lines.append(f"| {name} | {f'[run]({url})' if url else '–'} | {digest} |")
     revision = git_revision(layout.root)
     lines += ["", f"Project: `{layout.root}`", ""]
     if revision is None:
         return "\n".join([*lines, "Not in a git repository."])
-    changed = " with changes that are not committed" if revision.endswith("+") else ""
-    return "\n".join([*lines, f"Git revision: `{revision.rstrip('+')}`{changed}. The files: `dvc checkout` there."])
+    suffix = " with changes that are not committed" if revision.endswith("+") else ""
+    return "\n".join([*lines, f"Git revision: `{revision.rstrip('+')}`{suffix}. The files: `dvc checkout` there."])
 
 
 def gate_page(name: str, decision: dict[str, Any]) -> str:
@@ -83,21 +83,21 @@ def gate_page(name: str, decision: dict[str, Any]) -> str:
 
 
 def repair_page(name: str, decision: dict[str, Any]) -> str:
-    done = f"{', '.join(decision['regressed'])} repaired" if decision["regressed"] else "no regression, passed on"
+    result = f"{', '.join(decision['regressed'])} repaired" if decision["regressed"] else "no regression, passed on"
     teachers = [f"{domain} by {teacher['node']}" for domain, teacher in decision["teachers"].items()]
-    page = _page(f"Repair {name}: {done}", decision)
+    page = _page(f"Repair {name}: {result}", decision)
     return f"{page}\n\nTaught: {', '.join(teachers)}." if teachers else page
 
 
 def curation_page(layout: Layout) -> str:
-    """Rows drawn and kept by use, and why the others were rejected."""
+    """Rows drawn and kept by use, and the reasons of rejection."""
     report = read_json(layout.root / "data" / "report.json")
     lines = ["| for | drawn | kept | rejected |", "| --- | ---: | ---: | --- |"]
-    for use, found in report.items():
-        if "drawn" not in found:
+    for use, counts in report.items():
+        if "drawn" not in counts:
             continue
-        reasons = [f"{r} {n:,}" for step in found["steps"].values() for r, n in step["rejected"].items()]
-        lines.append(f"| {use} | {found['drawn']:,} | {found['kept']:,} | {', '.join(reasons) or 'none'} |")
+        reasons = [f"{r} {n:,}" for step in counts["steps"].values() for r, n in step["rejected"].items()]
+        lines.append(f"| {use} | {counts['drawn']:,} | {counts['kept']:,} | {', '.join(reasons) or 'none'} |")
     packing = report["packing"]
     packed = f"{packing['sequences']:,} sequences of SFT, {packing['fill_rate']:.0%} of their tokens used"
     return "\n".join([*lines, "", f"{packed}."])
@@ -106,12 +106,12 @@ def curation_page(layout: Layout) -> str:
 def scores_page(checkpoint: str, summary: dict[str, Any]) -> str:
     """Scores of one evaluated checkpoint by domain, in percent, with their 95 % intervals."""
     lines = [f"# {checkpoint}", "", f"| domain | avg@{summary['k']} | 95 % interval |", "| --- | ---: | ---: |"]
-    for domain, found in summary["domains"].items():
-        interval = f"{100 * found['ci_low']:.1f} – {100 * found['ci_high']:.1f}"
-        lines.append(f"| {domain} | {100 * found['avg@k']:.1f} | {interval} |")
+    for domain, scores in summary["domains"].items():
+        interval = f"{100 * scores['ci_low']:.1f} – {100 * scores['ci_high']:.1f}"
+        lines.append(f"| {domain} | {100 * scores['avg@k']:.1f} | {interval} |")
     return "\n".join([*lines, f"| mean | {100 * summary['mean']['avg@k']:.1f} | |"])
 
 
 def _page(title: str, decision: dict[str, Any]) -> str:
     lines = [f"# {title}", "", decision["words"], ""]
-    return "\n".join([*lines, *(f"- {domain}: {found['words']}" for domain, found in decision["domains"].items())])
+    return "\n".join([*lines, *(f"- {domain}: {verdict['words']}" for domain, verdict in decision["domains"].items())])

@@ -1,4 +1,4 @@
-"""Checkpoints as people name them on a form: a node, a directory, or a registered model."""
+"""Checkpoints by the names that forms accept: a node, a directory, or a registered model."""
 
 import re
 from pathlib import Path
@@ -22,15 +22,15 @@ def checkpoint_named(name: str, recipe: Recipe, home: Layout) -> Path:
     if name.startswith(REGISTERED):
         return _registered(name.removeprefix(REGISTERED), home)
     if name == BASE:
-        found = home.root / recipe.base
+        path = home.root / recipe.base
     else:
-        found = home.checkpoint(name) if name in recipe.training else home.root / name
-    if not (found / "config.json").exists():
+        path = home.checkpoint(name) if name in recipe.training else home.root / name
+    if not (path / "config.json").exists():
         nodes = ", ".join([BASE, *recipe.training])
         raise CheckpointError(
-            f"{found}: no checkpoint there; name a node ({nodes}), a directory or {REGISTERED}NAME@ALIAS"
+            f"{path}: no checkpoint there; name a node ({nodes}), a directory or {REGISTERED}NAME@ALIAS"
         )
-    return found
+    return path
 
 
 def _registered(name: str, home: Layout) -> Path:

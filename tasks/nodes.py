@@ -1,4 +1,4 @@
-"""The task behind every node of the graph: its DVC stage, brought up to date where the recipe wants it run."""
+"""The Prefect task of a node: bring its DVC stage up to date, on the pool that the recipe names."""
 
 import os
 import threading
@@ -22,10 +22,10 @@ from tasks.progress import StepProgress
 INTERRUPTED = "Interrupted"
 
 HERE = ("local", "torchrun")
-"""Launchers whose processes are this machine's."""
+"""Launchers that start processes on this machine."""
 
 POLL = 5.0
-"""Seconds between two looks at a run on another pool."""
+"""Seconds between two polls of a run on another pool."""
 
 _slots = threading.BoundedSemaphore(1)
 
@@ -41,59 +41,59 @@ def evaluation_of(recipe: Recipe, name: str) -> str:
 
 
 def set_slots(threads: int) -> None:
-    """As many stages run side by side on this machine as there are `threads` of CPU for each of them."""
+    """Limit the stages that run in parallel on this machine to its CPUs divided by `threads`."""
     global _slots
     _slots = threading.BoundedSemaphore(max(1, len(os.sched_getaffinity(0)) // threads))
 
 
 def _was_interrupted(task: Any, run: Any, state: State) -> bool:
-    """Prefect 3.7 wraps what the task returned in a state of its own, 3.9 gives it as it is."""
+    """Prefect 3.7 wraps the returned state in another state, 3.9 does not."""
     returned = state.data if isinstance(state.data, State) else state
     return returned.name == INTERRUPTED
 
 
 @task(task_run_name="{stage}", retries=3, retry_delay_seconds=[1, 10, 60], retry_condition_fn=_was_interrupted)
 def build(stage: str, root: Path, run_id: str, place: Placement, force: bool = False) -> State:
-    """Build what a stage makes, unless it is up to date; with `force`, even then. A stage that was killed is run again
-    and resumes."""
+    """Build a stage, unless it is up to date; with `force`, even then. A stage that was killed is run again and
+    resumes."""
     if place.pool != LOCAL_POOL:
         return build_on(place.pool, stage, root, run_id, force)
-    # A stage on a cluster takes nothing here but a process that waits for it.
+    # A stage on a cluster needs no CPU here, only a waiting process.
     with _slots if place.launcher in HERE else nullcontext():
         return build_here(stage, root, run_id, force)
 
 
 def build_here(stage: str, root: Path, run_id: str, force: bool) -> State:
-    """In processes of this machine, whose measurements this one publishes; those of a cluster's jobs do so
-    themselves."""
+    """Run the stage from this machine. This process publishes the journals of local processes; a cluster's job
+    publishes its own."""
     layout = Layout(root)
     recipe, node = load(layout.params), stage.rpartition("@")[2]
-    here = recipe.place(node).launcher in HERE
+    local = recipe.place(node).launcher in HERE
     log, progress = get_run_logger(), StepProgress()
 
     def say(line: str) -> None:
         log.info(line)
         progress.line(line)
 
-    with following(recipe, layout, node) if here else nullcontext() as environment:
+    with following(recipe, layout, node) if local else nullcontext() as environment:
         return state_of(stage, run_stage(stage, root, run_id, say, force, environment))
 
 
-def state_of(what: str, ended: Outcome) -> State:
-    if ended.kind in ("failed", "interrupted"):
-        name = INTERRUPTED if ended.kind == "interrupted" else None
-        return Failed(message=f"{what}: {ended.message}", name=name)
-    return Completed(message=what, name=ended.kind.capitalize())
+def state_of(what: str, outcome: Outcome) -> State:
+    if outcome.kind in ("failed", "interrupted"):
+        name = INTERRUPTED if outcome.kind == "interrupted" else None
+        return Failed(message=f"{what}: {outcome.message}", name=name)
+    return Completed(message=what, name=outcome.kind.capitalize())
 
 
 def build_on(pool: str, stage: str, root: Path, run_id: str, force: bool) -> State:
-    """On a worker of another pool, which sees the same project directory (deployment node/POOL). A run that is stopped
-    has it cancelled there; one whose worker or machine was lost counts as interrupted."""
+    """Run the stage on a worker of another pool with the same project directory (deployment node/POOL). It is cancelled
+    when this run is stopped, and counts as interrupted where its worker or machine was lost."""
     say = get_run_logger().info
     say("%s: waiting for a worker of the pool %s", stage, pool)
     parameters = {"stage": stage, "project": str(root), "run_id": run_id, "anew": force}
     try:
-        # Prefect's own waiting could not be left when the run is stopped.
+        # Prefect's own waiting could not be interrupted when the run is stopped.
         run = run_deployment(f"node/{pool}", parameters=parameters, flow_run_name=stage, timeout=0)
     except ObjectNotFound:
         return Failed(message=f"{stage}: no deployment node/{pool}; see prefect.yaml, or drop the node from `pools`")

@@ -1,4 +1,4 @@
-"""DVC stages as child processes: each in a session of its own, so that stopping one stops all that it started."""
+"""DVC stages as child processes, each in a new session, so that stopping one stops its descendants."""
 
 import os
 import re
@@ -30,13 +30,13 @@ PATIENCE = 10.0
 
 _alive: set[subprocess.Popen] = set()
 stopping = threading.Event()
-"""Set when the run is being stopped: what runs elsewhere is to be stopped too."""
+"""Set when the run is being stopped, so that runs on other pools are cancelled too."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended. `failed`: its command said no, and would again. `interrupted`: it was killed from
-    outside, hung or was kept out by DVC's locks; run again, it resumes. `message` is its last words."""
+    """How a stage ended. `failed`: with an error that a retry would repeat. `interrupted`: killed from outside, hung,
+    or blocked by DVC's locks; run again, it resumes. `message` is its error."""
 
     kind: Literal["built", "unchanged", "failed", "interrupted"]
     message: str = ""
@@ -50,10 +50,10 @@ def run_stage(
     force: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Bring one DVC stage up to date, or with `force` whatever its state; where it lacks an input, neither, and what it
-    made before stays."""
-    if lacking := missing_input(stage, root):
-        return Outcome("failed", lacking)
+    """Bring one DVC stage up to date; with `force`, rebuild it. Where an input is missing it fails, and its outputs
+    stay."""
+    if missing := missing_input(stage, root):
+        return Outcome("failed", missing)
     options = ["--force"] if force else []
     module = ["dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]
     return run_process(module, root, run_id, say, environment)
@@ -66,8 +66,8 @@ def run_process(
     say: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Run a Python module, with its arguments, in the project `root`, with `environment` beside this process's own.
-    Every line that it prints goes to `say` as it comes."""
+    """Run a Python module, with its arguments, in the project `root`, with `environment` added to this process's.
+    Every line of its output is passed to `say`."""
     if stopping.is_set():
         return Outcome("failed", "not started: the run was stopped")
     environment = {
@@ -113,24 +113,24 @@ def outcome(code: int, lines: list[str]) -> Outcome:
     if code == 0:
         return Outcome("unchanged" if any("didn't change, skipping" in line for line in lines) else "built")
     text = "\n".join(lines)
-    ended = _EXIT.search(text)
+    exit_line = _EXIT.search(text)
     # Shells report a signal as 128 + its number, Python as its negative.
-    by_signal = code < 0 or (ended is not None and not 0 <= int(ended[1]) <= 128)
-    return Outcome("interrupted" if by_signal or _LOCKED.search(text) else "failed", _last_words(lines))
+    by_signal = code < 0 or (exit_line is not None and not 0 <= int(exit_line[1]) <= 128)
+    return Outcome("interrupted" if by_signal or _LOCKED.search(text) else "failed", _error_line(lines))
 
 
-def _last_words(lines: list[str]) -> str:
-    """The line that says what went wrong: the command's own where it left one, else DVC's, else the last."""
+def _error_line(lines: list[str]) -> str:
+    """The line with the error: the command's own where there is one, else DVC's, else the last line."""
     for mark in ("Error: ", "ERROR: ", ""):
-        if found := [line for line in lines if line.startswith(mark) and line]:
-            return found[-1].removeprefix(mark)
+        if matches := [line for line in lines if line.startswith(mark) and line]:
+            return matches[-1].removeprefix(mark)
     return "it ended without a word"
 
 
 @contextmanager
 def stopped_on_exit() -> Iterator[None]:
-    """Children do not outlive the block when an exception leaves it: Ctrl-C, SIGTERM, a cancelled run; nor this process
-    where it is killed, so that the run, started again, does not find DVC's locks held by what nobody waits for."""
+    """Stop children when an exception leaves the block (Ctrl-C, SIGTERM, a cancelled run), and where this process is
+    killed, so that no orphan holds DVC's locks when the run is started again."""
     stopping.clear()
     tether = Tether()
     try:

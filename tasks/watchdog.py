@@ -1,4 +1,4 @@
-"""A training node whose steps have stopped coming: it hangs, and waits for nothing that will happen."""
+"""A watchdog that stops a training node without progress."""
 
 import threading
 import time
@@ -7,20 +7,20 @@ from collections.abc import Callable
 from cascade.utils.progress import Step, read_step
 
 LEAST = 30 * 60.0
-"""Seconds without a step that are borne in any case."""
+"""Shortest timeout of a step, in seconds."""
 
 TIMES = 10
-"""So many times the longest step so far is borne too: where steps take an hour, half an hour says nothing."""
+"""Timeout of a step as a multiple of the longest step so far, where that is more."""
 
 LOOK = 5.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 class Watchdog:
-    """Reads a node's lines, and calls `stop` once where the next step is overdue.
+    """Reads a node's output, and calls `stop` once where the next step is overdue.
 
-    It watches from the first step to the last. What comes before (queues, weights, servers, compilation) and after
-    (writing the checkpoint) has no measure of its own.
+    It watches from the first step to the last. There is no timeout before (queues, weights, servers, compilation) and
+    after (writing the checkpoint).
     """
 
     def __init__(self, stop: Callable[[], None]):
@@ -31,7 +31,7 @@ class Watchdog:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.verdict: str | None = None
-        """Why the node was stopped, where it was."""
+        """Why the node was stopped; None where it was not."""
 
     def line(self, line: str) -> None:
         if (step := read_step(line)) is None:
@@ -45,15 +45,15 @@ class Watchdog:
         self._last = step
 
     def end(self) -> None:
-        """The process has ended by itself."""
+        """To be called when the process has ended."""
         self._ended.set()
         if self._last is not None:
             self._thread.join()
 
     def _watch(self) -> None:
         while not self._ended.wait(LOOK):
-            last, silent, borne = self._last, time.monotonic() - self._came, max(LEAST, TIMES * self._longest)
-            if last is not None and last.done < last.steps and silent > borne:
-                self.verdict = f"no step for {silent / 60:.0f} minutes after step {last.done} of {last.steps}; stopped"
+            last, seconds, timeout = self._last, time.monotonic() - self._came, max(LEAST, TIMES * self._longest)
+            if last is not None and last.done < last.steps and seconds > timeout:
+                self.verdict = f"no step for {seconds / 60:.0f} minutes after step {last.done} of {last.steps}; stopped"
                 self._stop()
                 return

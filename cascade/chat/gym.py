@@ -48,7 +48,7 @@ def response_from_openai(response: Any) -> Response:
             except ValueError as error:
                 malformed = f"arguments of {item.get('name')}: {error}"
     text, thought = "\n".join(content), "\n".join(reasoning)
-    # Where the thought stands in an item of its own, `</think>` in the answer is text.
+    # Where reasoning is a separate item, `</think>` in the answer is text.
     parsed = parse_response(text, thinking="</think>" in text and not thought.strip())
     details = response.get("incomplete_details") or {}
     return Response(

@@ -1,4 +1,4 @@
-"""Messages, rows and responses: the types that everything else speaks of."""
+"""Types of messages, rows and responses."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Response:
-    """What the assistant answered, taken apart.
+    """A parsed response of the assistant.
 
-    `finished` is False when the response ran into its length limit. `malformed` says in words why a tool
-    call could not be read; environments treat it as a wrong answer, not as a failure.
+    `finished` is False when the response was truncated by a limit. `malformed` says why a tool call could
+    not be read; environments treat it as a wrong answer, not as a failure.
     """
 
     content: str

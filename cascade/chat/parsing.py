@@ -1,4 +1,4 @@
-"""Text → response: reasoning, tool calls, what is malformed about them."""
+"""Text → response: reasoning, tool calls, malformed calls."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ _SWALLOWED = re.compile(r"^<parameter=|</function>\s*</tool_call>\s*<tool_call>"
 
 
 def parse_response(text: str, *, thinking: bool, finished: bool = True) -> Response:
-    """Take apart what was sampled after the prompt (end-of-turn token already cut off).
+    """Parse the text sampled after the prompt, without the end-of-turn token.
 
     In thinking mode everything up to `</think>` is reasoning; where it is missing there is no answer. A response that
-    opens a thought by itself is in thinking mode, whatever was asked for.
+    starts with `<think>` is in thinking mode, whatever `thinking` says.
 
-    A tag within a parameter's value is text: a value ends where the next parameter, or the call's end, follows. What
-    the tags leave in doubt, or between them, is malformed, not left out: a call may not lose an argument unnoticed.
-    """
+    A tag within a parameter's value is text: a value ends where the next parameter, or the call's end, follows.
+    Ambiguous tags and text between parameters make the call malformed, so that no argument is lost silently."""
     reasoning: str | None = None
     while thinking or text.lstrip().startswith("<think>"):
         thought, closed, text = text.lstrip().removeprefix("<think>").partition("</think>")
@@ -57,14 +56,14 @@ def parse_response(text: str, *, thinking: bool, finished: bool = True) -> Respo
 
 
 def render_tool_call(call: ToolCall) -> str:
-    """A call as Nemotron writes it."""
+    """A call in Nemotron's format."""
     values = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in call.arguments.items()}
     parameters = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in values.items())
     return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>"
 
 
 def read_json(text: str) -> Any:
-    """What the text says as JSON, which has no NaN and no Infinity. Raises ValueError."""
+    """Parse JSON, which has no NaN and no Infinity. Raises ValueError."""
     return _JSON.decode(text)
 
 

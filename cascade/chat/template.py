@@ -12,7 +12,7 @@ from cascade.chat.messages import Message
 from cascade.errors import CascadeError, RowError
 
 if TYPE_CHECKING:
-    # Importing it takes seconds, and a recipe is read without it.
+    # Importing it takes seconds, and reading a recipe does not need it.
     from transformers import PreTrainedTokenizerBase
 
 
@@ -43,7 +43,7 @@ def render(
 
 
 def turn_markers(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """The tokens that begin and end a turn. In somebody's text they would put words into another role's mouth."""
+    """The tokens that begin and end a turn. Within a message's text they would start another role's turn."""
     markers = {tokenizer.eos_token, "<|im_start|>", "<|im_end|>"} & set(tokenizer.get_added_vocab())
     return re.compile("|".join(map(re.escape, sorted(markers))) or r"(?!)")
 
@@ -67,8 +67,8 @@ def encode_conversation(
 ) -> Conversation:
     """Token ids and loss mask. Trained: what the assistant wrote after the last user message.
 
-    Earlier assistant turns have lost their reasoning in the rendering, as they do when the model is used,
-    so they are context here; `split_turns` makes each of them the end of an example of its own.
+    The template drops the reasoning of earlier assistant turns, as in inference, so they are context here;
+    `split_turns` makes one example for each of them.
 
     Raises RowError: `no_reply` (nothing after the last user message), `template` (no prefix property).
     """
@@ -78,25 +78,25 @@ def encode_conversation(
         raise RowError("no_reply", "the conversation has no assistant message after the last user message")
     token_ids: list[int] = []
     trained: list[bool] = []
-    done = ""
+    rendered = ""
     for index in replies:
         thinking = bool(messages[index].get("reasoning_content"))
         prompt = render(tokenizer, messages[:index], tools, thinking=thinking, for_generation=True)
         text = render(tokenizer, messages[: index + 1], tools, thinking=thinking)
-        if not (prompt.startswith(done) and text.startswith(prompt)):
+        if not (prompt.startswith(rendered) and text.startswith(prompt)):
             raise RowError(
                 "template", f"the chat template does not render message {index} as a continuation of its prompt"
             )
         end = text.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)
-        for part, is_trained in ((prompt[len(done) :], False), (text[len(prompt) : end], True)):
+        for part, is_trained in ((prompt[len(rendered) :], False), (text[len(prompt) : end], True)):
             ids = encode(tokenizer, part)
             token_ids += ids
             trained += [is_trained] * len(ids)
-        done = text[:end]
+        rendered = text[:end]
     return Conversation(token_ids, trained)
 
 
 def split_turns(messages: Sequence[Message]) -> list[list[Message]]:
-    """The conversation cut after each user message's replies: one training example a user message."""
+    """The conversation cut after each user message's replies: one training example for each user message."""
     starts = [i for i, message in enumerate(messages) if message["role"] == "user"]
     return [list(messages[:end]) for start, end in pairwise([*starts, len(messages)]) if end > start + 1]

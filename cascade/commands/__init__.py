@@ -1,1 +1,1 @@
-"""What `cascade NAME` does beside the pipeline."""
+"""Commands of `cascade` besides the pipeline."""

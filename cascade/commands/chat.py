@@ -14,7 +14,7 @@ from cascade.utils.seeds import derive_seed
 
 
 def chat(checkpoint: str, layout: Layout, thinking: bool, max_new_tokens: int, temperature: float, seed: int) -> None:
-    """Answer lines of standard input until it ends. Equal seeds and questions give equal answers.
+    """Answer lines of standard input until it ends. The same seed and messages give the same responses.
 
     Raises CheckpointError where `checkpoint` is neither a node that was built nor a checkpoint directory.
     """
@@ -49,9 +49,9 @@ def _directory(checkpoint: str, layout: Layout) -> Path:
     for path in (layout.checkpoint(checkpoint), Path(checkpoint)):
         if (path / "config.json").is_file():
             return path
-    built = sorted(p.parent.name for p in layout.checkpoint("").glob("*/config.json"))
+    nodes = sorted(p.parent.name for p in layout.checkpoint("").glob("*/config.json"))
     raise CheckpointError(
-        f"{checkpoint}: neither a node that was built ({', '.join(built) or 'none yet'}) nor a checkpoint directory"
+        f"{checkpoint}: neither a node that was built ({', '.join(nodes) or 'none yet'}) nor a checkpoint directory"
     )
 
 

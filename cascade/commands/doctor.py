@@ -1,4 +1,4 @@
-"""`cascade doctor`: what is here, what is missing, and how to get it."""
+"""`cascade doctor`: checks of the installation, with remedies."""
 
 import importlib.metadata
 import os
@@ -22,7 +22,7 @@ NEEDED = ("torch", "transformers", "datasets", "pyarrow", "prefect", "mlflow", "
 
 @dataclass(frozen=True)
 class Finding:
-    """`remedy` says how to get what is missing; empty where nothing is. Only what is `needed` is an error."""
+    """Result of one check. `remedy` is empty where nothing is missing; only a missing `needed` item is an error."""
 
     what: str
     found: str
@@ -62,8 +62,10 @@ def machine() -> Iterator[Finding]:
             properties = torch.cuda.get_device_properties(index)
             yield Finding(f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     else:
-        built = torch.version.cuda
-        yield Finding("GPU", f"none that torch can use (torch built for {f'CUDA {built}' if built else 'CPU'})")
+        cuda_version = torch.version.cuda
+        yield Finding(
+            "GPU", f"none that torch can use (torch built for {f'CUDA {cuda_version}' if cuda_version else 'CPU'})"
+        )
     lacks = sandbox.missing()
     remedy = f"domains that run code need it: {sandbox.REMEDY}" if lacks else ""
     yield Finding("sandbox", "; ".join(lacks) or "programs can be confined", remedy)
@@ -79,12 +81,12 @@ def packages() -> Iterator[Finding]:
 
 
 def engines() -> Iterator[Finding]:
-    """What a recipe may name as `engine` of a node or of its rollouts, and what makes them fast."""
+    """Engines of nodes and rollouts, and optional fast kernels."""
     from cascade import policy, rollout
 
     extras = {"nemo": ("nemo-automodel", "pip install -e '.[nemo]'"), "vllm": ("vllm", "pip install -e '.[vllm]'")}
-    for use, known in (("training", policy.ENGINES), ("sampling", rollout.ENGINES)):
-        for name, (module, _) in known.items():
+    for use, registry in (("training", policy.ENGINES), ("sampling", rollout.ENGINES)):
+        for name, (module, _) in registry.items():
             package, remedy = extras.get(name, ("torch", ""))
             version = version_of(package) or version_of(f"{package}-cpu")
             if find_spec(module) is None:
@@ -111,9 +113,9 @@ def project(layout: Layout) -> Iterator[Finding]:
     else:
         yield Finding("params.yaml", f"{recipe.name}, {len(recipe.ordered())} nodes")
         base = layout.root / recipe.base
-        found = (base / "config.json").is_file()
-        remedy = "" if found else "put a Hugging Face checkpoint there; cascade pretrain makes the nano one"
-        yield Finding(recipe.base, "a checkpoint" if found else "missing", remedy, needed=True)
+        has_checkpoint = (base / "config.json").is_file()
+        remedy = "" if has_checkpoint else "put a Hugging Face checkpoint there; cascade pretrain makes the nano one"
+        yield Finding(recipe.base, "a checkpoint" if has_checkpoint else "missing", remedy, needed=True)
     server = os.environ.get("PREFECT_API_URL") or running_prefect(layout)
     yield Finding("Prefect server", server or "none running; runs start a temporary one (cascade ui starts one)")
     store = Path(layout.root / "mlflow" / "mlflow.db")

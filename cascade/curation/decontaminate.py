@@ -37,10 +37,10 @@ _PAIRS = 1 << 20
 
 @dataclass(frozen=True)
 class Text:
-    """What of a row is compared: everything in it, and each user message for itself."""
+    """The text of a row that is compared: all of it, and each user message."""
 
-    whole: str
-    asked: tuple[str, ...]
+    conversation: str
+    user_messages: tuple[str, ...]
     generated: bool = False
 
 
@@ -85,15 +85,15 @@ class Decontaminator:
 
     def _overlap(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
-        words = hash_words([normalise(text.whole) for text in block])
+        words = hash_words([normalise(text.conversation) for text in block])
         for grams in self._grams:
             hashes, rows = words.ngrams(grams.n)
             column = np.minimum(np.searchsorted(grams.hashes, hashes), len(grams.hashes) - 1)
-            known = grams.hashes[column] == hashes
-            pairs = np.unique(np.stack([rows[known], column[known]]), axis=1)
+            in_benchmark = grams.hashes[column] == hashes
+            pairs = np.unique(np.stack([rows[in_benchmark], column[in_benchmark]]), axis=1)
             shape = (len(block), len(grams.hashes))
-            found = csr_array((np.ones(pairs.shape[1], np.int32), (pairs[0], pairs[1])), shape=shape)
-            shared = (found @ grams.prompts).tocoo()
+            occurrences = csr_array((np.ones(pairs.shape[1], np.int32), (pairs[0], pairs[1])), shape=shape)
+            shared = (occurrences @ grams.prompts).tocoo()
             share = shared.data / grams.sizes[shared.col]
             for at in np.flatnonzero(share >= self._similarity):
                 row, prompt = int(shared.row[at]), int(shared.col[at])
@@ -106,13 +106,17 @@ class Decontaminator:
 
     def _similar(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
-        asked = [_Asked(row, normalise(part), text.generated) for row, text in enumerate(block) for part in text.asked]
+        messages = [
+            _Message(row, normalise(part), text.generated)
+            for row, text in enumerate(block)
+            for part in text.user_messages
+        ]
         # No string is similar enough to one of a very different length.
         longest = self._lengths[-1] / self._shortest_ratio + _ROUNDING
-        asked = sorted((a for a in asked if len(a.text) <= longest), key=lambda a: len(a.text))
+        messages = sorted((a for a in messages if len(a.text) <= longest), key=lambda a: len(a.text))
         step = max(1, _PAIRS // len(self._names))
-        for start in range(0, len(asked), step):
-            part = asked[start : start + step]
+        for start in range(0, len(messages), step):
+            part = messages[start : start + step]
             queries, prompts = self._candidates(part)
             if not queries:
                 continue
@@ -137,28 +141,31 @@ class Decontaminator:
                 )
         return errors
 
-    def _candidates(self, asked: list["_Asked"]) -> tuple[list[int], list[int]]:
+    def _candidates(self, messages: list["_Message"]) -> tuple[list[int], list[int]]:
         """Pairs (message, prompt) that can be similar enough: surplus letters must be inserted or deleted."""
-        lengths = np.array([len(a.text) for a in asked])
+        lengths = np.array([len(a.text) for a in messages])
         low = int(np.searchsorted(self._lengths, lengths[0] * self._shortest_ratio - _ROUNDING, "left"))
         high = int(np.searchsorted(self._lengths, lengths[-1] / self._shortest_ratio + _ROUNDING, "right"))
         if low >= high:
             return [], []
-        distance = cdist(_letters([a.text for a in asked]), self._letters[low:high], "cityblock")
+        distance = cdist(_letters([a.text for a in messages]), self._letters[low:high], "cityblock")
         possible = distance <= (1 - self._similarity) * (lengths[:, None] + self._lengths[None, low:high]) + _ROUNDING
-        drawn = np.array([a.generated for a in asked])
-        same = (
-            np.array([quantities(a.text) if a.generated else 0 for a in asked])[:, None] == self._quantities[low:high]
+        generated = np.array([a.generated for a in messages])
+        same_task = (
+            np.array([quantities(a.text) if a.generated else 0 for a in messages])[:, None]
+            == self._quantities[low:high]
         )
-        pairs = np.argwhere(possible & (same | ~drawn[:, None]))
+        pairs = np.argwhere(possible & (same_task | ~generated[:, None]))
         return pairs[:, 0].tolist(), (pairs[:, 1] + low).tolist()
 
     def _same_task(self, text: Text, prompt: int) -> bool:
-        return not text.generated or any(quantities(normalise(a)) == self._quantities[prompt] for a in text.asked)
+        return not text.generated or any(
+            quantities(normalise(a)) == self._quantities[prompt] for a in text.user_messages
+        )
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Message:
     row: int
     text: str
     generated: bool
@@ -166,15 +173,17 @@ class _Asked:
 
 def _index(plain: list[str], ngram: int) -> list[_Grams]:
     words = hash_words(plain)
-    own = np.where(words.lengths >= min(SHORTEST, ngram), np.minimum(words.lengths, ngram), 0)
+    gram_lengths = np.where(words.lengths >= min(SHORTEST, ngram), np.minimum(words.lengths, ngram), 0)
     index = []
-    for n in sorted(set(own.tolist()) - {0}):
+    for n in sorted(set(gram_lengths.tolist()) - {0}):
         hashes, rows = words.ngrams(n)
-        chosen = own[rows] == n
-        known, column = np.unique(hashes[chosen], return_inverse=True)
-        pairs = np.unique(np.stack([column, rows[chosen]]), axis=1)
-        prompts = csr_array((np.ones(pairs.shape[1], np.int32), (pairs[0], pairs[1])), shape=(len(known), len(plain)))
-        index.append(_Grams(n, known, prompts, np.bincount(pairs[1], minlength=len(plain))))
+        used = gram_lengths[rows] == n
+        distinct, column = np.unique(hashes[used], return_inverse=True)
+        pairs = np.unique(np.stack([column, rows[used]]), axis=1)
+        prompts = csr_array(
+            (np.ones(pairs.shape[1], np.int32), (pairs[0], pairs[1])), shape=(len(distinct), len(plain))
+        )
+        index.append(_Grams(n, distinct, prompts, np.bincount(pairs[1], minlength=len(plain))))
     return index
 
 

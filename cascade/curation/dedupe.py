@@ -1,8 +1,8 @@
 """Exact and near-duplicate removal: of equal rows the first is kept.
 
 Near-duplicates are found by MinHash (Broder 1997) over shingles of three words, in locality-sensitive bands.
-A number or an operator that differs makes another task, however alike the words: rows are compared only where
-their quantities agree, in order. What is kept of a row is its hashes, on disk.
+Different numbers or operators make different tasks, even with the same words, so rows are compared only where their
+quantities are equal, in order. Only the hashes of rows are stored, on disk.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from cascade.errors import RowError
 from cascade.utils.seeds import derive_seed
 
 SHINGLE = 3
-"""Words a shingle."""
+"""Words in a shingle."""
 HASHES = 128
 """MinHash values a row; the standard error of a similarity of 0.9 is then 0.027."""
 BANDS = 8
@@ -39,7 +39,7 @@ def rows_a_band(threshold: float) -> int:
 
 
 class Deduplicator:
-    """Remembers every row it kept, across calls."""
+    """Remembers the hashes of kept rows, across calls."""
 
     def __init__(self, threshold: float, directory: Path):
         directory.mkdir(parents=True)
@@ -49,7 +49,7 @@ class Deduplicator:
         self._near = KeyIndex(directory / "near")
         self._path = directory / "signatures"
         self._path.touch()
-        self._kept = 0
+        self._count = 0
 
     def check(self, texts: Sequence[str]) -> list[RowError | None]:
         """For each text an error (`exact_duplicate`, `near_duplicate`) or None, which keeps it."""
@@ -59,20 +59,20 @@ class Deduplicator:
         plain = [normalise(text) for text in texts]
         exact = np.array([_digest(text) for text in plain], np.uint64)
         errors: list[RowError | None] = [None] * len(plain)
-        first = np.zeros(len(plain), bool)
-        first[np.unique(exact, return_index=True)[1]] = True
-        first[self._exact.find(exact)[0]] = False
-        for row in np.flatnonzero(~first):
+        is_first = np.zeros(len(plain), bool)
+        is_first[np.unique(exact, return_index=True)[1]] = True
+        is_first[self._exact.find(exact)[0]] = False
+        for row in np.flatnonzero(~is_first):
             errors[row] = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
 
-        rows = np.flatnonzero(first)
+        rows = np.flatnonzero(is_first)
         signatures = minhash([plain[row] for row in rows])
         keys = self._keys(signatures, np.array([quantities(plain[row]) for row in rows], np.uint64))
         compact = signatures.astype(np.uint8)
         similarity = self._to_earlier(compact, keys)
-        for late, early, value in self._among(compact, keys):
-            if similarity[early] < self._threshold:
-                similarity[late] = max(similarity[late], value)
+        for later, earlier, value in self._among(compact, keys):
+            if similarity[earlier] < self._threshold:
+                similarity[later] = max(similarity[later], value)
         for row, value in zip(rows, similarity, strict=True):
             if value >= self._threshold:
                 errors[row] = RowError("near_duplicate", f"Jaccard similarity of about {value:.2f} with an earlier row")
@@ -95,8 +95,8 @@ class Deduplicator:
         positions, earlier = self._near.find(keys.ravel())
         if len(positions):
             pairs = np.unique(np.stack([positions // BANDS, earlier]), axis=1)
-            stored = np.memmap(self._path, np.uint8, "r", shape=(self._kept, HASHES))
-            np.maximum.at(best, pairs[0], _similarity(compact[pairs[0]], stored[pairs[1]]))
+            stored_signatures = np.memmap(self._path, np.uint8, "r", shape=(self._count, HASHES))
+            np.maximum.at(best, pairs[0], _similarity(compact[pairs[0]], stored_signatures[pairs[1]]))
         return best
 
     def _among(self, compact: NDArray[np.uint8], keys: Hashes) -> list[tuple[int, int, float]]:
@@ -110,19 +110,19 @@ class Deduplicator:
                     pairs.update((int(group[place]), int(other)) for other in group[:place])
         if not pairs:
             return []
-        late, early = np.array(sorted(pairs)).T
-        values = _similarity(compact[late], compact[early])
+        later, earlier = np.array(sorted(pairs)).T
+        values = _similarity(compact[later], compact[earlier])
         near = values >= self._threshold
-        return list(zip(late[near].tolist(), early[near].tolist(), values[near].tolist(), strict=True))
+        return list(zip(later[near].tolist(), earlier[near].tolist(), values[near].tolist(), strict=True))
 
-    def _remember(self, exact: Hashes, compact: NDArray[np.uint8], keys: Hashes, kept: NDArray[np.bool_]) -> None:
-        numbers = self._kept + np.arange(int(kept.sum()))
+    def _remember(self, exact: Hashes, compact: NDArray[np.uint8], keys: Hashes, mask: NDArray[np.bool_]) -> None:
+        numbers = self._count + np.arange(int(mask.sum()))
         # A near-duplicate's text is known too: its exact copies are then counted as what they are.
         self._exact.add(exact, np.zeros(len(exact), np.int64))
-        self._near.add(keys[kept].ravel(), np.repeat(numbers, BANDS))
+        self._near.add(keys[mask].ravel(), np.repeat(numbers, BANDS))
         with open(self._path, "ab") as file:
-            file.write(compact[kept].tobytes())
-        self._kept += len(numbers)
+            file.write(compact[mask].tobytes())
+        self._count += len(numbers)
 
 
 def minhash(texts: Sequence[str]) -> Signatures:

@@ -11,7 +11,7 @@ from cascade.curation.rows import Candidate
 from cascade.errors import RowError
 from cascade.recipe import Difficulty, Rollout
 from cascade.rollout.base import Sampler
-from cascade.rollout.driver import Answer, Driver, Question
+from cascade.rollout.driver import Driver, RolloutRequest, RolloutResult
 from cascade.utils.seeds import derive_seed
 
 PROMPTS = 64
@@ -45,30 +45,30 @@ class DifficultyFilter:
         with ThreadPoolExecutor(self._threads) as pool:
             driver = Driver(self._sampler, self._tokenizer, pool, self._rollout, together=False, judge_unfinished=True)
             return [
-                self._judge(row, answers)
+                self._judge(row, results)
                 for at in range(0, len(rows), PROMPTS)
-                for row, answers in self._asked(driver, rows[at : at + PROMPTS])
+                for row, results in self._rollouts(driver, rows[at : at + PROMPTS])
             ]
 
-    def _asked(self, driver: Driver, rows: Sequence[Candidate]) -> list[tuple[Candidate, list[Answer]]]:
-        questions = []
+    def _rollouts(self, driver: Driver, rows: Sequence[Candidate]) -> list[tuple[Candidate, list[RolloutResult]]]:
+        requests = []
         for row in rows:
             assert row.gym is not None
             assert row.environment is not None
             seeds = [derive_seed(self._seed, "difficulty", row.id, i) for i in range(self._settings.rollouts)]
-            questions.append(Question(row.gym, environments.get(row.environment), seeds))
-        return list(zip(rows, driver.ask(questions).groups, strict=True))
+            requests.append(RolloutRequest(row.gym, environments.get(row.environment), seeds))
+        return list(zip(rows, driver.run(requests).groups, strict=True))
 
-    def _judge(self, row: Candidate, answers: Sequence[Answer]) -> RowError | None:
-        rewards = [a.verdict.reward for a in answers if a.verdict is not None and a.verdict.reward is not None]
+    def _judge(self, row: Candidate, results: Sequence[RolloutResult]) -> RowError | None:
+        rewards = [r.verdict.reward for r in results if r.verdict is not None and r.verdict.reward is not None]
         if not rewards:
-            return RowError("undecided", f"none of {len(answers)} rollouts could be judged")
+            return RowError("undecided", f"none of {len(results)} rollouts could be judged")
         row.pass_rate = sum(rewards) / len(rewards)
         if row.pass_rate < self._settings.minimum:
             return RowError("too_hard", f"pass rate {row.pass_rate:.2f}, below {self._settings.minimum:g}")
         if row.pass_rate > self._settings.maximum:
             return RowError("too_easy", f"pass rate {row.pass_rate:.2f}, above {self._settings.maximum:g}")
-        drawn = Random(derive_seed(self._seed, "difficulty", row.id, "unsolved")).random()
-        if row.pass_rate == 0 and drawn >= self._settings.keep_unsolved:
+        draw = Random(derive_seed(self._seed, "difficulty", row.id, "unsolved")).random()
+        if row.pass_rate == 0 and draw >= self._settings.keep_unsolved:
             return RowError("unsolved", f"solved by none; {self._settings.keep_unsolved:g} of such prompts are kept")
         return None

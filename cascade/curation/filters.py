@@ -1,4 +1,4 @@
-"""What a row must be to be used: well formed, readable, within the length limit, its answer verified."""
+"""Filters of rows: form, readable text, length, a verified answer."""
 
 import os
 import re
@@ -25,7 +25,7 @@ _MAY_FOLLOW = {
 
 
 def check_form(rows: Sequence[Candidate]) -> list[RowError | None]:
-    """Errors: `bad_roles`, `empty`, `broken_text`, `no_reply`, and what an environment's `check_row` finds."""
+    """Errors: `bad_roles`, `empty`, `broken_text`, `no_reply`, and those of an environment's `check_row`."""
     return [_error(_check_form, row) for row in rows]
 
 
@@ -42,9 +42,9 @@ class LengthFilter:
 
     def _check(self, row: Candidate) -> None:
         for message in row.messages:
-            found = self._markers.search(message_text(message))
-            if found:
-                raise RowError("markers", f"a {message['role']} message contains the turn marker {found[0]}")
+            match = self._markers.search(message_text(message))
+            if match:
+                raise RowError("markers", f"a {message['role']} message contains the turn marker {match[0]}")
         try:
             if row.use == "sft":
                 turns = chat.split_turns(row.messages)
@@ -59,8 +59,8 @@ class LengthFilter:
 
 
 def check_answers(rows: Sequence[Candidate]) -> list[RowError | None]:
-    """Demonstrations must verify where the environment can tell. Errors: `wrong_answer`, `unverified`."""
-    # Side by side, because the sandbox runs programs in processes of their own.
+    """Verify demonstrations where the environment can. Errors: `wrong_answer`, `unverified`."""
+    # In parallel, because the sandbox runs programs in separate processes.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(partial(_error, _check_answer), rows))
 
@@ -69,9 +69,9 @@ def _check_form(row: Candidate) -> None:
     roles = [message["role"] for message in row.messages]
     if not roles or roles[0] not in ("system", "user"):
         raise RowError("bad_roles", "the conversation begins with neither a system nor a user message")
-    for before, after in pairwise(roles):
-        if after not in _MAY_FOLLOW.get(before, ()):
-            raise RowError("bad_roles", f"a message of role {after!r} after one of role {before!r}")
+    for role, next_role in pairwise(roles):
+        if next_role not in _MAY_FOLLOW.get(role, ()):
+            raise RowError("bad_roles", f"a message of role {next_role!r} after one of role {role!r}")
     if row.use == "sft" and roles[-1] != "assistant":
         raise RowError("no_reply", "the conversation does not end with an assistant message")
     if row.use != "sft" and roles[-1] not in ("user", "tool"):

@@ -1,5 +1,5 @@
-"""What curation writes: benchmarks and RL prompts by domain, packed SFT sequences, rejected rows, and the counts of
-all of them."""
+"""The output of curation: benchmarks and RL prompts by domain, packed SFT sequences, rejected rows, and their
+counts."""
 
 from pathlib import Path
 from random import Random
@@ -12,7 +12,7 @@ from cascade.utils.progress import say
 from cascade.utils.seeds import derive_seed
 
 PART_TOKENS = 1 << 26
-"""Tokens of one file of packed sequences."""
+"""Largest number of tokens in one file of packed sequences."""
 
 FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft"}
 
@@ -33,7 +33,7 @@ class Output:
             (folder / FOLDERS[use]).mkdir(parents=True, exist_ok=True)
 
     def keep(self, row: Candidate) -> None:
-        """Write a row that passed every step: a prompt to its domain's file, a conversation to the spool."""
+        """Write a row that passed every step: a prompt to its domain's file, a conversation to the spool of packing."""
         self.tally.keep(row)
         if row.use == "sft":
             for example in row.examples:
@@ -78,5 +78,5 @@ class Output:
 
 
 def _writable(text: str) -> str:
-    """Broken text, written out so that a Parquet file can hold it."""
+    """Text with invalid characters escaped, so that Parquet can store it."""
     return text.encode("utf-8", "backslashreplace").decode()

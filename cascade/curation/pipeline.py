@@ -5,8 +5,8 @@ batches until the recipe's number is kept or the source has no more:
 
     read → form → answers → held out → duplicates → benchmarks → length → difficulty → written
 
-Each step says of every row of a batch why it is dropped, or None. Dropped rows are counted and kept in
-data/rejects. Text never accumulates in memory: what is remembered of a row is its hashes.
+Each step returns for every row of a batch the error for which it is dropped, or None. Dropped rows are counted and
+written to data/rejects. Only hashes of rows are kept in memory, not their text.
 """
 
 import heapq
@@ -36,7 +36,7 @@ from cascade.utils.progress import say
 
 BATCH = 512
 SURPLUS = 4
-"""Rows a generator may be asked for, as a multiple of those wanted, before the rest counts as not there."""
+"""Largest number of rows drawn from a generator, as a multiple of the recipe's number."""
 PROGRESS_SECONDS = 5
 
 Step = Callable[[Sequence[Candidate]], list[RowError | None]]
@@ -45,38 +45,38 @@ Step = Callable[[Sequence[Candidate]], list[RowError | None]]
 def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
     """Write data/sft, data/rl, data/benchmarks, data/rejects, data/report.json and report.md; return the report.
 
-    Everything is written aside and moved into place when complete; report.json comes last.
+    Everything is written to a temporary directory and moved when it is complete; report.json comes last.
 
     Raises CascadeError for a source that cannot be read, or of which no row is left.
     """
-    aside = layout.work(CURATE)
-    shutil.rmtree(aside, ignore_errors=True)
-    made = Pipeline(recipe, layout, aside).run()
+    temporary = layout.work(CURATE)
+    shutil.rmtree(temporary, ignore_errors=True)
+    curation_report = Pipeline(recipe, layout, temporary).run()
     final = layout.sft_data.parent
     (final / "report.json").unlink(missing_ok=True)
     for name in ("benchmarks", "rl", "sft", "rejects"):
-        publish_directory(aside / name, final / name)
-    shutil.rmtree(aside)
-    write_atomic(final / "report.md", report.as_markdown(made))
-    write_json(final / "report.json", made)
-    record(recipe, layout, journal, made)
-    return made
+        publish_directory(temporary / name, final / name)
+    shutil.rmtree(temporary)
+    write_atomic(final / "report.md", report.as_markdown(curation_report))
+    write_json(final / "report.json", curation_report)
+    record(recipe, layout, journal, curation_report)
+    return curation_report
 
 
 class Pipeline:
-    """The recipe's sources, use by use, step by step, into an Output under `aside`."""
+    """Runs the recipe's sources through the steps of each use, into an Output under `folder`."""
 
-    def __init__(self, recipe: Recipe, layout: Layout, aside: Path):
+    def __init__(self, recipe: Recipe, layout: Layout, folder: Path):
         self._recipe = recipe
         self._root = layout.root
-        self._aside = aside
+        self._folder = folder
         base = layout.root / recipe.base
         if not (base / "tokenizer_config.json").exists():
             raise CascadeError(f"{base}: no tokenizer there; the recipe's `base` must be a checkpoint directory")
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
         self._held_out: dict[str, set[str]] = {name: set() for name in recipe.curation.sources}
         self._benchmarks: list[tuple[str, str]] = []
-        self._output = Output(aside, recipe.seed, recipe.curation.sequence_length)
+        self._output = Output(folder, recipe.seed, recipe.curation.sequence_length)
         self._tally = self._output.tally
 
     def run(self) -> dict[str, Any]:
@@ -84,14 +84,14 @@ class Pipeline:
         for use in USES:
             steps = self._steps(use)
             for name, source in self._recipe.curation.sources.items():
-                wanted = getattr(source, use)
-                if wanted:
-                    self._source(use, name, source, wanted, steps)
+                count = getattr(source, use)
+                if count:
+                    self._source(use, name, source, count, steps)
         return self._output.finish()
 
     def _steps(self, use: Use) -> dict[str, Step]:
         settings = self._recipe.curation
-        duplicates = Deduplicator(settings.near_duplicate, self._aside / f"duplicates-{use}")
+        duplicates = Deduplicator(settings.near_duplicate, self._folder / f"duplicates-{use}")
         steps: dict[str, Step] = {
             "form": filters.check_form,
             "answers": filters.check_answers,
@@ -107,20 +107,20 @@ class Pipeline:
             steps["difficulty"] = self._difficulty()
         return steps
 
-    def _source(self, use: Use, name: str, source: Source, wanted: int, steps: dict[str, Step]) -> None:
-        self._tally.want(use, name, wanted)
+    def _source(self, use: Use, name: str, source: Source, count: int, steps: dict[str, Step]) -> None:
+        self._tally.want(use, name, count)
         if source.generator is not None:
-            for level, quota in _quotas(source.levels, wanted).items():
+            for level, quota in _quotas(source.levels, count).items():
                 rows = sources.generated(source, name, use, level, SURPLUS * quota, self._recipe.seed)
                 self._fill(use, name, source, rows, quota, steps)
-        elif use == "benchmark" and wanted > 0:
+        elif use == "benchmark" and count > 0:
             rows = sources.stored(source, name, self._root)
-            self._hold_out(name, source, rows, wanted, steps)
+            self._hold_out(name, source, rows, count, steps)
         else:
             rows = sources.stored(source, name, self._root)
-            self._fill(use, name, source, rows, wanted if wanted > 0 else None, steps)
+            self._fill(use, name, source, rows, count if count > 0 else None, steps)
         kept = self._tally.kept(use, name)
-        say(f"curate  {use}  {name}: {kept} rows kept" + (f" of {wanted} wanted" if wanted > 0 else ""))
+        say(f"curate  {use}  {name}: {kept} rows kept" + (f" of {count} wanted" if count > 0 else ""))
         if not kept:
             raise CascadeError(
                 f"curation.sources.{name}: no row is left for {use} ({self._tally.commonest_reason(use, name)}); "
@@ -136,31 +136,31 @@ class Pipeline:
         quota: int | None,
         steps: dict[str, Step],
     ) -> None:
-        """Draw until `quota` rows are kept; None takes all."""
-        shown = time.monotonic()
+        """Draw rows until `quota` are kept; None draws all."""
+        last_message = time.monotonic()
         while quota is None or quota > 0:
-            if time.monotonic() - shown > PROGRESS_SECONDS:
-                shown = time.monotonic()
+            if time.monotonic() - last_message > PROGRESS_SECONDS:
+                last_message = time.monotonic()
                 say(f"curate  {use}  {name}: {self._tally.kept(use, name)} rows so far")
             batch = list(islice(rows, BATCH if quota is None else min(BATCH, quota)))
             if not batch:
                 return
-            kept = self._through(self._parsed(use, name, source, batch), steps)
-            for row in kept:
+            kept_rows = self._run_steps(self._parsed(use, name, source, batch), steps)
+            for row in kept_rows:
                 self._keep(row)
             if quota is not None:
-                quota -= len(kept)
+                quota -= len(kept_rows)
 
     def _hold_out(
         self, name: str, source: Source, rows: Iterator[sources.Raw], count: int, steps: dict[str, Step]
     ) -> None:
-        """The benchmark of a stored source: the `count` rows whose hash is lowest, whatever their order.
+        """The benchmark of a stored source: the `count` rows with the lowest hash, independent of their order.
 
-        The hash is of the prompt, so that a prompt is held out with all its copies.
+        The hash is of the prompt, so that all copies of a prompt are held out.
         """
         lowest: list[tuple[int, str, Candidate]] = []
         while batch := list(islice(rows, BATCH)):
-            for row in self._through(self._parsed("benchmark", name, source, batch), steps):
+            for row in self._run_steps(self._parsed("benchmark", name, source, batch), steps):
                 rank = blake2b(f"{self._recipe.seed}:{row.id}".encode(), digest_size=8).digest()
                 entry = (-int.from_bytes(rank, "big"), row.id, row)
                 if len(lowest) < count:
@@ -186,17 +186,17 @@ class Pipeline:
                 self._output.reject(use, "read", error, name, source.domain, content)
         return rows
 
-    def _through(self, rows: list[Candidate], steps: dict[str, Step]) -> list[Candidate]:
+    def _run_steps(self, rows: list[Candidate], steps: dict[str, Step]) -> list[Candidate]:
         for name, step in steps.items():
             for row in rows[:1]:
                 self._tally.enter(row.use, name)
-            kept = []
+            remaining = []
             for row, error in zip(rows, step(rows), strict=True):
                 if error is None:
-                    kept.append(row)
+                    remaining.append(row)
                 else:
                     self._output.reject(row.use, name, error, row.source, row.domain, row.as_json())
-            rows = kept
+            rows = remaining
         return rows
 
     def _keep(self, row: Candidate) -> None:
@@ -210,7 +210,7 @@ class Pipeline:
         return Text(row.text, row.questions, generated)
 
     def _check_held_out(self, rows: Sequence[Candidate]) -> list[RowError | None]:
-        """The very prompts that the source's own benchmark took."""
+        """Drop the prompts that are in the source's own benchmark."""
         return [
             RowError("held_out", "in the benchmark of its own source") if row.id in self._held_out[row.source] else None
             for row in rows
@@ -230,11 +230,11 @@ class Pipeline:
         return DifficultyFilter(settings, rollout, sampler, self._tokenizer, self._recipe.seed, threads).check
 
 
-def _quotas(levels: dict[int, float], wanted: int) -> dict[int, int]:
+def _quotas(levels: dict[int, float], count: int) -> dict[int, int]:
     """Rows by level, summing to `wanted`: whole parts first, then by largest remainder."""
-    exact = {level: share * wanted for level, share in levels.items()}
+    exact = {level: share * count for level, share in levels.items()}
     quotas = {level: int(value) for level, value in exact.items()}
     by_remainder = sorted(exact, key=lambda level: (quotas[level] - exact[level], level))
-    for level in by_remainder[: wanted - sum(quotas.values())]:
+    for level in by_remainder[: count - sum(quotas.values())]:
         quotas[level] += 1
     return quotas

@@ -1,4 +1,4 @@
-"""What the journal says of a curation: hashes of what it read and made, its settings and its report."""
+"""Log a curation to the journal: hashes of its inputs and outputs, settings, report."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from cascade.tracking import Journal
 from cascade.utils.files import fingerprint, hash_file
 
 
-def record(recipe: Recipe, layout: Layout, journal: Journal, made: dict[str, Any]) -> None:
-    """In the journal: what the data was made from, what was made, and the report."""
+def record(recipe: Recipe, layout: Layout, journal: Journal, curation_report: dict[str, Any]) -> None:
+    """Write sources, outputs, settings and the report to the journal."""
     settings = recipe.curation.model_dump(mode="json")
     sources_read = {name: sources.files(source, layout.root) for name, source in recipe.curation.sources.items()}
     journal.rewind(0)
@@ -18,10 +18,10 @@ def record(recipe: Recipe, layout: Layout, journal: Journal, made: dict[str, Any
         for path in paths:
             journal.dataset(f"source/{name}", path, hash_file(path), "curation")
     products = [p for folder in ("sft", "rl", "benchmarks") for p in sorted((layout.root / "data" / folder).iterdir())]
-    written = {f"made/{path.relative_to(layout.root).as_posix()}": hash_file(path) for path in products}
-    journal.tags(written)
+    output_hashes = {f"made/{path.relative_to(layout.root).as_posix()}": hash_file(path) for path in products}
+    journal.tags(output_hashes)
     journal.params(settings)
-    # Curated anew to other files, it is another run: MLflow changes no parameter.
-    journal.tags({"inputs_hash": fingerprint({"settings": settings, "seed": recipe.seed, "made": written})})
-    journal.metrics(report.as_metrics(made), step=0)
+    # Other outputs make another MLflow run, because MLflow cannot change a parameter.
+    journal.tags({"inputs_hash": fingerprint({"settings": settings, "seed": recipe.seed, "made": output_hashes})})
+    journal.metrics(report.as_metrics(curation_report), step=0)
     journal.artifact(layout.root / "data" / "report.md", "curation")

@@ -1,4 +1,4 @@
-"""What curation did, in numbers: rows in and out by step, reason, domain and source; lengths; packing."""
+"""Counts of a curation: rows in and out by step, reason, domain and source; lengths; packing."""
 
 from collections import Counter
 from typing import Any
@@ -7,7 +7,7 @@ from cascade.curation.rows import USES, Candidate, Use
 
 
 class Tally:
-    """Counts while rows pass through."""
+    """Counts rows during curation."""
 
     def __init__(self) -> None:
         self._wanted: Counter[tuple[str, str]] = Counter()
@@ -19,7 +19,7 @@ class Tally:
         self.packed: Counter[str] = Counter()
 
     def want(self, use: Use, source: str, count: int) -> None:
-        """`count` as in the recipe: -1 is all there are."""
+        """`count` as in the recipe; -1 means all."""
         self._wanted[use, source] = count
 
     def draw(self, use: Use, source: str, domain: str) -> None:
@@ -29,7 +29,7 @@ class Tally:
         self._rejected[use, step, reason, source, domain] += 1
 
     def enter(self, use: Use, step: str) -> None:
-        """Names the steps of a use in their order."""
+        """Register the steps of a use in their order."""
         if step not in self._steps[use]:
             self._steps[use].append(step)
 
@@ -60,20 +60,24 @@ class Tally:
         }
 
     def _use(self, use: Use) -> dict[str, Any]:
-        drawn = sum(count for (u, *_), count in self._drawn.items() if u == use)
+        total = sum(count for (u, *_), count in self._drawn.items() if u == use)
         steps: dict[str, Any] = {}
-        left = drawn
+        rows_in = total
         for step in self._steps[use]:
             reasons: Counter[str] = Counter()
             for (u, s, reason, *_), count in self._rejected.items():
                 if (u, s) == (use, step):
                     reasons[reason] += count
-            steps[step] = {"in": left, "out": left - reasons.total(), "rejected": dict(sorted(reasons.items()))}
-            left -= reasons.total()
+            steps[step] = {
+                "in": rows_in,
+                "out": rows_in - reasons.total(),
+                "rejected": dict(sorted(reasons.items())),
+            }
+            rows_in -= reasons.total()
         lengths = {b: count for (u, b), count in sorted(self._lengths.items()) if u == use}
         return {
-            "drawn": drawn,
-            "kept": left,
+            "drawn": total,
+            "kept": rows_in,
             "steps": steps,
             "domains": self._by(use, 2),
             "sources": self._by(use, 1),
@@ -101,7 +105,7 @@ class Tally:
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report as Markdown."""
     lines = ["# Curation", ""]
     packing = report["packing"]
     lines += [

@@ -1,4 +1,4 @@
-"""The one form that rows of every source take on their way through curation."""
+"""The common form of rows of all sources during curation."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from cascade.errors import RowError
 
 Use = Literal["benchmark", "rl", "sft"]
 USES: tuple[Use, ...] = ("benchmark", "rl", "sft")
-"""What rows are for, in the order in which they are drawn: benchmarks first, so that nothing else overlaps them."""
+"""Uses of rows, in the order of drawing: benchmarks first, so that other rows can be checked against them."""
 
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError, IndexError)
-"""What reading a field of the wrong type raises: foreign rows are checked where they enter, here."""
+"""Exceptions of reading a field of the wrong type."""
 
 _BOXED = "Put the final answer within \\boxed{}."
 
@@ -50,7 +50,7 @@ class Candidate:
 
     @property
     def text(self) -> str:
-        """What duplicates are recognised by: everything said, system messages (boilerplate) excepted."""
+        """The text by which duplicates are found: all messages except system messages (boilerplate)."""
         return "\n".join(message_text(m) for m in self.messages if m["role"] != "system")
 
     @property
@@ -97,13 +97,13 @@ def _from_gym(raw: dict, use: Use, source: str, domain: str, environment: str | 
     level = int(raw.get("level") or 0)
     if use != "sft":
         return Candidate(use, source, domain, level, messages, tools, gym)
-    shown = raw.get("demonstration")
-    if not isinstance(shown, dict):
+    demonstration = raw.get("demonstration")
+    if not isinstance(demonstration, dict):
         raise RowError("no_demonstration", "a prompt row without `demonstration` has nothing to fine-tune on")
-    single = [{"role": "assistant", **shown, "reasoning_content": shown.get("reasoning")}]
-    replies = [_message(message) for message in shown.get("messages", single)]
+    single = [{"role": "assistant", **demonstration, "reasoning_content": demonstration.get("reasoning")}]
+    replies = [_message(message) for message in demonstration.get("messages", single)]
     calls = [call["function"] for reply in replies for call in reply.get("tool_calls", [])]
-    # Of an episode, the calls of all its turns: by them it is judged (`EpisodeEnvironment.verify`).
+    # An episode is judged by the calls of all its turns (`EpisodeEnvironment.verify`).
     answer = Response(
         replies[-1]["content"],
         replies[-1].get("reasoning_content"),

@@ -43,17 +43,17 @@ def generated(source: Source, name: str, use: str, level: int, count: int, seed:
         yield row
 
 
-def _brief(shown: dict[str, Any], rng: Random) -> dict[str, Any]:
+def _brief(demonstration: dict[str, Any], rng: Random) -> dict[str, Any]:
     """The demonstration with the opening of its reasoning alone; an episode's, in every turn."""
-    if "messages" not in shown:
-        return {**shown, "reasoning": shortened(shown["reasoning"], rng)}
+    if "messages" not in demonstration:
+        return {**demonstration, "reasoning": shortened(demonstration["reasoning"], rng)}
     turns = [
         {**turn, "reasoning_content": shortened(turn["reasoning_content"], rng)}
         if turn["role"] == "assistant"
         else turn
-        for turn in shown["messages"]
+        for turn in demonstration["messages"]
     ]
-    return {**shown, "messages": turns}
+    return {**demonstration, "messages": turns}
 
 
 def stored(source: Source, name: str, root: Path) -> Iterator[Raw]:

@@ -17,7 +17,7 @@ PROMPTS = pa.schema(
         ("pass_rate", pa.float32()),
     ]
 )
-"""`row` is the Gym row as JSON; `pass_rate` that of the recipe's reference checkpoint, null where none is asked for."""
+"""`row` is the Gym row as JSON; `pass_rate` that of the recipe's reference checkpoint, null where there is none."""
 
 SEQUENCES = pa.schema(
     [("input_ids", pa.list_(pa.int32())), ("trained", pa.list_(pa.bool_())), ("documents", pa.list_(pa.int32()))]

@@ -26,7 +26,7 @@ def normalise(text: str) -> str:
 
 
 def words(normalised: str) -> list[str]:
-    """Runs of letters and digits; every other sign, and every CJK character, is a word of its own."""
+    """Runs of letters and digits; every other sign, and every CJK character, is one word."""
     return _WORD.findall(normalised)
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cascade.decisions.history import History, as_read, open_history, read_results
-from cascade.decisions.regression import compare_with_best, conclusion, measured, regressed
+from cascade.decisions.history import History, inputs_read, open_history, read_results
+from cascade.decisions.regression import compare_with_best, comparison_metrics, conclusion, regressed_domains
 from cascade.layout import Layout
 from cascade.recipe import Recipe, recipe_hash
 from cascade.tracking import Journal
@@ -16,9 +16,9 @@ def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = No
     """Compare the candidate with the best earlier checkpoint, domain by domain (`compare_with_best`), and write the
     decision.
 
-    A failed gate is a result, not an error: `passed` is false and nothing is registered. What passed is entered in
-    the journal, with its lineage, and from there in MLflow's model registry under the recipe's name and alias.
-    Raises CascadeError where results are missing or are of other prompts.
+    A failed gate is a result, not an error: `passed` is false and nothing is registered. A checkpoint that passed is
+    written to the journal with its lineage, and from there to MLflow's model registry under the recipe's name and
+    alias. Raises CascadeError where results are missing or are of other prompts.
     """
     node = recipe.gate[name]
     history = history or open_history(recipe, layout)
@@ -26,13 +26,13 @@ def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = No
     results = read_results([*order, node.candidate], layout, history)
     domains = compare_with_best(recipe, name, node, node.candidate, results)
     decision = {
-        "passed": not regressed(domains),
+        "passed": not regressed_domains(domains),
         "candidate": node.candidate,
         "checkpoint": results[node.candidate].checkpoint,
         "words": conclusion(node.candidate, domains),
         "domains": domains,
         "table": {n: {d: results[n].score(d) for d in recipe.domains} for n in results},
-        "read": as_read(results),
+        "read": inputs_read(results),
     }
     write_json(layout.decision(name), decision)
     _record(recipe, name, layout, decision, history)
@@ -49,7 +49,7 @@ def _record(recipe: Recipe, name: str, layout: Layout, decision: dict[str, Any],
     journal.params(node.model_dump(mode="json"))
     journal.tags({"inputs_hash": fingerprint({"section": node.model_dump(mode="json"), "read": decision["read"]})})
     journal.tags({"history": history.source, "passed": str(decision["passed"]).lower(), "words": decision["words"]})
-    journal.metrics(measured(decision["domains"], "gate"), step=0)
+    journal.metrics(comparison_metrics(decision["domains"], "gate"), step=0)
     journal.artifact(layout.decision(name), "decision")
     if decision["passed"]:
         journal.model(node.registered_name, node.alias, lineage(recipe, node.candidate, layout, decision))
@@ -57,19 +57,19 @@ def _record(recipe: Recipe, name: str, layout: Layout, decision: dict[str, Any],
 
 def lineage(recipe: Recipe, candidate: str, layout: Layout, decision: dict[str, Any]) -> dict[str, str]:
     """Where a checkpoint comes from, as tags: hashes lead to its files, names to its runs."""
-    maker = recipe.training[candidate]
+    node = recipe.training[candidate]
     tags = {
         "checkpoint": layout.checkpoint(candidate).relative_to(layout.root).as_posix(),
         "checkpoint_hash": decision["checkpoint"],
         "node": candidate,
-        "parent": maker.init,
+        "parent": node.init,
         "recipe": recipe.name,
         "recipe_hash": recipe_hash(layout.params),
         "git_revision": git_revision(layout.root) or "none",
         **{f"dvc/{path}": digest for path, digest in dvc_hashes(layout.root, candidate).items()},
         **{f"score/{domain}": f"{verdict['score']:.4f}" for domain, verdict in decision["domains"].items()},
     }
-    if (decided := recipe.teachers_chosen_by(candidate)) is not None:
-        teachers = read_json(layout.decision(decided))["teachers"]
+    if (decision_node := recipe.teachers_chosen_by(candidate)) is not None:
+        teachers = read_json(layout.decision(decision_node))["teachers"]
         tags |= {f"teacher/{domain}": f"{t['node']} {t['hash'][:12]}" for domain, t in teachers.items()}
     return tags

@@ -1,7 +1,8 @@
-"""What earlier checkpoints of this pipeline run scored, as MLflow has it; and, where the recipe says so, of others.
+"""Evaluation results of earlier checkpoints, from MLflow: of this pipeline run, and of earlier ones where the recipe
+asks for them.
 
-Decisions read from here. What they read is settled by their DVC inputs: a result counts only for the very
-checkpoint that lies under models/ now, and what was read is named, by hash, in the decision.
+Decisions read these results. Their DVC inputs determine what they read: a result counts only where it is of the
+checkpoint that is under models/ now, and the decision names by hash what was read.
 """
 
 import tempfile
@@ -25,19 +26,19 @@ from cascade.utils.files import hash_directory
 
 class History(Protocol):
     source: str
-    """Where the results come from, for people."""
+    """Where the results come from, for messages."""
 
     def evaluation(self, node: str) -> EvaluationResult:
-        """The node's results, prompt by prompt. Raises CascadeError where there are none."""
+        """The node's per-prompt results. Raises CascadeError where there are none."""
         ...
 
     def earlier(self, nodes: list[str], present: dict[str, EvaluationResult]) -> list[Earlier]:
-        """What these nodes scored in earlier pipeline runs. Raises CascadeError where that cannot be known."""
+        """Results of these nodes in earlier pipeline runs. Raises CascadeError where they cannot be read."""
         ...
 
 
 class FileHistory:
-    """The results under results/evaluations: the same numbers, where MLflow cannot be asked."""
+    """The results under results/evaluations: the same numbers, for when MLflow cannot be reached."""
 
     def __init__(self, layout: Layout):
         self.source = "results/evaluations"
@@ -81,12 +82,12 @@ class MLflowHistory:
         if len(comparable) > 1:
             raise CascadeError(
                 f"{', '.join(present)}: not all evaluated on the same benchmarks with the same settings, so no earlier "
-                "run compares with all of them; `cascade evaluate NODE` makes each anew"
+                "run compares with all of them; repeat each evaluation (`cascade evaluate NODE`)"
             )
         return earlier_results(open_runs(self._layout), self._layout, nodes, present, comparable.pop())
 
     def _catch_up(self, node: str) -> None:
-        """What DVC took from its cache was made and measured by another run: it enters this one's journals."""
+        """Copy into this run's journals what another run logged of a checkpoint that DVC restored from its cache."""
         journal = evaluation_journal(self._layout, node)
         result = load_result(self._layout, node)
         recall(node, result.checkpoint, self._layout)
@@ -95,7 +96,7 @@ class MLflowHistory:
 
 
 def open_history(recipe: Recipe, layout: Layout) -> History:
-    """MLflow's; where it cannot be asked, that is said, and the same results are read from their files."""
+    """MLflow's history; where MLflow cannot be reached, a warning, and the same results from their files."""
     try:
         return MLflowHistory(recipe, layout)
     except Exception as error:
@@ -106,7 +107,7 @@ def open_history(recipe: Recipe, layout: Layout) -> History:
 def read_results(nodes: list[str], layout: Layout, history: History) -> dict[str, EvaluationResult]:
     """Results of these nodes, in their order.
 
-    Raises CascadeError where one is missing, or is of another checkpoint than lies under models/.
+    Raises CascadeError where one is missing, or is of another checkpoint than the one under models/.
     """
     results: dict[str, EvaluationResult] = {}
     for node in nodes:
@@ -114,14 +115,14 @@ def read_results(nodes: list[str], layout: Layout, history: History) -> dict[str
         if result.checkpoint != hash_directory(layout.checkpoint(node)):
             raise CascadeError(
                 f"{layout.checkpoint(node)}: the evaluation in {history.source} is of another checkpoint; "
-                f"`cascade evaluate {node}` makes it anew"
+                f"`cascade evaluate {node}` repeats it"
             )
         results[node] = result
     return results
 
 
-def as_read(results: dict[str, EvaluationResult]) -> dict[str, dict[str, object]]:
-    """What was read, for the decision's file: the checkpoint's hash and the number of prompts by domain."""
+def inputs_read(results: dict[str, EvaluationResult]) -> dict[str, dict[str, object]]:
+    """What was read, for the decision's file: node → the checkpoint's hash, and the number of prompts by domain."""
     return {
         node: {"checkpoint": result.checkpoint, "prompts": {d: len(p) for d, p in result.domains.items()}}
         for node, result in results.items()

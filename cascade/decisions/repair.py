@@ -1,9 +1,9 @@
-"""The regression check after a training node, and the repair distillation where it finds something."""
+"""The regression check after a training node, and the repair: a distillation where the check finds a regression."""
 
 from typing import Any
 
-from cascade.decisions.history import History, as_read, open_history, read_results
-from cascade.decisions.regression import compare_with_best, conclusion, measured, regressed
+from cascade.decisions.history import History, inputs_read, open_history, read_results
+from cascade.decisions.regression import compare_with_best, comparison_metrics, conclusion, regressed_domains
 from cascade.launch import process_setup
 from cascade.layout import Layout
 from cascade.recipe import Recipe
@@ -18,17 +18,17 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     """Check `init` of node `name` for regressions, and make the node's checkpoint accordingly.
 
     Where a domain has regressed (`compare_with_best`), `init` is distilled: from the best earlier checkpoint in
-    each such domain, from itself in every other one, which holds it where it is there. Where none has, its checkpoint
-    becomes the node's own.
+    each regressed domain, and from itself in every other one, which keeps its level there. Where none has, the node
+    publishes the checkpoint of `init`.
 
     The decision: `regressed` (domains), `words`, `domains` (domain → the comparison's numbers), `teachers` (domain →
-    node, checkpoint, hash; empty where nothing is distilled), `table`, `read`, as in those of the gate and the
-    teachers. Taken once, it is kept with the node's state: a node that was killed goes on with it.
+    node, checkpoint, hash; empty where nothing is distilled), `table` and `read` as in the decisions of gates and
+    teachers. It is saved with the node's state, so that a node that was killed resumes with the same decision.
     Raises CascadeError where results are missing or are of other prompts.
     """
 
     def decide() -> tuple[dict[str, Any], str]:
-        decision, source = _decide_once(recipe, name, layout, history)
+        decision, source = _load_or_decide(recipe, name, layout, history)
         write_json(layout.decision(name), decision)
         _record(name, layout, decision, source)
         return decision, source
@@ -44,26 +44,26 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
         run_on_policy(recipe, name, layout)
     else:
         # No teachers, no step.
-        NodeRun(recipe, name, layout, [], {"teachers": {}}).pass_on()
+        NodeRun(recipe, name, layout, [], {"teachers": {}}).publish_parent()
     return decision
 
 
-def _decide_once(recipe: Recipe, name: str, layout: Layout, history: History | None) -> tuple[dict[str, Any], str]:
-    """The decision that the work directory holds, unless what it was made from has changed since; else a new one.
-    And where its numbers came from."""
+def _load_or_decide(recipe: Recipe, name: str, layout: Layout, history: History | None) -> tuple[dict[str, Any], str]:
+    """(decision, source of its results): the decision saved in the work directory where its inputs are unchanged,
+    else a new one."""
     node = recipe.repair[name]
     names = [earlier for earlier in recipe.training if earlier in (*node.against, node.init)]
     files = {n: layout.evaluation(n) / "prompts.csv" for n in names}
     require_files(list(files.values()), "`cascade evaluate NODE` writes it")
-    read = {n: [hash_directory(layout.checkpoint(n)), hash_file(files[n])] for n in names}
+    hashes = {n: [hash_directory(layout.checkpoint(n)), hash_file(files[n])] for n in names}
     rules = node.model_dump(mode="json", include={"init", "against", "significance", "minimum_effect"})
-    inputs = fingerprint({"rules": rules, "seed": recipe.seed, "domains": recipe.domains, "read": read})
-    kept = layout.work(name) / "decision.json"
-    if kept.exists() and (found := read_json(kept))["inputs"] == inputs:
-        return found["decision"], found["history"]
+    inputs = fingerprint({"rules": rules, "seed": recipe.seed, "domains": recipe.domains, "read": hashes})
+    path = layout.work(name) / "decision.json"
+    if path.exists() and (saved := read_json(path))["inputs"] == inputs:
+        return saved["decision"], saved["history"]
     history = history or open_history(recipe, layout)
     decision = _decide(recipe, name, layout, history, names)
-    write_json(kept, {"inputs": inputs, "history": history.source, "decision": decision})
+    write_json(path, {"inputs": inputs, "history": history.source, "decision": decision})
     return decision, history.source
 
 
@@ -71,7 +71,7 @@ def _decide(recipe: Recipe, name: str, layout: Layout, history: History, names: 
     node = recipe.repair[name]
     results = read_results(names, layout, history)
     domains = compare_with_best(recipe, name, node, node.init, results)
-    lost = regressed(domains)
+    lost = regressed_domains(domains)
     teachers = {domain: domains[domain]["best"] if domain in lost else node.init for domain in recipe.domains}
     return {
         "regressed": lost,
@@ -89,16 +89,16 @@ def _decide(recipe: Recipe, name: str, layout: Layout, history: History, names: 
             if lost
         },
         "table": {n: {d: results[n].score(d) for d in recipe.domains} for n in results},
-        "read": as_read(results),
+        "read": inputs_read(results),
     }
 
 
 def _record(name: str, layout: Layout, decision: dict[str, Any], source: str) -> None:
-    """In a journal of its own: the node's training may be resumed, or start anew, with the same decision."""
+    """In a separate journal: the node's training may resume, or restart, with the same decision."""
     journal = decision_journal(layout, name)
     journal.rewind(0)
     regressions = ", ".join(decision["regressed"]) or "none"
     journal.tags({"history": source, "regressed": regressions, "words": decision["words"]})
     journal.tags({f"teacher/{domain}": teacher["node"] for domain, teacher in decision["teachers"].items()})
-    journal.metrics(measured(decision["domains"], "repair"), step=0)
+    journal.metrics(comparison_metrics(decision["domains"], "repair"), step=0)
     journal.artifact(layout.decision(name), "decision")

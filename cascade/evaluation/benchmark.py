@@ -1,6 +1,6 @@
 """The evaluation of a checkpoint on every domain's benchmark.
 
-Torch is imported where responses are sampled: in the worker processes, or not at all where an evaluation is taken over.
+Torch is imported only where responses are sampled: in the worker processes, or not at all where results are reused.
 """
 
 import shutil
@@ -35,7 +35,7 @@ from cascade.utils.files import fingerprint, hash_directory, hash_file, read_jso
 from cascade.utils.progress import say
 
 MAX_FAILURE_RATE = 0.1
-"""Share of a domain's rollouts without a verdict above which its score would say little about the model."""
+"""Largest share of a domain's rollouts that may lack a verdict; above it the score would not measure the model."""
 
 
 def evaluate(
@@ -43,15 +43,15 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a node's checkpoint on every domain's benchmark and return the summary.
 
-    Writes to results/evaluations/NODE, or to `out`: summary.json, prompts.csv (one line a prompt),
-    rollouts.parquet (one line a rollout), manifest.json (hashes of what was evaluated). Finished domains are
-    kept in the work directory until all are, so an evaluation that was killed goes on where it was. Where the node
-    passed the checkpoint of its `init` on, what was found of that one is taken over.
+    Writes to results/evaluations/NODE, or to `out`: summary.json, prompts.csv (one row for each prompt),
+    rollouts.parquet (one row for each rollout), manifest.json (hashes of the inputs). Each domain's results are saved
+    in the work directory, so that an evaluation that was killed resumes. Where the node published the checkpoint of
+    its `init`, that node's results are reused.
 
-    Every response is judged by itself (`Environment.verify`), so scores compare between checkpoints: where a
-    domain's reward is relative, against the row's reference.
+    Every response is judged by itself (`Environment.verify`), so that scores of different checkpoints compare; where
+    a domain's reward is relative, it is judged against the row's reference.
 
-    Only an evaluation of the node's own checkpoint enters the node's journal.
+    Only an evaluation of the node's own checkpoint is written to the node's journal.
     Raises CascadeError for a missing checkpoint or benchmark, or too many rollouts without a verdict.
     """
     source = checkpoint or checkpoint_of(recipe, layout, node)
@@ -66,48 +66,48 @@ def evaluate(
         **recipe.judges.inputs,
     }
     work = layout.work(f"{node}.evaluation") / fingerprint(inputs)[:16]
-    own = out is None and checkpoint is None
-    lines: list[dict[str, Any]] = _taken_over(recipe, node, layout, inputs) if own else []
+    own_checkpoint = out is None and checkpoint is None
+    lines: list[dict[str, Any]] = _reusable_rollouts(recipe, node, layout, inputs) if own_checkpoint else []
     if not lines:
         files = {domain: work / f"{domain}.parquet" for domain in recipe.domains}
-        # What has most to read takes longest: last, it would be waited for.
+        # Longest prompts first: started last, they would be waited for.
         missing = sorted(
-            (domain for domain, kept in files.items() if not kept.exists()),
+            (domain for domain, path in files.items() if not path.exists()),
             key=lambda domain: -layout.benchmark(domain).stat().st_size,
         )
         workers = _worker_count(recipe, node)
-        begin = partial(_begin, recipe, _engine(recipe, node), source, layout, workers)
-        for domain, (found, seconds, usage) in in_processes(workers, begin, missing):
-            _check_failures(node, domain, found)
-            write_rollouts(files[domain], found)
-            say(f"{node}: {domain}: {len(found)} rollouts judged in {seconds:.1f} s")
+        begin = partial(_open_worker, recipe, _engine(recipe, node), source, layout, workers)
+        for domain, (rollouts, seconds, usage) in in_processes(workers, begin, missing):
+            _check_failures(node, domain, rollouts)
+            write_rollouts(files[domain], rollouts)
+            say(f"{node}: {domain}: {len(rollouts)} rollouts judged in {seconds:.1f} s")
             if usage.requests:
                 say(f"{node}: {domain}: the judge took {usage}")
-        lines = [line for kept in files.values() for line in pq.read_table(kept).to_pylist()]
+        lines = [line for path in files.values() for line in pq.read_table(path).to_pylist()]
     result = EvaluationResult(node, checkpoint_hash, prompt_results(lines))
     summary = summarise(result, lines, settings.rollouts)
     write_rollouts(out_dir / "rollouts.parquet", lines)
     write_prompts(out_dir / "prompts.csv", result.domains)
     write_json(out_dir / "manifest.json", {"node": node, "inputs": inputs, "checkpoint": checkpoint_hash})
     write_json(out_dir / "summary.json", summary)
-    if own:
+    if own_checkpoint:
         record(evaluation_journal(layout, node), layout, node)
     shutil.rmtree(work.parent, ignore_errors=True)
     return summary
 
 
 def _worker_count(recipe: Recipe, node: str) -> int:
-    """A domain a core, where the torch sampler decodes on CPUs and nobody else is asked; one after the other where
-    there is a GPU to fill, or a server: the bounds on what it is asked at once hold for one process."""
+    """One process for each CPU thread, where the torch sampler decodes on CPUs and no server judges. Otherwise one: a
+    GPU is filled by one domain, and a server's limit on concurrent requests holds for one process."""
     on_cpu = recipe.evaluation.rollout.engine == "torch" and _engine(recipe, node) == "hf" and not has_gpu()
     return recipe.threads if on_cpu and recipe.judged_here else 1
 
 
 @contextmanager
-def _begin(
+def _open_worker(
     recipe: Recipe, engine: str, checkpoint: Path, layout: Layout, workers: int
 ) -> Iterator[Callable[[str], tuple[list[dict[str, Any]], float, judges.Usage]]]:
-    """What a worker process does: by domain, the rollouts, the seconds they took, and what judges were asked."""
+    """The function of a worker process: domain → its rollouts, the seconds they took, and the judges' usage."""
     with process_setup.importing_engine():
         from cascade.evaluation.checkpoint_runner import CheckpointRunner
         from cascade.training.prompts import load_prompts
@@ -116,35 +116,35 @@ def _begin(
         CheckpointRunner(recipe, engine, checkpoint, threads=1 if workers > 1 else recipe.threads)
     ) as benchmark:
 
-        def answer(domain: str) -> tuple[list[dict[str, Any]], float, judges.Usage]:
+        def run_domain(domain: str) -> tuple[list[dict[str, Any]], float, judges.Usage]:
             began = time.perf_counter()
-            found = benchmark.run(load_prompts(layout.benchmark(domain), domain))
-            return found, time.perf_counter() - began, judges.take_usage()
+            rollouts = benchmark.run(load_prompts(layout.benchmark(domain), domain))
+            return rollouts, time.perf_counter() - began, judges.take_usage()
 
-        yield answer
+        yield run_domain
 
 
-def _taken_over(recipe: Recipe, node: str, layout: Layout, inputs: dict[str, Any]) -> list[dict[str, Any]]:
-    """A repair's: the rollouts of the evaluation of its `init`, where that was made from the very same inputs."""
+def _reusable_rollouts(recipe: Recipe, node: str, layout: Layout, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """For a repair, the rollouts of the evaluation of its `init`, where the inputs are the same; else none."""
     section = recipe.repair.get(node)
     if section is None or section.engine != _engine(recipe, section.init):
         return []
-    found = layout.evaluation(section.init)
-    if not all((found / file).exists() for file in ("manifest.json", "rollouts.parquet")):
+    directory = layout.evaluation(section.init)
+    if not all((directory / file).exists() for file in ("manifest.json", "rollouts.parquet")):
         return []
-    if read_json(found / "manifest.json")["inputs"] != inputs:
+    if read_json(directory / "manifest.json")["inputs"] != inputs:
         return []
-    say(f"{node}: evaluated as {section.init}, whose checkpoint it passes on")
-    return pq.read_table(found / "rollouts.parquet").to_pylist()
+    say(f"{node}: same checkpoint as {section.init}, whose evaluation is reused")
+    return pq.read_table(directory / "rollouts.parquet").to_pylist()
 
 
 def _check_failures(node: str, domain: str, lines: list[dict[str, Any]]) -> None:
     codes = Counter(line["failure"] for line in lines if line["failure"] is not None)
     if codes.total() > MAX_FAILURE_RATE * len(lines):
-        shown = ", ".join(f"{code} {count}" for code, count in codes.most_common())
+        counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())
         raise CascadeError(
-            f"evaluation of {node}: {domain}: {codes.total()} of {len(lines)} rollouts have no verdict ({shown}), "
-            f"above {MAX_FAILURE_RATE:.0%}; mend the verifier or the benchmark's rows, then rerun"
+            f"evaluation of {node}: {domain}: {codes.total()} of {len(lines)} rollouts have no verdict ({counts}), "
+            f"above {MAX_FAILURE_RATE:.0%}; fix the verifier or the benchmark's rows, then rerun"
         )
 
 

@@ -1,5 +1,5 @@
-"""A checkpoint that answers benchmarks: k responses a prompt, the same seeds for every checkpoint, so that comparisons
-are paired."""
+"""Rollouts of a checkpoint on benchmark prompts: k for each prompt, with the same seeds for every checkpoint, so that
+comparisons are paired."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +14,13 @@ from cascade.policy.base import Policy
 from cascade.recipe import Evaluation, Recipe
 from cascade.rollout import make_sampler
 from cascade.rollout.base import Sampler
-from cascade.rollout.driver import Answer, Driver, Question
+from cascade.rollout.driver import Driver, RolloutRequest, RolloutResult
 from cascade.training.prompts import Prompt
 from cascade.utils.seeds import derive_seed
 
 
 class CheckpointRunner:
-    """A checkpoint, loaded to answer prompts."""
+    """A checkpoint, loaded to sample and judge rollouts."""
 
     def __init__(self, recipe: Recipe, engine: str, checkpoint: Path, threads: int):
         torch.set_num_threads(threads)
@@ -31,12 +31,12 @@ class CheckpointRunner:
         self._pool = ThreadPoolExecutor(max_workers=recipe.judging_threads)
 
     def run(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
-        """One line a rollout, prompts in their order."""
+        """One row for each rollout, in the order of the prompts."""
         settings, tokenizer = self._settings.rollout, self._policy.tokenizer
         rows = [prompt.row for prompt in prompts]
         driver = Driver(self._sampler, tokenizer, self._pool, settings, together=False, judge_unfinished=True)
-        questions = [
-            Question(
+        requests = [
+            RolloutRequest(
                 row,
                 environments.get(prompt.environment),
                 [derive_seed(self._seed, "benchmark", prompt.id, j) for j in range(self._settings.rollouts)],
@@ -45,9 +45,9 @@ class CheckpointRunner:
         ]
         texts = [render(tokenizer, *prompt_of(r), thinking=settings.thinking, for_generation=True) for r in rows]
         return [
-            _line(prompt, text, rollout, answer)
-            for prompt, text, answers in zip(prompts, texts, driver.ask(questions).groups, strict=True)
-            for rollout, answer in enumerate(answers)
+            _row(prompt, text, rollout, result)
+            for prompt, text, results in zip(prompts, texts, driver.run(requests).groups, strict=True)
+            for rollout, result in enumerate(results)
         ]
 
     def close(self) -> None:
@@ -55,17 +55,17 @@ class CheckpointRunner:
         self._pool.shutdown()
 
 
-def _line(prompt: Prompt, text: str, rollout: int, answer: Answer) -> dict[str, Any]:
-    assert answer.verdict is not None
+def _row(prompt: Prompt, text: str, rollout: int, result: RolloutResult) -> dict[str, Any]:
+    assert result.verdict is not None
     return {
         "domain": prompt.domain,
         "prompt_id": prompt.id,
         "rollout": rollout,
-        "reward": answer.verdict.reward,
-        "failure": answer.verdict.failure,
-        "reason": answer.verdict.reason,
-        "length": answer.transcript.length,
-        "finished": answer.transcript.finished,
+        "reward": result.verdict.reward,
+        "failure": result.verdict.failure,
+        "reason": result.verdict.reason,
+        "length": result.transcript.length,
+        "finished": result.transcript.finished,
         "prompt": text,
-        "response": answer.text,
+        "response": result.text,
     }

@@ -1,8 +1,8 @@
-"""What an evaluation found: one line a rollout, one line a prompt, one summary.
+"""Evaluation results: one row for each rollout, one for each prompt, one summary.
 
 Score means avg@k throughout: the mean reward of a prompt's k rollouts, averaged over prompts. pass@1 and
-pass@k count a rollout as a solution where its reward is 1. A rollout without a verdict counts nowhere but
-among the failures.
+pass@k count a rollout as a solution where its reward is 1. A rollout without a verdict counts only as a
+failure.
 """
 
 import csv
@@ -53,7 +53,7 @@ class PromptResult:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What one checkpoint scored on every domain's benchmark, prompt by prompt."""
+    """The per-prompt results of one checkpoint on every domain's benchmark."""
 
     node: str
     checkpoint: str
@@ -71,17 +71,17 @@ class EvaluationResult:
     def of(self, domain: str) -> list[PromptResult]:
         """Raises CascadeError where the domain was not evaluated."""
         if not self.domains.get(domain):
-            raise CascadeError(f"the evaluation of {self.node} has no results for domain {domain!r}; evaluate it anew")
+            raise CascadeError(f"the evaluation of {self.node} has no results for domain {domain!r}; evaluate it again")
         return self.domains[domain]
 
 
 def prompt_results(rollouts: list[dict[str, Any]]) -> dict[str, list[PromptResult]]:
-    """Rollout lines → results by domain, in the order of the lines. Prompts without any verdict are left out."""
+    """Rollout rows → results by domain, in the order of the rows. Prompts without any verdict are left out."""
     rewards: dict[tuple[str, str], list[float]] = {}
     for line in rollouts:
-        found = rewards.setdefault((line["domain"], line["prompt_id"]), [])
+        prompt_rewards = rewards.setdefault((line["domain"], line["prompt_id"]), [])
         if line["reward"] is not None:
-            found.append(line["reward"])
+            prompt_rewards.append(line["reward"])
     domains: dict[str, list[PromptResult]] = defaultdict(list)
     for (domain, prompt_id), values in rewards.items():
         if values:
@@ -134,7 +134,7 @@ def write_prompts(path: Path, domains: dict[str, list[PromptResult]]) -> None:
 
 
 def read_prompts(path: Path) -> dict[str, list[PromptResult]]:
-    """Raises CascadeError naming the file that is missing or is none of ours."""
+    """Raises CascadeError naming the file that is missing or is not a prompts.csv."""
     try:
         return parse_prompts(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def read_prompts(path: Path) -> dict[str, list[PromptResult]]:
 
 
 def parse_prompts(text: str, source: str) -> dict[str, list[PromptResult]]:
-    """The content of a prompts.csv. Raises CascadeError naming `source` where it is none of ours."""
+    """The content of a prompts.csv. Raises CascadeError naming `source` where it is not one."""
     domains: dict[str, list[PromptResult]] = defaultdict(list)
     try:
         for line in csv.DictReader(io.StringIO(text, newline="")):
@@ -156,7 +156,7 @@ def parse_prompts(text: str, source: str) -> dict[str, list[PromptResult]]:
 
 
 def load_result(layout: Layout, node: str) -> EvaluationResult:
-    """A node's evaluation from its files. Raises CascadeError when it is missing or is none of ours."""
+    """A node's evaluation from its files. Raises CascadeError when it is missing or is not an evaluation."""
     directory = layout.evaluation(node)
     summary = read_json(directory / "summary.json")
     try:
@@ -167,7 +167,7 @@ def load_result(layout: Layout, node: str) -> EvaluationResult:
 
 
 def record(journal: Journal, layout: Layout, node: str) -> None:
-    """Enter a finished evaluation into its journal, from its files, in place of what was there."""
+    """Write a finished evaluation to its journal, from its files, replacing earlier entries."""
     directory = layout.evaluation(node)
     summary = read_json(directory / "summary.json")
     journal.rewind(0)
@@ -185,7 +185,7 @@ def record(journal: Journal, layout: Layout, node: str) -> None:
 
 
 def write_rollouts(path: Path, lines: list[dict[str, Any]], metadata: dict[str, str] | None = None) -> None:
-    """Byte for byte the same for the same lines."""
+    """Write rollout rows as Parquet; the same rows give the same bytes."""
     sink = pa.BufferOutputStream()
     schema = ROLLOUTS.with_metadata(metadata) if metadata else ROLLOUTS
     pq.write_table(pa.Table.from_pylist(lines, schema=schema), sink, compression="zstd")

@@ -1,4 +1,4 @@
-"""Rounds: what the evaluations of a round hand to whoever reads it."""
+"""The files through which the nodes that read a round depend on its evaluations."""
 
 from cascade.layout import Layout
 from cascade.recipe import Recipe
@@ -9,16 +9,16 @@ def enter_round(recipe: Recipe, name: str, layout: Layout) -> None:
     """Write results/scores/NODE.json, the DVC metric: domain → avg@k; and results/lineage/ROUND/NODE.json: hashes
     of what the round's teachers and gate nodes read of this node.
 
-    A distilled or repaired node's entry names its teachers' decision too, so whoever reads a round also depends on
-    those before it. Entries of nodes that the recipe no longer has in this round are removed.
+    The entry of a distillation or repair also holds the hash of its teachers' decision, so that whoever reads a
+    round also depends on those before it. Entries of nodes that the recipe no longer has in this round are removed.
     """
     node = recipe.training[name]
     entry = {
         "checkpoint": read_json(layout.evaluation(name) / "manifest.json")["checkpoint"],
         "prompts": hash_file(layout.evaluation(name) / "prompts.csv"),
     }
-    if (decided := recipe.teachers_chosen_by(name)) is not None:
-        entry["teachers"] = hash_file(layout.decision(decided))
+    if (decision_node := recipe.teachers_chosen_by(name)) is not None:
+        entry["teachers"] = hash_file(layout.decision(decision_node))
     folder = layout.root / "results" / "lineage" / str(node.round)
     domains = read_json(layout.evaluation(name) / "summary.json")["domains"]
     scores = {domain: round(values["avg@k"], 4) for domain, values in domains.items()}

@@ -114,7 +114,7 @@ def _mean(differences: np.ndarray, axis: int) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for being many (Holm 1979): rejecting those ≤ α keeps the chance of any false alarm ≤ α."""
+    """P-values adjusted for multiple tests (Holm 1979): rejecting those ≤ α keeps the chance of any false alarm ≤ α."""
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -124,7 +124,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def recovery_rate(before: float, after: float, teacher: float) -> float | None:
-    """Share of the way from `before` to the teacher that a distillation made good; it may exceed 1.
+    """(after - before) / (teacher - before): the share of the gap to the teacher that a distillation closed; it may
+    exceed 1.
 
     None where the teacher is not above `before`: there was nothing to recover.
     """

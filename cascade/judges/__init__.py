@@ -1,8 +1,8 @@
 """Models that judge: a generative reward model (two responses), a judge of answers (against a reference), and a reward
 model of patches (against the issue).
 
-Which models judge is the recipe's (`judges`). A process runs one recipe, and environments are reached by name from
-everywhere, so the choice is made once a process, by `use`.
+The recipe's `judges` names the models. A process runs one recipe, and environments are global objects found by name, so
+`use` sets the judges once for the process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _reported: list[Usage] = []
 
 
 def use(settings: Judges) -> None:
-    """Let the recipe's models judge from now on. Asks them nothing yet: a node may not need them."""
+    """Set the judges of this process. Sends no request yet, because a node may not need them."""
     global _preference, _answer, _patch
     _preference = _answer = _patch = None
     while _clients:
@@ -78,16 +78,16 @@ def patch() -> PatchJudge | None:
 
 
 def any_named() -> bool:
-    """Whether the recipe has a model that judges."""
+    """Whether the recipe has a judge."""
     return bool(_clients)
 
 
 def report_usage(usage: Usage) -> None:
-    """Add what the models were asked from another machine on behalf of this process."""
+    """Add the usage of requests that another machine sent for this process."""
     _reported.append(usage)
 
 
 def take_usage() -> Usage:
-    """What all have used since the last call."""
+    """Usage of all judges since the last call."""
     reported = [_reported.pop() for _ in range(len(_reported))]
     return sum((*(client.take_usage() for client in _clients), *reported), Usage())

@@ -1,7 +1,7 @@
-"""What a judge is asked and what it says.
+"""Interfaces of judges, their results and usage.
 
-A judge that could not decide says why by a JudgeError. Nobody guesses in its place: a neutral score for an answer
-that nobody understood would be learnt from like any other.
+A judge that cannot decide raises a JudgeError. There is no default score: the policy would be trained on it like on any
+other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from cascade.errors import CascadeError
 
 
 class JudgeError(CascadeError):
-    """A question that the judge did not decide. `code` becomes the verdict's failure."""
+    """A request that the judge did not decide. `code` becomes the verdict's failure."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -56,17 +56,17 @@ class PatchJudge(Protocol):
 
 @dataclass
 class Usage:
-    """What judging has cost."""
+    """Usage of judge models."""
 
     requests: int = 0
-    """Sent, retries included."""
+    """Requests sent, retries included."""
     retries: int = 0
     failures: int = 0
-    """Questions left undecided after their last retry."""
+    """Requests without a decision after their last retry."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
-    """Summed over requests; those in flight together each count in full."""
+    """Summed over requests, also over concurrent ones."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

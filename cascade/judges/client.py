@@ -1,4 +1,4 @@
-"""Questions to a model behind the OpenAI chat API, and what they cost."""
+"""Requests to a judge model behind the OpenAI chat API, and their usage."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _API_KEY = "JUDGE_API_KEY"
 
 
 class ChatClient:
-    """Any number of threads may ask at once; at most `concurrency` requests are under way.
+    """Thread-safe; at most `concurrency` requests are in progress.
 
     Errors (JudgeError): `judge_` and the kind of `cascade.utils.http_client.Unanswered`. `judge_unreachable`,
     `judge_error` and `judge_malformed` (an answer that cannot be read) are retried; `judge_timeout` and `judge_refused`
@@ -32,7 +32,7 @@ class ChatClient:
     def __init__(self, endpoint: JudgeEndpoint):
         self._endpoint = endpoint
         key = os.environ.get(_API_KEY)
-        # A judge may stand outside the cluster, behind its proxy.
+        # A judge may run outside the cluster, behind its proxy.
         self._client = Client(
             endpoint.concurrency,
             endpoint.timeout_seconds,
@@ -45,7 +45,7 @@ class ChatClient:
         self._usage = Usage()
 
     def ask(self, messages: Sequence[Message], read: Callable[[str], T]) -> T:
-        """What `read` makes of the model's answer; it raises ValueError on one that is malformed.
+        """`read` of the model's answer; `read` raises ValueError for a malformed one.
 
         Raises JudgeError when the last attempt has failed too.
         """
@@ -59,7 +59,7 @@ class ChatClient:
             raise JudgeError(f"judge_{error.kind}", str(error)) from None
 
     def ask_all(self, questions: Sequence[Sequence[Message]], read: Callable[[str], T]) -> list[T | JudgeError]:
-        """`ask` of every question, at once; a question that failed has its error in its place."""
+        """`ask` for every question, concurrently; a failed one has its error in its place."""
 
         def attempt(messages: Sequence[Message]) -> T | JudgeError:
             try:
@@ -70,10 +70,10 @@ class ChatClient:
         return list(self._pool.map(attempt, questions))
 
     def take_usage(self) -> Usage:
-        """What was used since the last call."""
+        """Usage since the last call."""
         with self._lock:
-            taken, self._usage = self._usage, Usage()
-        return taken
+            usage, self._usage = self._usage, Usage()
+        return usage
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -99,8 +99,8 @@ class ChatClient:
             reply = json.loads(content)
             choice = reply["choices"][0]
             text, cut_off = choice["message"]["content"], choice.get("finish_reason") == "length"
-            used = reply.get("usage") or {}
-            self._count(Usage(prompt_tokens=_tokens(used, "prompt"), completion_tokens=_tokens(used, "completion")))
+            usage = reply.get("usage") or {}
+            self._count(Usage(prompt_tokens=_tokens(usage, "prompt"), completion_tokens=_tokens(usage, "completion")))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _malformed(f"{model}: the reply is no chat completion") from None
         if not isinstance(text, str):
@@ -125,5 +125,5 @@ def _malformed(message: str) -> Unanswered:
     return Unanswered("malformed", message, again=True)
 
 
-def _tokens(used: dict, kind: str) -> int:
-    return int(used.get(f"{kind}_tokens") or 0)
+def _tokens(usage: dict, kind: str) -> int:
+    return int(usage.get(f"{kind}_tokens") or 0)

@@ -2,7 +2,7 @@
 
 The answer's form is that of NeMo Gym's `genrm_compare`: a JSON object with `score_1`, `score_2` (1 to 5) and
 `ranking` (1 to 6). NVIDIA's GenRM models were trained to write it and take the responses as messages of the roles
-`response_1` and `response_2`. Any other model is told in words.
+`response_1` and `response_2`. Other models get them as JSON in the user's message.
 """
 
 import json
@@ -48,18 +48,18 @@ def by_roles(messages: Sequence[Message], first: str, second: str) -> list[Messa
 
 def in_words(messages: Sequence[Message], first: str, second: str) -> list[Message]:
     # As JSON no response can end its own part and speak in another's place.
-    shown = {"conversation": _plain(messages), "response_1": first, "response_2": second}
+    content = {"conversation": _plain(messages), "response_1": first, "response_2": second}
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": json.dumps(shown, ensure_ascii=False, indent=1)},
+        {"role": "user", "content": json.dumps(content, ensure_ascii=False, indent=1)},
     ]
 
 
 def read_comparison(text: str) -> Comparison:
     """The last JSON object of the answer that holds all three numbers, each in its range. Raises ValueError."""
-    found, reasons, _ = last_object(text, "score_1", "score_2", "ranking")
+    verdict, reasons, _ = last_object(text, "score_1", "score_2", "ranking")
     return Comparison(
-        number(found, "score_1", 1, 5), number(found, "score_2", 1, 5), number(found, "ranking", 1, 6), reasons
+        number(verdict, "score_1", 1, 5), number(verdict, "score_2", 1, 5), number(verdict, "ranking", 1, 6), reasons
     )
 
 

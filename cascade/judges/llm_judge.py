@@ -44,10 +44,10 @@ class LLMJudge:
 
 
 def ask(question: str, first: str, second: str) -> list[Message]:
-    shown = {"question": question, "answer_A": first, "answer_B": second}
+    content = {"question": question, "answer_A": first, "answer_B": second}
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": json.dumps(shown, ensure_ascii=False, indent=1)},
+        {"role": "user", "content": json.dumps(content, ensure_ascii=False, indent=1)},
     ]
 
 

@@ -40,10 +40,10 @@ class PatchRM:
 def ask(issue: str, files: Mapping[str, str], patch: str) -> list[Message]:
     # As JSON no patch can end its own part and speak in another's place. The patch comes last: what the rollouts of a
     # prompt have in common is a prefix that the server computes once.
-    shown = {"issue": issue, "files": dict(files), "patch": patch}
+    content = {"issue": issue, "files": dict(files), "patch": patch}
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": json.dumps(shown, ensure_ascii=False, indent=1)},
+        {"role": "user", "content": json.dumps(content, ensure_ascii=False, indent=1)},
     ]
 
 
@@ -52,7 +52,7 @@ def read_score(text: str) -> float:
 
     One that more follows may be a quotation, and what is quoted here can come from the patch.
     """
-    found, _, after = last_object(text, "score")
-    if after.strip("`"):
+    verdict, _, rest = last_object(text, "score")
+    if rest.strip("`"):
         raise ValueError("the answer does not end with its JSON object")
-    return number(found, "score", 0, 1)
+    return number(verdict, "score", 0, 1)

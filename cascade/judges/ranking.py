@@ -1,7 +1,7 @@
 """From comparisons to rewards: Nemotron 3 Nano's group-relative length control (arXiv 2512.20848, section 3.3), which
-the Nemotron-Cascade 2 recipe takes over with all pairs of a group in place of neighbours. Pure functions.
+the Nemotron-Cascade 2 recipe uses with all pairs of a group instead of neighbours. Pure functions.
 
-Qualities lie on the judge's scale, 1 to 5; ties broken by the ranking can leave it by 2.5. Lengths are in characters,
+Qualities are on the judge's scale, 1 to 5; ties broken by the ranking can leave it by 2.5. Lengths are in characters,
 as in NeMo Gym's `genrm_compare`.
 """
 
@@ -47,7 +47,7 @@ def qualities(counts: Sequence[int], pairs: Mapping[tuple[int, int], tuple[float
     `pairs[i, j]`, i < j, are the scores of i and of j; undecided pairs are missing. None where fewer than
     LEAST_DECIDED of an answer's comparisons were decided: its mean would say more about chance than about it.
     """
-    found: list[float | None] = []
+    means: list[float | None] = []
     for i in range(len(counts)):
         total = sum(counts) - counts[i]
         decided, parts = 0, []
@@ -57,13 +57,13 @@ def qualities(counts: Sequence[int], pairs: Mapping[tuple[int, int], tuple[float
                 decided += weight
                 parts.append(weight * of_pair[0 if i == first else 1])
         if total == 0:
-            found.append(NEUTRAL)
+            means.append(NEUTRAL)
         elif decided < LEAST_DECIDED * total:
-            found.append(None)
+            means.append(None)
         else:
             # Exact, and so the same in whatever order the pairs come: equally good answers are equal.
-            found.append(math.fsum(parts) / decided)
-    return found
+            means.append(math.fsum(parts) / decided)
+    return means
 
 
 def length_weights(lengths: Sequence[int]) -> list[float]:
@@ -80,8 +80,8 @@ def length_weights(lengths: Sequence[int]) -> list[float]:
 def length_adjustments(reasoning: Sequence[int], answers: Sequence[int]) -> list[float]:
     """λ · (w̃ of the reasoning's length + w̃ of the answer's length)."""
     return [
-        LENGTH_WEIGHT * (thought + said)
-        for thought, said in zip(length_weights(reasoning), length_weights(answers), strict=True)
+        LENGTH_WEIGHT * (thinking + answer)
+        for thinking, answer in zip(length_weights(reasoning), length_weights(answers), strict=True)
     ]
 
 

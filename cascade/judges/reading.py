@@ -1,4 +1,4 @@
-"""Verdicts in JSON, read out of what a model wrote around them. A ValueError says what is wrong with the answer."""
+"""Parse JSON verdicts out of a model's answer. A ValueError says what is wrong with the answer."""
 
 import json
 from typing import Any
@@ -15,19 +15,19 @@ def last_object(text: str, *keys: str) -> tuple[dict[str, Any], str, str]:
         if (at := text.rfind("{", 0, at)) < 0:
             break
         try:
-            found, end = decoder.raw_decode(text, at)
+            value, end = decoder.raw_decode(text, at)
         except json.JSONDecodeError:
             continue
         except RecursionError:
             raise ValueError("a JSON object nested too deeply") from None
-        if isinstance(found, dict) and all(key in found for key in keys):
-            return found, text[:at].strip(), text[end:].strip()
+        if isinstance(value, dict) and all(key in value for key in keys):
+            return value, text[:at].strip(), text[end:].strip()
     raise ValueError(f"no JSON object with {', '.join(keys)}")
 
 
-def number(found: dict[str, Any], key: str, lowest: float, highest: float) -> float:
-    """`found[key]`, a number in the range, bounds included."""
-    value = found[key]
+def number(verdict: dict[str, Any], key: str, lowest: float, highest: float) -> float:
+    """`verdict[key]`, a number in the range, bounds included."""
+    value = verdict[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
         raise ValueError(f"{key} is {value!r:.100}, not a number from {lowest:g} to {highest:g}")
     return float(value)

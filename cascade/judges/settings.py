@@ -1,4 +1,4 @@
-"""The recipe's section on models that judge."""
+"""The recipe's section on judge models."""
 
 from typing import Annotated, Any
 
@@ -8,22 +8,22 @@ from cascade.utils.config import Count, Section
 
 
 class JudgeEndpoint(Section):
-    """A model that judges, behind the OpenAI chat API (vLLM, NIM, …). The server's key, where it wants one, stands in
+    """A model that judges, behind the OpenAI chat API (vLLM, NIM, …). The server's key, where it needs one, is in
     the environment variable JUDGE_API_KEY."""
 
     url: Annotated[str, Field(pattern=r"^https?://")]
     """Up to and including /v1."""
     model: str
     max_tokens: Count = 16384
-    """Of an answer, reasoning included."""
+    """Largest length of an answer, reasoning included."""
     concurrency: Count = 64
-    """Requests under way at once."""
+    """Concurrent requests."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 600
-    """Of one request."""
+    """Timeout of one request."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its verdicts depend on; where it runs and how fast it is asked do not count."""
+        """The settings that its verdicts depend on: not where it runs, nor its concurrency."""
         return self.model_dump(mode="json", exclude={"url", "concurrency", "timeout_seconds"})
 
 
@@ -33,7 +33,7 @@ class PreferenceEndpoint(JudgeEndpoint):
 
 
 class Judges(Section):
-    """Who judges where no rule can. Nano's generated rows need none."""
+    """Judge models, for rewards that no rule decides. The nano recipe needs none."""
 
     preference: PreferenceEndpoint | None = None
     """Compares two responses: a generative reward model."""
@@ -44,14 +44,14 @@ class Judges(Section):
 
     @property
     def named(self) -> dict[str, JudgeEndpoint]:
-        """Those that the recipe has, by kind."""
+        """Kind → judge, for the recipe's judges."""
         return {kind: judge for kind in type(self).model_fields if (judge := getattr(self, kind)) is not None}
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Their part in what a result was made from; nothing where nobody judges."""
-        found = {kind: judge.identity for kind, judge in self.named.items()}
-        return {"judges": found} if found else {}
+        """Their part of a result's inputs; empty without judges."""
+        identities = {kind: judge.identity for kind, judge in self.named.items()}
+        return {"judges": identities} if identities else {}
 
     @property
     def concurrency(self) -> int:

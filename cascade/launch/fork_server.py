@@ -1,11 +1,11 @@
-"""The fork server: a process that has imported the engine, and forks the processes of a run.
+"""The fork server: a process that has imported torch, transformers and MLflow, and forks the processes of a run.
 
-torch, transformers and MLflow take seconds to import, in every node and every worker process of an evaluation. Beside
-the hours that nodes take on a GPU that is nothing; of the nano run's minutes it is a good part. So a run on CPUs has a
-server (`server`); what its stages start finds it by an environment variable, and does without where there is none.
+These imports take seconds in every node and every worker process of an evaluation. Next to hours on a GPU this does
+not matter; of the minutes of the nano run it is a large part. So a run on CPUs starts a server (`server`). Its
+processes find the server by an environment variable, and import for themselves where there is none.
 
-A client speaks through a socket: first the call to make and the files to make it with, later numbers of signals. The
-server sends back the exit status. When a client is gone, its process is killed; when the server is, all are.
+A client sends through a socket first the call and its file descriptors, later signal numbers; the server answers with
+the exit status. When a client ends, its process is killed; when the server ends, all are.
 """
 
 import atexit
@@ -30,7 +30,7 @@ from typing import Any
 from cascade.utils.orphans import kill_with_parent
 
 ADDRESS = "CASCADE_FORK_SERVER"
-"""Set for the processes of a run: where its server listens."""
+"""Environment variable of a run's processes: the address of its server."""
 
 IMPORTED = (
     "cascade.evaluation.checkpoint_runner",
@@ -47,21 +47,21 @@ STANDARD = (0, 1, 2)
 _LARGEST = 1 << 20
 
 _forked = False
-"""Whether this process is one that the server forked."""
+"""Whether the server forked this process."""
 
 
 @contextmanager
 def server(environment: dict[str, str]) -> Iterator[None]:
-    """Processes started in the block find a server, which ends with it, unless they would already, or there is a GPU.
-    It has `environment` beside this process's own."""
-    from cascade.launch.process_setup import has_gpu  # Not for clients, which are to start at once.
+    """Start a fork server for the processes that the block starts, and stop it at the end; none where there is one
+    already, or a GPU. `environment` is added to this process's environment."""
+    from cascade.launch.process_setup import has_gpu  # Imported here, because clients must start fast.
 
     if has_gpu() or ADDRESS in os.environ:
         yield
         return
     folder = tempfile.mkdtemp(prefix="cascade-")
     address = str(Path(folder) / "socket")
-    # Listening already, so that a client that comes before all is imported waits for it.
+    # It listens before the imports are done, so that early clients wait for them.
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -83,12 +83,12 @@ def server(environment: dict[str, str]) -> Iterator[None]:
 
 
 class ForkedProcess:
-    """A process of the server's, as its client has it."""
+    """A client's handle of a process that the server forked."""
 
     def __init__(self, connection: socket.socket):
         self._connection = connection
         self.exitcode: int | None = None
-        """As of a multiprocessing.Process: negative where a signal ended it."""
+        """As in multiprocessing.Process: negative where a signal ended it."""
 
     def signal(self, number: int) -> None:
         with suppress(OSError):  # It has ended.
@@ -106,8 +106,9 @@ class ForkedProcess:
 
 
 def fork(call: str, *arguments: Any, files: Sequence[int] = ()) -> ForkedProcess | None:
-    """Have the server call `call`, MODULE:FUNCTION, with these arguments and then the descriptors that `files` have
-    there. Directory, environment and standard files are this process's. None where there is no server."""
+    """Call `call` (MODULE:FUNCTION) in a process that the server forks, with these arguments, followed by the file
+    descriptors of `files` in that process. Directory, environment and standard files are this process's. None where
+    there is no server."""
     if (address := os.environ.get(ADDRESS)) is None:
         return None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -122,16 +123,17 @@ def fork(call: str, *arguments: Any, files: Sequence[int] = ()) -> ForkedProcess
 
 
 def run_preloaded(call: str, arguments: list[str]) -> bool:
-    """Whether a process of the server's has run `call`, MODULE:FUNCTION, with the arguments of this command line.
-    Signals are passed on to it, and where it fails this one exits as it did. False in such a process itself."""
+    """Run `call` (MODULE:FUNCTION) with the arguments of this command line in a process that the server forks, and
+    return whether it did. Signals are forwarded; where the process fails, this one exits with its status. False where
+    there is no server, and in a process that the server forked."""
     if _forked or (process := fork(call, arguments)) is None:
         return False
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward_signal(number: int, frame: FrameType | None) -> None:
         process.signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
+        signal.signal(number, forward_signal)
     process.join()
     if process.exitcode:
         sys.exit(process.exitcode if process.exitcode > 0 else 128 - process.exitcode)
@@ -139,14 +141,14 @@ def run_preloaded(call: str, arguments: list[str]) -> bool:
 
 
 def serve(file: int, parent: int) -> None:
-    """Until this process or its parent is killed, fork what clients of the socket `file` ask for."""
+    """Serve the clients of the socket `file` until this process or its parent is killed."""
     kill_with_parent(parent)
     listener = socket.socket(fileno=file)
     from cascade.launch import process_setup
 
     with process_setup.importing_engine():
         for module in IMPORTED:
-            with suppress(ImportError):  # Whoever needs what is missing says so.
+            with suppress(ImportError):  # The node that needs the module reports it.
                 importlib.import_module(module)
     running: dict[socket.socket, ForkProcess] = {}
     while True:
@@ -166,11 +168,11 @@ def serve(file: int, parent: int) -> None:
                 request, files, _, _ = socket.recv_fds(client, _LARGEST, 16)
             except OSError:
                 request, files = b"", []
-            if not request:  # It was killed before it could ask.
+            if not request:  # The client was killed before it sent a request.
                 client.close()
                 continue
-            ours = [listener, client, *running]
-            process = get_context("fork").Process(target=_run_request, args=(request, files, ours, os.getpid()))
+            inherited = [listener, client, *running]
+            process = get_context("fork").Process(target=_run_request, args=(request, files, inherited, os.getpid()))
             process.start()
             for file in files:
                 os.close(file)
@@ -191,10 +193,10 @@ def _send_status(client: socket.socket, status: int | None) -> None:
     client.close()
 
 
-def _received(other: socket.socket) -> int | None:
-    """The number that the other end sends; None where it is gone."""
+def _received(peer: socket.socket) -> int | None:
+    """The number that the peer sends; None where it has closed."""
     try:
-        message = other.recv(_LARGEST)
+        message = peer.recv(_LARGEST)
     except OSError:
         return None
     return pickle.loads(message) if message else None
@@ -222,7 +224,7 @@ def _run_request(request: bytes, files: list[int], inherited: list[socket.socket
 
 
 if __name__ == "__main__":
-    # By its name: what it forks imports this module too, and must find itself forked there.
+    # Imported by its name, so that `_forked` is set in the module that forked processes import.
     from cascade.launch import fork_server
 
     fork_server.serve(int(sys.argv[1]), int(sys.argv[2]))

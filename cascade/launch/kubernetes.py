@@ -1,8 +1,8 @@
 """A node as an indexed Job on Kubernetes, by kubectl: applied, its output followed, deleted with the run.
 
-The recipe's manifest says what is the cluster's own: namespace, volumes, tolerations. The project directory must be
-on a volume that the pods and the pool's worker share. What the pods print is that of the first machine; of the others
-the end is shown where the job fails.
+The recipe's manifest has what depends on the cluster: namespace, volumes, tolerations. The project directory must be on
+a volume that the pods and the pool's worker share. The output of the first machine is printed; where the job fails,
+also the last lines of the others.
 """
 
 import json
@@ -19,22 +19,22 @@ from cascade.launch.job import INTERRUPTED, Job, call, stop_on_sigterm
 from cascade.utils.progress import say
 
 POLL = 5.0
-"""Seconds between two looks at the job."""
+"""Seconds between two polls of the job."""
 
 LABEL = "cascade-node"
 PORT = 29500
-"""Where the first pod is met: pods have networks of their own."""
+"""Port of the first pod; each pod has its own network."""
 
 
 def run(job: Job) -> int:
-    """Apply the job, print what it prints, and return its exit status when it has ended. A job of the same project
-    and node that an earlier run left behind is deleted first, pods included."""
+    """Apply the job, print its output, and return its exit status when it has ended. A job of the same project and node
+    that an earlier run left is deleted first, with its pods."""
     stop_on_sigterm()
-    wanted = manifest(job)
-    cluster = _Cluster(job.name, wanted[0]["metadata"].get("namespace"))
+    objects = manifest(job)
+    cluster = _Cluster(job.name, objects[0]["metadata"].get("namespace"))
     cluster.delete(wait=True)
     try:
-        cluster.call("apply", "--filename=-", given=yaml.safe_dump_all(wanted))
+        cluster.call("apply", "--filename=-", stdin=yaml.safe_dump_all(objects))
         say(f"Kubernetes job {job.name}")
         return _watch(cluster)
     finally:
@@ -42,27 +42,27 @@ def run(job: Job) -> int:
 
 
 def manifest(job: Job) -> list[dict[str, Any]]:
-    """The Job, and where it has several machines the service by which they find each other. Raises CascadeError where
+    """The Job, and for several machines the headless service by which they find each other. Raises CascadeError where
     the recipe's manifest is not a Job with one container."""
     place = job.place
     assert place.manifest is not None
     path = job.layout.root / place.manifest
     try:
-        wanted: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        [container] = wanted["spec"]["template"]["spec"]["containers"]
+        job_object: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        [container] = job_object["spec"]["template"]["spec"]["containers"]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         raise CascadeError(f"{path}: not the manifest of a Job with one container; see flows/kubernetes.yaml") from None
-    metadata = wanted.setdefault("metadata", {})
+    metadata = job_object.setdefault("metadata", {})
     metadata["name"] = job.name
     metadata.setdefault("labels", {})[LABEL] = job.name
-    # No pod is replaced: the others would wait for it with half a step behind them. The node resumes as a whole.
-    wanted["spec"] |= {
+    # No pod is replaced, because the others are in the middle of a step; the whole node is resumed instead.
+    job_object["spec"] |= {
         "completionMode": "Indexed",
         "completions": job.machines,
         "parallelism": job.machines,
         "backoffLimit": 0,
     }
-    template = wanted["spec"]["template"]
+    template = job_object["spec"]["template"]
     template.setdefault("metadata", {}).setdefault("labels", {})[LABEL] = job.name
     template["spec"] |= {"restartPolicy": "Never", "subdomain": job.name}
     meeting = f"{job.name}-0.{job.name}:{PORT}"
@@ -73,34 +73,34 @@ def manifest(job: Job) -> list[dict[str, Any]]:
     if place.gpus:
         container.setdefault("resources", {}).setdefault("limits", {})["nvidia.com/gpu"] = place.gpus
     if job.machines == 1:
-        return [wanted]
-    named = {key: metadata[key] for key in ("name", "namespace", "labels") if key in metadata}
+        return [job_object]
+    service_metadata = {key: metadata[key] for key in ("name", "namespace", "labels") if key in metadata}
     service = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {LABEL: job.name}}
-    return [wanted, {"apiVersion": "v1", "kind": "Service", "metadata": named, "spec": service}]
+    return [job_object, {"apiVersion": "v1", "kind": "Service", "metadata": service_metadata, "spec": service}]
 
 
 class _Cluster:
-    """kubectl, for what bears one label."""
+    """kubectl for the objects with one label."""
 
     def __init__(self, name: str, namespace: str | None):
-        self._selected = ["--selector", f"{LABEL}={name}"]
+        self._selector = ["--selector", f"{LABEL}={name}"]
         self._kubectl = ["kubectl", *([f"--namespace={namespace}"] if namespace else [])]
 
-    def call(self, *arguments: str, given: str | None = None) -> str:
-        return call(*self._kubectl, *arguments, given=given)
+    def call(self, *arguments: str, stdin: str | None = None) -> str:
+        return call(*self._kubectl, *arguments, stdin=stdin)
 
     def delete(self, *, wait: bool) -> None:
-        how = ["--cascade=foreground", "--wait=true", "--timeout=50s"] if wait else ["--wait=false"]
-        self.call("delete", "jobs,services", *self._selected, "--ignore-not-found", *how)
+        options = ["--cascade=foreground", "--wait=true", "--timeout=50s"] if wait else ["--wait=false"]
+        self.call("delete", "jobs,services", *self._selector, "--ignore-not-found", *options)
 
     def look(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """The job, None where it is gone, and its pods."""
-        found = json.loads(self.call("get", "jobs,pods", *self._selected, "--output", "json"))["items"]
-        jobs = [item for item in found if item["kind"] == "Job"]
-        return (jobs[0] if jobs else None), [item for item in found if item["kind"] == "Pod"]
+        """The job (None where it was deleted) and its pods."""
+        items = json.loads(self.call("get", "jobs,pods", *self._selector, "--output", "json"))["items"]
+        jobs = [item for item in items if item["kind"] == "Job"]
+        return (jobs[0] if jobs else None), [item for item in items if item["kind"] == "Pod"]
 
     def follow(self, pod: str) -> threading.Thread:
-        """Print what a pod prints until it ends."""
+        """Print the output of a pod until it ends, in a thread."""
 
         def follow() -> None:
             with subprocess.Popen(
@@ -115,34 +115,34 @@ class _Cluster:
         return thread
 
     def show_ends(self) -> None:
-        say(self.call("logs", *self._selected, "--tail=20", "--prefix", "--max-log-requests=100").rstrip("\n"))
+        say(self.call("logs", *self._selector, "--tail=20", "--prefix", "--max-log-requests=100").rstrip("\n"))
 
 
 def _watch(cluster: _Cluster) -> int:
-    following: threading.Thread | None = None
-    told = ""
+    log_thread: threading.Thread | None = None
+    last_reason = ""
     while True:
         try:
             job, pods = cluster.look()
         except CascadeError as error:
-            say(str(error))  # The cluster may be out of reach for a while; the job goes on.
+            say(str(error))  # The cluster may be unreachable for a while; the job goes on.
             time.sleep(POLL)
             continue
         if job is None:
             say("the job was deleted")
             return INTERRUPTED
-        if (waits := _waits_for(pods)) != told:
-            say(f"waiting: {waits}") if waits else None
-            told = waits
-        first = next((pod for pod in pods if _index(pod) == 0 and _phase(pod) != "Pending"), None)
-        if first is not None and following is None:
-            following = cluster.follow(first["metadata"]["name"])
+        if (reason := _waiting_reasons(pods)) != last_reason:
+            say(f"waiting: {reason}") if reason else None
+            last_reason = reason
+        first_pod = next((pod for pod in pods if _index(pod) == 0 and _phase(pod) != "Pending"), None)
+        if first_pod is not None and log_thread is None:
+            log_thread = cluster.follow(first_pod["metadata"]["name"])
         ended = {c["type"] for c in job.get("status", {}).get("conditions", []) if c["status"] == "True"}
         if ended & {"Complete", "Failed"}:
             break
         time.sleep(POLL)
-    if following is not None:
-        following.join(POLL)
+    if log_thread is not None:
+        log_thread.join(POLL)
     if "Complete" in ended:
         return 0
     if len(pods) > 1:
@@ -151,8 +151,8 @@ def _watch(cluster: _Cluster) -> int:
 
 
 def exit_status(pods: list[dict[str, Any]]) -> int:
-    """Of a failed job: that of the pod that failed first, for the others failed because of it. A pod that was evicted,
-    or whose machine is gone, ended from outside."""
+    """The exit status of the pod that failed first, because the others failed with it; `INTERRUPTED` where that pod was
+    evicted or its machine was lost."""
     failed = []
     for pod in pods:
         status = pod.get("status", {})
@@ -164,8 +164,8 @@ def exit_status(pods: list[dict[str, Any]]) -> int:
     return min(failed)[1] if failed else INTERRUPTED
 
 
-def _waits_for(pods: list[dict[str, Any]]) -> str:
-    """Why pods are not running yet, in the cluster's words."""
+def _waiting_reasons(pods: list[dict[str, Any]]) -> str:
+    """The cluster's reasons why pods are not running yet."""
     reasons = []
     for pod in pods:
         if _phase(pod) == "Pending":

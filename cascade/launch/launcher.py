@@ -1,7 +1,7 @@
-"""How the processes of a node are started: here, by torchrun, by Slurm or on Kubernetes, as its entry in `pools` says.
+"""Start the processes of a node by the launcher of its entry in `pools`: local, torchrun, Slurm or Kubernetes.
 
-`cascade node NAME` stays the command of the DVC stage. Where the recipe wants the node elsewhere, that process starts
-it there, passes on what it prints, ends as it ends, and takes it down when it is itself told to stop.
+`cascade node NAME` stays the command of the DVC stage. Where the node runs in other processes, this one starts them,
+prints their output, exits with their status, and cancels them when it is stopped.
 """
 
 import os
@@ -13,13 +13,13 @@ from cascade.utils.orphans import kill_with_parent
 
 
 def launched(verb: str, name: str, layout: Layout) -> bool:
-    """Have `cascade VERB NAME` run where the recipe wants it; False where that is this very process.
+    """Run `cascade VERB NAME` by the node's launcher; False where it is to run in this process.
 
-    Raises CascadeError where a launcher's command is missing or refuses, and SystemExit with the exit status of what
-    failed elsewhere.
+    Raises CascadeError where a launcher's command is missing or fails, and SystemExit with the exit status of a job
+    that failed.
     """
     if MARK in os.environ:
-        # torchrun gives each process a session of its own: killed itself, it would leave them running.
+        # torchrun starts each process in a new session: when it is killed, they would go on running.
         kill_with_parent(int(os.environ[MARK]))
         return False
     recipe = load(layout.params)

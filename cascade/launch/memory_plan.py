@@ -1,4 +1,4 @@
-"""What a node needs of each GPU's memory, from the model's configuration alone, before anything is loaded.
+"""The memory that a node needs on each GPU, estimated from the model's configuration before anything is loaded.
 
 Bytes: bfloat16 2, float32 4. A trained parameter of engine nemo is 2 (weight) + 4 (gradient) + 12 (float32 weight, two
 moments), split over all GPUs; of engine hf 4 + 4 + 8, whole on each. Parameters are counted exactly, on a model without
@@ -24,7 +24,7 @@ NemotronH of 5M and 141M parameters: 2.0 with mamba_ssm's kernels; 2.15 of the l
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes on each GPU at the worst moment of a node."""
+    """Peak bytes on each GPU."""
 
     weights: float
     gradients: float
@@ -44,17 +44,17 @@ class Plan:
 
 
 def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) -> Plan:
-    """`longest`: tokens of the longest sequence. `teachers`: models resident besides, without gradient."""
+    """`longest`: tokens of the longest sequence. `teachers`: further models in memory, without gradient."""
     assert isinstance(node, OnPolicyNode | SFTNode)
     parallel, optimizer = node.parallel, node.optimizer
     nemo = node.engine == "nemo"
     split = gpus if nemo else 1
-    own = shape.parameters / split
+    parameters = shape.parameters / split
     tokens = max(optimizer.micro_batch_tokens, longest) / parallel.context
     return Plan(
-        weights=own * (2 if nemo else 4),
-        gradients=own * 4,
-        optimizer=own * (12 if nemo else 8),
+        weights=parameters * (2 if nemo else 4),
+        gradients=parameters * 4,
+        optimizer=parameters * (12 if nemo else 8),
         gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
         activations=tokens
         * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or not nemo)
@@ -63,7 +63,7 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
         logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
         + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
         sampler=_sampler(shape, node, gpus, longest) if isinstance(node, OnPolicyNode) else 0.0,
-        teachers=teachers * own * (2 if nemo else 4),
+        teachers=teachers * parameters * (2 if nemo else 4),
     )
 
 
@@ -72,11 +72,11 @@ def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
     node, place = recipe.training[name], recipe.place(name)
     longest = recipe.longest_rollout(node) if isinstance(node, OnPolicyNode) else recipe.curation.max_tokens
     shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
-    return plan_node(shape, node, gpus, longest, others_held(recipe, name))
+    return plan_node(shape, node, gpus, longest, resident_models(recipe, name))
 
 
 def check(recipe: Recipe, name: str, layout: Layout) -> list[str]:
-    """The plan of a node with stated GPUs, as a table. Raises CascadeError where it does not fit."""
+    """The plan of a node with `gpu_gib`, as a table. Raises CascadeError where it does not fit."""
     lines, refused = table(recipe, [name], layout)
     if refused:
         raise CascadeError(refused[0])
@@ -84,25 +84,25 @@ def check(recipe: Recipe, name: str, layout: Layout) -> list[str]:
 
 
 def table(recipe: Recipe, names: list[str], layout: Layout) -> tuple[list[str], list[str]]:
-    """The plans of these training nodes in GiB a GPU, and one line a node that does not fit."""
+    """The plans of these training nodes in GiB for each GPU, and one line for each node that does not fit."""
     columns = [field.name for field in fields(Plan)]
     lines = [f"{'node':22} {'GPUs':>5} " + " ".join(f"{name:>11}" for name in (*columns, "total", "of"))]
     refused = []
     for name in names:
         place = recipe.place(name)
-        found = plan(recipe, name, layout)
-        values = [getattr(found, column) / GIB for column in columns]
+        node_plan = plan(recipe, name, layout)
+        values = [getattr(node_plan, column) / GIB for column in columns]
         limit = place.gpu_gib
         lines.append(
             f"{name:22} {max(1, place.machines * place.gpus):>5} "
-            + " ".join(f"{value:>11.1f}" for value in (*values, found.total / GIB))
+            + " ".join(f"{value:>11.1f}" for value in (*values, node_plan.total / GIB))
             + (f" {USABLE * limit:>11.1f}" if limit else f" {'?':>11}")
         )
-        if limit and found.total > USABLE * limit * GIB:
-            most = max(columns, key=lambda column: getattr(found, column))
+        if limit and node_plan.total > USABLE * limit * GIB:
+            most = max(columns, key=lambda column: getattr(node_plan, column))
             refused.append(
-                f"{name}: needs {found.total / GIB:.1f} GiB of each GPU, and of pools.{name}.gpu_gib {limit:g} "
-                f"{USABLE * limit:.1f} can be used; {most} take {getattr(found, most) / GIB:.1f}: {_REMEDY[most]}"
+                f"{name}: needs {node_plan.total / GIB:.1f} GiB of each GPU, and of pools.{name}.gpu_gib {limit:g} "
+                f"{USABLE * limit:.1f} can be used; {most} take {getattr(node_plan, most) / GIB:.1f}: {_REMEDY[most]}"
             )
     return lines, refused
 
@@ -121,25 +121,27 @@ _REMEDY = {
 
 
 def _config(recipe: Recipe, layout: Layout) -> Path:
-    """The base model's configuration; before the model is there, the copy in recipes/base, if there is one."""
-    own = layout.root / recipe.base / "config.json"
-    known = layout.root / "recipes" / "base" / f"{Path(recipe.base).name}.json"
-    for path in (own, known):
+    """The base model's configuration; where the model is missing, the copy in recipes/base."""
+    base_config = layout.root / recipe.base / "config.json"
+    library_config = layout.root / "recipes" / "base" / f"{Path(recipe.base).name}.json"
+    for path in (base_config, library_config):
         if path.is_file():
             return path
-    raise CascadeError(f"{own}: no such file, nor {known}; the plan needs the base model's config.json")
+    raise CascadeError(
+        f"{base_config}: no such file, nor {library_config}; the plan needs the base model's config.json"
+    )
 
 
-def others_held(recipe: Recipe, name: str) -> int:
-    """Models held besides the one that is trained: teachers, at most; the start, where a KL term asks for it."""
+def resident_models(recipe: Recipe, name: str) -> int:
+    """Models in memory besides the trained one: the largest number of teachers, or the initial policy of a KL term."""
     node = recipe.training[name]
     if isinstance(node, RLNode):
         return int(node.kl > 0)
     if not isinstance(node, Distillation):
         return 0
-    decided = recipe.teachers.get(getattr(node, "teachers", ""))
-    candidates = decided.candidates if decided else [*node.against, node.init]  # type: ignore[attr-defined]
-    allowed = [decided.domains.get(domain, candidates) if decided else candidates for domain in node.mix]
+    teachers_node = recipe.teachers.get(getattr(node, "teachers", ""))
+    candidates = teachers_node.candidates if teachers_node else [*node.against, node.init]  # type: ignore[attr-defined]
+    allowed = [teachers_node.domains.get(domain, candidates) if teachers_node else candidates for domain in node.mix]
     most = min(len(node.mix), len({candidate for of_domain in allowed for candidate in of_domain}))
     return most if node.teacher_memory == "device" else min(most, 2)
 
@@ -163,9 +165,9 @@ def _logits(shape: Shape, tokens: float, dispatched: float) -> float:
 
     vocabulary = shape.head // shape.width
     values = tokens * vocabulary
-    held = values if values <= HELD["cuda"] else 0
+    saved = values if values <= HELD["cuda"] else 0
     chunk = min(values, max(64 * vocabulary, CHUNK["cuda"]))
-    return shape.head * (2 + 2 + 4) + max(4 * held + 3 * 4 * chunk, dispatched)
+    return shape.head * (2 + 2 + 4) + max(4 * saved + 3 * 4 * chunk, dispatched)
 
 
 def _sampler(shape: Shape, node: OnPolicyNode, gpus: int, longest: int) -> float:

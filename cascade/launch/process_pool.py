@@ -1,7 +1,7 @@
-"""Jobs done side by side by worker processes.
+"""Jobs in parallel worker processes.
 
-A small model decodes hardly faster on two cores than on one: its products are too small to share. Two of them side by
-side do.
+A small model decodes hardly faster on two cores than on one, because its matrix products are too small to split. Two
+processes with one core each do.
 """
 
 import atexit
@@ -21,45 +21,47 @@ Begin = Callable[[], AbstractContextManager[Callable[[str], T]]]
 
 
 def in_processes(count: int, begin: Begin[T], jobs: list[str]) -> Iterator[tuple[str, T]]:
-    """Each job and its result, as it ends. `begin` is entered once a worker, and what it gives called once a job; the
-    jobs are begun in their order. One worker is this process. All others end with the iteration, whatever ends it.
+    """Yield each job and its result in the order of completion. Each worker enters `begin` once and calls the function
+    that it yields for each job; jobs start in their order. With one worker, jobs run in this process. Workers end with
+    the iteration.
 
-    Raises the CascadeError that a job raises, and one where a worker ended otherwise.
+    Raises the CascadeError that a job raises, and a CascadeError where a worker process died.
     """
     if min(count, len(jobs)) < 2:
         if jobs:
             with begin() as work:
                 yield from ((job, work(job)) for job in jobs)
         return
-    waiting = list(reversed(jobs))
+    pending = list(reversed(jobs))
     workers: dict[Connection, multiprocessing.process.BaseProcess | ForkedProcess] = {}
-    doing: dict[Connection, str] = {}
+    running: dict[Connection, str] = {}
     try:
         for _ in range(min(count, len(jobs))):
-            ours, theirs = multiprocessing.Pipe()
-            workers[ours] = fork("cascade.launch.process_pool:serve", files=[theirs.fileno()]) or _spawned(theirs)
-            theirs.close()
-            doing[ours] = waiting.pop()
-            ours.send(begin)
-            ours.send(doing[ours])
-        while doing:
-            for worker in wait(list(doing)):
+            connection, worker_end = multiprocessing.Pipe()
+            process = fork("cascade.launch.process_pool:serve", files=[worker_end.fileno()]) or _spawned(worker_end)
+            workers[connection] = process
+            worker_end.close()
+            running[connection] = pending.pop()
+            connection.send(begin)
+            connection.send(running[connection])
+        while running:
+            for worker in wait(list(running)):
                 assert isinstance(worker, Connection)
-                job = doing.pop(worker)
+                job = running.pop(worker)
                 try:
-                    found, wrong = worker.recv()
+                    result, error = worker.recv()
                 except EOFError:
                     workers[worker].join()
                     code = workers[worker].exitcode
                     raise CascadeError(f"{job}: its process ended with status {code}; run it again") from None
-                if wrong is not None:
-                    raise CascadeError(wrong)
-                if waiting:
-                    doing[worker] = waiting.pop()
-                    worker.send(doing[worker])
-                yield job, found
+                if error is not None:
+                    raise CascadeError(error)
+                if pending:
+                    running[worker] = pending.pop()
+                    worker.send(running[worker])
+                yield job, result
         for worker, process in workers.items():
-            worker.close()  # Tells it to leave `begin` in its own way.
+            worker.close()  # The worker then leaves `begin` and exits.
             process.join()
     finally:
         for process in workers.values():
@@ -76,14 +78,14 @@ def _spawned(parent: Connection) -> multiprocessing.process.BaseProcess:
 
 
 def serve(file: int) -> None:
-    """A worker whose pipe is that descriptor."""
+    """A worker process; `file` is the descriptor of its pipe."""
     _serve(Connection(file))
 
 
 def _serve(parent: Connection) -> None:
-    """Do what comes through the pipe, `begin` and then jobs, until it is closed. Of errors, those that a user can mend
-    are told through the pipe; any other ends this process with its traceback."""
-    atexit.register(gc.freeze)  # As `cascade.cli` has it.
+    """Run what the pipe sends, `begin` and then jobs, until it is closed. A CascadeError is sent back through the pipe;
+    any other exception ends this process with its traceback."""
+    atexit.register(gc.freeze)  # As in `cascade.cli`.
     try:
         with parent.recv()() as work:
             while True:
@@ -95,4 +97,4 @@ def _serve(parent: Connection) -> None:
     except CascadeError as error:
         parent.send((None, str(error)))
     except KeyboardInterrupt:
-        pass  # The terminal tells it to every process.
+        pass  # The terminal sends it to every process.

@@ -1,6 +1,6 @@
-"""What a process sets before it works: its environment, the threads of its libraries, how the engine is imported.
+"""Setup of a process: its environment, the threads of its libraries, a faster import of the engine.
 
-Imports nothing heavy: `cascade --help` and the clients of the fork server come through here.
+Imports only light modules, because `cascade --help` and the clients of the fork server import it.
 """
 
 import gc
@@ -26,21 +26,21 @@ keep seven processes."""
 
 
 def has_gpu() -> bool:
-    """Whether this machine shows NVIDIA GPUs to its processes: by its devices, since importing torch takes seconds."""
+    """Whether this machine has NVIDIA GPUs, by its device files, because importing torch takes seconds."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists())
 
 
 def thread_settings(recipe: "Recipe") -> dict[str, str]:
-    """What libraries read from the environment when they are imported."""
+    """Environment variables that libraries read when they are imported."""
     threads = {f"{library}_NUM_THREADS": str(recipe.threads) for library in ("OMP", "MKL", "OPENBLAS")}
     return {**threads, "TOKENIZERS_PARALLELISM": "false"}
 
 
 @contextmanager
 def importing_engine() -> Iterator[None]:
-    """Around the import of what trains and samples: it takes little more than half the time."""
-    # The collector would walk over all that is imported again and again, now and later.
+    """Context for importing the training and sampling engine, in little more than half the time."""
+    # The garbage collector would traverse all imported objects again and again.
     gc.disable()
     try:
         import transformers.utils

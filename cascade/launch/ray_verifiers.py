@@ -1,10 +1,10 @@
-"""Verification on the machines of a Ray cluster. Training, evaluation and curation judge as ever; the threads that
-would do it wait for verifiers elsewhere instead.
+"""Verification on the machines of a Ray cluster: the judging threads of training, evaluation and curation call remote
+verifiers.
 
-What travels is the row and the response one way and the verdict the other: policy, tokenizer and the state of an
-episode stay where they are. Every machine of the cluster has Cascade installed, at this version, and the sandbox where
-code is judged; JUDGE_API_KEY, where judges want one, must stand in the environment of `ray start`. Ray authenticates
-nobody: its ports belong on a network that only the cluster's machines reach.
+Rows and responses are sent to the verifiers, verdicts come back; policy, tokenizer and the state of an episode stay in
+the node's process. Every machine of the cluster needs Cascade in the same version, and the sandbox where code is
+judged; JUDGE_API_KEY, where judges need one, must be set in the environment of `ray start`. Ray has no authentication:
+its ports must be on a network that only the cluster's machines reach.
 """
 
 import os
@@ -23,14 +23,14 @@ from cascade.judges.settings import Judges
 from cascade.recipe.placement import Verification
 
 PATIENCE = 3600.0
-"""Seconds after which a verdict that has not come counts as lost. Verifiers have time limits of their own."""
+"""Timeout of a verdict, in seconds; after it the verdict counts as lost. Verifiers have shorter time limits."""
 
 RETRIES = 2
-"""How often a verification is given to a new worker when its machine or process was lost."""
+"""Retries of a verification on another worker when its machine or process was lost."""
 
 
-def spread(settings: Verification, asked: Judges, threads: int) -> None:
-    """Have `threads` threads of this process judge on the cluster from now on. The first that asks joins it.
+def spread(settings: Verification, judge_settings: Judges, threads: int) -> None:
+    """Make the `threads` judging threads of this process use the cluster. The first verification connects to it.
 
     Raises CascadeError where Ray is not installed.
     """
@@ -38,36 +38,36 @@ def spread(settings: Verification, asked: Judges, threads: int) -> None:
         import ray  # noqa: F401
     except ImportError:
         raise CascadeError("verification.ray: Ray is not installed; pip install -e '.[ray]'") from None
-    judge_elsewhere(_Cluster(settings, asked, threads))
+    judge_elsewhere(_Cluster(settings, judge_settings, threads))
 
 
 class _Verifier:
-    """A process of the cluster that judges, with `asked` as the recipe's judges."""
+    """An actor of the cluster that verifies, with the recipe's `judge_settings`."""
 
-    def __init__(self, asked: Judges):
-        judges.use(asked)
+    def __init__(self, judge_settings: Judges):
+        judges.use(judge_settings)
 
     def judge(
         self, name: str, row: Row, responses: Sequence[Response], together: bool
     ) -> tuple[list[Verdict], judges.Usage]:
         environment = environments.get(name)
         if together:
-            found = judge_together(environment, row, responses)
+            verdicts = judge_together(environment, row, responses)
         else:
-            found = [judge(environment, row, response) for response in responses]
-        return found, judges.take_usage()
+            verdicts = [judge(environment, row, response) for response in responses]
+        return verdicts, judges.take_usage()
 
 
 class _Cluster:
-    """The verifiers, each call given to one of those with the fewest under way."""
+    """The verifiers; each call goes to one with the fewest calls in progress."""
 
-    def __init__(self, settings: Verification, asked: Judges, threads: int):
+    def __init__(self, settings: Verification, judge_settings: Judges, threads: int):
         self._settings = settings
-        self._asked = asked
+        self._judge_settings = judge_settings
         self._at_once = -(-threads // settings.workers)
         self._lock = threading.Lock()
         self._verifiers: list[Any] = []
-        self._under_way: list[int] = []
+        self._in_progress: list[int] = []
 
     def __call__(self, name: str, row: Row, responses: Sequence[Response], together: bool) -> list[Verdict]:
         import ray
@@ -76,25 +76,25 @@ class _Cluster:
         with self._lock:
             if not self._verifiers:
                 self._join()
-            chosen = min(range(len(self._verifiers)), key=lambda i: self._under_way[i])
-            self._under_way[chosen] += 1
+            index = min(range(len(self._verifiers)), key=lambda i: self._in_progress[i])
+            self._in_progress[index] += 1
         try:
-            call = self._verifiers[chosen].judge.remote(name, row, list(responses), together)
-            found, usage = ray.get(call, timeout=PATIENCE)
+            call = self._verifiers[index].judge.remote(name, row, list(responses), together)
+            verdicts, usage = ray.get(call, timeout=PATIENCE)
         except GetTimeoutError:
             return [Verdict(None, "verifier_lost", reason=f"no verdict in {PATIENCE:.0f} s")] * len(responses)
         except RayError as error:
-            lost = " ".join(str(error).split())[:300]
-            return [Verdict(None, "verifier_lost", reason=lost)] * len(responses)
+            message = " ".join(str(error).split())[:300]
+            return [Verdict(None, "verifier_lost", reason=message)] * len(responses)
         finally:
             with self._lock:
-                self._under_way[chosen] -= 1
+                self._in_progress[index] -= 1
         judges.report_usage(usage)
-        return found
+        return verdicts
 
     def _join(self) -> None:
-        """Raises CascadeError where there is no cluster or it is too small. The processes of one node, which torchrun
-        numbers, share their verifiers."""
+        """Connect, and start the verifiers. The processes of one torchrun job share them. Raises CascadeError where
+        there is no cluster or it is too small."""
         import ray
         from ray.exceptions import RayError
 
@@ -112,9 +112,9 @@ class _Cluster:
             ) from None
         if count > (processors := int(ray.cluster_resources().get("CPU", 0))):
             raise CascadeError(f"verification.workers: {count}, but the cluster at {address} has {processors} CPUs")
-        made = ray.remote(_Verifier)
+        actor_class = ray.remote(_Verifier)
         self._verifiers = [
-            made.options(
+            actor_class.options(
                 name=f"verifier-{number}",
                 get_if_exists=True,
                 num_cpus=1,
@@ -122,7 +122,7 @@ class _Cluster:
                 max_restarts=-1,
                 max_task_retries=RETRIES,
                 max_concurrency=self._at_once,
-            ).remote(self._asked)
+            ).remote(self._judge_settings)
             for number in range(count)
         ]
-        self._under_way = [0] * count
+        self._in_progress = [0] * count

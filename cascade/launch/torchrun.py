@@ -1,5 +1,5 @@
-"""The processes of a node on one machine, by torchrun. Called by the launcher `torchrun` where the node's pool is, and
-on each machine of a Slurm or Kubernetes job: python -m cascade.launch.torchrun … -- -m cascade node NAME"""
+"""The processes of a node on one machine, by torchrun. Called by the launcher `torchrun` on the node's pool, and on
+each machine of a Slurm or Kubernetes job: python -m cascade.launch.torchrun … -- -m cascade node NAME"""
 
 import logging
 import os
@@ -13,28 +13,35 @@ from cascade.utils.progress import say
 
 
 def run(program: list[str], processes: int, *, machines: int = 1, machine: int = 0, meeting: str = "") -> int:
-    """Have Python run `program` in `processes` processes here, on machine number `machine` of `machines`; the first of
-    these is reached at `meeting` (HOST:PORT). Returns 0, or the exit status of the process that failed first, as a
-    shell would (128 + the signal that ended it).
+    """Run `program` in `processes` Python processes here, on machine number `machine` of `machines`; `meeting`
+    (HOST:PORT) is the address of the first. Returns 0, or the exit status of the process that failed first, as a shell
+    gives it (128 + the signal that ended it).
 
-    The numbers of machines give the ranks, so that a node started anew has the same rank on the same data.
+    Ranks follow the numbers of the machines, so that a restarted node has the same data on the same rank.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     os.environ[MARK] = str(os.getpid())
-    os.environ.pop(ADDRESS, None)  # They are to be torchrun's processes, not a server's.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # Each process sets its own; torchrun warns where nobody has.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # A process has said what was wrong.
+    os.environ.pop(ADDRESS, None)  # torchrun must start these processes, not the fork server.
+    # Each process sets its own number of threads; torchrun warns where there is none.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # The failed process has printed its error.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     if machines == 1:
-        where = ["--standalone", "--local-addr=127.0.0.1"]
+        rendezvous = ["--standalone", "--local-addr=127.0.0.1"]
     else:
         host, _, port = meeting.rpartition(":")
-        where = [f"--nnodes={machines}", f"--node-rank={machine}", f"--master-addr={host}", f"--master-port={port}"]
-        where += [f"--rdzv-id={meeting}"]
+        rendezvous = [
+            f"--nnodes={machines}",
+            f"--node-rank={machine}",
+            f"--master-addr={host}",
+            f"--master-port={port}",
+        ]
+        rendezvous += [f"--rdzv-id={meeting}"]
     try:
-        torchrun([*where, f"--nproc-per-node={processes}", "--max-restarts=0", *program])
+        torchrun([*rendezvous, f"--nproc-per-node={processes}", "--max-restarts=0", *program])
     except SignalException as error:
         return 128 + int(error.sigval)
     except ChildFailedError as error:
@@ -53,7 +60,7 @@ def run(program: list[str], processes: int, *, machines: int = 1, machine: int =
 @click.option("--meeting", required=True, help="HOST:PORT of the first machine.")
 @click.argument("program", nargs=-1, required=True)
 def main(machines: int, processes: int, machine_from: str, meeting: str, program: tuple[str, ...]) -> None:
-    """Have Python run PROGRAM in the processes of this machine."""
+    """Run PROGRAM in the processes of this machine."""
     machine = int(os.environ.get(machine_from, "0"))
     sys.exit(run(list(program), processes, machines=machines, machine=machine, meeting=meeting))
 

@@ -120,10 +120,10 @@ def experiment_page(server: str, layout: Layout) -> str:
         family = urllib.parse.quote(load(layout.params).family)
         address = f"{server}/api/2.0/mlflow/experiments/get-by-name?experiment_name={family}"
         with urllib.request.urlopen(address, timeout=10) as answer:
-            found = json.loads(answer.read())["experiment"]["experiment_id"]
+            experiment_id = json.loads(answer.read())["experiment"]["experiment_id"]
     except (CascadeError, OSError, ValueError, KeyError):
         return server
-    return f"{server}/#/experiments/{found}/runs"
+    return f"{server}/#/experiments/{experiment_id}/runs"
 
 
 def start_prefect(layout: Layout) -> Callable[[], None]:

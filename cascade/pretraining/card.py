@@ -7,7 +7,7 @@ from cascade import environments
 from cascade.policy import make_policy
 from cascade.pretraining.pretrain import load_base_recipe
 from cascade.recipe.sections import Rollout
-from cascade.rollout.driver import Driver, Question
+from cascade.rollout.driver import Driver, RolloutRequest
 from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.utils.files import read_json, write_atomic, write_json
 from cascade.utils.seeds import derive_seed
@@ -43,8 +43,8 @@ def measure(
                     )
                     driver = Driver(sampler, policy.tokenizer, pool, settings, together=False, judge_unfinished=True)
                     seeds = [[derive_seed("card", row["id"], rollout) for rollout in range(rollouts)] for row in rows]
-                    groups = driver.ask(
-                        [Question(row, environment, of_row) for row, of_row in zip(rows, seeds, strict=True)]
+                    groups = driver.run(
+                        [RolloutRequest(row, environment, of_row) for row, of_row in zip(rows, seeds, strict=True)]
                     ).groups
                     solved = [[bool(a.verdict and a.verdict.reward == 1) for a in answers] for answers in groups]
                     pass_at_1 = sum(map(sum, solved)) / (prompts * rollouts)

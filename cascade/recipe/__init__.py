@@ -1,4 +1,4 @@
-"""What is to be run: the recipe's sections, its graph, where nodes run. Errors name the key and the remedy."""
+"""The recipe: its sections, the graph of its nodes, where nodes run. Errors name the key and the remedy."""
 
 from cascade.judges.settings import Judges
 from cascade.recipe.data import Curation, Decontamination, Difficulty, Source

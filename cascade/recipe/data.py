@@ -50,19 +50,19 @@ class Source(Section):
     subset: str | None = None
     split: str = "train"
     environment: EnvironmentName | None = None
-    """For rows that do not name theirs."""
+    """For rows that name no environment."""
     agent: str | None = None
     """Only the rows whose NeMo Gym agent or environment has a name that begins so."""
     gym_url: str | None = None
-    """A running NeMo Gym resources server, http://host:port, that judges the rows, whatever environment they name."""
+    """A running NeMo Gym resources server, http://host:port, that verifies the rows, of any environment."""
     grading: Literal["gym"] | None = None
-    """gym: judge the rows by NeMo Gym's own rules also where they are wrong (docs/environments.md)."""
+    """gym: grade the rows exactly as NeMo Gym does, also where its rules are wrong (docs/environments.md)."""
     domain: Name
     levels: dict[int, Share] = Field(default={1: 1.0})
     """Generators: share of rows at each difficulty level."""
     brief: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Generators: share of SFT demonstrations whose reasoning stops after its opening, though the answer is right.
-    A model that imitates them also answers without thinking through; RL can remove the habit."""
+    """Generators: share of SFT demonstrations with truncated reasoning and a correct answer. A model trained on them
+    also answers without reasoning; RL can correct this."""
     sft: Annotated[int, Field(ge=-1)] = 0
     """Rows for SFT; 0 takes none, -1 all."""
     rl: Annotated[int, Field(ge=-1)] = 0
@@ -72,9 +72,9 @@ class Source(Section):
 
     @property
     def rows_name(self) -> str:
-        """The environment that its rows name, as far as the recipe tells; else the name of the domain."""
-        if named := self.generator or self.environment:
-            return named
+        """The environment of its rows, where the recipe determines it; else the name of the domain."""
+        if environment := self.generator or self.environment:
+            return environment
         if self.verifiers is not None or self.harbor is not None:
             return "harbor" if self.verifiers is None else "verifiers"
         if agent := self.agent:
@@ -120,7 +120,7 @@ class Decontamination(Section):
     ngram: Count = 13
     """Word n-grams shared with a benchmark prompt make a row suspect (n of the longest run looked for)."""
     similarity: Share = 0.9
-    """Share of a benchmark prompt's n-grams found in the row, or string similarity, from which it is dropped."""
+    """Share of a benchmark prompt's n-grams that the row has, or string similarity, from which the row is dropped."""
 
 
 class Difficulty(Section):
@@ -130,7 +130,7 @@ class Difficulty(Section):
     rollouts: Count = 8
     minimum: float = 0.0
     keep_unsolved: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share kept of the prompts that no rollout solves at all: most of them teach nothing for a long time."""
+    """Share of the prompts without a solved rollout that is kept: most of them give no advantage for a long time."""
     maximum: float = 1.0
 
 

@@ -1,6 +1,6 @@
-"""What a recipe may leave out because the rest of it says so: `against` and an even `mix`.
+"""Defaults that follow from the rest of the recipe: `against` and an even `mix`.
 
-Filled in before validation, so that everything else reads a recipe in which both are written out.
+They are filled in before validation, so that all other code reads a complete recipe.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ _MIXED = ("rl", "distill", "repair")
 
 
 def filled(content: Any) -> Any:
-    """The recipe's content with these defaults; what is not of the expected form is left for validation to name."""
+    """The recipe's content with these defaults; malformed content is left to validation."""
     if not isinstance(content, dict):
         return content
     content = {**content, **{kind: _nodes(content, kind) for kind in (*_MIXED, "gate") if kind in content}}
@@ -34,7 +34,7 @@ def filled(content: Any) -> Any:
 
 
 def _nodes(content: dict[str, Any], kind: str) -> Any:
-    """A section whose nodes can be changed without changing what was given."""
+    """A copy of a section, so that its nodes can be changed."""
     section = content[kind]
     if not isinstance(section, dict):
         return section
@@ -49,9 +49,9 @@ def _dicts(content: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
 
 
 def _domains(content: dict[str, Any]) -> list[str]:
-    """Those with RL prompts and a benchmark, in the order of the sources."""
+    """The domains with RL prompts and a benchmark, in the order of the sources."""
     curation = content.get("curation")
     sources = _dicts(curation, "sources").values() if isinstance(curation, dict) else ()
-    named = [source for source in sources if isinstance(source.get("domain"), str)]
-    benchmarks = {source["domain"] for source in named if source.get("benchmark")}
-    return list(dict.fromkeys(s["domain"] for s in named if s.get("rl") and s["domain"] in benchmarks))
+    with_domain = [source for source in sources if isinstance(source.get("domain"), str)]
+    benchmarks = {source["domain"] for source in with_domain if source.get("benchmark")}
+    return list(dict.fromkeys(s["domain"] for s in with_domain if s.get("rl") and s["domain"] in benchmarks))

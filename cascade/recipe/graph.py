@@ -1,4 +1,4 @@
-"""The graph of a recipe: its nodes, what each starts from, and what each waits for."""
+"""The graph of a recipe: its nodes, the parents of each, and the evaluations it waits for."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from cascade.recipe.sections import DistillNode, GateNode, Node, RepairNode, RLN
 from cascade.utils.config import Section
 
 BASE = "base"
-"""What the first node starts from: the model that the recipe's `base` names."""
+"""The `init` of the first node: the model that the recipe's `base` names."""
 
 CURATE = "curate"
 """The stage that builds data/ before any node."""
 
 PIPELINE = "pipeline"
-"""The run that the nodes' runs belong to."""
+"""The parent run of the nodes' runs."""
 
 REPORT = "report"
-"""The journal whose entries belong to that run."""
+"""The journal of the parent run."""
 
 RESERVED = {BASE: "the base model", CURATE: "curation", PIPELINE: "the whole run", REPORT: "the report"}
-"""Names of files and runs beside those of the nodes, and whose they are."""
+"""Names that no node may have, and what they stand for."""
 
 
 class Graph(Section):
-    """Nodes stand in sections by kind, each under its name; names are unique over all sections."""
+    """The nodes, in one section for each kind, by name; names are unique over all sections."""
 
     name: Name
     """Of the recipe."""
@@ -46,7 +46,7 @@ class Graph(Section):
         return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "distill", "repair", "gate")}
 
     def kind(self, name: str) -> str:
-        """The section a node stands in. Raises RecipeError naming the known nodes."""
+        """The section of a node. Raises RecipeError naming the known nodes."""
         for kind, section in self.sections().items():
             if name in section:
                 return kind
@@ -61,24 +61,24 @@ class Graph(Section):
         """Nodes whose results this one reads; `base` is not a node."""
         node = self.node(name)
         if isinstance(node, TeachersNode):
-            found = list(node.candidates)
+            parents = list(node.candidates)
         elif isinstance(node, GateNode):
-            found = [node.candidate, *node.against]
+            parents = [node.candidate, *node.against]
         elif isinstance(node, DistillNode):
-            found = [node.init, node.teachers]
+            parents = [node.init, node.teachers]
         elif isinstance(node, RepairNode):
-            found = [node.init, *node.against]
+            parents = [node.init, *node.against]
         else:
             assert isinstance(node, Node)
-            found = [node.init]
-        return [parent for parent in found if parent != BASE]
+            parents = [node.init]
+        return [parent for parent in parents if parent != BASE]
 
     def evaluated_in(self, round: int) -> list[str]:
         """The training nodes of a round: whoever reads the round waits for their evaluations."""
         return [name for name, node in self.makers().items() if node.round == round]
 
     def awaited(self, name: str) -> list[str]:
-        """The nodes whose evaluations this one waits for: all those of the round that it reads, if it reads one."""
+        """The nodes whose evaluations this one waits for: all of the round that it reads, where it reads one."""
         node = self.node(name)
         if isinstance(node, TeachersNode | GateNode):
             return self.evaluated_in(node.round)
@@ -105,8 +105,8 @@ class Graph(Section):
                     f"({' → '.join([*path[path.index(name) :], name])}); let one of them start elsewhere"
                 )
             path.append(name)
-            for needed in (*self.parents(name), *self.awaited(name)):
-                visit(needed)
+            for dependency in (*self.parents(name), *self.awaited(name)):
+                visit(dependency)
             path.pop()
             order[name] = self.node(name)
 
@@ -116,7 +116,7 @@ class Graph(Section):
         return order
 
     def makers(self) -> dict[str, Node]:
-        """The nodes that make a checkpoint, as the recipe has them: `training` puts them in order."""
+        """The nodes that make a checkpoint, in the recipe's order; `training` has them in topological order."""
         return {**self.sft, **self.rl, **self.distill, **self.repair}
 
     def ancestors(self, name: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Finding, activating and showing recipes."""
+"""Find, activate and show recipes."""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ def find(source: str | None, layout: Layout) -> Path:
     """The file of a recipe: a name in recipes/, a path, or by default the active one. Raises RecipeError."""
     if source is None:
         return layout.params
-    named = layout.root / "recipes" / f"{source}.yaml"
-    path = named if named.is_file() else Path(source)
+    library_path = layout.root / "recipes" / f"{source}.yaml"
+    path = library_path if library_path.is_file() else Path(source)
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in named.parent.glob("*.yaml"))) or "none"
+        names = ", ".join(sorted(p.stem for p in library_path.parent.glob("*.yaml"))) or "none"
         raise RecipeError(f"{source}: neither a recipe in recipes/ ({names}) nor a file")
     return path
 
@@ -28,12 +28,12 @@ def use(source: str, layout: Layout) -> list[str]:
     path = find(source, layout)
     recipe = load(path)
     text = path.read_text(encoding="utf-8")
-    before = _keys(layout.params) if layout.params.exists() else {}
+    old_values = _keys(layout.params) if layout.params.exists() else {}
     changes = [
-        f"  {key}: {before.get(key, 'absent')} → {after}"
-        for key, after in _keys(path).items()
-        if before.get(key) != after
-    ] + [f"  {key}: {value} → absent" for key, value in before.items() if key not in _keys(path)]
+        f"  {key}: {old_values.get(key, 'absent')} → {new_value}"
+        for key, new_value in _keys(path).items()
+        if old_values.get(key) != new_value
+    ] + [f"  {key}: {value} → absent" for key, value in old_values.items() if key not in _keys(path)]
     if layout.params.exists() and layout.params.read_text(encoding="utf-8") == text:
         return [f"params.yaml is {path} already; nothing changed"]
     write_atomic(layout.params, text)
@@ -41,15 +41,15 @@ def use(source: str, layout: Layout) -> list[str]:
 
 
 def show(path: Path) -> list[str]:
-    """The recipe as people read it: its data, then its nodes in order."""
+    """The recipe as text: its data, then its nodes in order."""
     recipe = load(path)
     lines = [f"{recipe.name}: family {recipe.family}, seed {recipe.seed}, base {recipe.base}", "", "Data"]
     for name, source in recipe.curation.sources.items():
         amounts = {"SFT": source.sft, "RL": source.rl, "benchmark": source.benchmark}
-        told = ", ".join(f"{use} {'all' if n == -1 else f'{n:,}'}" for use, n in amounts.items() if n)
+        counts = ", ".join(f"{use} {'all' if n == -1 else f'{n:,}'}" for use, n in amounts.items() if n)
         origin = source.generator or source.path or source.dataset or source.harbor
         origin = origin or f"the hub's {source.verifiers.name if source.verifiers else ''}"
-        lines.append(f"  {name:24} {told} of {source.domain}, from {origin}")
+        lines.append(f"  {name:24} {counts} of {source.domain}, from {origin}")
     lines += ["", "Nodes"]
     for name, node in recipe.ordered().items():
         parents = ", ".join(recipe.parents(name)) or "base"
@@ -80,17 +80,17 @@ def _rate(node: SFTNode | OnPolicyNode) -> str:
 
 def _keys(path: Path) -> dict[str, Any]:
     """Every value of a YAML file under its dotted key."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict) and value:
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), inner)
         else:
-            found[prefix] = value
+            values[prefix] = value
 
     walk("", yaml.safe_load(path.read_text(encoding="utf-8")))
-    return found
+    return values
 
 
 def checkpoint_of(recipe: Recipe, layout: Layout, node: str) -> Path:

@@ -1,4 +1,4 @@
-"""A recipe's file: read, validated, its problems told one a line."""
+"""Load and validate a recipe's file; one line for each problem."""
 
 import difflib
 from pathlib import Path
@@ -14,7 +14,7 @@ from cascade.utils.files import hash_file
 
 
 class _WithoutAnchors(yaml.SafeLoader):
-    """Refuses a block taken from elsewhere. DVC keeps it shared when it changes a key: lost, or changed everywhere."""
+    """Rejects YAML aliases. When DVC changes a key of a shared block, the change is lost or made in every copy."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -57,15 +57,15 @@ def _line(problem: Any, content: Any) -> str:
     """A pydantic problem as `key: what is wrong`, with the nearest known key for a misspelt one."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = _fields(problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        return f"{key}: unknown key; " + (f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}")
+        fields = _fields(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1)
+        return f"{key}: unknown key; " + (f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}")
     if problem["type"] == "missing":
         return f"{key}: missing"
     message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    said = problem["type"] == "value_error" or isinstance(given, dict | list)
-    return f"{key}: {message}" + ("" if said else f" (it is {given!r})")
+    value = problem["input"]
+    has_value = problem["type"] == "value_error" or isinstance(value, dict | list)
+    return f"{key}: {message}" + ("" if has_value else f" (it is {value!r})")
 
 
 def _fields(location: tuple[Any, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Names that MLflow takes. It would refuse another one when the run has ended."""
+"""Names that MLflow accepts. It would reject others only at the end of the run."""
 
 import re
 from typing import Annotated
@@ -25,7 +25,7 @@ def _alias(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_nameable)]
-"""Of an experiment or a model, and as part of a metric's or tag's name."""
+"""Name of an experiment or a model, or part of a metric's or tag's name."""
 
 Alias = Annotated[str, AfterValidator(_alias)]
-"""Of a version of a model."""
+"""Alias of a model version."""

@@ -1,4 +1,4 @@
-"""The recipe's sections on where things run. They are no part of any node: what it makes does not depend on them."""
+"""The recipe's sections on where nodes run. They are not inputs of any node: its results do not depend on them."""
 
 from typing import Annotated, Literal
 
@@ -14,9 +14,9 @@ class Verification(Section):
     """Verifiers on the machines of a Ray cluster, instead of in the threads of the node."""
 
     ray: str
-    """Its address, HOST:PORT, or `auto` for the one that this machine is part of."""
+    """Its address, HOST:PORT, or `auto` for the cluster of this machine."""
     workers: Count
-    """Verifiers at work at once, each on one CPU of the cluster."""
+    """Concurrent verifiers, each on one CPU of the cluster."""
 
 
 class Placement(Section):
@@ -29,9 +29,9 @@ class Placement(Section):
     do so on `machines`."""
     machines: Count = 1
     gpus: Annotated[int, Field(ge=0)] = 0
-    """Of each machine. A training node has as many processes there, at least one."""
+    """GPUs of each machine. A training node has one process for each, at least one."""
     gpu_gib: Annotated[float, Field(gt=0)] | None = None
-    """Memory of each GPU, in GiB. Where it is given, a node that needs more is refused before it starts."""
+    """Memory of each GPU, in GiB. With it, a node that needs more fails before it starts."""
     image: str | None = None
     """The container: of Slurm's pyxis plugin, or Kubernetes'."""
     options: tuple[str, ...] = ()

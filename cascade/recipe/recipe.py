@@ -1,7 +1,7 @@
-"""The recipe: the one definition of a run. `params.yaml` is the active one.
+"""The recipe: the definition of a run. `params.yaml` is the active one.
 
-A node names what it starts from (`init`), so the graph is in the recipe and nowhere else. Errors name the key and the
-remedy, in one line.
+A node names what it starts from (`init`), so the recipe alone defines the graph. Errors name the key and the remedy,
+in one line.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from cascade.utils.config import Count
 
 
 class Recipe(Graph):
-    """All that a run depends on."""
+    """The whole configuration of a run."""
 
     family: Name
     """Runs of one family share history."""
@@ -30,28 +30,28 @@ class Recipe(Graph):
     base: str = "models/base"
     """Directory of the base model."""
     pools: dict[str, Placement] = Field(default_factory=dict)
-    """Node → where it runs; without an entry, where the flow runs. Not part of the node: it changes nothing in what
-    the node makes but rounding."""
+    """Node → where it runs; without an entry, where the flow runs. Not an input of the node: it changes
+    results only by rounding."""
     judges: Judges = Judges()
     verification: Verification | None = None
-    """Where responses are verified; like `pools` no part of any node."""
+    """Where responses are verified; like `pools` not an input of any node."""
     curation: Curation
     evaluation: Evaluation
 
     @property
     def judging_threads(self) -> int:
-        """Threads that judge responses: one that waits for the server of a judge or of a source, or for a verifier on
-        another machine, takes no CPU."""
-        asked = max(self.judges.concurrency, self.verification.workers if self.verification else 0)
+        """Threads that judge responses. More than CPU threads where they wait for a server or for a verifier on another
+        machine."""
+        concurrency = max(self.judges.concurrency, self.verification.workers if self.verification else 0)
         if any(source.gym_url for source in self.curation.sources.values()):
             from cascade.environments.gym_server import CONCURRENCY  # brings httpx, and few recipes have a server
 
-            asked = max(asked, CONCURRENCY)
-        return max(self.threads, asked)
+            concurrency = max(concurrency, CONCURRENCY)
+        return max(self.threads, concurrency)
 
     @property
     def judged_here(self) -> bool:
-        """Whether rules of the node's own process judge every response, and no server or other machine is asked."""
+        """Whether every response is judged in the node's own process, without a server or another machine."""
         served = any(source.gym_url for source in self.curation.sources.values())
         return not (self.judges.named or self.verification or served)
 
@@ -64,10 +64,10 @@ class Recipe(Graph):
         return self.pools.get(name, Placement())
 
     def longest_rollout(self, node: OnPolicyNode) -> int:
-        """Tokens that it may have beyond its prompt; of episodes, as far as the recipe tells of them, in all."""
+        """Largest number of tokens after the prompt; of an episode, where the recipe is known to have any, in all."""
         sources = [s for s in self.curation.sources.values() if s.domain in node.mix and s.rl]
-        there = [environments.get(s.rows_name) for s in sources if s.rows_name in environments.names()]
-        episodes = any(isinstance(environment, environments.EpisodeEnvironment) for environment in there)
+        known_environments = [environments.get(s.rows_name) for s in sources if s.rows_name in environments.names()]
+        episodes = any(isinstance(environment, environments.EpisodeEnvironment) for environment in known_environments)
         return node.rollout.max_context if episodes else node.rollout.max_new_tokens
 
     @model_validator(mode="before")

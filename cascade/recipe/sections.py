@@ -1,4 +1,4 @@
-"""The recipe's sections: what may stand in one, and what each value means."""
+"""The recipe's sections: their keys, defaults and meaning."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from cascade.recipe.names import Alias, Name
 from cascade.utils.config import Count, Section, Share, check_sums_to_one
 
 EVEN = "even"
-"""As a node's `mix`: see there."""
+"""Value of a node's `mix`, see `OnPolicyNode.mix`."""
 
 TeacherMemory = Literal["device", "host", "disk"]
 
@@ -28,25 +28,25 @@ class Optimizer(Section):
 
 
 PLACEMENT = {"servers", "weights", "memory"}
-"""Of a rollout: where and how it is sampled, which is no part of what is made."""
+"""Keys of a rollout that say where it is sampled; results do not depend on them."""
 
 
 class Rollout(Section):
     engine: Literal["torch", "vllm"] = "torch"
     servers: list[Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = Field(default=[])
-    """Engine vllm: addresses of vLLM servers, each with the whole model, that share the requests out among them
-    (docs/vllm.md). Without any, the engine runs beside the trainer, on the same device."""
+    """Engine vllm: addresses of vLLM servers, each with the whole model; requests are distributed over them
+    (docs/vllm.md). Without any, the engine is colocated with the trainer, on the same device."""
     weights: str | None = None
-    """Engine vllm: directory of this node's own, seen by the trainer and the engine alike, through which weights go;
-    a temporary one where none is named."""
+    """Engine vllm: directory that trainer and engine share, through which weights are transferred, one for each node;
+    a temporary one by default."""
     memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    """Engine vllm without servers: share of the device's memory that it takes while it samples."""
+    """Engine vllm without servers: share of the device's memory that it uses while it samples."""
     max_new_tokens: Count
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Share = 1.0
     thinking: bool = True
     max_turns: Count = 200
-    """Episodes: responses after which one is cut off."""
+    """Episodes: the largest number of responses."""
     max_context: Count = 262144
     """Episodes: tokens in all. A further turn begins only where `max_new_tokens` of it still fit."""
     max_log_prob_gap: Annotated[float, Field(gt=0)] = 0.1
@@ -55,10 +55,10 @@ class Rollout(Section):
     @model_validator(mode="after")
     def _placement(self) -> "Rollout":
         defaults = {name: Rollout.model_fields[name].default for name in sorted(PLACEMENT)}
-        changed = [name for name, value in defaults.items() if getattr(self, name) != value]
-        if self.engine != "vllm" and changed:
-            raise ValueError(f"{changed[0]}: for engine vllm only; take it out or say engine: vllm")
-        if self.servers and "memory" in changed:
+        placement_keys = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if self.engine != "vllm" and placement_keys:
+            raise ValueError(f"{placement_keys[0]}: for engine vllm only; take it out or say engine: vllm")
+        if self.servers and "memory" in placement_keys:
             raise ValueError("memory: is for an engine beside the trainer, servers have their own; take it out")
         return self
 
@@ -69,13 +69,13 @@ class Parallel(Section):
     `checkpoint_activations` alone."""
 
     expert: Count = 1
-    """GPUs over which the experts of a layer are dealt out."""
+    """GPUs over which the experts of a layer are distributed."""
     tensor: Count = 1
     """GPUs over which the matrices of a layer are split; for dense models."""
     context: Count = 1
     """GPUs over which each sequence is split; needs Transformer Engine."""
     checkpoint_activations: bool = False
-    """Keep each layer's input alone and compute the rest again for the gradient: less memory, a third more work."""
+    """Keep only each layer's input and recompute the rest in the backward pass: less memory, a third more compute."""
     keep_gathered: bool | None = None
     """Gather each layer's weights once a step instead of twice a micro-batch, and add its gradients up once: fewer
     messages, for 6 bytes of each GPU a parameter that is not of an expert. By default where experts are dealt out over
@@ -93,7 +93,7 @@ class Parallel(Section):
 
 class Node(Section):
     init: str
-    """The node, or `base`, whose weights this one starts from."""
+    """The node, or `base`, whose checkpoint this node starts from."""
     round: Count
     """A distillation or repair opens a new round. A teachers or gate node reads every evaluation of its round."""
     engine: Literal["hf", "nemo"] = "hf"
@@ -125,7 +125,8 @@ class OnPolicyNode(Node):
     """What RL and distillation share: prompts, rollouts, one optimizer step per batch of fresh rollouts."""
 
     mix: dict[str, Share]
-    """Domain → share of the prompts of each step. `even`: all domains with RL prompts and a benchmark alike."""
+    """Domain → share of the prompts of each step. `even`: equal shares of the domains with RL prompts and a
+    benchmark."""
     steps: Count
     prompts: Count
     rollouts: Count
@@ -147,15 +148,15 @@ class RLNode(OnPolicyNode):
     rollouts: Annotated[int, Field(gt=1)]
     """Rollouts of a group; its mean is the baseline, so at least two."""
     kl: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the KL term to the node's own start."""
+    """Weight of the KL term to the node's initial policy."""
     dynamic_filtering: bool = True
     """Drop zero-variance groups and draw other prompts in their place."""
     max_refills: Annotated[int, Field(ge=0)] = 2
-    """Further rounds of sampling to fill the batch; after that the step runs with what it has."""
+    """Further rounds of sampling to fill the batch; after them the step runs with the groups that it has."""
     min_best_reward: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Drop a group whose best reward does not exceed this, as a zero-variance group is dropped; 0 drops none for it."""
+    """Drop a group whose best reward does not exceed this, as a zero-variance group is dropped; 0 disables this."""
     overlong: Literal["zero", "mask", "keep"] = "zero"
-    """An unfinished response: reward 0, no part in the loss, or judged as it is."""
+    """An unfinished response: reward 0, masked from the loss, or judged as it is."""
 
 
 class Distillation(OnPolicyNode):
@@ -164,8 +165,8 @@ class Distillation(OnPolicyNode):
     importance: tuple[float, float] = (0.5, 2.0)
     """Range of π_train/π_inf outside which a token is dropped."""
     teacher_memory: TeacherMemory = "device"
-    """Where the teachers wait: all on the device; in the host's memory or on disk, from where they come to the device
-    one at a time, the next one while another scores."""
+    """Where the teachers are kept: all on the device, or in host memory or on disk, from where they are loaded one at a
+    time, the next one while another scores."""
 
     @model_validator(mode="after")
     def _teachers_fit_the_engine(self) -> "Distillation":
@@ -183,8 +184,8 @@ class Comparison(Section):
     """When a checkpoint counts as worse than the best earlier one in a domain."""
 
     against: Annotated[list[str], Field(min_length=1)]
-    """Earlier training nodes; the best of them per domain is what the checkpoint must not fall below. Left out: all
-    those of the rounds that are read."""
+    """Earlier training nodes; in each domain the checkpoint is compared with the best of them. Default: all of the
+    rounds that are read."""
     significance: Share = 0.05
     minimum_effect: Annotated[float, Field(ge=0)] = 0.02
     """A drop smaller than this, in reward, does not count even where it is significant."""
@@ -192,13 +193,13 @@ class Comparison(Section):
 
 class RepairNode(Distillation, Comparison):
     """Regression check of `init`: where it regressed in a domain, distillation from the best earlier checkpoint there
-    and from `init` itself everywhere else; where it did not, the checkpoint of `init`, unchanged."""
+    and from `init` itself in all other domains; where it did not, the checkpoint of `init`, unchanged."""
 
     reads_round: Count
     """The round whose evaluations it waits for and reads: the one before its own, which DVC cannot compute."""
     focus: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of the prompts that are of the regressed domains, each by its part of `mix`; the rest holds the others
-    where they are. 0: all of them by `mix`."""
+    """Share of the prompts that are of the regressed domains, each by its part of `mix`; the rest keeps the others at
+    their level. 0: all domains by `mix`."""
 
 
 class TeachersNode(Section):
@@ -208,7 +209,7 @@ class TeachersNode(Section):
     """The round whose evaluations it waits for and reads, with those of the rounds before."""
     candidates: Annotated[list[str], Field(min_length=1)]
     domains: dict[str, list[str]] = Field(default={})
-    """Domain → the only candidates allowed for it; other domains take the best of all."""
+    """Domain → its allowed candidates; other domains allow all."""
     earlier_runs: bool = False
     """Checkpoints of the same nodes in earlier pipeline runs of this recipe family are candidates too, where MLflow has
     their evaluation on the same benchmarks, and DVC's cache their files."""
@@ -216,7 +217,7 @@ class TeachersNode(Section):
 
 class Evaluation(Section):
     rollouts: Count
-    """Responses a benchmark prompt."""
+    """Rollouts of each benchmark prompt."""
     rollout: Rollout
 
 

@@ -1,4 +1,4 @@
-"""What makes a recipe's nodes a graph that can be run: names, references, rounds, teachers, no cycle."""
+"""Validation of a recipe's graph: names, references, rounds, teachers, no cycle."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from cascade.recipe.sections import Distillation, DistillNode, RepairNode, SFTNo
 
 
 def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
-    """Raises RecipeError where the nodes are no graph that can be run. `pools`: nodes with a place of their own."""
+    """Raises RecipeError where the graph cannot be run. `pools`: the nodes with a placement."""
     names = [name for section in graph.sections().values() for name in section]
     for name in names:
         if names.count(name) > 1:
@@ -57,10 +57,10 @@ def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> 
         "against": (getattr(node, "against", []), makers),
         "candidate": ([getattr(node, "candidate", None)], makers),
     }
-    for field, (values, known) in references.items():
+    for field, (values, candidates) in references.items():
         for value in values:
-            if value is not None and value not in known:
-                raise RecipeError(f"{key}.{field}: no such node {value!r}; have {', '.join(known) or 'none'}")
+            if value is not None and value not in candidates:
+                raise RecipeError(f"{key}.{field}: no such node {value!r}; have {', '.join(candidates) or 'none'}")
     sources = curation.sources.values()
     for domain in getattr(node, "mix", {}):
         if not any(source.rl for source in sources if source.domain == domain):
@@ -95,7 +95,7 @@ def _check_teachers(
 
 
 def _check_round(key: str, node: Any, graph: Graph) -> None:
-    """DVC's stages must be ordered as the nodes are: what a round's readers wait for cannot come after them."""
+    """DVC's stages must have the order of the nodes: a node cannot read a round that comes after it."""
     reads = "reads_round" if isinstance(node, RepairNode) else "round"
     last = getattr(node, reads)
     makers = graph.makers()
@@ -115,7 +115,7 @@ def _check_round(key: str, node: Any, graph: Graph) -> None:
         )
     if isinstance(node, RepairNode) and node.round != last + 1:
         raise RecipeError(f"{key}.round: {node.round}; a repair opens the round after the one it reads, {last + 1}")
-    opened = {1, *(opener.round for opener in (*graph.distill.values(), *graph.repair.values()))}
+    rounds = {1, *(opener.round for opener in (*graph.distill.values(), *graph.repair.values()))}
     for field in dict.fromkeys((reads, "round")):
-        if (round := getattr(node, field)) not in opened:
+        if (round := getattr(node, field)) not in rounds:
             raise RecipeError(f"{key}.{field}: {round}, but no distillation or repair opens that round")

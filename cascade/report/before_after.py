@@ -1,4 +1,4 @@
-"""The same benchmark prompts, answered by the first and by the last checkpoint of the line."""
+"""Responses of the first and the last checkpoint of the main line to the same benchmark prompts."""
 
 import random
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from cascade.report.results import Results
 from cascade.utils.seeds import derive_seed
 
 PROMPTS = 2
-"""Shown of each domain."""
+"""Prompts shown for each domain."""
 
 MAX_CHARACTERS = 3000
-"""Of a text that is shown: long documents would make the page heavy."""
+"""Longest text shown, so that long documents do not make the page large."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Pair:
 
 
 def before_after(results: Results, layout: Layout) -> tuple[str, str, list[Pair]] | None:
-    """The two nodes and their pairs, prompts drawn by the recipe's seed: neither the best nor the worst are chosen.
+    """The two nodes and their pairs, prompts drawn by the recipe's seed, not chosen by score.
 
-    None where fewer than two nodes of the line were evaluated.
+    None where fewer than two nodes of the main line were evaluated.
     """
     evaluated = [node for node in results.line if (layout.evaluation(node) / "rollouts.parquet").exists()]
     if len(evaluated) < 2:
@@ -42,12 +42,12 @@ def before_after(results: Results, layout: Layout) -> tuple[str, str, list[Pair]
         shared = sorted(key for key in before.keys() & after.keys() if key[0] == domain)
         draw = random.Random(derive_seed(results.recipe.seed, "report", domain))
         for key in draw.sample(shared, min(PROMPTS, len(shared))):
-            pairs.append(Pair(domain, shortened(before[key]["prompt"]), _shown(before[key]), _shown(after[key])))
+            pairs.append(Pair(domain, shortened(before[key]["prompt"]), _readable(before[key]), _readable(after[key])))
     return first, last, pairs
 
 
 def shortened(text: str) -> str:
-    """At most MAX_CHARACTERS, both ends kept, with a word on what was left out between them."""
+    """At most MAX_CHARACTERS of the text: its beginning and end, with a note on what is left out."""
     if len(text) <= MAX_CHARACTERS:
         return text
     half = MAX_CHARACTERS // 2
@@ -60,5 +60,5 @@ def _first_rollouts(layout: Layout, node: str) -> dict[tuple[str, str], dict[str
     return {(line["domain"], line["prompt_id"]): line for line in lines}
 
 
-def _shown(line: dict[str, Any]) -> dict[str, Any]:
+def _readable(line: dict[str, Any]) -> dict[str, Any]:
     return {**line, "response": shortened(line["response"])}

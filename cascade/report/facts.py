@@ -1,4 +1,4 @@
-"""What a run cost and what it was made with: the facts that the page and the cards share."""
+"""Costs, provenance, machine and package versions of a run, for the report and the model cards."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "transformers", "datasets", "pyarrow", "mlflow", "dvc", "pr
 
 @dataclass(frozen=True)
 class Cost:
-    """What a node took; None is what it does not have or did not measure."""
+    """Costs of a node; None where there is none or it was not measured."""
 
     node: str
     steps: int
@@ -30,14 +30,14 @@ class Cost:
     trained_tokens: int
     sampled_tokens: int | None
     rollouts: int | None
-    """Sampled in training, dropped groups included; each is verified once."""
+    """Rollouts sampled in training, dropped groups included; each is verified once."""
     judge_requests: int
     evaluated: int | None
     """Rollouts of its evaluation."""
 
 
 def costs(results: Results, layout: Layout) -> list[Cost]:
-    """Of each node that took a step, in the cascade's order."""
+    """Costs of each node with a training step, in the cascade's order."""
     return [
         _cost(results, layout, node, manifest)
         for node, manifest in results.manifests.items()
@@ -63,21 +63,21 @@ def _cost(results: Results, layout: Layout, node: str, manifest: dict[str, Any])
     )
 
 
-def total(found: list[Cost]) -> Cost:
+def total(node_costs: list[Cost]) -> Cost:
     return Cost(
         "all",
-        sum(c.steps for c in found),
-        sum(c.seconds for c in found),
-        sum(c.trained_tokens for c in found),
-        sum(c.sampled_tokens or 0 for c in found),
-        sum(c.rollouts or 0 for c in found),
-        sum(c.judge_requests for c in found),
-        sum(c.evaluated or 0 for c in found),
+        sum(c.steps for c in node_costs),
+        sum(c.seconds for c in node_costs),
+        sum(c.trained_tokens for c in node_costs),
+        sum(c.sampled_tokens or 0 for c in node_costs),
+        sum(c.rollouts or 0 for c in node_costs),
+        sum(c.judge_requests for c in node_costs),
+        sum(c.evaluated or 0 for c in node_costs),
     )
 
 
 def provenance(recipe: Recipe, layout: Layout) -> dict[str, str]:
-    """Where it comes from, as far as the project's directory tells."""
+    """Recipe, seed, git revision and dvc.lock of the project directory."""
     lock = layout.root / "dvc.lock"
     return {
         "recipe": recipe.name,
@@ -99,7 +99,7 @@ def machine() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Linux alone tells; elsewhere the architecture."""
+    """The processor's name on Linux; on other systems the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -108,10 +108,10 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {"cascade": cascade.__version__, "Python": platform.python_version()}
+    installed = {"cascade": cascade.__version__, "Python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed

@@ -18,10 +18,10 @@ from cascade.tracking.curves import Series
 from cascade.utils.files import room_for
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-"""Okabe and Ito's colours, told apart with every kind of colour vision; yellow left out, too pale for lines."""
+"""Okabe and Ito's colour-blind safe palette, without yellow, which is too pale for lines."""
 
 HEAT = "cividis"
-"""Even in brightness for every kind of colour vision, and in grey."""
+"""Perceptually uniform, also in grey and for colour-blind readers."""
 
 MARKERS = "osD^vPX*"
 MAX_POINTS = 400
@@ -102,7 +102,7 @@ def stage_panels(results: Results, node: str) -> dict[str, Figure]:
 
 
 def all_stages(results: Results) -> Figure:
-    """Every panel of every training node, a row a node."""
+    """Every panel of every training node, one row for each node."""
     nodes = list(results.steps)
     wide = max(len(_panels(results.steps[node])) for node in nodes)
     with mpl.rc_context(STYLE):
@@ -200,10 +200,10 @@ def to_svg(figure: Figure) -> str:
     with mpl.rc_context(STYLE):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    # What is drawn in black and grey takes the page's own colours, so that it is seen on dark paper too.
+    # Black and grey become the page's own colours, so that figures are readable in dark mode too.
     svg = svg[svg.index("<svg") :]
-    for drawn, shown in INKS.items():
-        svg = svg.replace(drawn, shown)
+    for colour, page_colour in INKS.items():
+        svg = svg.replace(colour, page_colour)
     return svg
 
 
@@ -216,7 +216,7 @@ def to_png(figure: Figure, path: Path) -> Path:
 
 def _panels(series: Series) -> list[tuple[str, str]]:
     """Title and metric of the panels that these metrics allow."""
-    wanted = [
+    candidates = [
         ("reward", "rollout/reward"),
         ("quality (the judge's scale)", "rollout/quality"),
         ("loss", "train/loss"),
@@ -225,8 +225,8 @@ def _panels(series: Series) -> list[tuple[str, str]]:
         ("reverse KL to the teacher (nats)", "train/reverse_kl"),
         ("mismatch KL, trainer and sampler (nats)", "train/mismatch_kl"),
     ]
-    found = [(title, metric) for title, metric in wanted if metric in series]
-    return [panel for panel in found if panel[0] != "loss" or "rollout/reward" not in series]
+    panels = [(title, metric) for title, metric in candidates if metric in series]
+    return [panel for panel in panels if panel[0] != "loss" or "rollout/reward" not in series]
 
 
 def _draw(axes: Axes, results: Results, node: str, title: str, metric: str) -> None:
@@ -249,7 +249,7 @@ def _draw(axes: Axes, results: Results, node: str, title: str, metric: str) -> N
 
 
 def _line(axes: Axes, points: list[tuple[int, float]], colour: str, label: str) -> None:
-    """What was measured, faint, and its running mean over a tenth of the steps."""
+    """The values, faint, and their running mean over a tenth of the steps."""
     if not points:
         return
     xs, ys = np.array(_thinned(points)).T

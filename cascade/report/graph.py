@@ -27,7 +27,7 @@ LABELS = {
 
 
 def graph_svg(results: Results) -> str:
-    """Solid arrows: what a node starts from. Dashed: whose results or choice it reads."""
+    """Solid arrows: the node whose checkpoint a node starts from. Dashed: nodes whose results or choice it reads."""
     places = _places(results)
     width = max(x for x, _ in places.values()) + WIDTH + MARGIN
     height = max(y for _, y in places.values()) + HEIGHT + MARGIN
@@ -52,12 +52,12 @@ def graph_svg(results: Results) -> str:
             f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="7" fill="{FILLS[kind]}" stroke="#555"/>'
             f'<text x="{middle}" y="{y + 20}" text-anchor="middle" font-weight="bold" fill="#1a1a1a">'
             f"{escape(name)}</text>"
-            f'<text x="{middle}" y="{y + 36}" text-anchor="middle" fill="#444">{escape(_told(results, name))}</text>'
+            f'<text x="{middle}" y="{y + 36}" text-anchor="middle" fill="#444">{escape(_label(results, name))}</text>'
         )
     return "".join([*parts, "</svg>"])
 
 
-def _told(results: Results, name: str) -> str:
+def _label(results: Results, name: str) -> str:
     kind = BASE if name == BASE else results.recipe.kind(name)
     if name in results.summaries:
         return f"{LABELS[kind]}, {100 * results.mean(name):.1f} %"
@@ -76,22 +76,22 @@ def _edges(results: Results) -> list[tuple[str, str, bool]]:
         if isinstance(node, TeachersNode):
             edges += [(candidate, name, True) for candidate in node.candidates]
         if isinstance(node, GateNode):
-            # What it is compared with would cross everything; the gate's table names it.
+            # Edges from `against` would cross the whole graph; the gate's table names these nodes.
             edges.append((node.candidate, name, True))
     return edges
 
 
 def _places(results: Results) -> dict[str, tuple[int, int]]:
-    """Column: longest way from the base model. Row: checkpoints of the main line first, the others below."""
+    """Column: longest path from the base model. Row: checkpoints of the main line first, the others below."""
     edges = _edges(results)
     depth = {BASE: 0}
     for name in results.recipe.ordered():
         depth[name] = 1 + max(depth[start] for start, end, _ in edges if end == name)
-    taken: dict[int, int] = {}
+    rows_used: dict[int, int] = {}
     places: dict[str, tuple[int, int]] = {}
     order = sorted(depth, key=lambda n: (depth[n], n in results.recipe.teachers))
     for name in order:
-        row = taken.get(depth[name], 1 if name in results.recipe.teachers else 0)
-        taken[depth[name]] = row + 1
+        row = rows_used.get(depth[name], 1 if name in results.recipe.teachers else 0)
+        rows_used[depth[name]] = row + 1
         places[name] = (MARGIN + depth[name] * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y))
     return places

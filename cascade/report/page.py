@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no script, no request to anywhere; readable on a phone and on paper."""
+"""One self-contained HTML page without scripts and external requests; readable on a phone and on paper."""
 
 from pathlib import Path
 from typing import Any
@@ -19,31 +19,31 @@ from cascade.utils.files import read_json, write_atomic
 VERSUS = "distillation_versus_rl"
 
 SAMPLES = 4
-"""Rollouts shown of each node, from its last sampled step."""
+"""Rollouts shown for each node, from its last sampled step."""
 
 
 def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Path:
     """Write index.html and figures/*.png to `out`, by default report/, and return the page's path.
 
-    Nodes that have not run are left out. The figures are entered in the journal of the pipeline run, so they
-    appear in MLflow with the next publication.
+    Nodes that have not run are left out. The figures are written to the journal of the pipeline run, and
+    published to MLflow with it.
     """
     directory = out or layout.root / "report"
     results = load_results(recipe, layout)
     versus = _versus(layout)
     recoveries = {node: results.recoveries(node) for node in (*recipe.distill, *recipe.repair) if node in results.steps}
-    drawn: dict[str, Figure] = {}
+    figures_by_name: dict[str, Figure] = {}
     if results.summaries:
-        drawn["scores"] = figures.heat_map(results)
+        figures_by_name["scores"] = figures.heat_map(results)
     for node, found in recoveries.items():
         if found:
-            drawn[f"recovery_{node}"] = figures.recovery_curve(results, node, found)
+            figures_by_name[f"recovery_{node}"] = figures.recovery_curve(results, node, found)
     if versus:
-        drawn[VERSUS] = figures.versus(versus)
-    pngs = [figures.to_png(figure, directory / "figures" / f"{name}.png") for name, figure in drawn.items()]
-    answered = before_after(results, layout)
-    spent = facts.costs(results, layout)
-    costs = [*spent, facts.total(spent)] if spent else []
+        figures_by_name[VERSUS] = figures.versus(versus)
+    pngs = [figures.to_png(figure, directory / "figures" / f"{name}.png") for name, figure in figures_by_name.items()]
+    answers = before_after(results, layout)
+    node_costs = facts.costs(results, layout)
+    costs = [*node_costs, facts.total(node_costs)] if node_costs else []
     environment = Environment(
         loader=PackageLoader("cascade.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -52,18 +52,18 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         results=results,
         graph=Markup(graph_svg(results)),
         shade=figures.shade,
-        versus=_svgs({"": drawn[VERSUS]}) if versus else {},
+        versus=_svgs({"": figures_by_name[VERSUS]}) if versus else {},
         panels={node: _svgs(figures.stage_panels(results, node)) for node in results.steps},
         curves={n: _svgs(figures.recovery_panels(results, n, found)) for n, found in recoveries.items()},
         recoveries=recoveries,
         pooled={node: pooled_recovery(found) for node, found in recoveries.items()},
-        samples={node: _shown(rows) for node, rows in results.samples.items()},
-        answered=answered,
+        samples={node: _last_samples(rows) for node, rows in results.samples.items()},
+        answered=answers,
         shortened=shortened,
         costs=costs,
         made_with={**facts.provenance(recipe, layout), **facts.machine(), **facts.versions()},
         names=[domain.replace("_", " ") for domain in recipe.domains],
-        contents=_contents(results, recoveries, bool(versus), bool(answered), bool(costs)),
+        contents=_contents(results, recoveries, bool(versus), bool(answers), bool(costs)),
     )
     index = directory / "index.html"
     write_atomic(index, page)
@@ -74,17 +74,17 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
     return index
 
 
-def _svgs(drawn: dict[str, Figure]) -> dict[str, Markup]:
-    return {name: Markup(figures.to_svg(figure)) for name, figure in drawn.items()}
+def _svgs(figures_by_name: dict[str, Figure]) -> dict[str, Markup]:
+    return {name: Markup(figures.to_svg(figure)) for name, figure in figures_by_name.items()}
 
 
 def _versus(layout: Layout) -> dict[str, list[tuple[int, float]]]:
-    """Method → (step, mean reward): what the benchmark of distillation against RL at equal steps left."""
+    """Method → (step, mean reward), from the benchmark of distillation against RL at equal steps."""
     path = layout.root / "results" / "benchmarks" / f"{VERSUS}.json"
     return {m: [(int(s), float(v)) for s, v in p] for m, p in read_json(path).items()} if path.exists() else {}
 
 
-def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _last_samples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     last = max(row["step"] for row in rows)
     return [row for row in rows if row["step"] == last][:SAMPLES]
 
@@ -92,7 +92,7 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _contents(
     results: Results, recoveries: dict[str, list[Recovery]], versus: bool, answered: bool, costs: bool
 ) -> list[tuple[str, str]]:
-    """Anchor and title of the parts that the page has."""
+    """(anchor, title) of the page's sections."""
     recipe, decided = results.recipe, results.decisions
     parts = [
         (bool(results.summaries), "scores", "Scores"),
@@ -107,4 +107,4 @@ def _contents(
         (costs, "costs", "Costs"),
         (True, "made-with", "Made with"),
     ]
-    return [(anchor, title) for there, anchor, title in parts if there]
+    return [(anchor, title) for present, anchor, title in parts if present]

@@ -1,4 +1,4 @@
-"""All results of the active recipe that exist, read from results/. What has not run yet is left out."""
+"""The results of the active recipe, read from results/. Nodes that have not run are left out."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from cascade.utils.files import read_json, read_jsonl
 
 @dataclass(frozen=True)
 class Recovery:
-    """A distillation on one domain: scores of its start, itself and its teacher."""
+    """A distillation on one domain: scores of its initial checkpoint, its own and its teacher's."""
 
     domain: str
     teacher: str
@@ -31,7 +31,7 @@ class Results:
     summaries: dict[str, dict[str, Any]]
     """Node → evaluation summary, in the cascade's order, the base model first where it was evaluated."""
     steps: dict[str, Series]
-    """Of the nodes that took a step: a repair that found no regression took none."""
+    """Node → metrics by step, for nodes with a training step; a repair without a regression has none."""
     manifests: dict[str, dict[str, Any]]
     decisions: dict[str, dict[str, Any]]
     samples: dict[str, list[dict[str, Any]]]
@@ -43,8 +43,8 @@ class Results:
         return main_line(self.recipe, gates[-1].candidate if gates else list(self.recipe.training)[-1])
 
     def score(self, node: str, domain: str) -> float | None:
-        found = self.summaries.get(node, {}).get("domains", {}).get(domain)
-        return None if found is None else float(found["avg@k"])
+        summary = self.summaries.get(node, {}).get("domains", {}).get(domain)
+        return None if summary is None else float(summary["avg@k"])
 
     def mean(self, node: str) -> float:
         return float(self.summaries[node]["mean"]["avg@k"])
@@ -55,23 +55,23 @@ class Results:
         return max(scores, default=None)
 
     def recoveries(self, node: str) -> list[Recovery]:
-        """Of a distillation or repair, by domain: empty before it and its teachers' decision are there, and where
-        there was nothing to repair."""
-        section, decided = self.recipe.training[node], self.recipe.teachers_chosen_by(node)
+        """Recoveries of a distillation or repair, by domain: empty where results are missing or nothing was
+        repaired."""
+        section, decision_node = self.recipe.training[node], self.recipe.teachers_chosen_by(node)
         assert isinstance(section, Distillation)
-        assert decided is not None
-        teachers = self.decisions.get(decided, {}).get("teachers", {})
-        found: list[Recovery] = []
+        assert decision_node is not None
+        teachers = self.decisions.get(decision_node, {}).get("teachers", {})
+        recoveries: list[Recovery] = []
         for domain in section.mix:
             teacher = teachers.get(domain, {}).get("node")
             scores = [self.score(n, domain) for n in (section.init, node, teacher)]
             if teacher is not None and None not in scores:
-                found.append(Recovery(domain, teacher, *scores))  # type: ignore[arg-type]
-        return found
+                recoveries.append(Recovery(domain, teacher, *scores))  # type: ignore[arg-type]
+        return recoveries
 
 
 def main_line(recipe: Recipe, node: str) -> list[str]:
-    """The nodes from the base model, which is left out, to `node`, which is not."""
+    """The nodes from the base model (excluded) to `node` (included)."""
     line: list[str] = []
     while node != BASE:
         line.insert(0, node)
@@ -80,7 +80,7 @@ def main_line(recipe: Recipe, node: str) -> list[str]:
 
 
 def pooled_recovery(recoveries: list[Recovery]) -> float | None:
-    """Recovered over recoverable, summed over the domains in which there was something to recover."""
+    """Sum of (after - before) over sum of (teacher - before), over domains whose teacher is above `before`."""
     below = [r for r in recoveries if r.goal > r.before]
     lost = sum(r.goal - r.before for r in below)
     return sum(r.after - r.before for r in below) / lost if below else None

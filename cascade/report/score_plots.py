@@ -1,4 +1,4 @@
-"""What DVC draws of a gate: the heat map node × domain, and what the distillations before it won back."""
+"""Data of DVC's plots of a gate: the heat map node × domain, and the recovery of the distillations before it."""
 
 from cascade.layout import Layout
 from cascade.recipe import Distillation, Recipe

@@ -8,7 +8,7 @@ BEST = "*"
 
 
 def result_table(recipe: Recipe, layout: Layout) -> str:
-    """Scores in percent with 95 % intervals, the best of each domain marked; then what repaired what, and gates.
+    """Scores in percent with 95 % intervals, the best of each domain marked; then repairs and gates.
 
     Nodes that have not been evaluated have no row.
     """
@@ -30,11 +30,11 @@ def result_table(recipe: Recipe, layout: Layout) -> str:
 
 
 def _cell(results: Results, node: str, domain: str) -> str:
-    found = results.summaries[node]["domains"].get(domain)
-    if found is None:
+    scores = results.summaries[node]["domains"].get(domain)
+    if scores is None:
         return "–"
-    interval = f"[{100 * found['ci_low']:.0f}, {100 * found['ci_high']:.0f}]"
-    return f"{_percent(found['avg@k'], best=found['avg@k'] == results.best(domain))} {interval}"
+    interval = f"[{100 * scores['ci_low']:.0f}, {100 * scores['ci_high']:.0f}]"
+    return f"{_percent(scores['avg@k'], best=scores['avg@k'] == results.best(domain))} {interval}"
 
 
 def _percent(value: float, *, best: bool) -> str:

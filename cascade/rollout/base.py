@@ -29,8 +29,8 @@ class Sample:
 
 
 OnFinish = Callable[[int, Sample], Future[SampleRequest | None] | None]
-"""(i, sample) → what conversation i asks next: a future of its next turn's request, or of None where the conversation
-turns out to be over; None where it is over already."""
+"""(i, sample) → the next turn of conversation i: a future of its request, or of None where the conversation turns out
+to be over; None where it is over already."""
 
 
 class Sampler(Protocol):
@@ -47,8 +47,8 @@ class Sampler(Protocol):
 
         `on_finish` is called in the calling thread, once for every turn, as soon as its response is finished or has
         `max_new_tokens`; without it, every conversation has one turn. A request that its future resolves to is sampled
-        as the conversation's next turn: at once where the engine batches continuously, or, where the make-up of a
-        batch shows in the last bits, together with the others' next turns. An exception of `on_finish` or of a future
+        as the conversation's next turn: at once where the engine batches continuously, or, where the composition
+        of a batch changes rounding, together with the others' next turns. An exception of `on_finish` or of a future
         ends the call.
         """
         ...

@@ -1,8 +1,8 @@
-"""From prompts to verdicts: the one way in which training, evaluation and curation have a model answer.
+"""From prompts to verdicts: the rollout driver of training, evaluation and curation.
 
-A rollout is judged in a pool of threads as soon as it is finished, while others are still being sampled. In an
-episode the environment answers every response there, and its answer opens the next turn. Nothing depends on the
-order in which the threads are done.
+A rollout is judged in a thread pool as soon as it is finished, while others are still being sampled. In an episode the
+environment answers every response in that pool, and its answer starts the next turn. Results do not depend on the
+order in which threads finish.
 """
 
 import time
@@ -23,8 +23,8 @@ from cascade.utils.seeds import derive_seed
 
 
 @dataclass(frozen=True)
-class Question:
-    """A prompt to be answered once for each seed."""
+class RolloutRequest:
+    """A prompt to sample one rollout from for each seed."""
 
     row: Row
     environment: Environment
@@ -32,27 +32,27 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RolloutResult:
     transcript: Transcript
     text: str
-    """Everything after the prompt: in an episode also what the environment said."""
+    """Everything after the prompt, in an episode the environment's messages too."""
     verdict: Verdict | None
-    """None: not judged, because a limit cut it off."""
+    """None: not judged, because it was truncated by a limit."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    groups: list[list[Answer]]
-    """Of each question, one for each seed."""
+class RolloutResults:
+    groups: list[list[RolloutResult]]
+    """For each request, one result for each seed."""
     sampling_seconds: float
-    """Until the last response was sampled; an episode's includes what its environment took between the turns."""
+    """Until the last response was sampled, including the environments' time between the turns of episodes."""
     waiting_seconds: float
     """From then until the last verdict."""
 
 
 class Driver:
-    """`together`: where rewards are relative (`GroupEnvironment`), judge a question's answers against each other.
-    `judge_unfinished`: also judge what a limit cut off, as it is: what it lacks it gets no points for."""
+    """`together`: where rewards are relative (`GroupEnvironment`), judge a request's rollouts against each other.
+    `judge_unfinished`: also judge rollouts that were truncated by a limit, as they are."""
 
     def __init__(
         self,
@@ -71,23 +71,23 @@ class Driver:
         self._together = together
         self._judge_unfinished = judge_unfinished
 
-    def ask(self, questions: Sequence[Question]) -> Answers:
-        """Sample and judge. An environment's failure is the failed verdict of its rollout."""
-        began = time.perf_counter()
-        groups = [self._conversations(question) for question in questions]
-        asked = [conversation for group in groups for conversation in group]
+    def run(self, requests: Sequence[RolloutRequest]) -> RolloutResults:
+        """Sample and judge. An exception in an environment is a failed verdict of its rollout."""
+        start = time.perf_counter()
+        groups = [self._conversations(request) for request in requests]
+        conversations = [conversation for group in groups for conversation in group]
         group_of = [group for group in groups for _ in group]
         jobs: list[Future[Any]] = []
 
         def on_finish(index: int, sample: Sample) -> Future[SampleRequest | None] | None:
-            conversation = asked[index]
+            conversation = conversations[index]
             conversation.turns.append(Turn(conversation.context, sample))
             conversation.finished = sample.finished
-            environment = conversation.question.environment
+            environment = conversation.request.environment
             if isinstance(environment, EpisodeEnvironment):
-                going_on = self._pool.submit(self._go_on, conversation, environment, jobs)
-                jobs.append(going_on)
-                return going_on
+                next_turn = self._pool.submit(self._continue_episode, conversation, environment, jobs)
+                jobs.append(next_turn)
+                return next_turn
             group = group_of[index]
             if not (self._together and isinstance(environment, GroupEnvironment)):
                 jobs.append(self._pool.submit(self._judge, [conversation]))
@@ -97,7 +97,7 @@ class Driver:
 
         try:
             self._sampler.sample(
-                [SampleRequest(conversation.context, conversation.seed) for conversation in asked],
+                [SampleRequest(conversation.context, conversation.seed) for conversation in conversations],
                 max_new_tokens=self._settings.max_new_tokens,
                 temperature=self._settings.temperature,
                 top_p=self._settings.top_p,
@@ -107,21 +107,21 @@ class Driver:
             for job in jobs:
                 job.result()
         finally:
-            _settle(jobs)
-            for conversation in asked:
+            _cancel_and_wait(jobs)
+            for conversation in conversations:
                 conversation.close()
-        found = [[conversation.answer() for conversation in group] for group in groups]
-        return Answers(found, sampled - began, time.perf_counter() - sampled)
+        results = [[conversation.result() for conversation in group] for group in groups]
+        return RolloutResults(results, sampled - start, time.perf_counter() - sampled)
 
-    def _conversations(self, question: Question) -> list["_Conversation"]:
-        messages, tools = prompt_of(question.row)
+    def _conversations(self, request: RolloutRequest) -> list["_Conversation"]:
+        messages, tools = prompt_of(request.row)
         prompt = encode_prompt(self._tokenizer, messages, tools, thinking=self._settings.thinking)
-        return [_Conversation(question, seed, prompt) for seed in question.seeds]
+        return [_Conversation(request, seed, prompt) for seed in request.seeds]
 
-    def _go_on(
+    def _continue_episode(
         self, conversation: "_Conversation", environment: EpisodeEnvironment, jobs: list[Future[Any]]
     ) -> SampleRequest | None:
-        """The request of an episode's next turn; None, and a job that judges it, where it is over."""
+        """The request of an episode's next turn; None where it is over, with its verdict added to `jobs`."""
         request = self._next_turn(conversation, environment)
         if request is None:
             jobs.append(self._pool.submit(self._judge_episode, conversation))
@@ -131,7 +131,7 @@ class Driver:
         sample, settings = conversation.turns[-1].sample, self._settings
         try:
             if conversation.episode is None:
-                conversation.episode = environment.start(conversation.question.row)
+                conversation.episode = environment.start(conversation.request.row)
             if not sample.finished:
                 return None
             text = response_text(self._tokenizer, sample)
@@ -142,13 +142,13 @@ class Driver:
         if messages is None:
             return None
         context = encode_answer(self._tokenizer, messages, thinking=settings.thinking)
-        read = [*Transcript(conversation.turns, True).token_ids, *context]
+        token_ids = [*Transcript(conversation.turns, True).token_ids, *context]
         turns = len(conversation.turns)
-        if turns == settings.max_turns or len(read) + settings.max_new_tokens > settings.max_context:
+        if turns == settings.max_turns or len(token_ids) + settings.max_new_tokens > settings.max_context:
             conversation.finished = False
             return None
         conversation.context = context
-        return SampleRequest(read, derive_seed(conversation.seed, turns))
+        return SampleRequest(token_ids, derive_seed(conversation.seed, turns))
 
     def _judge_episode(self, conversation: "_Conversation") -> None:
         if conversation.verdict is None and (conversation.finished or self._judge_unfinished):
@@ -161,20 +161,20 @@ class Driver:
         for member in members:
             member.text = member.transcript.text(self._tokenizer)
         judged = [member for member in members if member.finished or self._judge_unfinished]
-        question = members[0].question
+        request = members[0].request
         responses = [
             parse_response(member.text, thinking=self._settings.thinking, finished=member.finished) for member in judged
         ]
         if self._together:
-            verdicts = judge_together(question.environment, question.row, responses)
+            verdicts = judge_together(request.environment, request.row, responses)
         else:
-            verdicts = [judge(question.environment, question.row, response) for response in responses]
+            verdicts = [judge(request.environment, request.row, response) for response in responses]
         for member, verdict in zip(judged, verdicts, strict=True):
             member.verdict = verdict
 
 
-def _settle(jobs: list[Future[Any]]) -> None:
-    """Cancel what does not run yet and wait for what does, also for jobs that a running one still adds."""
+def _cancel_and_wait(jobs: list[Future[Any]]) -> None:
+    """Cancel the jobs that have not started and wait for the others, including those that a running job adds."""
     for job in jobs:
         if not job.cancel():
             wait([job])
@@ -182,11 +182,11 @@ def _settle(jobs: list[Future[Any]]) -> None:
 
 @dataclass
 class _Conversation:
-    question: Question
+    request: RolloutRequest
     seed: int
-    """Of its first turn; those of the others derive from it and the turn."""
+    """Seed of the first turn; those of later turns derive from it and the turn's number."""
     context: list[int]
-    """What the turn being sampled reads beyond the turns so far."""
+    """Tokens before the response of the current turn that no earlier turn has."""
     turns: list[Turn] = field(default_factory=list)
     finished: bool = False
     episode: Episode | None = None
@@ -197,11 +197,11 @@ class _Conversation:
     def transcript(self) -> Transcript:
         return Transcript(self.turns, self.finished)
 
-    def answer(self) -> Answer:
-        return Answer(self.transcript, self.text, self.verdict)
+    def result(self) -> RolloutResult:
+        return RolloutResult(self.transcript, self.text, self.verdict)
 
     def close(self) -> None:
-        """A second time, too."""
+        """May be called twice."""
         if self.episode is not None:
             self.episode.close()
             self.episode = None

@@ -1,4 +1,4 @@
-"""A rollout as tokens: turns, each of what the model read and what it then wrote."""
+"""A rollout as tokens: turns, each of the tokens before a response and the sampled response."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from cascade.rollout.base import Sample
 @dataclass(frozen=True)
 class Turn:
     context: list[int]
-    """What came before the response since the last turn: the prompt, or the environment's answer and the opening of
-    the assistant's next turn."""
+    """Tokens between the last turn and this response: the prompt, or the environment's answer and the header of the
+    assistant's next turn."""
     sample: Sample
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """The token stream of a rollout. It only ever grows: what was sampled stands in it as it was sampled, and nothing
-    that a later turn's rendering would leave out (such as earlier reasoning) is taken away."""
+    """The token stream of a rollout. Tokens are only appended: sampled tokens stay as they were sampled, also where
+    rendering a later turn would leave them out (such as earlier reasoning)."""
 
     turns: list[Turn]
     finished: bool
-    """False: cut off by a limit, of a response's tokens, of turns or of tokens in all."""
+    """False: truncated by a limit on a response's tokens, on turns or on the context."""
 
     @property
     def token_ids(self) -> list[int]:
@@ -33,7 +33,7 @@ class Transcript:
 
     @property
     def trained(self) -> list[bool]:
-        """Of each token: whether the model wrote it. The environment's are never trained on."""
+        """Loss mask: of each token, whether the model sampled it. The environment's tokens are never trained on."""
         return [
             trained
             for turn in self.turns
@@ -47,11 +47,11 @@ class Transcript:
 
     @property
     def length(self) -> int:
-        """Trained tokens."""
+        """Number of trained tokens."""
         return sum(len(turn.sample.token_ids) for turn in self.turns)
 
     def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """What follows the prompt, the end-of-turn token at its end left out."""
+        """The text after the prompt, without the final end-of-turn token."""
         token_ids = self.token_ids[len(self.turns[0].context) :]
         if self.turns[-1].sample.finished:
             token_ids.pop()
@@ -59,7 +59,7 @@ class Transcript:
 
 
 def response_text(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> str:
-    """What was sampled in one turn, without the end-of-turn token."""
+    """The text sampled in one turn, without the end-of-turn token."""
     return text_of(tokenizer, sample.token_ids[:-1] if sample.finished else sample.token_ids)
 
 
@@ -71,15 +71,15 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     """The environment's messages as the chat template renders them after an assistant's end-of-turn token, up to
     where the assistant writes again.
 
-    Turn markers in their text are broken up: what stands in a file must not pass for another speaker. Raises
+    Turn markers in their text are broken up, so that the content of a file cannot start another role's turn. Raises
     CascadeError where the template does not continue what it has rendered.
     """
-    # Which conversation comes before makes no difference to what comes after, so a short one stands for it.
-    before: list[Message] = [{"role": "user", "content": "."}, {"role": "assistant", "content": "."}]
+    # The rendering does not depend on the conversation before it, so a short one is used.
+    history: list[Message] = [{"role": "user", "content": "."}, {"role": "assistant", "content": "."}]
     safe = [{**message, "content": _without_markers(tokenizer, message["content"])} for message in messages]
-    ended, end, _ = render(tokenizer, before).rpartition(tokenizer.eos_token)
-    head = ended + end
-    text = render(tokenizer, [*before, *safe], thinking=thinking, for_generation=True)
+    before_end, end, _ = render(tokenizer, history).rpartition(tokenizer.eos_token)
+    head = before_end + end
+    text = render(tokenizer, [*history, *safe], thinking=thinking, for_generation=True)
     if not (end and text.startswith(head)):
         raise CascadeError(
             f"{tokenizer.name_or_path}: the chat template does not render an environment's answer as a continuation "

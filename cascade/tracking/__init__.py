@@ -1,4 +1,4 @@
-"""What was measured: first into a local journal, from there to MLflow, whenever it can be reached."""
+"""Tracking: metrics are written to a local journal, and published from there to MLflow whenever it is reachable."""
 
 from cascade.tracking.background import following, live, publish
 from cascade.tracking.journal import EVALUATED, Journal, decision_journal, evaluation_journal

@@ -1,4 +1,4 @@
-"""Publishing while a node runs. MLflow being slow, away or not installed never stops or loses anything."""
+"""Publishing while a node runs. A slow, unreachable or missing MLflow neither stops a node nor loses data."""
 
 import os
 import threading
@@ -17,23 +17,23 @@ from cascade.utils.progress import say
 
 INTERVAL = 5.0
 PATIENCE = 30.0
-"""Seconds that the end of a node waits for a publication under way."""
+"""Seconds that the end of a node waits for a publication in progress."""
 
 FOLLOWED = "CASCADE_FOLLOWED_BY"
-"""Set for a node's processes: the process id of what publishes their journals."""
+"""Environment variable of a node's processes: the process id of the publisher of their journals."""
 
 _UNLISTED = "possible DNS rebinding attack"
-"""What MLflow's server answers to a name that it was not started with."""
+"""Part of MLflow's error for a host name that its server does not allow."""
 
 _warned: set[bool] = set()
-"""Whether what was said was of a refusal: each once."""
+"""Kinds of warnings already printed (True: of a refusal); each is printed once."""
 
 
 def publish(recipe: Recipe, layout: Layout, nodes: Iterable[str]) -> bool:
     """Replay the journals of these nodes, and the report's, into MLflow, and end the pipeline's run.
 
-    Nodes that have none are passed over. Says once where MLflow fails; returns whether all is there. What is
-    missing follows with the next call, of any process. What MLflow refuses keeps nothing else from being published.
+    Nodes without a journal are skipped. Warns once where MLflow fails; returns whether everything is published. The
+    rest is published by the next call, of any process. A node that MLflow refuses does not block the others.
     """
     everything = True
     try:
@@ -59,9 +59,9 @@ def publish(recipe: Recipe, layout: Layout, nodes: Iterable[str]) -> bool:
 def live(
     recipe: Recipe, layout: Layout, node: str, evaluation: bool = False, began: float | None = None
 ) -> Iterator[None]:
-    """While the block runs, note every few seconds how the machine fares; at its end, say in the journal how it ended
-    and in which pipeline run. What the journal says is published meanwhile, by this process unless the one that started
-    it does so (`following`). `began`: when the process began to work, Unix seconds; by default now."""
+    """While the block runs, log system metrics every few seconds; at its end, write to the journal how it ended and in
+    which pipeline run. The journal is published meanwhile, by this process unless the one that started it does so
+    (`following`). `began`: start of the process in Unix seconds, by default now."""
     began = began or time.time()
     pipeline = pipeline_run_id(layout)
     journal = evaluation_journal(layout, node) if evaluation else Journal(layout.journal(node))
@@ -70,16 +70,16 @@ def live(
     def note() -> None:
         noted.metrics(machine.sample(), step=0)
 
-    own = [] if FOLLOWED in os.environ else [_Publication(recipe, layout, node)]
+    publications = [] if FOLLOWED in os.environ else [_Publication(recipe, layout, node)]
     try:
-        with _repeated(note, *own):
+        with _repeated(note, *publications):
             try:
                 yield
                 if not evaluation:
                     journal.tags({MADE_IN: pipeline})
                 journal.status("finished")
             except BaseException:
-                with suppress(CascadeError):  # A full disk has no room for that either: what is raised says so.
+                with suppress(CascadeError):  # On a full disk this fails too; the exception being raised reports it.
                     journal.status("failed")
                 raise
     finally:
@@ -88,15 +88,14 @@ def live(
 
 @contextmanager
 def following(recipe: Recipe, layout: Layout, node: str) -> Iterator[dict[str, str]]:
-    """Publish the journals of a node while the block runs, in the place of its processes, which then do without MLflow
-    and the seconds it takes to import. Gives what they are to have in their environment to know it."""
+    """Publish the journals of a node while the block runs, so that its processes need not import MLflow. Yields the
+    environment variables that tell them so."""
     with _repeated(_Publication(recipe, layout, node)):
         yield {FOLLOWED: str(os.getpid())}
 
 
 class _Publication:
-    """Of what a node's processes wrote since this was made: before they have said what they are made from, the journals
-    are of an earlier run."""
+    """Publishes what a node's processes wrote since this object was created; older entries are of an earlier run."""
 
     def __init__(self, recipe: Recipe, layout: Layout, node: str):
         self._of = (recipe, layout)
@@ -107,14 +106,14 @@ class _Publication:
     def __call__(self) -> None:
         publisher, self._publisher = self._publisher or Publisher(*self._of), None
         if publisher.has_journal(self._node, since=self._started):
-            # One that was killed could not say how it ended, and will be run again.
+            # A killed process wrote no status, and will be run again.
             publisher.node(self._node, running=not publisher.has_ended(self._node, since=self._started))
-        self._publisher = publisher  # Where it failed it connects anew.
+        self._publisher = publisher  # After an exception the next call reconnects.
 
 
 @contextmanager
 def _repeated(*works: Callable[[], None]) -> Iterator[None]:
-    """Do these every few seconds while the block runs, in a thread of their own, and once more at its end."""
+    """Call these every few seconds while the block runs, in a thread, and once more at its end."""
     stop = threading.Event()
     thread = threading.Thread(target=_repeat, args=(works, stop), name="mlflow", daemon=True)
     thread.start()
@@ -140,7 +139,8 @@ def _repeat(works: tuple[Callable[[], None], ...], stop: threading.Event) -> Non
 
 
 def warn(error: Exception) -> None:
-    """Say, once a process, that MLflow cannot be used and that nothing is lost by it; and once what it refuses."""
+    """Warn, once in each process, that MLflow cannot be used and that the journal keeps the data; and once what it
+    refuses."""
     refused = is_refusal(error)
     if refused in _warned:
         return

@@ -1,4 +1,4 @@
-"""A node's steps as CSV: the curves that DVC draws, one line a step and domain, and reading them back."""
+"""A node's steps as CSV: the curves that DVC plots, one row for each step and domain; and reading steps.csv."""
 
 import csv
 import io
@@ -7,18 +7,18 @@ from pathlib import Path
 from cascade.utils.files import write_atomic
 
 CURVES = {"rewards.csv": "reward", "lengths.csv": "length"}
-"""File → the metric rollout/NAME of which it has each domain's values."""
+"""File → NAME of the metric rollout/NAME, whose values by domain it has."""
 
 Steps = list[tuple[int, dict[str, float]]]
-"""(step, metric → value) as the journal has them."""
+"""(step, metric → value), as in the journal."""
 
 Series = dict[str, list[tuple[int, float]]]
 """Metric → (step, value) where it was measured."""
 
 
 def write_curves(folder: Path, steps: Steps, domains: list[str]) -> None:
-    """Write rewards.csv (in [0, 1]) and lengths.csv (tokens): step, domain, value. Byte for byte the same for the same
-    steps; without any, a header alone."""
+    """Write rewards.csv (in [0, 1]) and lengths.csv (tokens): step, domain, value. The same steps give the
+    same bytes; without steps there is only a header."""
     for file, name in CURVES.items():
         write_atomic(folder / file, as_csv(["step", "domain", name], by_domain(steps, f"rollout/{name}", domains)))
 

@@ -1,4 +1,4 @@
-"""Checkpoints that lie under models/ no more, but in DVC's cache, whose files are read as they are: by their hashes."""
+"""Checkpoints that are no longer under models/ but in DVC's cache, found there by hash."""
 
 import configparser
 import json
@@ -11,18 +11,18 @@ from cascade.layout import Layout
 from cascade.utils.files import hash_directory, link_file, publish_directory
 
 
-def is_kept(layout: Layout, dvc: str) -> bool:
-    """Whether DVC's cache here has the directory of this hash, whole."""
+def is_cached(layout: Layout, dvc: str) -> bool:
+    """Whether DVC's local cache has every file of the directory with this hash."""
     return _listing(layout, dvc) is not None
 
 
 def restored(layout: Layout, content: str) -> Path:
-    """Where an earlier run's checkpoint of this hash is put: not under models/, which holds this run's."""
+    """The directory of a restored checkpoint with this hash. It is not under models/, which has this run's."""
     return layout.root / ".cascade" / "earlier" / content[:16]
 
 
 def restore(layout: Layout, content: str, dvc: str) -> Path:
-    """Put the checkpoint's files in place from DVC's cache, as hard links where that can be.
+    """Restore the checkpoint's files from DVC's cache, as hard links where possible.
 
     Raises CheckpointError where the cache lacks it or has something else.
     """
@@ -32,15 +32,16 @@ def restore(layout: Layout, content: str, dvc: str) -> Path:
     listing = _listing(layout, dvc)
     if listing is None:
         raise CheckpointError(f"{target}: checkpoint {content[:12]} is not in DVC's cache here; `dvc fetch` brings it")
-    aside = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     for entry in listing:
-        link_file(_cached(layout, entry["md5"]), aside / entry["relpath"])
-    if (there := hash_directory(aside)) != content:
+        link_file(_cached(layout, entry["md5"]), temporary / entry["relpath"])
+    if (cached_content := hash_directory(temporary)) != content:
         raise CheckpointError(
-            f"{target}: DVC's cache has checkpoint {there[:12]} under {dvc}, not {content[:12]}; take earlier_runs out"
+            f"{target}: DVC's cache has checkpoint {cached_content[:12]} under {dvc}, "
+            f"not {content[:12]}; take earlier_runs out"
         )
-    publish_directory(aside, target)
+    publish_directory(temporary, target)
     return target
 
 

@@ -1,7 +1,7 @@
-"""The one small interface through which the engine says what it measured.
+"""The journal: the interface by which nodes log metrics, parameters, tags and artifacts.
 
-Everything goes first into a local journal (JSON Lines, one file a node), which loses nothing when a process
-is killed or a server is down. Trackers that publish elsewhere read the journal.
+Everything is written first to a local journal (JSON Lines, one file for each node), so that nothing is lost when a
+process is killed or a server is down. Publishers read the journal.
 """
 
 import json
@@ -17,11 +17,11 @@ from cascade.layout import Layout
 from cascade.utils.files import room_for, write_atomic
 
 EVALUATED = "evaluated_checkpoint"
-"""Tag of an evaluation: the hash of the checkpoint that it is of."""
+"""Tag of an evaluation: the hash of the evaluated checkpoint."""
 
 
 COMPARABLE = "evaluation_hash"
-"""Tag of an evaluation: the hash of all that it was made from but the checkpoint. Between equal ones scores compare."""
+"""Tag of an evaluation: the hash of its inputs except the checkpoint. Scores compare where it is equal."""
 
 
 class Journal:
@@ -36,7 +36,7 @@ class Journal:
         self.path = path
         self._appended = False
         self._writes = writes
-        """Of several processes that run a node together, the first does; to the others it is a place to speak into."""
+        """False in all processes of a node but the main one: they write nothing."""
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Names are grouped by prefix: train/, rollout/, eval/<domain>/, curate/."""
@@ -49,7 +49,7 @@ class Journal:
         self._append("tags", values=values)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """A file that a tracker shows beside the numbers."""
+        """A file that the tracker shows with the metrics."""
         self._append("artifact", path=os.path.abspath(path), folder=folder)
 
     def table(self, path: Path, folder: str = "") -> None:
@@ -57,7 +57,7 @@ class Journal:
         self._append("artifact", path=os.path.abspath(path), folder=folder, table=True)
 
     def dataset(self, name: str, path: Path, digest: str, context: str) -> None:
-        """Data that the node read: `digest` is the hash of its content, `context` what it was for."""
+        """Data that the node read: `digest` is the hash of its content, `context` its purpose."""
         self._append("dataset", name=name, path=os.path.abspath(path), digest=digest, context=context)
 
     def model(self, name: str, alias: str, tags: dict[str, str]) -> None:
@@ -65,31 +65,31 @@ class Journal:
         self._append("model", name=name, alias=alias, tags=tags)
 
     def status(self, value: Literal["finished", "failed"]) -> None:
-        """How the node's process ended. A killed one says nothing."""
+        """How the node's process ended. A killed process writes none."""
         self._append("status", value=value)
 
     def process(self, what: str, pipeline: str, began: float) -> None:
         """A process that worked from `began`, in Unix seconds, until now, in the pipeline run of that id. Where the
-        disk is full it is left out: nothing that has ended fails by this."""
+        disk is full the entry is left out, so that a finished process does not fail."""
         with suppress(CascadeError):
             self._append("process", what=what, pipeline=pipeline, began=began)
 
     def entries(self) -> list[dict[str, Any]]:
-        """Every whole entry; a last line cut short by a kill is ignored."""
+        """Every complete entry; a last line that a kill truncated is ignored."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1] if line]
 
     def rewind(self, step: int) -> None:
-        """Forget metrics of steps ≥ `step`: a node that resumes there will measure them again.
+        """Remove the metrics of steps ≥ `step`, which a node that resumes there will log again.
 
-        At step 0 the node starts anew, and everything is forgotten.
+        At step 0 every entry is removed.
         """
         if not self._writes:
             return
-        kept = [e for e in self.entries() if step > 0 and (e["kind"] != "metrics" or e["step"] < step)]
-        write_atomic(self.path, "".join(_line(entry) for entry in kept))
+        remaining = [e for e in self.entries() if step > 0 and (e["kind"] != "metrics" or e["step"] < step)]
+        write_atomic(self.path, "".join(_line(entry) for entry in remaining))
 
     def _append(self, kind: str, **fields: Any) -> None:
         if not self._writes:
@@ -103,23 +103,23 @@ class Journal:
                 file.write(_line({"kind": kind, "time": time.time(), **fields}))
 
     def _drop_torn_line(self) -> None:
-        """What a kill left of a last line must not become the start of the next."""
+        """Remove an incomplete last line, so that the next entry starts on a new line."""
         if self.path.exists() and not (content := self.path.read_bytes()).endswith(b"\n"):
             os.truncate(self.path, content.rfind(b"\n") + 1)
 
 
 def evaluation_journal(layout: Layout, node: str) -> Journal:
-    """The evaluation of a node has a journal of its own: it is another process, rerun at other times."""
+    """The journal of a node's evaluation, which is another process that is rerun at other times."""
     return Journal(layout.journal(f"{node}.evaluation"))
 
 
 def decision_journal(layout: Layout, node: str) -> Journal:
-    """What a training node decided before it trained: its own journal is rewound where it is resumed."""
+    """The journal of a training node's decision, because the node's own journal is rewound when it resumes."""
     return Journal(layout.journal(f"{node}.decision"))
 
 
 def system_journal(layout: Layout, node: str) -> Journal:
-    """How the machine fared while the node's processes ran, and when they did. Never rewound."""
+    """The journal of system metrics and running times of the node's processes. Never rewound."""
     return Journal(layout.journal(f"{node}.system"))
 
 
@@ -136,7 +136,7 @@ def tags_of(entries: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def metric_name(key: str) -> str:
-    """The name under which MLflow, which refuses some characters, has it: pass@1 becomes pass_at_1."""
+    """The metric's name in MLflow, which does not allow some characters: pass@1 becomes pass_at_1."""
     return re.sub(r"[^\w./ :-]", "_", key.replace("@", "_at_"))
 
 

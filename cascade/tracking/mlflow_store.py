@@ -1,7 +1,7 @@
-"""Where MLflow is, and which of its runs is ours.
+"""The MLflow store, and the runs of a pipeline run in it.
 
-One parent run per pipeline run and a child per node, found by their tags and continued: a killed process, a
-second host, a replay after an outage all come back to the same runs. Only the client is used, never MLflow's
+One parent run for each pipeline run and a child run for each node, found by their tags and continued: a killed
+process, a second host and a replay after an outage all write to the same runs. Only the client is used, never MLflow's
 "active run", so MLFLOW_RUN_ID in the environment changes nothing.
 """
 
@@ -50,9 +50,9 @@ def tracking_uri(layout: Layout) -> str:
 
 
 def pipeline_run_id(layout: Layout) -> str:
-    """CASCADE_RUN_ID where a flow set it, else one id for all that is run by hand in this project."""
-    if given := os.environ.get("CASCADE_RUN_ID"):
-        return given
+    """CASCADE_RUN_ID where a flow set it, else one id for all commands that are run by hand in this project."""
+    if run_id := os.environ.get("CASCADE_RUN_ID"):
+        return run_id
     path = layout.root / ".cascade" / "run_id"
     with locked(layout):
         if not path.exists():
@@ -79,23 +79,24 @@ def connect(layout: Layout) -> "MlflowClient":
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether MLflow will answer the same to the same: a name, a host or a credential that it does not take."""
+    """Whether MLflow rejects the request, so that a retry is useless: a name, a host or a credential that is not
+    allowed."""
     status = getattr(error, "get_http_status_code", lambda: 500)()
     return 400 <= status < 500 and status not in (409, 429, 499)
 
 
 def experiment(client: "MlflowClient", layout: Layout, recipe: Recipe) -> str:
-    """The id of the experiment of the recipe's family, made and described where there is none.
+    """The id of the experiment of the recipe's family, which is created with a description where there is none.
 
     Its kind says that models are trained in it, for pages of MLflow's that go by it; without one, MLflow infers a kind
     from what it finds.
     """
     with locked(layout):
-        found = client.get_experiment_by_name(recipe.family)
-        if found is not None:
-            if KIND not in found.tags:
-                client.set_experiment_tag(found.experiment_id, KIND, MODEL_TRAINING)
-            return str(found.experiment_id)
+        existing = client.get_experiment_by_name(recipe.family)
+        if existing is not None:
+            if KIND not in existing.tags:
+                client.set_experiment_tag(existing.experiment_id, KIND, MODEL_TRAINING)
+            return str(existing.experiment_id)
         local = "MLFLOW_TRACKING_URI" not in os.environ
         location = (layout.root.absolute() / "mlflow" / "artifacts").as_uri() if local else None
         tags = {NOTE: experiment_note(recipe), KIND: MODEL_TRAINING}
@@ -105,8 +106,8 @@ def experiment(client: "MlflowClient", layout: Layout, recipe: Recipe) -> str:
 def find_run(client: "MlflowClient", experiment_id: str, identity: dict[str, str]) -> "Run | None":
     """The oldest run with these tags."""
     terms = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
-    found = client.search_runs([experiment_id], terms, max_results=1, order_by=["attributes.start_time ASC"])
-    return found[0] if found else None
+    runs = client.search_runs([experiment_id], terms, max_results=1, order_by=["attributes.start_time ASC"])
+    return runs[0] if runs else None
 
 
 def find_or_create_run(
@@ -118,7 +119,7 @@ def find_or_create_run(
     parent: str | None,
     start: float,
 ) -> "Run":
-    """`start` is in Unix seconds: when the node began, which a replay may learn much later."""
+    """`start`: when the node began, in Unix seconds; a replay may be much later."""
     with locked(layout):
         if run := find_run(client, experiment_id, identity):
             return run
@@ -128,7 +129,7 @@ def find_or_create_run(
 
 @contextmanager
 def locked(layout: Layout) -> Iterator[None]:
-    """One process of this project at a time."""
+    """A lock that one process of this project holds at a time."""
     path = layout.root / ".cascade" / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:

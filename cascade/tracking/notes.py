@@ -1,4 +1,4 @@
-"""What MLflow's pages say about an experiment, a run and a model's version, in Markdown."""
+"""Descriptions of experiments, runs and model versions in MLflow, in Markdown."""
 
 from cascade.recipe import CURATE, Distillation, GateNode, Node, OnPolicyNode, Recipe, TeachersNode
 
@@ -31,7 +31,7 @@ def experiment_note(recipe: Recipe) -> str:
 
 
 def pipeline_note(recipe: Recipe) -> str:
-    """The nodes in their order, and what each is."""
+    """The nodes in their order, each with a sentence."""
     nodes = "\n".join(f"- **{name}**: {_sentence(recipe, name)}" for name in recipe.ordered())
     return f"Recipe **{recipe.name}**, seed {recipe.seed}.\n\n- **{CURATE}**: {_sentence(recipe, CURATE)}\n{nodes}"
 
@@ -41,7 +41,7 @@ def node_note(recipe: Recipe, name: str) -> str:
 
 
 def version_note(name: str, tags: dict[str, str]) -> str:
-    """What the gate knew of the checkpoint when it let it pass."""
+    """The checkpoint's lineage and scores at the gate."""
     scores = {key.removeprefix("score/"): value for key, value in tags.items() if key.startswith("score/")}
     teachers = {key.removeprefix("teacher/"): value for key, value in tags.items() if key.startswith("teacher/")}
     lines = [f"Checkpoint of node **{tags.get('node', '?')}**, made from {tags.get('parent', '?')}."]

@@ -1,4 +1,4 @@
-"""Journals replayed into MLflow, idempotently: what is already there is left alone, what is missing is added."""
+"""Idempotent replay of journals into MLflow: existing entries stay, missing ones are added."""
 
 import json
 import time
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
 DIGEST = 36
-"""Characters of a dataset's hash that MLflow takes."""
+"""Characters of a dataset's hash that MLflow allows."""
 SYSTEM = "cascade.published_system"
 TABLES = "mlflow.loggedArtifacts"
-"""The tag by which MLflow knows which files are tables."""
+"""The tag in which MLflow lists the files that are tables."""
 PUBLISHED = "cascade.published_step"
 ARTIFACT = PurePosixPath("cascade.artifact")
 
@@ -53,10 +53,10 @@ class Publisher:
     def node(self, name: str, running: bool = False) -> str:
         """Replay all that the node, its decision and its evaluation wrote. Returns the id of the node's run.
 
-        `running`: the node's process is at work, so the run is shown as such.
+        `running`: the node's process is still running, and so is the run.
         """
-        training, others = self._entries(name)
-        entries = sorted([*training, *others], key=lambda entry: entry["time"])
+        training, other_entries = self._entries(name)
+        entries = sorted([*training, *other_entries], key=lambda entry: entry["time"])
         tags = tags_of(entries)
         identity = {**self._identity(name), mlflow_store.INPUTS: tags.get("inputs_hash", "")}
         start = entries[0]["time"] if entries else time.time()
@@ -64,8 +64,8 @@ class Publisher:
             self.client, self._layout, self._experiment, name, identity, self.parent(), start
         )
         run_id: str = run.info.run_id
-        # Of a node that was resumed, steps measured twice have equal values: the first are kept. Without a hash of
-        # its inputs that is not known; then MLflow alone drops what it has already.
+        # A resumed node logs equal values for repeated steps, so only new steps are sent. This is not known without a
+        # hash of its inputs; then MLflow drops duplicates.
         published = int(run.data.tags.get(PUBLISHED, -1)) if "inputs_hash" in tags else -1
         new = [e for e in training if e["kind"] == "metrics" and e["step"] > published]
         steps = [e["step"] for e in new]
@@ -75,15 +75,15 @@ class Publisher:
         system = self._system(name, run, start)
         if system:
             tags[SYSTEM] = repr(system[-1]["time"])
-        if NOTE not in run.data.tags:  # What a person wrote there stays.
+        if NOTE not in run.data.tags:  # A note that a user edited stays.
             tags[NOTE] = node_note(self._recipe, name)
         try:
-            self._log(run, [*new, *(e for e in others if e["kind"] == "metrics"), *system], entries, tags)
+            self._log(run, [*new, *(e for e in other_entries if e["kind"] == "metrics"), *system], entries, tags)
             self._artifacts(run, entries)
             for entry in [e for e in entries if e["kind"] == "model"][-1:]:
                 register(self.client, run, entry["name"], entry["alias"], entry["tags"])
         except Exception as error:
-            if mlflow_store.is_refusal(error):  # Or the run would seem to be at work for ever.
+            if mlflow_store.is_refusal(error):  # Otherwise the run would stay in status RUNNING.
                 self._set_status(run, entries, running)
             raise
         self._set_status(run, entries, running)
@@ -97,20 +97,21 @@ class Publisher:
         self._artifacts(run, entries)
 
     def finish(self) -> None:
-        """The pipeline run has ended: as failed where a node published here has."""
+        """End the pipeline run: as failed where a node that was published here failed."""
         self.client.set_terminated(self.parent(), "FAILED" if "FAILED" in self._ended.values() else "FINISHED")
 
     def has_journal(self, node: str, since: float = 0.0) -> bool:
-        """Whether the node, its decision or its evaluation said anything since then, in Unix seconds."""
+        """Whether the journals of the node, its decision or its evaluation have an entry since then, in Unix
+        seconds."""
         return any(entry["time"] >= since for entries in self._entries(node) for entry in entries)
 
     def has_ended(self, node: str, since: float) -> bool:
-        """Whether it has said since then how it ended: a process that was killed could not."""
-        said = (e for entries in self._entries(node) for e in entries if e["kind"] == "status")
-        return any(entry["time"] >= since for entry in said)
+        """Whether the node has a status since then; a killed process has none."""
+        statuses = (e for entries in self._entries(node) for e in entries if e["kind"] == "status")
+        return any(entry["time"] >= since for entry in statuses)
 
     def find(self, node: str) -> "Run | None":
-        """The node's run as it now stands, with its metrics and tags."""
+        """The node's current run, with its metrics and tags."""
         training, _ = self._entries(node)
         identity = {**self._identity(node), mlflow_store.INPUTS: tags_of(training).get("inputs_hash", "")}
         return mlflow_store.find_run(self.client, self._experiment, identity)
@@ -123,16 +124,16 @@ class Publisher:
             run = mlflow_store.find_or_create_run(
                 self.client, self._layout, self._experiment, name, identity, None, time.time()
             )
-            told = {
+            facts = {
                 "recipe": self._recipe.name,
                 "recipe_hash": recipe_hash(self._layout.params) if self._layout.params.exists() else None,
                 "git_revision": provenance.git_revision(self._layout.root),
                 "seed": str(self._recipe.seed),
             }
-            tags = {key: value for key, value in told.items() if value is not None}
+            tags = {key: value for key, value in facts.items() if value is not None}
             if NOTE not in run.data.tags:
                 tags[NOTE] = pipeline_note(self._recipe)
-            # Nodes that begin side by side, and a decision beside its own node's publishing, all come here at once.
+            # Nodes that start in parallel, and a decision while its node is published, may come here at the same time.
             with mlflow_store.locked(self._layout):
                 run = self.client.get_run(run.info.run_id)
                 self._log(run, [], [], tags)
@@ -145,19 +146,19 @@ class Publisher:
         return {mlflow_store.RUN_ID: self._pipeline, mlflow_store.NODE: node}
 
     def _entries(self, node: str) -> tuple[Entries, Entries]:
-        """The node's own entries; and its decision's, and its evaluation's where that is of the checkpoint the node
-        now has."""
+        """The node's own entries; and those of its decision, and of its evaluation where it is of the node's current
+        checkpoint."""
         training = Journal(self._layout.journal(node)).entries()
         evaluation = evaluation_journal(self._layout, node).entries()
-        made = tags_of(training).get("checkpoint_hash")
-        if training and tags_of(evaluation).get(EVALUATED) != made:
+        checkpoint = tags_of(training).get("checkpoint_hash")
+        if training and tags_of(evaluation).get(EVALUATED) != checkpoint:
             evaluation = []
         return training, [*decision_journal(self._layout, node).entries(), *evaluation]
 
     def _system(self, name: str, run: "Run", start: float) -> Entries:
-        """How the machine fared since `start` that is not published yet; the step is in seconds since then.
+        """The system metrics since `start` that are not published yet; the step is in seconds since then.
 
-        What an earlier run of the node left is passed over: `start` is that of the first entry of this one.
+        `start` is the time of the run's first entry, so that entries of an earlier run are skipped.
         """
         published = float(run.data.tags.get(SYSTEM, start))
         return [
@@ -182,32 +183,32 @@ class Publisher:
         ]
         for start in range(0, len(points), METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_CALL])
-        # The step up to which metrics are published is among the tags: said only after they are.
-        named = {metric_name(key): value for key, value in tags.items()}
-        changed = [RunTag(key, value) for key, value in named.items() if run.data.tags.get(key) != value]
-        for start in range(0, len(changed), PARAMS_PER_CALL):
-            self.client.log_batch(run_id, tags=changed[start : start + PARAMS_PER_CALL])
-        known = {(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs} if run.inputs else set()
+        # Tags come after the metrics, because one of them is the step up to which metrics are published.
+        by_name = {metric_name(key): value for key, value in tags.items()}
+        new_tags = [RunTag(key, value) for key, value in by_name.items() if run.data.tags.get(key) != value]
+        for start in range(0, len(new_tags), PARAMS_PER_CALL):
+            self.client.log_batch(run_id, tags=new_tags[start : start + PARAMS_PER_CALL])
+        logged = {(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs} if run.inputs else set()
         inputs = [
             DatasetInput(
                 Dataset(e["name"], e["digest"][:DIGEST], "local", e["path"]),
                 [
                     InputTag("mlflow.data.context", e["context"]),
                     *(
-                        [InputTag("dvc", kept)]
-                        if (kept := provenance.dvc_hash(self._layout.root, Path(e["path"])))
+                        [InputTag("dvc", dvc_hash)]
+                        if (dvc_hash := provenance.dvc_hash(self._layout.root, Path(e["path"])))
                         else []
                     ),
                 ],
             )
             for e in entries
-            if e["kind"] == "dataset" and (e["name"], e["digest"][:DIGEST]) not in known
+            if e["kind"] == "dataset" and (e["name"], e["digest"][:DIGEST]) not in logged
         ]
         if inputs:
             self.client.log_inputs(run_id, inputs)
 
     def _artifacts(self, run: "Run", entries: Entries) -> None:
-        """Each file once, and again only when its content has changed."""
+        """Upload each file once, and again only when its content has changed."""
         for entry in {(e["path"], e["folder"]): e for e in entries if e["kind"] == "artifact"}.values():
             path = Path(entry["path"])
             if not path.exists():
@@ -217,22 +218,22 @@ class Publisher:
                 self.client.log_artifact(run.info.run_id, str(path), entry["folder"] or None)
                 self.client.set_tag(run.info.run_id, key, digest)
         tables = {(PurePosixPath(e["folder"]) / Path(e["path"]).name).as_posix() for e in entries if e.get("table")}
-        shown = json.dumps([{"path": path, "type": "table"} for path in sorted(tables)])
-        if tables and run.data.tags.get(TABLES) != shown:
-            self.client.set_tag(run.info.run_id, TABLES, shown)
+        listing = json.dumps([{"path": path, "type": "table"} for path in sorted(tables)])
+        if tables and run.data.tags.get(TABLES) != listing:
+            self.client.set_tag(run.info.run_id, TABLES, listing)
 
     def _set_status(self, run: "Run", entries: Entries, running: bool) -> None:
-        said = [e["value"] for e in entries if e["kind"] == "status"]
-        wanted = "RUNNING" if running else "FAILED" if said[-1:] == ["failed"] else "FINISHED"
-        self._ended[run.data.tags[mlflow_store.NODE]] = wanted
-        if run.info.status == wanted:
+        statuses = [e["value"] for e in entries if e["kind"] == "status"]
+        status = "RUNNING" if running else "FAILED" if statuses[-1:] == ["failed"] else "FINISHED"
+        self._ended[run.data.tags[mlflow_store.NODE]] = status
+        if run.info.status == status:
             return
-        if wanted == "RUNNING":
+        if status == "RUNNING":
             for each in (run.info.run_id, self.parent()):
-                self.client.update_run(each, status=wanted)
+                self.client.update_run(each, status=status)
         else:
             end = entries[-1]["time"] if entries else time.time()
-            self.client.set_terminated(run.info.run_id, wanted, int(end * 1000))
+            self.client.set_terminated(run.info.run_id, status, int(end * 1000))
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The model registry: what passed the gate, under an alias, with its lineage."""
+"""The model registry: checkpoints that passed the gate, under an alias, with their lineage."""
 
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,18 @@ REGISTERED = "cascade.registered"
 def register(client: "MlflowClient", run: "Run", name: str, alias: str, tags: dict[str, str]) -> str:
     """Register the checkpoint that `tags` describe and point the alias to it. Returns the version.
 
-    Idempotent: a checkpoint is one version, found by its `checkpoint_hash`, and a registration that was done is
-    not done again, so an alias that a person moved since stays where it is.
+    Idempotent: a checkpoint is one version, found by its `checkpoint_hash`, and is registered once, so that an alias
+    that a user moved since stays there.
 
-    The version's source is a small file in the gate's run that says where the checkpoint lies and what its
-    hashes are. The weights themselves are DVC's; MLflow servers refuse paths outside their own store.
+    The version's source is a small file in the gate's run that has the checkpoint's path and
+    hashes. DVC stores the weights; MLflow servers refuse paths outside their own store.
     """
     from mlflow.exceptions import MlflowException
 
-    done = f"{name} {tags['checkpoint_hash']}"
-    said = run.data.tags.get(REGISTERED, "")
-    if said.startswith(done):
-        return said.rpartition(" ")[2]
+    prefix = f"{name} {tags['checkpoint_hash']}"
+    registered = run.data.tags.get(REGISTERED, "")
+    if registered.startswith(prefix):
+        return registered.rpartition(" ")[2]
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -40,5 +40,5 @@ def register(client: "MlflowClient", run: "Run", name: str, alias: str, tags: di
             name, source, run.info.run_id, tags=tags, description=version_note(name, tags)
         )
     client.set_registered_model_alias(name, alias, version.version)
-    client.set_tag(run.info.run_id, REGISTERED, f"{done} {version.version}")
+    client.set_tag(run.info.run_id, REGISTERED, f"{prefix} {version.version}")
     return str(version.version)

@@ -1,4 +1,4 @@
-"""A node whose checkpoint DVC took from its cache: its journal, if there is one, tells of another checkpoint."""
+"""Restore the journal of a node whose checkpoint DVC took from its cache."""
 
 from cascade.layout import Layout
 from cascade.tracking import Journal, decision_journal
@@ -8,10 +8,10 @@ from cascade.utils.files import fingerprint, read_json
 
 
 def recall(node: str, checkpoint: str, layout: Layout) -> None:
-    """Where the journal of `node` is of another checkpoint than the one of hash `checkpoint`, which lies under models/,
-    write it anew from the node's results: so MLflow shows, and finds again, the run that made what is there.
+    """Rewrite the journal of `node` from its results where it is of another checkpoint than the one under models/,
+    whose hash is `checkpoint`: MLflow then shows the run that trained this checkpoint.
 
-    Nothing happens for a node without journal or without results, and for one whose journal is of this checkpoint.
+    Does nothing for a node without journal or results, or whose journal is of this checkpoint already.
     """
     journal = Journal(layout.journal(node))
     entries = journal.entries()
@@ -42,6 +42,6 @@ def recall(node: str, checkpoint: str, layout: Layout) -> None:
     journal.tags({"checkpoint_hash": checkpoint})
     journal.status("finished")
     if layout.decision(node).exists():
-        told = decision_journal(layout, node)
-        told.rewind(0)
-        told.artifact(layout.decision(node), "decision")
+        decision = decision_journal(layout, node)
+        decision.rewind(0)
+        decision.artifact(layout.decision(node), "decision")

@@ -1,4 +1,4 @@
-"""Reading back what MLflow has: every run of a node or pipeline, and the one that a person names."""
+"""Read runs from MLflow: those of nodes and pipelines, and the one that a user names."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 SHORTEST_ID = 6
-"""Characters of a run's id, or of a hash, from which its beginning names it."""
+"""Shortest prefix of a run's id, or of a hash, that names it."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Every run of the tracking store that is ours, the oldest first. A node's runs that tell of one process, because
-    later pipeline runs found it up to date, are in the order of these."""
+    """Every run in the tracking store that Cascade wrote, the oldest first. Runs of the same process of a node (later
+    pipeline runs for which it was up to date) are in the order of their pipeline runs."""
 
     client: "MlflowClient"
     found: "list[Run]"
     present: str
-    """The pipeline run of this project: its nodes are meant where only a node is named."""
+    """The pipeline run of this project; a node's name alone means its run in there."""
 
     @property
     def nodes(self) -> "list[Run]":
-        """All but those of whole pipeline runs."""
+        """The runs of nodes, without those of pipelines."""
         return [run for run in self.found if node_of(run) != PIPELINE]
 
     def children(self, pipeline: "Run") -> "list[Run]":
@@ -45,11 +45,11 @@ class Runs:
     def named(self, name: str) -> "Run":
         """A run by its id (or the beginning of it), its name, its pipeline's id, NODE, or PIPELINE/NODE.
 
-        Of several runs of a node, that of this project's pipeline run is meant, else the newest.
-        Raises CascadeError naming what there is.
+        Of several runs of a node, that of this project's pipeline run, else the newest. Raises CascadeError naming the
+        known runs.
         """
-        whole, _, node = name.rpartition("/")
-        if whole and (pipelines := [r for r in self.found if _is_pipeline(r, whole)]):
+        pipeline_name, _, node = name.rpartition("/")
+        if pipeline_name and (pipelines := [r for r in self.found if _is_pipeline(r, pipeline_name)]):
             inside = [run for run in self.children(pipelines[-1]) if node_of(run) == node]
             if inside:
                 return inside[0]
@@ -60,9 +60,9 @@ class Runs:
         of_node = [run for run in self.nodes if node_of(run) == name]
         if of_node:
             return ([run for run in of_node if pipeline_of(run) == self.present] or of_node)[-1]
-        known = ", ".join(sorted({title(run) for run in self.found if node_of(run) == PIPELINE})) or "none yet"
+        titles = ", ".join(sorted({title(run) for run in self.found if node_of(run) == PIPELINE})) or "none yet"
         nodes = ", ".join(dict.fromkeys(node_of(run) for run in self.nodes)) or "none yet"
-        raise CascadeError(f"{name}: no such run in MLflow; pipeline runs: {known}; nodes: {nodes}")
+        raise CascadeError(f"{name}: no such run in MLflow; pipeline runs: {titles}; nodes: {nodes}")
 
     def artifact(self, run: "Run", path: str) -> str | None:
         """The text of a file of the run; None where it has no such file."""
@@ -79,10 +79,10 @@ def open_runs(layout: Layout) -> Runs:
     try:
         client = mlflow_store.connect(layout)
         experiments = [e.experiment_id for e in client.search_experiments()]
-        found = search(client, experiments)
-        began = {pipeline_of(run): run.info.start_time for run in found if node_of(run) == PIPELINE}
-        found.sort(key=lambda run: (run.info.start_time, began.get(pipeline_of(run), 0)))
-        return Runs(client, found, mlflow_store.pipeline_run_id(layout))
+        runs = search(client, experiments)
+        start_times = {pipeline_of(run): run.info.start_time for run in runs if node_of(run) == PIPELINE}
+        runs.sort(key=lambda run: (run.info.start_time, start_times.get(pipeline_of(run), 0)))
+        return Runs(client, runs, mlflow_store.pipeline_run_id(layout))
     except ImportError:
         raise CascadeError("MLflow is not installed here; `pip install mlflow`") from None
     except Exception as error:
@@ -95,17 +95,17 @@ def open_runs(layout: Layout) -> Runs:
 def search(client: "MlflowClient", experiments: list[str], condition: str = "") -> "list[Run]":
     """Every run of these experiments that has the tag of a node, and meets the condition, the oldest first."""
     terms = f"tags.`{mlflow_store.NODE}` LIKE '%'" + (f" AND {condition}" if condition else "")
-    found: list[Run] = []
+    runs: list[Run] = []
     token = None
     while experiments:
         page = client.search_runs(
             experiments, terms, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
         )
-        found += page
+        runs += page
         token = page.token
         if not token:
             break
-    return found
+    return runs
 
 
 def node_of(run: "Run") -> str:
@@ -117,7 +117,7 @@ def pipeline_of(run: "Run") -> str:
 
 
 def title(run: "Run") -> str:
-    """How people name the run: PIPELINE/NODE, or the pipeline run's own name."""
+    """The run's name for users: PIPELINE/NODE, or the name of the pipeline run."""
     return str(run.info.run_name) if node_of(run) == PIPELINE else f"{pipeline_of(run)}/{node_of(run)}"
 
 

@@ -1,6 +1,6 @@
-"""How the machine fares while a node runs, read from Linux's own files: no package is needed where GPU nodes run.
+"""System metrics while a node runs, read from /proc, so that no further package is needed.
 
-The names are MLflow's, which has a page of its own for `system/`.
+The names are MLflow's, which has a separate page for `system/`.
 """
 
 import shutil
@@ -12,7 +12,7 @@ MEGABYTE = 1e6
 
 
 class SystemSampler:
-    """Of this machine: of a node that several machines run together, the first one's."""
+    """Metrics of this machine; of a node on several machines, of the first."""
 
     def __init__(self, disk: Path, proc: Path = PROC):
         self._disk = disk
@@ -21,14 +21,14 @@ class SystemSampler:
 
     def sample(self) -> dict[str, float]:
         """Memory in 10⁶ bytes, shares in percent; of the CPUs, the busy share of all since the last call."""
-        before, self._ticks = self._ticks, self._cpu_ticks()
-        idle, total = (now - then for now, then in zip(self._ticks, before, strict=True))
+        old_ticks, self._ticks = self._ticks, self._cpu_ticks()
+        idle, total = (now - then for now, then in zip(self._ticks, old_ticks, strict=True))
         memory = self._kibibytes("meminfo")
-        used = memory["MemTotal"] - memory["MemAvailable"]
+        used_kibibytes = memory["MemTotal"] - memory["MemAvailable"]
         disk = shutil.disk_usage(self._disk)
         values = {
-            "system/system_memory_usage_megabytes": used * 1024 / MEGABYTE,
-            "system/system_memory_usage_percentage": 100 * used / memory["MemTotal"],
+            "system/system_memory_usage_megabytes": used_kibibytes * 1024 / MEGABYTE,
+            "system/system_memory_usage_percentage": 100 * used_kibibytes / memory["MemTotal"],
             "system/process_memory_usage_megabytes": self._kibibytes("self/status")["VmRSS"] * 1024 / MEGABYTE,
             "system/disk_usage_percentage": 100 * disk.used / disk.total,
             "system/disk_available_megabytes": disk.free / MEGABYTE,
@@ -49,8 +49,8 @@ class SystemSampler:
 
 
 def _gpu_memory() -> dict[str, float]:
-    """What torch holds of each GPU. It is asked of torch's own books: a call to CUDA from another thread would
-    disturb the recording of a CUDA graph."""
+    """Memory that torch has reserved on each GPU, by torch's own count: a call to CUDA from another thread would
+    disturb the capture of a CUDA graph."""
     torch = sys.modules.get("torch")
     # Another thread may be importing it.
     if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():

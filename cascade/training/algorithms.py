@@ -1,7 +1,7 @@
-"""Where the advantage comes from: the only thing in which RL and distillation differ.
+"""The advantages of a step: the only thing in which RL and distillation differ.
 
-A source turns a batch into a signal. A signal is the objective of the step (what `Policy.step` calls with the
-log-probabilities of a micro-batch), and what it can say about the step afterwards.
+An advantage source turns a batch into a signal: the objective of the step (what `Policy.step` calls with the
+log-probabilities of a micro-batch), and the metrics of the step that belong to it.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from cascade.training.teacher_scoring import Teachers
 
 class Signal(Protocol):
     def __call__(self, log_probs: Tensor, index: Tensor) -> Tensor:
-        """The step's loss, the part of these tokens (see `Objective`)."""
+        """These tokens' part of the step's loss (see `Objective`)."""
         ...
 
     def metrics(self, log_probs: Tensor) -> Metrics:
@@ -32,7 +32,7 @@ AdvantageSource = Callable[[Batch], Signal]
 
 class GRPO:
     """Group relative policy optimization: rewards against the group's mean, and optionally a KL term to the node's
-    own start."""
+    initial policy."""
 
     def __init__(self, batch: Batch, kl: float = 0.0, start: Policy | None = None):
         rewards = torch.tensor([rollout.reward for rollout in batch.rollouts], dtype=torch.float64)
@@ -86,5 +86,5 @@ class MOPD:
 
 
 def _pick(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
-    """Values [N] of the step at the tokens `index` [n], where the micro-batch lies."""
+    """The step's `values` [N] at the tokens `index` [n], on the device of `like`."""
     return values[index.to(values.device)].to(like.device)

@@ -11,28 +11,28 @@ from cascade.training.groups import Group, Rollout
 
 @dataclass(frozen=True)
 class Batch:
-    """R rollouts with N trained tokens in all; tokens lie in the order of the rollouts."""
+    """R rollouts with N trained tokens in all; tokens are in the order of the rollouts."""
 
     rollouts: list[Rollout]
     groups: Tensor
-    """[R] number of the rollout's group."""
+    """[R] index of each rollout's group."""
     sequences: list[Sequence]
     sampler_log_probs: Tensor
     """[N] log π_inf."""
     owner: Tensor
-    """[N] which rollout a token belongs to."""
+    """[N] index of each token's rollout."""
 
     @classmethod
     def of(cls, groups: list[Group], *, rewarded: bool) -> "Batch | None":
         """The rollouts of the groups; where `rewarded`, only those with a reward. None when there are none."""
-        chosen = [(i, r) for i, g in enumerate(groups) for r in g.rollouts if not rewarded or r.reward is not None]
-        if not chosen:
+        numbered = [(i, r) for i, g in enumerate(groups) for r in g.rollouts if not rewarded or r.reward is not None]
+        if not numbered:
             return None
-        rollouts = [rollout for _, rollout in chosen]
+        rollouts = [rollout for _, rollout in numbered]
         lengths = torch.tensor([rollout.transcript.length for rollout in rollouts])
         return cls(
             rollouts,
-            torch.tensor([group for group, _ in chosen]),
+            torch.tensor([group for group, _ in numbered]),
             [Sequence(r.transcript.token_ids, r.transcript.trained) for r in rollouts],
             torch.tensor([x for rollout in rollouts for x in rollout.transcript.log_probs], dtype=torch.float32),
             torch.repeat_interleave(torch.arange(len(rollouts)), lengths),

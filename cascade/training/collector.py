@@ -9,7 +9,7 @@ from cascade import environments, judges
 from cascade.errors import CascadeError
 from cascade.recipe import OnPolicyNode
 from cascade.rollout.base import Sampler
-from cascade.rollout.driver import Answer, Driver, Question
+from cascade.rollout.driver import Driver, RolloutRequest, RolloutResult
 from cascade.training.groups import Collected, Group, Rollout, failure_codes
 from cascade.training.prompts import Draw, Prompt, PromptSource
 from cascade.training.rollout_filter import RolloutFilter
@@ -18,7 +18,7 @@ from cascade.utils.seeds import derive_seed
 
 
 class Collector:
-    """Makes the groups of a step with the sampler's current weights."""
+    """Samples and judges the groups of a step with the sampler's current weights."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Collector:
         while True:
             # Every process samples and judges its share of the prompts; all of them get all the groups.
             groups = distributed.gather_shards(self._judged_groups(distributed.shard(draws), step, collected))
-            why = [self._filter.why_dropped(group) for group in groups]
-            dropped = [group for group, reason in zip(groups, why, strict=True) if reason]
-            collected.kept += [group for group, reason in zip(groups, why, strict=True) if not reason]
+            reasons = [self._filter.drop_reason(group) for group in groups]
+            dropped = [group for group, reason in zip(groups, reasons, strict=True) if reason]
+            collected.kept += [group for group, reason in zip(groups, reasons, strict=True) if not reason]
             collected.dropped += dropped
-            collected.low_best += [group for group, reason in zip(groups, why, strict=True) if reason == "low_best"]
+            collected.low_best += [group for group, reason in zip(groups, reasons, strict=True) if reason == "low_best"]
             self._check_failures(collected, step)
             if not dropped or collected.refills == self._filter.max_refills:
                 return collected
@@ -68,9 +68,9 @@ class Collector:
             draws = [draw for domain, count in missing.items() for draw in self._prompts.draw(domain, count)]
 
     def _judged_groups(self, draws: list[Draw], step: int, collected: Collected) -> list[Group]:
-        # The draw's position stands for the refill round and the epoch: a prompt drawn again is sampled anew.
-        questions = [
-            Question(
+        # The draw's position stands for the refill round and the epoch: a prompt drawn again gets other seeds.
+        requests = [
+            RolloutRequest(
                 draw.prompt.row,
                 environments.get(draw.prompt.environment),
                 [
@@ -80,19 +80,19 @@ class Collector:
             )
             for draw in draws
         ]
-        found = self._driver.ask(questions)
-        collected.sampling_seconds += found.sampling_seconds
-        collected.waiting_seconds += found.waiting_seconds
+        results = self._driver.run(requests)
+        collected.sampling_seconds += results.sampling_seconds
+        collected.waiting_seconds += results.waiting_seconds
         for usage in distributed.gather(judges.take_usage()):
             collected.judging += usage
         return [
-            Group(draw.prompt, [self._rollout(draw.prompt, answer) for answer in answers])
-            for draw, answers in zip(draws, found.groups, strict=True)
+            Group(draw.prompt, [self._rollout(draw.prompt, result) for result in group])
+            for draw, group in zip(draws, results.groups, strict=True)
         ]
 
-    def _rollout(self, prompt: Prompt, answer: Answer) -> Rollout:
-        reward = self._filter.reward(answer.verdict)
-        return Rollout(prompt, answer.transcript, answer.text, answer.verdict, reward)
+    def _rollout(self, prompt: Prompt, result: RolloutResult) -> Rollout:
+        reward = self._filter.reward(result.verdict)
+        return Rollout(prompt, result.transcript, result.text, result.verdict, reward)
 
     def _check_failures(self, collected: Collected, step: int) -> None:
         rollouts = collected.rollouts
@@ -101,5 +101,5 @@ class Collector:
             codes = ", ".join(f"{code} {count}" for code, count in failures.most_common())
             raise CascadeError(
                 f"{self._name}: step {step}: {failures.total()} of {len(rollouts)} rollouts have no verdict ({codes}), "
-                f"above max_failure_rate {self._node.max_failure_rate}; mend the verifier or its rows, then rerun"
+                f"above max_failure_rate {self._node.max_failure_rate}; fix the verifier or its rows, then rerun"
             )

@@ -12,8 +12,8 @@ from cascade.training.prompts import Prompt
 
 @dataclass(frozen=True)
 class Rollout:
-    """One response of the policy, or one episode, and what became of it. `reward` is None where there is none to
-    learn from: the verifier failed, or the rollout is overlong and masked."""
+    """One response of the policy, or one episode, with its verdict and reward. `reward` is None where the verifier
+    failed, or where the rollout is overlong and masked."""
 
     prompt: Prompt
     transcript: Transcript
@@ -36,7 +36,7 @@ class Group:
 
     @property
     def zero_variance(self) -> bool:
-        """No two rewards differ: nothing to prefer, so no advantage."""
+        """No two rewards differ, so the advantages are zero."""
         return losses.all_equal(self.rewards)
 
 
@@ -47,14 +47,14 @@ class Collected:
     kept: list[Group] = field(default_factory=list)
     dropped: list[Group] = field(default_factory=list)
     low_best: list[Group] = field(default_factory=list)
-    """Those of `dropped` that no zero variance explains: none of their rollouts is good enough."""
+    """Those of `dropped` whose best reward is too low (`min_best_reward`), not those of zero variance."""
     refills: int = 0
     """Rounds of sampling after the first."""
     sampling_seconds: float = 0.0
     waiting_seconds: float = 0.0
-    """For verdicts, with nothing left to sample."""
+    """Waiting for verdicts after the last response was sampled."""
     judging: judges.Usage = field(default_factory=judges.Usage)
-    """What the models that judge have cost, where any did."""
+    """Usage of the judge models."""
 
     @property
     def groups(self) -> list[Group]:

@@ -82,7 +82,7 @@ def kl_to_start(log_probs: Tensor, start_log_probs: Tensor) -> Tensor:
     The value is the k3 estimator, e^δ - 1 - δ with δ = log π_start - log π: never negative, low variance,
     unbiased for samples of π. Its gradient is not taken by differentiating that value: this would leave out
     that the samples depend on π, and descend KL(π_start ‖ π) instead. With the score-function term,
-    E[k3 ∇log π + ∇k3] = E[-δ ∇log π]; that is the gradient given here.
+    E[k3 ∇log π + ∇k3] = E[-δ ∇log π]; that is the gradient of this function.
     """
     delta = start_log_probs - log_probs.detach()
     value = delta.exp() - 1 - delta

@@ -16,5 +16,5 @@ def learning_rate(optimizer: Optimizer, step: int, steps: int) -> float:
         return optimizer.warmup_from + (peak - optimizer.warmup_from) * step / optimizer.warmup_steps
     if optimizer.schedule == "constant":
         return peak
-    done = (step - optimizer.warmup_steps) / max(1, steps - 1 - optimizer.warmup_steps)
-    return optimizer.min_learning_rate + (peak - optimizer.min_learning_rate) * (1 + math.cos(math.pi * done)) / 2
+    progress = (step - optimizer.warmup_steps) / max(1, steps - 1 - optimizer.warmup_steps)
+    return optimizer.min_learning_rate + (peak - optimizer.min_learning_rate) * (1 + math.cos(math.pi * progress)) / 2

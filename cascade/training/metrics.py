@@ -1,4 +1,4 @@
-"""What a step measured, by name: overall, and per domain under the same name with `/<domain>` behind it."""
+"""The metrics of a step, by name: overall, and per domain with `/<domain>` appended to the name."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -16,11 +16,11 @@ from cascade.training.losses import importance_weights, mismatch_kl, segment_mea
 Metrics = dict[str, float]
 
 MISMATCH = (0.5, 2.0)
-"""Range of π_train/π_inf outside which a token counts as mismatched: the one in which distillation trains on it."""
+"""Range of π_train/π_inf outside which a token counts as mismatched; distillation masks the same tokens by default."""
 
 
 def step_metrics(report: StepReport, rate: float, seconds: float) -> Metrics:
-    """Of one optimizer step, SFT's or on-policy's."""
+    """Metrics of one optimizer step, of SFT or on-policy training."""
     values = {
         "train/loss": report.loss,
         "train/learning_rate": rate,
@@ -37,7 +37,7 @@ def step_metrics(report: StepReport, rate: float, seconds: float) -> Metrics:
 
 
 def agreement_metrics(batch: Batch, report: StepReport) -> Metrics:
-    """How far trainer and sampler are apart on the sampled tokens, in nats; and the entropy by domain."""
+    """The mismatch of trainer and sampler on the sampled tokens, in nats; and the entropy by domain."""
     gap = (report.scores.log_probs - batch.sampler_log_probs).abs()
     weights = importance_weights(report.scores.log_probs, batch.sampler_log_probs, *MISMATCH)
     return {
@@ -58,7 +58,7 @@ def token_means(name: str, values: Tensor, batch: Batch) -> Metrics:
 
 
 def rollout_metrics(collected: Collected) -> Metrics:
-    """Of everything sampled in a step, dropped groups included: they too say how good the policy is."""
+    """Metrics of everything sampled in a step, dropped groups included."""
     values = {
         "rollout/refills": float(collected.refills),
         "rollout/groups": float(len(collected.groups)),
@@ -67,7 +67,7 @@ def rollout_metrics(collected: Collected) -> Metrics:
         "speed/sampling_tokens_per_second": sum(_lengths(collected.rollouts)) / collected.sampling_seconds,
     }
     if collected.judging.requests:
-        values |= {f"rollout/judge_{name}": float(used) for name, used in asdict(collected.judging).items()}
+        values |= {f"rollout/judge_{name}": float(amount) for name, amount in asdict(collected.judging).items()}
     for code, count in failure_codes(collected.rollouts).items():
         values[f"rollout/failure_code/{code}"] = float(count)
     dropped = {id(group) for group in collected.dropped}
@@ -75,17 +75,17 @@ def rollout_metrics(collected: Collected) -> Metrics:
     for domain in ["", *sorted({group.prompt.domain for group in collected.groups})]:
         groups = [group for group in collected.groups if domain in ("", group.prompt.domain)]
         suffix = f"/{domain}" if domain else ""
-        found = _group_metrics(groups)
-        found["filtered"] = _share(id(group) in dropped for group in groups)
-        found["low_best"] = _share(id(group) in low_best for group in groups)
-        values |= {f"rollout/{name}{suffix}": value for name, value in found.items()}
+        group_values = _group_metrics(groups)
+        group_values["filtered"] = _share(id(group) in dropped for group in groups)
+        group_values["low_best"] = _share(id(group) in low_best for group in groups)
+        values |= {f"rollout/{name}{suffix}": value for name, value in group_values.items()}
     return values
 
 
 def _group_metrics(groups: list[Group]) -> Metrics:
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [reward for group in groups for reward in group.rewards]
-    judged = [group.rewards for group in groups if group.rewards]
+    judged_rewards = [group.rewards for group in groups if group.rewards]
     values = {
         "zero_variance": _share(group.zero_variance for group in groups),
         "truncated": _share(not rollout.transcript.finished for rollout in rollouts),
@@ -98,8 +98,8 @@ def _group_metrics(groups: list[Group]) -> Metrics:
         values["quality"] = sum(qualities) / len(qualities)
     if rewards:
         values["reward"] = sum(rewards) / len(rewards)
-        values["solved_by_all"] = _share(min(group) == 1 for group in judged)
-        values["solved_by_none"] = _share(max(group) == 0 for group in judged)
+        values["solved_by_all"] = _share(min(group) == 1 for group in judged_rewards)
+        values["solved_by_none"] = _share(max(group) == 0 for group in judged_rewards)
     return values
 
 
@@ -108,5 +108,5 @@ def _lengths(rollouts: list[Rollout]) -> list[int]:
 
 
 def _share(conditions: Iterable[bool]) -> float:
-    found = list(conditions)
-    return sum(found) / len(found)
+    flags = list(conditions)
+    return sum(flags) / len(flags)

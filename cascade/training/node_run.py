@@ -1,6 +1,6 @@
-"""What every training node has around its loop: inputs, resuming, logging, and a finish that can be trusted.
+"""What every training node needs around its loop: inputs, resuming, logging, and publishing a verified checkpoint.
 
-Torch is imported where something is trained: a node that passes a checkpoint on does without its seconds.
+Torch is imported only where something is trained: a node that publishes its parent's checkpoint does not need it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cascade.recipe.library import checkpoint_of
 from cascade.tracking import Journal
 from cascade.tracking.curves import write_curves
 from cascade.tracking.journal import write_table
-from cascade.training.samples import shown
+from cascade.training.samples import table_row
 from cascade.utils import distributed
 from cascade.utils.files import (
     fingerprint,
@@ -44,25 +44,25 @@ if TYPE_CHECKING:
     from cascade.training.resume_state import State
 
 MAX_RELOAD_GAP = 0.05
-"""Mean log-probability difference, in nats, between the trained model and what was written of it. Not zero,
+"""Largest mean log-probability difference, in nats, between the trained model and its reloaded checkpoint. Not zero,
 because a model trained in float32 may be stored in bfloat16."""
 
 
 RULES = {"reads_round", *Comparison.model_fields}
-"""What a repair's section says beyond a distillation's."""
+"""The keys of a repair beyond those of a distillation."""
 
 
 class NodeRun:
     """One run of one training node, from its inputs to its published checkpoint.
 
-    Of several processes the first alone writes; all of them call every method, and each keeps its part of the state.
+    Every process calls every method; only the main process writes, except that with a sharded policy each process
+    saves its part of the state and of the checkpoint.
 
-    `data` are the files that the node trains on; `others` names further inputs by their hashes. All that is
-    written before the end lies in the node's work directory: its state, its samples. The checkpoint and the
-    results appear when they are finished.
+    `data` are the files that the node trains on; `extra_inputs` are further inputs, by their hashes. State and samples
+    are in the node's work directory; the checkpoint and the results are published when they are complete.
     """
 
-    def __init__(self, recipe: Recipe, name: str, layout: Layout, data: list[Path], others: dict[str, Any]):
+    def __init__(self, recipe: Recipe, name: str, layout: Layout, data: list[Path], extra_inputs: dict[str, Any]):
         self.name = name
         node = recipe.node(name)
         assert isinstance(node, SFTNode | OnPolicyNode)
@@ -73,11 +73,11 @@ class NodeRun:
         self._layout = layout
         self._data = data
         self._data_hashes = distributed.broadcast_from_main(lambda: {path.name: hash_file(path) for path in data})
-        # Its place in the pipeline, how often it saves and where it samples and keeps teachers change nothing in what
-        # a node makes; nor does by what rules a repair chose its teachers, which are inputs themselves.
-        apart = dict.fromkeys({"round", "checkpoint_every", "teacher_memory", *RULES}, True)
-        unsaid = {"keep_gathered"} if node.parallel.keep_gathered is None else set()
-        section = node.model_dump(mode="json", exclude=apart | {"rollout": PLACEMENT, "parallel": unsaid})
+        # These keys do not change the checkpoint: the place in the pipeline, how often the node saves, where it samples
+        # and keeps its teachers. A repair's rules only choose its teachers, which are inputs themselves.
+        excluded = dict.fromkeys({"round", "checkpoint_every", "teacher_memory", *RULES}, True)
+        unset = {"keep_gathered"} if node.parallel.keep_gathered is None else set()
+        section = node.model_dump(mode="json", exclude=excluded | {"rollout": PLACEMENT, "parallel": unset})
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],
@@ -86,28 +86,28 @@ class NodeRun:
             "engine": [cascade.__version__, version("torch"), version("transformers")],
             **({"processes": distributed.size()} if distributed.size() > 1 else {}),
             **recipe.judges.inputs,
-            **others,
+            **extra_inputs,
         }
         self._state_path = self.work / "state.safetensors"
         self._samples_path = self.work / "samples.jsonl"
         self._threads = recipe.threads
 
     def set_up_torch(self) -> None:
-        """As many threads as the recipe says, and the same bits every time. Before the first tensor."""
+        """Set the recipe's number of threads and deterministic algorithms. Call before the first tensor is created."""
         import torch
 
         torch.set_num_threads(self._threads)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What CUDA needs to be deterministic.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA is deterministic only with this.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     def resume(self, policy: Policy) -> State:
-        """Continue from the saved state where it was made from the same inputs; else start from step 0."""
+        """Resume from the saved state where its inputs are the same; else start from step 0."""
         from cascade.training.resume_state import State, load_state
 
         state, reason = load_state(self._state_path, self.inputs, policy.sharded)
         if reason:
-            say(f"{self.name}: starting anew: {reason}")
+            say(f"{self.name}: starting from step 0: {reason}")
         if state is None:
             state = State(0, {}, {})
         else:
@@ -117,7 +117,7 @@ class NodeRun:
         return state
 
     def _open_journal(self, step: int) -> None:
-        """Continue the journal and the samples at `step`, and say what the node is made from."""
+        """Truncate the journal and the samples to before `step`, and log parameters, inputs and data sets."""
         self.journal.rewind(step)
         if distributed.is_main():
             write_jsonl(self._samples_path, [row for row in self._samples() if row["step"] < step])
@@ -135,7 +135,7 @@ class NodeRun:
             self.journal.dataset(f"training/{path.stem}", path, self._data_hashes[path.name], "training")
 
     def save(self, policy: Policy, step: int, progress: dict[str, Any]) -> None:
-        """Save what resuming after `step` steps needs."""
+        """Save the state to resume from after `step` steps."""
         from cascade.training.resume_state import State, save_state
 
         if distributed.is_main() or policy.sharded:
@@ -144,49 +144,49 @@ class NodeRun:
         distributed.barrier()
 
     def add_samples(self, rows: list[dict]) -> None:
-        """Rollouts to be read by people; each row has its `step`. The tracker shows them while the node runs."""
+        """Add sample rollouts, each row with its `step`. The tracker shows them while the node runs."""
         if distributed.is_main():
             write_jsonl(self._samples_path, [*self._samples(), *rows])
-            self._show(self._samples(), self.work)
+            self._log_samples(self._samples(), self.work)
 
     def finish(self, policy: Policy) -> None:
-        """Write the checkpoint, load it back, publish it with its results, forget the state."""
-        finished = self.work / "checkpoint"
+        """Write the checkpoint, reload and verify it, publish it with its results, delete the state."""
+        directory = self.work / "checkpoint"
         if distributed.is_main():
-            shutil.rmtree(finished, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
         if distributed.is_main() or policy.sharded:
-            with room_for(finished):
-                policy.save(finished)
+            with room_for(directory):
+                policy.save(directory)
         distributed.barrier()
-        self._prove_loads(policy, finished)
+        self._check_reload(policy, directory)
         if distributed.is_main():
-            self._publish(finished)
+            self._publish(directory)
         distributed.barrier()
 
-    def pass_on(self) -> None:
-        """Publish the parent's checkpoint as the node's own: the same files, with nothing trained."""
+    def publish_parent(self) -> None:
+        """Publish the parent's checkpoint as the node's own: the same files, without training."""
         self._open_journal(0)
         if not distributed.is_main():
             return
-        finished = self.work / "checkpoint"
-        shutil.rmtree(finished, ignore_errors=True)
-        link_directory(self.parent, finished)
-        self._publish(finished)
+        directory = self.work / "checkpoint"
+        shutil.rmtree(directory, ignore_errors=True)
+        link_directory(self.parent, directory)
+        self._publish(directory)
 
-    def _publish(self, finished: Path) -> None:
+    def _publish(self, directory: Path) -> None:
         target = self._layout.checkpoint(self.name)
-        publish_directory(finished, target)
+        publish_directory(directory, target)
         self._write_results(hash_directory(target))
         shutil.rmtree(self.work)
 
-    def _show(self, samples: list[dict], folder: Path) -> None:
-        write_table(folder / "rollouts.json", [shown(row) for row in samples])
+    def _log_samples(self, samples: list[dict], folder: Path) -> None:
+        write_table(folder / "rollouts.json", [table_row(row) for row in samples])
         self.journal.table(folder / "rollouts.json", "samples")
 
     def _samples(self) -> list[dict]:
         return list(read_jsonl(self._samples_path)) if self._samples_path.exists() else []
 
-    def _prove_loads(self, policy: Policy, directory: Path) -> None:
+    def _check_reload(self, policy: Policy, directory: Path) -> None:
         from cascade.policy import make_policy
         from cascade.policy.base import Sequence
 
@@ -205,7 +205,7 @@ class NodeRun:
         write_atomic(results / "steps.csv", _csv(steps))
         if isinstance(self.node, OnPolicyNode):
             write_curves(results, steps, list(self.node.mix))
-            # Empty where nothing was sampled: what an earlier run left must not pass for this one's.
+            # Written even where it is empty, in place of an earlier run's file.
             write_jsonl(results / "samples.jsonl", self._samples())
         seconds = sum(values["time/step_seconds"] for _, values in steps)
         tokens = sum(values["train/tokens"] for _, values in steps)
@@ -222,7 +222,7 @@ class NodeRun:
             },
         )
         if samples := self._samples():
-            self._show(samples, results)
+            self._log_samples(samples, results)
         else:
             (results / "rollouts.json").unlink(missing_ok=True)
         for file in ("steps.csv", "manifest.json"):
@@ -231,7 +231,7 @@ class NodeRun:
 
 
 def require_files(paths: list[Path], remedy: str) -> list[Path]:
-    """Raises CascadeError naming the first that is missing, or the lack of any."""
+    """The paths. Raises CascadeError naming the first that is missing, followed by `remedy`."""
     for path in paths:
         if not path.exists():
             raise CascadeError(f"{path}: no such file; {remedy}")
@@ -239,7 +239,7 @@ def require_files(paths: list[Path], remedy: str) -> list[Path]:
 
 
 def _csv(steps: list[tuple[int, dict[str, float]]]) -> str:
-    """One line a step; a step that did not measure something has an empty cell there."""
+    """One row for each step; a metric that a step does not have is an empty cell."""
     names = sorted({name for _, values in steps for name in values})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -250,8 +250,8 @@ def _csv(steps: list[tuple[int, dict[str, float]]]) -> str:
 
 def _summary(steps: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
     """Every metric's mean over the last tenth of the steps, at least one."""
-    found: dict[str, list[float]] = defaultdict(list)
+    by_name: dict[str, list[float]] = defaultdict(list)
     for _, values in steps[-max(1, len(steps) // 10) :]:
         for name, value in values.items():
-            found[name].append(value)
-    return {name: sum(values) / len(values) for name, values in sorted(found.items())}
+            by_name[name].append(value)
+    return {name: sum(values) / len(values) for name, values in sorted(by_name.items())}

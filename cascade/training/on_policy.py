@@ -38,19 +38,19 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     _check_sampling(name, node)
     files = {domain: layout.prompts(domain) for domain in node.mix}
     require_files(list(files.values()), "`cascade node curate` writes it")
-    of_domain = chosen_teachers(recipe, name, layout) if isinstance(node, Distillation) else {}
-    teacher_hashes = {"teachers": {domain: teacher.hash for domain, teacher in of_domain.items()}}
-    run = NodeRun(recipe, name, layout, list(files.values()), teacher_hashes if of_domain else {})
+    teachers = chosen_teachers(recipe, name, layout) if isinstance(node, Distillation) else {}
+    teacher_hashes = {"teachers": {domain: teacher.hash for domain, teacher in teachers.items()}}
+    run = NodeRun(recipe, name, layout, list(files.values()), teacher_hashes if teachers else {})
     run.set_up_torch()
 
     policy = make_policy(
         node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
     )
-    advantages = _advantage_source(node, run, of_domain)
+    advantages = _advantage_source(node, run, teachers)
     state = run.resume(policy)
     cursor = Cursor(**state.progress)
     prompts = {domain: load_prompts(path, domain) for domain, path in files.items()}
-    mix = shares(node, of_domain) if isinstance(node, Distillation) else node.mix
+    mix = shares(node, teachers) if isinstance(node, Distillation) else node.mix
     source = PromptSource(prompts, mix, recipe.seed, name, cursor=cursor)
     progress = Progress(name, node.steps, state.step)
 
@@ -67,7 +67,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
                 metrics: Metrics = rollout_metrics(collected)
                 batch = Batch.of(collected.kept, rewarded=isinstance(node, RLNode))
                 if batch is None:
-                    metrics["train/tokens"] = 0  # Nothing to learn from: no step, not even of the optimizer's momentum.
+                    metrics["train/tokens"] = 0  # No optimizer step, so its moments stay as they are.
                 else:
                     scoring = time.perf_counter()
                     signal = advantages(batch)
@@ -90,11 +90,11 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     run.finish(policy)
 
 
-def _advantage_source(node: OnPolicyNode, run: NodeRun, of_domain: dict[str, Teacher]) -> AdvantageSource:
+def _advantage_source(node: OnPolicyNode, run: NodeRun, teachers: dict[str, Teacher]) -> AdvantageSource:
     if isinstance(node, Distillation):
-        for checkpoint in sorted({teacher.checkpoint for teacher in of_domain.values()}):
+        for checkpoint in sorted({teacher.checkpoint for teacher in teachers.values()}):
             check_compatible(run.parent, checkpoint)
-        return partial(MOPD, teachers=Teachers(of_domain, node), importance=node.importance)
+        return partial(MOPD, teachers=Teachers(teachers, node), importance=node.importance)
     assert isinstance(node, RLNode)
     if node.kl == 0:
         return GRPO

@@ -1,4 +1,4 @@
-"""Which prompts a step trains on: shares by domain, exact over time, and no prompt twice before all were seen."""
+"""Which prompts a step trains on: by domain, in the shares of the mix, each prompt once an epoch."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ class Prompt:
     domain: str
     environment: str
     json: str
-    """The Gym row. Kept as text: read, a row takes several times the memory."""
+    """The Gym row, as JSON text: parsed, it would take several times the memory."""
 
     @property
     def row(self) -> Row:
@@ -33,7 +33,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Draw:
-    """A prompt, drawn. `position` counts the draws of its domain over the whole node."""
+    """A drawn prompt. `position` counts the draws of its domain over the whole node."""
 
     prompt: Prompt
     position: int
@@ -41,12 +41,12 @@ class Draw:
 
 @dataclass
 class Cursor:
-    """Where drawing stands: what a resumed node needs to continue with the very next prompt."""
+    """The position of drawing: what a resumed node needs to continue with the next prompt."""
 
     position: dict[str, int] = field(default_factory=dict)
     """Prompts drawn so far, by domain."""
     owed: dict[str, float] = field(default_factory=dict)
-    """Prompts that a domain's share exceeds what it was given by; negative where it was given more."""
+    """Carry-over by domain: its exact share so far minus its prompts so far. The name is the state file's."""
 
     def as_json(self) -> dict[str, Any]:
         return {"position": self.position, "owed": self.owed}
@@ -62,7 +62,7 @@ class PromptSource:
         self._order = {domain: ShuffledEpochs(len(prompts[domain]), *keys, "prompts", domain) for domain in mix}
 
     def draw_step(self, count: int) -> list[Draw]:
-        """`count` prompts by the mix: shares are exact up to one prompt, and what rounding takes now it gives later."""
+        """`count` prompts by the mix: shares are exact up to rounding, which is carried over to the next step."""
         counts = apportion(self._mix, count, self.cursor.owed)
         return [draw for domain, n in counts.items() for draw in self.draw(domain, n)]
 
@@ -74,25 +74,27 @@ class PromptSource:
         return [Draw(prompts[order[position]], position) for position in range(start, start + count)]
 
 
-def apportion(mix: dict[str, float], count: int, owed: dict[str, float]) -> dict[str, int]:
-    """Whole numbers that sum to `count`, by largest remainder of share · count + what is owed; updates `owed`.
+def apportion(mix: dict[str, float], count: int, carry_over: dict[str, float]) -> dict[str, int]:
+    """Domain → number of prompts, `count` in all, by largest remainder of share · count + carry-over; updates
+    `carry_over`.
 
-    Given out one at a time to whom most is due, which also never gives a negative number to a domain that had
-    more than its share before.
+    Prompts are assigned one at a time to the domain with the largest remainder, so that no number is negative even
+    where a domain had more than its share before.
     """
     total = sum(mix.values())
-    due = {domain: share / total * count + owed.get(domain, 0.0) for domain, share in mix.items()}
+    remainders = {domain: share / total * count + carry_over.get(domain, 0.0) for domain, share in mix.items()}
     counts = dict.fromkeys(mix, 0)
     for _ in range(count):
-        domain = max(due, key=lambda d: due[d])
+        domain = max(remainders, key=lambda d: remainders[d])
         counts[domain] += 1
-        due[domain] -= 1
-    owed.update(due)
+        remainders[domain] -= 1
+    carry_over.update(remainders)
     return counts
 
 
 def load_prompts(path: Path, domain: str) -> list[Prompt]:
-    """The usable prompts of a domain's Parquet file. Rows that their environment cannot verify are left out, counted.
+    """The usable prompts of a domain's Parquet file. Rows that their environment cannot verify are
+    dropped and counted.
 
     Raises CascadeError naming the file when it lacks a column or has no usable row.
     """
@@ -100,7 +102,7 @@ def load_prompts(path: Path, domain: str) -> list[Prompt]:
     missing = [column for column in COLUMNS if column not in names]
     if missing:
         raise CascadeError(f"{path}: no column {missing[0]!r}; prompt files have {', '.join(COLUMNS)}")
-    found: list[Prompt] = []
+    prompts: list[Prompt] = []
     rejected: Counter[str] = Counter()
     for row in pq.read_table(path, columns=COLUMNS).to_pylist():
         prompt = Prompt(row["id"], domain, sys.intern(row["environment"]), row["row"])
@@ -109,13 +111,13 @@ def load_prompts(path: Path, domain: str) -> list[Prompt]:
         except RowError as error:
             rejected[error.code] += 1
         else:
-            found.append(prompt)
+            prompts.append(prompt)
     if rejected:
         reasons = ", ".join(f"{code} {count}" for code, count in sorted(rejected.items()))
-        say(f"{path}: {rejected.total()} of {rejected.total() + len(found)} rows left out ({reasons})")
-    if not found:
+        say(f"{path}: {rejected.total()} of {rejected.total() + len(prompts)} rows left out ({reasons})")
+    if not prompts:
         raise CascadeError(f"{path}: no usable prompt for domain {domain!r}; check the curation report")
-    return found
+    return prompts
 
 
 def _check(prompt: Prompt) -> None:

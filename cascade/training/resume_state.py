@@ -1,11 +1,11 @@
 """The resumable state of a node: one safetensors file, replaced in one atomic step.
 
 Tensors are the policy's weights and optimizer state; the metadata holds the step, what else the loop needs to
-continue, and the fingerprint of the inputs. All of it is of one moment, or the file is not there.
+continue, and the fingerprint of the inputs. All of it is of the same step.
 
-Where every process holds a part of the policy, the others' tensors lie beside it, in files named after step and rank.
-They are there before the first process's file names their step, and go when it names another: the set is of one
-moment too. It is continued by as many processes as wrote it, which then come to the same bytes.
+Where every process holds a shard of the policy, the other processes' tensors are in files beside it, named after step
+and rank. They are written before the main process's file names their step, and deleted after it names another, so the
+set is consistent too. It is resumed by as many processes as wrote it, with the same bytes as a result.
 """
 
 import json
@@ -28,48 +28,48 @@ _KEY = "cascade"
 @dataclass(frozen=True)
 class State:
     step: int
-    """Steps done."""
+    """Finished steps."""
     progress: dict[str, Any]
     """What the loop needs besides the step, as JSON."""
     tensors: dict[str, Tensor]
 
 
 def save_state(path: Path, state: State, inputs: dict[str, Any], sharded: bool = False) -> None:
-    """`sharded`: every process calls, each with its own tensors; else the first alone does.
+    """`sharded`: every process calls it, each with its own tensors; else only the main process.
 
-    Raises CascadeError where the disk is full; the state saved before stays.
+    Raises CascadeError where the disk is full; the previous state stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {_KEY: json.dumps({"step": state.step, "progress": state.progress, "inputs": inputs})}
     if not sharded:
         _write(path, state.tensors, metadata)
         return
-    own = _part(path, state.step)
+    part = _part(path, state.step)
     if not distributed.is_main():
-        _write(own, state.tensors, metadata)
+        _write(part, state.tensors, metadata)
     distributed.barrier()
     if distributed.is_main():
         _write(path, state.tensors, metadata)
     distributed.barrier()
     for old in path.parent.glob(_part_name(path, "*")):
-        if old != own:
+        if old != part:
             old.unlink()
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    aside = path.with_suffix(".tmp")
+    temporary = path.with_suffix(".tmp")
     try:
         with room_for(path):
-            save_file(tensors, aside, metadata)
-            with open(aside, "rb") as file:
+            save_file(tensors, temporary, metadata)
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(aside, path)
+            os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _part(path: Path, step: int) -> Path:
-    """Where this process's tensors of a step lie."""
+    """The file of this process's tensors of a step."""
     return path if distributed.is_main() else path.with_name(_part_name(path, str(step)))
 
 
@@ -78,7 +78,7 @@ def _part_name(path: Path, step: str) -> str:
 
 
 def load_state(path: Path, inputs: dict[str, Any], sharded: bool = False) -> tuple[State | None, str]:
-    """The saved state, or None and why it is of no use here ("" where there is none).
+    """The saved state and ""; or None and why it cannot be resumed ("" where there is none).
 
     A state made from other inputs must not be continued: it would mix two runs in one checkpoint.
     Raises CheckpointError when the file is not such a state.
@@ -95,5 +95,5 @@ def load_state(path: Path, inputs: dict[str, Any], sharded: bool = False) -> tup
         with safe_open(_part(path, metadata["step"]) if sharded else path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not a resumable state ({error}); delete it to start the node anew") from None
+        raise CheckpointError(f"{path}: not a resumable state ({error}); delete it to restart the node") from None
     return State(metadata["step"], metadata["progress"], tensors), ""

@@ -1,4 +1,5 @@
-"""Which rollouts and groups count: dynamic filtering (zero-variance groups), the overlong rule, the best reward."""
+"""Which rollouts and groups are trained on: dynamic filtering (zero-variance groups), the overlong rule, the best
+reward."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ from cascade.training.groups import Group
 
 @dataclass(frozen=True)
 class RolloutFilter:
-    """Which rollouts count. Distillation takes all: its advantage comes from the teacher, not from rewards."""
+    """Which rollouts are trained on. Distillation takes all: its advantage comes from the teacher, not from rewards."""
 
     dynamic_filtering: bool = False
     max_refills: int = 0
@@ -35,8 +36,8 @@ class RolloutFilter:
             return 0.0 if self.overlong == "zero" else None
         return verdict.reward
 
-    def why_dropped(self, group: Group) -> Literal["zero_variance", "low_best"] | None:
-        """None: the group counts."""
+    def drop_reason(self, group: Group) -> Literal["zero_variance", "low_best"] | None:
+        """None: the group is kept."""
         if self.dynamic_filtering and group.zero_variance:
             return "zero_variance"
         if self.min_best_reward > 0 and max(group.rewards, default=0.0) <= self.min_best_reward:

@@ -26,7 +26,7 @@ COLUMNS = ["input_ids", "trained", "documents"]
 def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
     """Train node `name` on data/sft and publish its checkpoint.
 
-    Each step's sequences follow from its number alone, so resuming needs no cursor.
+    The step number determines the step's sequences, so resuming needs no cursor.
     """
     node = recipe.sft[name]
     files = sorted(layout.sft_data.glob("*.parquet"))
@@ -59,7 +59,7 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
 
 
 def step_count(node: SFTNode, sequences: int) -> int:
-    """Optimizer steps that come closest to the asked epochs, at least one."""
+    """The number of optimizer steps closest to the node's epochs, at least one."""
     return max(1, round(node.epochs * sequences / node.batch))
 
 
@@ -73,7 +73,7 @@ def mean_negative_log_prob(trained: int) -> Objective:
 
 
 class PackedSequences:
-    """The rows of the Parquet files, read at random through a memory map: memory stays flat as data grows.
+    """Random access to the rows of the Parquet files through a memory map, so that memory does not grow with the data.
 
     Raises CascadeError naming the file that lacks a column.
     """
@@ -87,7 +87,7 @@ class PackedSequences:
     @staticmethod
     def _map(files: list[Path], mapped: Path) -> None:
         mapped.parent.mkdir(parents=True, exist_ok=True)
-        aside = mapped.with_suffix(".tmp")
+        temporary = mapped.with_suffix(".tmp")
         writer: pa.RecordBatchFileWriter | None = None
         for path in files:
             file = pq.ParquetFile(path)
@@ -95,14 +95,14 @@ class PackedSequences:
             if missing:
                 raise CascadeError(f"{path}: no column {missing[0]!r}; packed sequences have {', '.join(COLUMNS)}")
             for batch in file.iter_batches(columns=COLUMNS):
-                writer = writer or pa.ipc.new_file(str(aside), batch.schema)
+                writer = writer or pa.ipc.new_file(str(temporary), batch.schema)
                 writer.write_batch(batch)
         if writer is None:
             raise CascadeError(
                 f"{files[0].parent}: the Parquet files hold no packed sequences; check the curation report"
             )
         writer.close()
-        os.replace(aside, mapped)
+        os.replace(temporary, mapped)
 
     def __len__(self) -> int:
         return self._table.num_rows

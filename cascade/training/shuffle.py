@@ -6,9 +6,9 @@ from cascade.utils.seeds import derive_seed
 
 
 class ShuffledEpochs:
-    """Position → index into `count` items. Every run of `count` positions is a permutation of its own.
+    """Position → index into `count` items. Each epoch of `count` positions is a permutation of its own.
 
-    Nothing but the position is needed to continue after a restart.
+    The position is all that resuming needs.
     """
 
     def __init__(self, count: int, *keys: int | str):

@@ -1,4 +1,4 @@
-"""The teachers of a distillation: which one for which domain, whether they fit the student, their scores.
+"""The teachers of a distillation: which one for each domain, compatibility with the student, log-probabilities.
 
 Each prompt has exactly one teacher, that of its domain. Checkpoints with equal content are one teacher.
 """
@@ -32,119 +32,124 @@ class Teacher:
 
 
 def shares(node: Distillation, teachers: dict[str, Teacher]) -> dict[str, float]:
-    """Domain → share of the prompts: the node's `mix`, in which a repair gives `focus` of all to the regressed domains,
-    those that have another teacher than its own start."""
+    """Domain → share of the prompts: the node's `mix`; a repair gives the share `focus` of all to the regressed
+    domains, those whose teacher is not its own `init`."""
     if not isinstance(node, RepairNode) or node.focus == 0:
         return node.mix
     regressed = {domain for domain in node.mix if teachers[domain].node != node.init}
-    part = sum(node.mix[domain] for domain in regressed)
-    rest = sum(node.mix.values()) - part
-    if part == 0 or rest == 0:
+    regressed_share = sum(node.mix[domain] for domain in regressed)
+    other_share = sum(node.mix.values()) - regressed_share
+    if regressed_share == 0 or other_share == 0:
         return node.mix
     return {
-        domain: share * (node.focus / part if domain in regressed else (1 - node.focus) / rest)
+        domain: share * (node.focus / regressed_share if domain in regressed else (1 - node.focus) / other_share)
         for domain, share in node.mix.items()
     }
 
 
 def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teacher]:
-    """Domain → teacher, for every domain of the mix of a distillation or repair, from the decision that names them.
+    """Domain → teacher, for every domain of a distillation's or repair's mix, from the decision that names them.
 
     Raises CascadeError when a domain has none, CheckpointError when a checkpoint is not what was chosen.
     """
-    node, decided = recipe.node(name), recipe.teachers_chosen_by(name)
+    node, decision_node = recipe.node(name), recipe.teachers_chosen_by(name)
     assert isinstance(node, Distillation)
-    assert decided is not None
-    decision = layout.decision(decided)
-    chosen = read_json(decision)["teachers"]
-    unmapped = [domain for domain in node.mix if domain not in chosen]
+    assert decision_node is not None
+    decision = layout.decision(decision_node)
+    entries = read_json(decision)["teachers"]
+    unmapped = [domain for domain in node.mix if domain not in entries]
     if unmapped:
         raise CascadeError(
             f"{decision}: no teacher for domain {unmapped[0]!r} of {recipe.kind(name)}.{name}.mix; "
-            f"it has one for {', '.join(sorted(chosen))}"
+            f"it has one for {', '.join(sorted(entries))}"
         )
-    found: dict[str, Teacher] = {}
+    teachers: dict[str, Teacher] = {}
     for domain in node.mix:
-        checkpoint = layout.root / chosen[domain]["checkpoint"]
-        if "dvc" in chosen[domain]:  # Of an earlier run: where this machine does not have it yet, it comes from DVC's.
-            distributed.broadcast_from_main(partial(restore, layout, chosen[domain]["hash"], chosen[domain]["dvc"]))
+        checkpoint = layout.root / entries[domain]["checkpoint"]
+        if "dvc" in entries[domain]:  # Of an earlier run: restored from DVC's cache where it is missing.
+            distributed.broadcast_from_main(partial(restore, layout, entries[domain]["hash"], entries[domain]["dvc"]))
         if not (checkpoint / "config.json").exists():
             raise CheckpointError(
                 f"{checkpoint}: no checkpoint there, but {decision} names it as teacher of {domain!r}"
             )
         content = distributed.broadcast_from_main(partial(hash_directory, checkpoint))
-        if content != chosen[domain]["hash"]:
+        if content != entries[domain]["hash"]:
             raise CheckpointError(
-                f"{checkpoint}: not the checkpoint that {decision} chose for {domain!r}; rerun `cascade node {decided}`"
+                f"{checkpoint}: not the checkpoint that {decision} chose for {domain!r}; "
+                f"rerun `cascade node {decision_node}`"
             )
-        found[domain] = Teacher(chosen[domain]["node"], checkpoint, content)
-    return found
+        teachers[domain] = Teacher(entries[domain]["node"], checkpoint, content)
+    return teachers
 
 
 def check_compatible(student: Path, teacher: Path) -> None:
-    """A teacher's log-probabilities mean something only on the same tokens, rendered and ended the same way.
+    """Check that teacher and student have the same vocabulary, special tokens and chat template: only then do their
+    log-probabilities compare.
 
     Raises CheckpointError naming both checkpoints and what differs.
     """
-    one, other = AutoTokenizer.from_pretrained(student), AutoTokenizer.from_pretrained(teacher)
-    for what, of in (
+    student_tokenizer, teacher_tokenizer = (
+        AutoTokenizer.from_pretrained(student),
+        AutoTokenizer.from_pretrained(teacher),
+    )
+    for part, value in (
         ("vocabulary", lambda t: t.get_vocab()),
         ("special tokens", lambda t: t.special_tokens_map),
         ("chat template", _template_hash),
     ):
-        if of(one) != of(other):
+        if value(student_tokenizer) != value(teacher_tokenizer):
             raise CheckpointError(
-                f"{teacher}: its {what} differs from that of the student {student}; "
+                f"{teacher}: its {part} differs from that of the student {student}; "
                 "distil only between checkpoints of one tokenizer"
             )
 
 
 class Teachers:
-    """Every distinct teacher, where the node's `teacher_memory` says: all on the device, or one at a time from the host
-    or from disk.
+    """Every distinct teacher, placed by the node's `teacher_memory`: all on the device, or loaded one at a time from
+    the host or from disk.
 
-    One at a time, the next teacher is brought in a thread while one scores: never more than two on the device.
+    In the latter case a thread prefetches the next teacher while one scores: at most two are on the device.
     """
 
-    def __init__(self, of_domain: dict[str, Teacher], node: Distillation):
-        self._hash = {domain: teacher.hash for domain, teacher in of_domain.items()}
-        self._checkpoints = {teacher.hash: teacher.checkpoint for teacher in of_domain.values()}
+    def __init__(self, teachers: dict[str, Teacher], node: Distillation):
+        self._hash = {domain: teacher.hash for domain, teacher in teachers.items()}
+        self._checkpoints = {teacher.hash: teacher.checkpoint for teacher in teachers.values()}
         self._node = node
-        self._kept: dict[str, Policy] = {}
+        self._policies: dict[str, Policy] = {}
         if node.teacher_memory != "disk":
             for teacher in self._checkpoints:
-                self._kept[teacher] = self._load(teacher)
-                self._put_away(self._kept[teacher])
+                self._policies[teacher] = self._load(teacher)
+                self._offload(self._policies[teacher])
 
     def score(self, batch: Batch) -> Tensor:
         """[N] log π_teacher of the batch's tokens, each by the teacher of its prompt's domain.
 
-        All of a teacher's rollouts are scored together, so that it is brought at most once.
+        All of a teacher's rollouts are scored together, so that it is loaded at most once.
         """
         scores = torch.empty(batch.tokens)
-        of_rollout = [self._hash[domain] for domain in batch.domains]
-        needed = [teacher for teacher in self._checkpoints if teacher in of_rollout]
+        teacher_of_rollout = [self._hash[domain] for domain in batch.domains]
+        needed = [teacher for teacher in self._checkpoints if teacher in teacher_of_rollout]
         with ThreadPoolExecutor(1, "next-teacher", initializer=distributed.use_device) as thread:
-            coming = thread.submit(self._bring, needed[0])
+            next_policy = thread.submit(self._fetch, needed[0])
             for teacher, following in zip(needed, [*needed[1:], None], strict=True):
-                policy = coming.result()
+                policy = next_policy.result()
                 if following is not None:
-                    coming = thread.submit(self._bring, following)
-                mine = [i for i, found in enumerate(of_rollout) if found == teacher]
-                tokens = torch.isin(batch.owner, torch.tensor(mine))
-                scores[tokens] = policy.score([batch.sequences[i] for i in mine]).log_probs
-                self._put_away(policy)
+                    next_policy = thread.submit(self._fetch, following)
+                indices = [i for i, rollout_teacher in enumerate(teacher_of_rollout) if rollout_teacher == teacher]
+                tokens = torch.isin(batch.owner, torch.tensor(indices))
+                scores[tokens] = policy.score([batch.sequences[i] for i in indices]).log_probs
+                self._offload(policy)
         return scores
 
-    def _bring(self, teacher: str) -> Policy:
+    def _fetch(self, teacher: str) -> Policy:
         if self._node.teacher_memory == "disk":
             return self._load(teacher)
-        policy = self._kept[teacher]
+        policy = self._policies[teacher]
         if self._node.teacher_memory == "host":
             policy.to_device()
         return policy
 
-    def _put_away(self, policy: Policy) -> None:
+    def _offload(self, policy: Policy) -> None:
         if self._node.teacher_memory == "host":
             policy.to_host()
 

@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of."""
+"""Base class and number types of a recipe's sections."""
 
 from typing import Annotated, Any
 
@@ -15,6 +15,6 @@ class Section(BaseModel):
 
 
 def check_sums_to_one(key: str, shares: dict[Any, float]) -> None:
-    """Raises ValueError, as pydantic's validators do."""
+    """Raises ValueError, as pydantic expects of a validator, where the shares do not sum to 1."""
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f"{key}: the shares sum to {sum(shares.values()):g}, not 1")

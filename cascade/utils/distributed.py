@@ -1,11 +1,10 @@
-"""The processes that run one node together, as torchrun starts them. A process alone is the first of one.
+"""The processes of one node, as torchrun starts them. A process without torchrun is rank 0 of 1.
 
-Every process runs the same loop on the same batches and comes to the same numbers; what costs time is shared out by
-rank and put together again. The first process alone writes journal, checkpoints and results, the others wait.
-They share one file system.
+Every process runs the same loop on the same batches and gets the same numbers; expensive work is sharded by rank and
+gathered. Only the main process (rank 0) writes journal, checkpoints and results. All processes share a file system.
 
-Collectives are called from the main thread alone: from two threads they would meet in another order in each process,
-and wait for each other for ever. A process that has waited too long for another ends, and says for whom and where.
+Collectives must be called from the main thread: from two threads, their order could differ between processes, and they
+would deadlock. A process that waits too long for another exits with an error that names the rank and where it is.
 """
 
 import json
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = 1800.0
-"""Seconds that a process waits for the others before the second step and between steps, where models are loaded and
-checkpoints are written; $CASCADE_PATIENCE replaces it."""
+"""Timeout of waiting for other processes before the second step and between steps, where models are loaded and
+checkpoints are written, in seconds; $CASCADE_PATIENCE overrides it."""
 STEPS, SHORTEST = 5, 120.0
-"""Within a step it waits as long as so many of the longest step so far take, and at least so many seconds."""
+"""Timeout within a step: STEPS times the longest step so far, but at least SHORTEST seconds."""
 LAST_RESORT = timedelta(hours=2)
-"""After which the backends give up by themselves."""
+"""Timeout of the communication backends."""
 
 
 @dataclass
@@ -44,40 +43,40 @@ class _Place:
     device: int = 0
 
 
-_here = _Place()
+_place = _Place()
 
 
 def size() -> int:
-    return _here.size
+    return _place.size
 
 
 def rank() -> int:
-    return _here.rank
+    return _place.rank
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes."""
-    return _here.rank == 0
+    """Whether this is the main process, the one that writes."""
+    return _place.rank == 0
 
 
 def device() -> str:
-    """The device that this process computes on, with its number: threads start out on the first of a machine."""
+    """This process's device with its index, because new threads start on device 0."""
     import torch
 
-    return f"cuda:{_here.device}" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{_place.device}" if torch.cuda.is_available() else "cpu"
 
 
 def use_device() -> None:
-    """Make it the calling thread's current one, on which kernels are launched."""
+    """Make this process's device the current one of the calling thread."""
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(_here.device)
+        torch.cuda.set_device(_place.device)
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """While the block runs, this process is one of torchrun's group: NCCL for what lies on GPUs, gloo for the rest."""
+    """Join torchrun's process group while the block runs: NCCL for tensors on GPUs, gloo for the rest."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -86,18 +85,18 @@ def process_group() -> Iterator[None]:
 
     backend = "gloo"
     if torch.cuda.is_available():
-        _here.device = int(os.environ["LOCAL_RANK"])
-        torch.cuda.set_device(_here.device)
+        _place.device = int(os.environ["LOCAL_RANK"])
+        torch.cuda.set_device(_place.device)
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=LAST_RESORT)
-    _here.rank, _here.size = dist.get_rank(), dist.get_world_size()
+    _place.rank, _place.size = dist.get_rank(), dist.get_world_size()
     _watch.start()
     try:
         yield
-        barrier()  # The first holds the meeting point: it must not leave before the others.
+        barrier()  # Rank 0 has the store: it must not leave before the others.
     finally:
         _watch.stop()
-        _here.rank, _here.size, _here.device = 0, 1, 0
+        _place.rank, _place.size, _place.device = 0, 1, 0
         dist.destroy_process_group()
 
 
@@ -110,7 +109,7 @@ def main_thread_only(what: str) -> None:
 
 @contextmanager
 def step() -> Iterator[None]:
-    """While the block runs, a step of training is done: what a process waits for the others is a few of these."""
+    """A training step, by whose duration the timeout of waiting within steps is set."""
     began = time.monotonic()
     _watch.stepping = True
     try:
@@ -122,29 +121,29 @@ def step() -> Iterator[None]:
 
 
 def alive() -> None:
-    """Say that this process gets on, between collectives that not this module calls."""
+    """Report progress of this process, between collectives outside of this module."""
     _watch.beat()
 
 
 def barrier() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has called it."""
     gather(None)  # Over gloo: NCCL's own barrier would need a device.
 
 
 def gather(value: T) -> list[T]:
-    """Every process's value, by rank. They are pickled on the way: for results, not for weights."""
+    """Every process's value, by rank. They are pickled, so use it for results, not for weights."""
     if size() == 1:
         return [value]
     import torch.distributed as dist
 
-    found: list[T] = [value] * size()
+    values: list[T] = [value] * size()
     with _collective("gather"):
-        dist.all_gather_object(found, value)
-    return found
+        dist.all_gather_object(values, value)
+    return values
 
 
 def broadcast_from_main(make: Callable[[], T]) -> T:
-    """What the first process makes, in every process."""
+    """The result of `make`, called in the main process, in every process."""
     if size() == 1:
         return make()
     import torch.distributed as dist
@@ -156,7 +155,7 @@ def broadcast_from_main(make: Callable[[], T]) -> T:
 
 
 def all_reduce_sum(*tensors: "Tensor") -> None:
-    """Sum each tensor over the processes, in place: the same bits in each of them."""
+    """Sum each tensor over the processes, in place, with the same bits in each."""
     if size() > 1:
         import torch.distributed as dist
 
@@ -166,7 +165,7 @@ def all_reduce_sum(*tensors: "Tensor") -> None:
 
 
 def shard(items: list[T]) -> list[T]:
-    """This process's part of a list: every size-th item, so that parts are alike where neighbours are."""
+    """This process's part of a list: every size-th item, because neighbouring items cost about the same."""
     return items[rank() :: size()]
 
 
@@ -186,14 +185,15 @@ def _collective(name: str) -> Iterator[None]:
 
 
 class _Watch:
-    """A thread that looks whether the main thread gets on, and tells the other processes where it is."""
+    """A watchdog thread that checks the progress of the main thread and publishes its position to the other
+    processes."""
 
     def __init__(self) -> None:
         self.stepping = False
         self.longest = 0.0
         """Seconds of the longest step so far."""
         self.collectives = 0
-        """Begun so far: who has begun fewer is behind."""
+        """Collectives started so far: the process with the fewest is behind."""
         self._since = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -227,45 +227,45 @@ class _Watch:
             while True:
                 since = self._since
                 stuck = time.monotonic() - since
-                here = {"collectives": self.collectives, "stuck": stuck, "at": _main_stack()}
-                store.set(f"cascade/where/{rank()}", json.dumps(here))
+                position = {"collectives": self.collectives, "stuck": stuck, "at": _main_stack()}
+                store.set(f"cascade/where/{rank()}", json.dumps(position))
                 if stuck > self.limit:
-                    places = [self._told(store, r) for r in range(size())]
-                    if self.collectives > min(place["collectives"] for place in places):
-                        self._stop.wait(2.0)  # Who is behind says it, if it still can.
+                    positions = [self._position(store, r) for r in range(size())]
+                    if self.collectives > min(place["collectives"] for place in positions):
+                        self._stop.wait(2.0)  # The process that is behind reports first, if it can.
                     if since == self._since:
-                        self._end(places)
+                        self._end(positions)
                 if self._stop.wait(min(2.0, self.limit / 4)):
                     return
         except RuntimeError:
-            return  # The meeting point is gone, and the group with it.
+            return  # The store has ended, and the group with it.
 
     @staticmethod
-    def _told(store: "TCPStore", of: int) -> dict[str, Any]:
-        key = f"cascade/where/{of}"
+    def _position(store: "TCPStore", other_rank: int) -> dict[str, Any]:
+        key = f"cascade/where/{other_rank}"
         if not store.check([key]):
             return {"collectives": 0, "stuck": 0.0, "at": "an unknown place"}
-        told: dict[str, Any] = json.loads(store.get(key))
-        return told
+        position: dict[str, Any] = json.loads(store.get(key))
+        return position
 
-    def _end(self, places: list[dict[str, Any]]) -> NoReturn:
-        behind = min(range(len(places)), key=lambda r: (places[r]["collectives"], -places[r]["stuck"]))
-        others = "; ".join(f"rank {r} is in {p['at']}" for r, p in enumerate(places) if r != behind)
+    def _end(self, positions: list[dict[str, Any]]) -> NoReturn:
+        behind = min(range(len(positions)), key=lambda r: (positions[r]["collectives"], -positions[r]["stuck"]))
+        others = "; ".join(f"rank {r} is in {p['at']}" for r, p in enumerate(positions) if r != behind)
         line = (
             f"Error: no progress for {time.monotonic() - self._since:.0f} s: rank {behind} is waited for, "
-            f"in {places[behind]['at']}; {others}"
+            f"in {positions[behind]['at']}; {others}"
         )
         print(line, file=sys.stderr, flush=True)
         os._exit(1)
 
 
 def _main_stack() -> str:
-    """Where the main thread is: the innermost call, and the innermost four of the project: FUNCTION (FILE:LINE) < …"""
+    """Stack of the main thread: its innermost call, and the innermost four of the project: FUNCTION (FILE:LINE) < …"""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     calls = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
-    own = [call for call in calls if not _is_library(call.filename)]
-    chosen = ([calls[0]] if calls and own[:1] != calls[:1] else []) + own[:4]
-    return " < ".join(f"{call.name} ({_short(call.filename)}:{call.lineno})" for call in chosen)
+    project_calls = [call for call in calls if not _is_library(call.filename)]
+    calls_shown = ([calls[0]] if calls and project_calls[:1] != calls[:1] else []) + project_calls[:4]
+    return " < ".join(f"{call.name} ({_short(call.filename)}:{call.lineno})" for call in calls_shown)
 
 
 def _is_library(file: str) -> bool:
@@ -277,7 +277,7 @@ def _short(file: str) -> str:
 
 
 def _store() -> "TCPStore":
-    """A connection of its own to the meeting point: the group's is in use while the main thread waits."""
+    """A new connection to the store: the group's is in use while the main thread waits."""
     import torch.distributed as dist
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

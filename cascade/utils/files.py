@@ -1,4 +1,4 @@
-"""Files that are never seen half-written, and the hashes that identify them."""
+"""Atomic writes, directories by hard links, and content hashes."""
 
 import errno
 import hashlib
@@ -14,16 +14,16 @@ from cascade.errors import CascadeError
 from cascade.utils.progress import say
 
 UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}
-"""Why a file system makes no hard link, though the file could be copied."""
+"""Errors of linking after which the file can be copied."""
 
 
 FULL = {os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
-"""What the system says where there is no room: by these words alone, some libraries pass it on."""
+"""Messages of the system for a full disk; some libraries keep only the message."""
 
 
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """Raises CascadeError naming `path` where the block, which writes there, finds no room: a full disk, a quota."""
+    """Raises CascadeError naming `path` where the block cannot write there because of a full disk or a quota."""
     try:
         yield
     except CascadeError:
@@ -36,31 +36,31 @@ def room_for(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write beside `path`, flush to disk, rename over it. Raises CascadeError where the disk is full."""
-    with _aside(path) as aside, open(aside, "wb") as file:
+    """Write to a temporary path, flush to disk, rename to `path`. Raises CascadeError where the disk is full."""
+    with _temporary_path(path) as temporary, open(temporary, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         _flush(file)
 
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[TextIO]:
-    """A text file to write bit by bit; it appears under `path` when the block ends without an error."""
-    with _aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
+    """A text file to write to; it is moved to `path` when the block ends without an error."""
+    with _temporary_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         yield file
         _flush(file)
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """Where to write what becomes `path` when the block ends without an error. Nothing is left of it otherwise."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _temporary_path(path: Path) -> Iterator[Path]:
+    """A temporary path that is renamed to `path` when the block ends without an error, and removed otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with room_for(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield aside
-            os.replace(aside, path)
+            yield temporary
+            os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _flush(file: IO[Any]) -> None:
@@ -82,21 +82,21 @@ def read_json(path: Path) -> Any:
         raise CascadeError(f"{path}: not JSON ({error})") from None
 
 
-def publish_directory(finished: Path, target: Path) -> None:
-    """Move a finished directory to where others look for it, replacing what was there."""
+def publish_directory(source: Path, target: Path) -> None:
+    """Move a finished directory to `target`, replacing it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         os.replace(target, old)
-    os.replace(finished, target)
+    os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def link_directory(source: Path, target: Path) -> None:
-    """Make `target` a directory of the same files, as hard links: no bytes are copied, where the file system can.
+    """Make `target` a directory of the same files, as hard links.
 
-    Where it cannot (another device, links refused), the files are copied, and that is said.
+    Where links are not possible (another device), the files are copied, with a message.
     """
     copied: OSError | None = None
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
@@ -106,7 +106,7 @@ def link_directory(source: Path, target: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> OSError | None:
-    """Make `target` a hard link to the file; where the file system makes none, a copy, and return why."""
+    """Make `target` a hard link to the file; where that is not possible, copy it and return the error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)
@@ -120,7 +120,7 @@ def link_file(source: Path, target: Path) -> OSError | None:
 
 
 def fingerprint(inputs: dict[str, Any]) -> str:
-    """SHA-256 over everything the result depends on, hex."""
+    """SHA-256 of the inputs as JSON, hex."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,12 +1,12 @@
-"""Asking a server over HTTP, bounded in concurrency, time, attempts and size: what judges and verifiers by URL share.
+"""HTTP requests with bounded concurrency, time, attempts and size, for judges and for verifiers by URL.
 
-A question goes unanswered in one of five ways (`Unanswered.kind`):
+A request fails in one of five ways (`Unanswered.kind`):
 
-- `unreachable`: no connection, or it broke off.
-- `timeout`: no whole answer in time. Not repeated: that would double the time and the server's load.
+- `unreachable`: no connection, or a broken one.
+- `timeout`: no complete response in time. Not retried, which would double the time and the server's load.
 - `error`: the server failed or is overloaded (HTTP 5xx, 408, 429).
-- `refused`: any other status than 200; the same request would be refused again.
-- `malformed`: an answer that cannot be read, or has no end.
+- `refused`: any other status than 200; a retry would be refused too.
+- `malformed`: a response that cannot be read, or is too long.
 """
 
 import threading
@@ -23,18 +23,18 @@ T = TypeVar("T")
 Kind = Literal["unreachable", "timeout", "error", "refused", "malformed"]
 
 ATTEMPTS = 4
-"""Of one question: NeMo Gym's three retries after the first."""
+"""Attempts of one request: the first and three retries, as in NeMo Gym."""
 BACKOFF_SECONDS = 1.0
-"""Before the first retry; doubled before each further one."""
+"""Pause before the first retry; doubled before each further one."""
 CONNECT_SECONDS = 10.0
 GIVE_UP_AFTER = 32
-"""Questions in a row that a server failed to answer, each after its retries, from which it is not asked again."""
+"""Consecutive failed requests, each after its retries, after which a server gets no more."""
 MAX_ANSWER = 64 * 2**20
-"""Bytes. A resources server sends back what it was sent, so an answer is about as long as its request."""
+"""Bytes. A resources server sends its request back, so a response is about as long as its request."""
 
 
 class Unanswered(CascadeError):
-    """A question that a server did not answer. `again`: asking once more may help."""
+    """A request that failed. `again`: a retry may succeed."""
 
     def __init__(self, kind: Kind, message: str, again: bool = False):
         super().__init__(message)
@@ -43,7 +43,7 @@ class Unanswered(CascadeError):
 
 
 class Client:
-    """Any number of threads may ask, any number of servers; it keeps connections open between questions."""
+    """Thread-safe client of any number of servers, with persistent connections."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class Client:
         headers: Mapping[str, str] | None = None,
         sent: Callable[[int, float], None] = lambda attempt, seconds: None,
     ):
-        """`concurrency`: requests under way at once. `answer_seconds`: from sending to the end of the answer.
-        `proxies`: those of the environment are used. `sent` is told of every request: which attempt it was, from 0,
-        and how long it took."""
+        """`concurrency`: concurrent requests. `answer_seconds`: timeout from sending to the end of the response.
+        `proxies`: use those of the environment. `sent` is called after every request with its attempt, from 0, and
+        its duration in seconds."""
         self._answer_seconds = answer_seconds
         self._sent = sent
-        self._under_way = threading.BoundedSemaphore(concurrency)
+        self._in_progress = threading.BoundedSemaphore(concurrency)
         self._http = httpx.Client(
             headers={"Content-Type": "application/json", **(headers or {})},
             timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS, pool=None),
@@ -70,9 +70,9 @@ class Client:
         self._failed_in_a_row: Counter[str] = Counter()
 
     def ask(self, url: str, body: Callable[[int], bytes], read: Callable[[bytes], T]) -> T:
-        """What `read` makes of the answer; `read` raises Unanswered where it makes nothing of it.
+        """`read` of the response's content; `read` raises Unanswered for a malformed one.
 
-        `body` is the request of an attempt, counted from 0. Raises Unanswered when the last attempt has failed too.
+        `body` gives the request of an attempt, counted from 0. Raises Unanswered when the last attempt has failed too.
         """
         if self._failed_in_a_row[url] >= GIVE_UP_AFTER:
             raise Unanswered("unreachable", f"{url}: not asked, as it failed {GIVE_UP_AFTER} questions in a row")
@@ -81,11 +81,11 @@ class Client:
                 sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
             try:
                 return read(self._post(url, body(attempt), attempt))
-            except Unanswered as found:
-                error = found
+            except Unanswered as failure:
+                error = failure
                 if not error.again:
                     break
-        # Of what an answer says, even if it is malformed, a server is alive.
+        # A response, even a malformed one, shows that the server is alive.
         with self._lock:
             failed = error.kind in ("unreachable", "timeout", "error")
             self._failed_in_a_row[url] = self._failed_in_a_row[url] + 1 if failed else 0
@@ -95,15 +95,15 @@ class Client:
         self._http.close()
 
     def _post(self, url: str, body: bytes, attempt: int) -> bytes:
-        with self._under_way:
+        with self._in_progress:
             began = perf_counter()
             try:
                 status, content = self._exchange(url, body, began)
             except (httpx.ReadTimeout, httpx.WriteTimeout):
                 raise self._too_slow(url) from None
             except httpx.TransportError as error:
-                said = f"{url}: {_words(error)}; is the server running there?"
-                raise Unanswered("unreachable", said, again=True) from None
+                message = f"{url}: {_words(error)}; is the server running there?"
+                raise Unanswered("unreachable", message, again=True) from None
             except httpx.DecodingError as error:
                 raise Unanswered("malformed", f"{url}: the answer cannot be decoded: {error}") from None
             finally:
@@ -112,13 +112,13 @@ class Client:
             with self._lock:
                 self._failed_in_a_row[url] = 0
             return content
-        said = f"{url}: HTTP {status} {excerpt(content)}"
+        message = f"{url}: HTTP {status} {excerpt(content)}"
         if status >= 500 or status in (408, 429):
-            raise Unanswered("error", said, again=True)
-        raise Unanswered("refused", said)
+            raise Unanswered("error", message, again=True)
+        raise Unanswered("refused", message)
 
     def _exchange(self, url: str, body: bytes, began: float) -> tuple[int, bytes]:
-        # httpx limits the time of each read; a server that sends a little now and then must end as well.
+        # httpx limits the time of each read only; a slow stream needs a limit of the whole response.
         content = bytearray()
         with self._http.stream("POST", url, content=body) as answer:
             for part in answer.iter_bytes():
@@ -134,7 +134,7 @@ class Client:
 
 
 def excerpt(content: bytes) -> str:
-    """The beginning of an answer, on one line."""
+    """The beginning of a response, on one line."""
     return " ".join(content.decode(errors="replace").split())[:200] or "(empty)"
 
 

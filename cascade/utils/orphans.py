@@ -1,7 +1,7 @@
-"""Processes that must not outlive this one, also where it is killed and can end nothing itself.
+"""Kill descendants that would outlive this process, also where it is killed itself.
 
-A watcher waits at a pipe that closes with this process, however it ends, and then kills what bears this tether's mark
-in its environment. Linux only. The file is also the watcher's program: nothing but the standard library is imported.
+A watcher process waits for a pipe that closes when this process ends, and then kills every process with this tether's
+mark in its environment. Linux only. The file is also the watcher's program, so it imports only the standard library.
 """
 
 import ctypes
@@ -18,12 +18,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Tether:
-    """`release` it once what is tied to it has ended."""
+    """Call `release` after the tied processes have ended."""
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
-        # In a session of its own and without an outer tether's mark, so that what kills this process's group, or all
-        # that this process is tied with, leaves it to do its work.
+        # In a new session and without an outer tether's mark, so that killing this process's group, or the processes of
+        # the outer tether, does not kill the watcher.
         self._watcher = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, self._mark],
             stdin=subprocess.PIPE,
@@ -33,15 +33,15 @@ class Tether:
 
     @contextmanager
     def tie(self) -> Iterator[None]:
-        """Processes started in the block, and theirs, are tied."""
-        # setproctitle, where a process uses it, would write over its environment.
+        """Tie the processes that the block starts, and their descendants."""
+        # setproctitle would overwrite the environment of a process that uses it.
         marked = {_NAME: self._mark, "SPT_NOENV": "1"}
-        before = {name: os.environ.get(name) for name in marked}
+        old_values = {name: os.environ.get(name) for name in marked}
         os.environ.update(marked)
         try:
             yield
         finally:
-            for name, value in before.items():
+            for name, value in old_values.items():
                 if value is None:
                     del os.environ[name]
                 else:
@@ -55,7 +55,8 @@ class Tether:
 
 
 def kill_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent, of that process id, ends. Raises SystemExit where it has."""
+    """Have the kernel kill this process when its parent (process id `parent`) ends. Raises SystemExit where it has
+    ended."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit(128 + signal.SIGTERM)
@@ -63,11 +64,11 @@ def kill_with_parent(parent: int) -> None:
 
 def _watch(mark: str) -> None:
     sys.stdin.buffer.read()
-    wanted = f"{_NAME}={mark}".encode()
+    variable = f"{_NAME}={mark}".encode()
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{process}/environ", "rb") as file:
-                if wanted in file.read().split(b"\0"):
+                if variable in file.read().split(b"\0"):
                     os.kill(int(process), signal.SIGKILL)
         except OSError:
             continue  # It has ended, or is another user's.

@@ -1,4 +1,4 @@
-"""What a person watching a node sees: a line a step at most every second, readable in a log file too."""
+"""Progress on standard error: a line for each step, at most one a second."""
 
 import re
 import sys
@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 from cascade.utils import distributed
 
-_STEP = re.compile(r"(?P<node>\S+)  (?P<done>\d+)/(?P<steps>\d+)  (?P<told>.*)")
+_STEP = re.compile(r"(?P<node>\S+)  (?P<done>\d+)/(?P<steps>\d+)  (?P<fields_text>.*)")
 
 
 class Step(NamedTuple):
-    """A line of Progress, read: `done` of `steps` of a node, and the rest of what it says."""
+    """A parsed line of Progress: `done` of `steps` of a node, and the rest of the line."""
 
     node: str
     done: int
     steps: int
-    told: str
+    fields_text: str
 
 
 def read_step(line: str) -> Step | None:
-    """None where the line tells of something else."""
-    found = _STEP.fullmatch(line)
-    return Step(found["node"], int(found["done"]), int(found["steps"]), found["told"]) if found else None
+    """The parsed line; None where it is not a line of Progress."""
+    match = _STEP.fullmatch(line)
+    return Step(match["node"], int(match["done"]), int(match["steps"]), match["fields_text"]) if match else None
 
 
 class Progress:
@@ -34,15 +34,15 @@ class Progress:
         self._shown = float("-inf")
 
     def step(self, step: int, fields: dict[str, str]) -> None:
-        """Say that step `step` (from 0) is done. The first and the last are always shown."""
+        """Print that step `step` (from 0) is done. The first and the last are always printed."""
         now = time.monotonic()
         done = step + 1
         if now - self._shown < 1 and done != self._steps:
             return
         self._shown = now
-        left = (now - self._began) / (done - self._start) * (self._steps - done)
+        seconds_left = (now - self._began) / (done - self._start) * (self._steps - done)
         parts = [f"{self._node}  {done}/{self._steps}", *(f"{name} {value}" for name, value in fields.items())]
-        say("  ".join([*parts, f"left {int(left) // 60}:{int(left) % 60:02d}"]))
+        say("  ".join([*parts, f"left {int(seconds_left) // 60}:{int(seconds_left) % 60:02d}"]))
 
 
 def say(line: str) -> None:

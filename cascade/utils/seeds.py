@@ -1,4 +1,4 @@
-"""Every random draw derives from (recipe seed, node, step, prompt, rollout): nothing depends on call order."""
+"""Seeds of random draws, derived from keys (recipe seed, node, step, prompt, rollout), independent of call order."""
 
 from hashlib import blake2b
 

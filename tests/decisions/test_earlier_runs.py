@@ -12,7 +12,7 @@ from cascade.errors import CascadeError, CheckpointError
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import publish
-from cascade.tracking.dvc_cache import is_kept, restore
+from cascade.tracking.dvc_cache import is_cached, restore
 from cascade.training.teacher_scoring import chosen_teachers
 from cascade.utils.files import hash_directory, read_json, write_json
 from tests.evaluation.project import recipe_with_gate
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_not_in_the_cache_is_left_out_and_named(first_run, 
 def test_what_the_cache_has_must_be_what_was_evaluated(first_run):
     layout, best = first_run
     kept = select_teachers(recipe(), "choose", layout)["teachers"]["one"]["dvc"]
-    assert is_kept(layout, kept)
+    assert is_cached(layout, kept)
     shutil.rmtree(layout.root / ".cascade" / "earlier")
     with pytest.raises(CheckpointError, match=f"not {'0' * 12}"):
         restore(layout, "0" * 64, kept)
@@ -146,7 +146,7 @@ def test_the_cache_may_lie_elsewhere(first_run):
     kept = select_teachers(recipe(), "choose", layout)["teachers"]["one"]["dvc"]
     shutil.rmtree(layout.root / ".cascade" / "earlier")
     (layout.root / ".dvc" / "cache").rename(layout.root / "shared")
-    assert not is_kept(layout, kept)
+    assert not is_cached(layout, kept)
     (layout.root / ".dvc" / "config.local").write_text(
         "[cache]\n    dir = ../shared\n['remote \"x\"']\n    url = s3://%20\n"
     )

@@ -259,7 +259,7 @@ def test_other_evaluations_are_decided_anew(
             run(layout)
     score(layout, "mopd", one=34, two=20)
     assert run(layout)["regressed"] == ["two"]
-    assert "mend: starting anew: the state at step 1 was made from another teachers" in capsys.readouterr().err
+    assert "mend: starting from step 0: the state at step 1 was made from another teachers" in capsys.readouterr().err
 
 
 def test_a_repair_killed_before_its_checkpoint_is_published_passes_on_all_the_same(

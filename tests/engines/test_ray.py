@@ -62,7 +62,7 @@ def test_the_verdicts_are_those_given_here(address: str) -> None:
         for verifier in cluster._verifiers
     ]
     assert len(set(nodes)) == 2
-    assert cluster._under_way == [0, 0]
+    assert cluster._in_progress == [0, 0]
 
 
 def test_groups_are_judged_together(address: str) -> None:

@@ -116,15 +116,15 @@ def test_the_status_is_that_of_the_pod_that_failed_first(pods: list[dict], statu
     assert kubernetes.exit_status(pods) == status
 
 
-def test_a_wait_says_what_it_waits_for() -> None:
+def test_a_wait_says_what_it_waiting_reasons() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/9 nodes are available: insufficient GPUs"}
     pulling = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]}
     pods = [{"status": {"phase": "Pending", "conditions": [condition]}}, {"status": pulling}]
-    assert kubernetes._waits_for(pods) == "0/9 nodes are available: insufficient GPUs; ImagePullBackOff"
+    assert kubernetes._waiting_reasons(pods) == "0/9 nodes are available: insufficient GPUs; ImagePullBackOff"
 
 
 def test_a_job_deleted_by_others_is_to_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes, "call", lambda *command, given=None: json.dumps({"items": []}))
+    monkeypatch.setattr(kubernetes, "call", lambda *command, stdin=None: json.dumps({"items": []}))
     assert kubernetes._watch(kubernetes._Cluster("x", None)) == INTERRUPTED
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from benchmarks.gpu.nemo_step import random_config
 from cascade.cli import main
 from cascade.errors import CascadeError
-from cascade.launch.memory_plan import AUTOCAST, check, others_held, plan, plan_node, table
+from cascade.launch.memory_plan import AUTOCAST, check, plan, plan_node, resident_models, table
 from cascade.layout import Layout
 from cascade.policy.logits import CHUNK, HELD
 from cascade.policy.model_size import Shape, shape_of
@@ -174,7 +174,7 @@ def test_teachers_that_wait_elsewhere_take_room_for_two() -> None:
     for others, settings in ((4, one_gpu), (2, one_gpu | {"teacher_memory": "host"})):
         recipe = changed(**settings)
         found = plan(recipe, "mopd", Layout(ROOT))
-        assert others_held(recipe, "mopd") == others
+        assert resident_models(recipe, "mopd") == others
         assert found.teachers == others * found.weights
 
 

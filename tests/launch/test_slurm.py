@@ -69,7 +69,7 @@ def test_stopping_the_launcher_ends_every_process_of_the_job(project: Path, clus
     until(lambda: not any(map(alive, running)), 20)
 
 
-def test_a_job_left_behind_is_cancelled_and_the_next_one_waits_for_its_end(project: Path, cluster: Path) -> None:
+def test_a_job_left_behind_is_cancelled_and_the_next_one_waiting_reasons_its_end(project: Path, cluster: Path) -> None:
     first = subprocess.Popen([sys.executable, "-c", CANCELLED], start_new_session=True)
     left = pids(project, 2)
     os.killpg(first.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ from cascade.environments import GroupEnvironment, Verdict
 from cascade.errors import SandboxError
 from cascade.policy.hf import HFPolicy
 from cascade.recipe.sections import Rollout
-from cascade.rollout.driver import Answer, Driver, Question
+from cascade.rollout.driver import Driver, RolloutRequest, RolloutResult
 from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.rollout.transcript import encode_answer
 from cascade.utils.seeds import derive_seed
@@ -21,18 +21,18 @@ ROW = {"responses_create_params": {"input": "w0 w0"}}
 LIMITS = {"max_new_tokens": 4, "thinking": False}
 
 
-def ask(
-    sampler, questions, settings=LIMITS, judge_unfinished=False, together=True, threads=3, of=None
-) -> list[list[Answer]]:
+def rollouts(
+    sampler, requests, settings=LIMITS, judge_unfinished=False, together=True, threads=3, of=None
+) -> list[list[RolloutResult]]:
     with ThreadPoolExecutor(threads) as pool:
         driver = Driver(
             sampler, of or tokenizer(), pool, Rollout(**settings), together=together, judge_unfinished=judge_unfinished
         )
-        return driver.ask(questions).groups
+        return driver.run(requests).groups
 
 
-def one(*texts: str, row=ROW, environment=None, **changes) -> Answer:
-    ((answer,),) = ask(Scripted(list(texts)), [Question(row, environment or Counting(), [7])], **changes)
+def one(*texts: str, row=ROW, environment=None, **changes) -> RolloutResult:
+    ((answer,),) = rollouts(Scripted(list(texts)), [RolloutRequest(row, environment or Counting(), [7])], **changes)
     return answer
 
 
@@ -42,7 +42,7 @@ def words(ids: list[int]) -> str:
 
 def test_an_episode_is_one_growing_stream_in_which_the_environments_tokens_are_masked():
     sampler = Scripted(["go </s>", "go w5 </s>", "end </s>"])
-    ((answer,),) = ask(sampler, [Question(ROW, Counting(), [7])])
+    ((answer,),) = rollouts(sampler, [RolloutRequest(ROW, Counting(), [7])])
     ids, trained = answer.transcript.token_ids, answer.transcript.trained
     said = "go </s> <tool> w1 </s> <assistant> go w5 </s> <tool> w2 </s> <assistant> end"
     assert words(ids) == f"<user> w0 w0 </s> <assistant> {said} </s>"
@@ -62,7 +62,7 @@ def test_an_episode_is_one_growing_stream_in_which_the_environments_tokens_are_m
 
 def test_the_stream_is_the_templates_rendering_of_the_conversation_with_its_reasoning():
     sampler = Scripted(["w3 </think> go </s>", "w4 w4 </think> end </s>"])
-    ((answer,),) = ask(sampler, [Question(ROW, Counting(), [7])], {"max_new_tokens": 6, "thinking": True})
+    ((answer,),) = rollouts(sampler, [RolloutRequest(ROW, Counting(), [7])], {"max_new_tokens": 6, "thinking": True})
     messages = [
         {"role": "user", "content": "w0 w0"},
         {"role": "assistant", "content": "go", "reasoning_content": "w3"},
@@ -106,9 +106,9 @@ def test_the_last_turn_allowed_may_end_the_episode():
 @pytest.mark.parametrize("place", ["start", "answer", "verdict"])
 def test_a_failure_of_the_environment_is_one_of_its_rollout_alone(place):
     environment = Counting()
-    questions = [Question({**ROW, "fail": place}, environment, [1]), Question(ROW, environment, [2])]
+    requests = [RolloutRequest({**ROW, "fail": place}, environment, [1]), RolloutRequest(ROW, environment, [2])]
     texts = ["end </s>"], ["go </s>", "end </s>"]
-    (failed,), (good,) = ask(Scripted(*texts), questions)
+    (failed,), (good,) = rollouts(Scripted(*texts), requests)
     assert (failed.verdict.reward, failed.verdict.failure) == (None, "verifier_error")
     assert failed.verdict.reason.startswith("RuntimeError: ")
     assert good.verdict.reward == 1
@@ -133,9 +133,9 @@ def test_episodes_are_closed_when_sampling_breaks_off():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask(
+        rollouts(
             Breaking(["go </s>", "go </s>"], ["end </s>"]),
-            [Question(ROW, environment, [1, 2])],
+            [RolloutRequest(ROW, environment, [1, 2])],
             LIMITS | {"max_turns": 2},
         )
     assert [episode.closed for episode in environment.started] == [1, 1]
@@ -150,9 +150,9 @@ def test_the_environments_text_cannot_forge_a_turn():
 
 def test_results_do_not_depend_on_the_order_in_which_answers_come():
     script = (["go </s>", "end </s>"], ["end </s>"], ["go </s>", "go </s>", "w3 </s>"], ["w1 w1 w1 w1"])
-    questions = [Question(ROW, Counting(), [1, 2]), Question(ROW, Counting(), [3, 4])]
-    forwards = ask(Scripted(*script), questions, threads=1)
-    assert ask(Scripted(*script, backwards=True), questions, threads=8) == forwards
+    requests = [RolloutRequest(ROW, Counting(), [1, 2]), RolloutRequest(ROW, Counting(), [3, 4])]
+    forwards = rollouts(Scripted(*script), requests, threads=1)
+    assert rollouts(Scripted(*script, backwards=True), requests, threads=8) == forwards
     assert [[a.verdict and a.verdict.reward for a in group] for group in forwards] == [[1, 1], [0, None]]
 
 
@@ -175,7 +175,7 @@ def test_a_rollout_is_judged_while_others_are_sampled():
 
             return super().sample(requests, on_finish=finish, **settings)
 
-    (group,) = ask(Watched(["w1 </s>"], ["w2 </s>"]), [Question(ROW, Waiting(), [1, 2])], threads=1)
+    (group,) = rollouts(Watched(["w1 </s>"], ["w2 </s>"]), [RolloutRequest(ROW, Waiting(), [1, 2])], threads=1)
     assert [answer.verdict.reward for answer in group] == [1, 1]
 
 
@@ -189,23 +189,23 @@ class Longest(FindTheWord, GroupEnvironment):
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_relative_reward_waits_for_its_group_where_groups_are_judged(together, rewards, backwards):
     sampler = Scripted(["w1 </s>"], ["w2 w2 </s>"], ["w1 </s>"], backwards=backwards)
-    (group,) = ask(sampler, [Question({**ROW, "word": "w1"}, Longest(), [1, 2, 3])], together=together)
+    (group,) = rollouts(sampler, [RolloutRequest({**ROW, "word": "w1"}, Longest(), [1, 2, 3])], together=together)
     assert [answer.verdict.reward for answer in group] == rewards
 
 
 def test_the_torch_engine_samples_each_turn_from_its_own_seed_whatever_else_is_in_the_batch(tmp_path):
     policy = HFPolicy(make_checkpoint(tmp_path / "model", 1, tokenizer_of_checkpoint()))
     settings = {"max_new_tokens": 6, "thinking": False, "max_turns": 3}
-    questions = [Question({**ROW, "says": f"w{n}"}, Babbling(), [10 * n, 10 * n + 1]) for n in range(5)]
+    requests = [RolloutRequest({**ROW, "says": f"w{n}"}, Babbling(), [10 * n, 10 * n + 1]) for n in range(5)]
     sampler = TorchSampler(policy)
-    together = ask(sampler, questions, settings, judge_unfinished=True, of=policy.tokenizer)
+    together = rollouts(sampler, requests, settings, judge_unfinished=True, of=policy.tokenizer)
     assert max(len(answer.transcript.turns) for group in together for answer in group) == 3
-    for question, group in zip(questions, together, strict=True):
-        (alone,) = ask(
+    for question, group in zip(requests, together, strict=True):
+        (alone,) = rollouts(
             TorchSampler(policy, max_rows=1), [question], settings, judge_unfinished=True, of=policy.tokenizer
         )
         assert [a.transcript.token_ids for a in alone] == [a.transcript.token_ids for a in group]
-    again = ask(sampler, questions, settings, judge_unfinished=True, threads=1, of=policy.tokenizer)
+    again = rollouts(sampler, requests, settings, judge_unfinished=True, threads=1, of=policy.tokenizer)
     assert again == together
     prompt = encode_prompt(policy.tokenizer, [{"role": "user", "content": "w0 w0"}], thinking=False)
     assert together[0][0].transcript.turns[0].context == prompt

@@ -13,7 +13,7 @@ from cascade.training.collector import Collector
 from cascade.training.groups import Collected
 from cascade.training.metrics import rollout_metrics
 from cascade.training.prompts import Cursor, Prompt, PromptSource
-from cascade.training.samples import sample_rows, shown
+from cascade.training.samples import sample_rows, table_row
 from tests.training.miniature import VOCABULARY, FindTheWord, make_recipe, make_tokenizer, prompt_rows
 
 
@@ -189,8 +189,8 @@ def test_what_judging_cost_is_measured_where_a_model_judged(monkeypatch):
 
 def test_a_table_shows_the_ends_of_a_long_response():
     row = {"step": 0, "prompt": [{"role": "user", "content": "Hi"}], "response": "a" * 5000 + "z" * 5000, "reward": 1.0}
-    found = shown(row)
+    found = table_row(row)
     assert found["prompt"] == "user: Hi"
     assert found["response"] == "a" * 2000 + " [… 6,000 characters left out …] " + "z" * 2000
     assert (found["step"], found["reward"]) == (0, 1.0)
-    assert shown({**row, "response": "short"})["response"] == "short"
+    assert table_row({**row, "response": "short"})["response"] == "short"

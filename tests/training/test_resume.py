@@ -44,7 +44,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, method: str, call: int, *, before
         ("sft", "_write_results", 1, True),
         ("rl", "save", 2, True),
         ("rl", "save", 2, False),
-        ("rl", "_prove_loads", 1, True),
+        ("rl", "_check_reload", 1, True),
         ("mopd", "save", 2, True),
         ("mopd", "save", 2, False),
         ("mopd", "finish", 1, True),
@@ -102,7 +102,9 @@ def test_a_state_made_from_other_inputs_is_discarded(project: Layout, monkeypatc
             run_on_policy(make_recipe(), "rl", project)
     changed = make_recipe(rl={"steps": 2, "max_refills": 0})
     run_on_policy(changed, "rl", project)
-    assert "rl: starting anew: the state at step 2 was made from another recipe section" in capsys.readouterr().err
+    assert (
+        "rl: starting from step 0: the state at step 2 was made from another recipe section" in capsys.readouterr().err
+    )
     resumed = hash_directory(project.checkpoint("rl"))
     run_on_policy(changed, "rl", project)
     assert hash_directory(project.checkpoint("rl")) == resumed

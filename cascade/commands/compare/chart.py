@@ -41,8 +41,8 @@ def _scores(pair: Pair, axes: mpl.axes.Axes) -> None:
     rows = range(len(pair.scores))
     for run, marker, colour in (("first", "o", COLOURS[0]), ("second", "D", COLOURS[1])):
         values = [getattr(score, run) for score in pair.scores]
-        shown = [(100 * value, row) for row, value in zip(rows, values, strict=True) if value is not None]
-        axes.plot(*zip(*shown, strict=True), marker, color=colour, label=getattr(pair, run), clip_on=False)
+        points = [(100 * value, row) for row, value in zip(rows, values, strict=True) if value is not None]
+        axes.plot(*zip(*points, strict=True), marker, color=colour, label=getattr(pair, run), clip_on=False)
     axes.set_yticks(rows, [score.domain for score in pair.scores])
     axes.set_ylim(len(pair.scores) - 0.5, -0.5)
     axes.set_xlim(0, 100)

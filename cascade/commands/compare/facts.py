@@ -1,4 +1,4 @@
-"""What two runs have in common and where they differ, from MLflow alone."""
+"""Comparison of two runs from MLflow's data."""
 
 import json
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one node: `seconds` of its own steps, `tokens` that it trained on; None until it is finished."""
+    """(seconds, trained tokens) of a node in both runs; None until it is finished."""
 
     node: str
     first: tuple[float, int] | None
@@ -77,70 +77,81 @@ def compare(first: str, second: str, layout: Layout) -> Comparison:
     Raises CascadeError where there is no such run, or one is a node's and the other a whole pipeline's.
     """
     graph = open_graph(layout)
-    one, other = graph.named(first), graph.named(second)
-    if one.info.run_id == other.info.run_id:
-        raise CascadeError(f"{first} and {second} are the same run, {title(one)}; name two")
-    whole = [node_of(run) == PIPELINE for run in (one, other)]
-    if any(whole) and not all(whole):
+    first_run, second_run = graph.named(first), graph.named(second)
+    if first_run.info.run_id == second_run.info.run_id:
+        raise CascadeError(f"{first} and {second} are the same run, {title(first_run)}; name two")
+    are_pipelines = [node_of(run) == PIPELINE for run in (first_run, second_run)]
+    if any(are_pipelines) and not all(are_pipelines):
         raise CascadeError(
             f"{first} and {second}: one is a pipeline run and the other a node's; name two of a kind (PIPELINE/NODE)"
         )
-    if not any(whole):
-        return _compare(graph, (one, other), {node_of(one): (one, other)}, {})
-    ours, theirs = ({node_of(run): run for run in graph.runs.children(each)} for each in (one, other))
-    shared = {node: (run, theirs[node]) for node, run in ours.items() if node in theirs}
+    if not any(are_pipelines):
+        return _compare(graph, (first_run, second_run), {node_of(first_run): (first_run, second_run)}, {})
+    first_nodes, second_nodes = (
+        {node_of(run): run for run in graph.runs.children(each)} for each in (first_run, second_run)
+    )
+    shared = {node: (run, second_nodes[node]) for node, run in first_nodes.items() if node in second_nodes}
     if not shared:
         raise CascadeError(f"{first} and {second} have no node in common; compare two nodes (PIPELINE/NODE)")
     only = {
-        title(one): [node for node in ours if node not in theirs],
-        title(other): [node for node in theirs if node not in ours],
+        title(first_run): [node for node in first_nodes if node not in second_nodes],
+        title(second_run): [node for node in second_nodes if node not in first_nodes],
     }
-    return _compare(graph, (one, other), shared, only)
+    return _compare(graph, (first_run, second_run), shared, only)
 
 
 def _compare(
     graph: Graph,
-    wholes: "tuple[Run, Run]",
+    compared: "tuple[Run, Run]",
     nodes: "dict[str, tuple[Run, Run]]",
     only: dict[str, list[str]],
 ) -> Comparison:
-    parents = tuple(graph.runs.pipeline(graph.origin(run)) or run for run in wholes)
+    parents = tuple(graph.runs.pipeline(graph.origin(run)) or run for run in compared)
     settings = _differences("", *({k: v for k, v in run.data.tags.items() if k in FACTS} for run in parents))
     hashes: list[Difference] = []
     pairs, costs = [], []
-    for node, (one, other) in nodes.items():
+    for node, (first_run, second_run) in nodes.items():
         prefix = f"{node}." if len(nodes) > 1 else ""
-        made = [graph.origin(run) for run in (one, other)]
-        settings += _differences(prefix, *(run.data.params for run in made))
-        hashes += _differences(prefix, *(_hashes(run) for run in made))
-        domains = [_domains(graph, run) for run in (one, other)]
+        origins = [graph.origin(run) for run in (first_run, second_run)]
+        settings += _differences(prefix, *(run.data.params for run in origins))
+        hashes += _differences(prefix, *(_hashes(run) for run in origins))
+        domains = [_domains(graph, run) for run in (first_run, second_run)]
         if any(domains):
-            pairs.append(Pair(_title(graph, one), _title(graph, other), _scores(*domains)))
-        spent = [_cost(graph, run) for run in made]
-        if any(spent):
-            costs.append(Cost(node if node_of(one) == node_of(other) else f"{node_of(one)}, {node_of(other)}", *spent))
-    first, second = (_title(graph, run) for run in wholes)
+            pairs.append(Pair(_title(graph, first_run), _title(graph, second_run), _scores(*domains)))
+        node_costs = [_cost(graph, run) for run in origins]
+        if any(node_costs):
+            costs.append(
+                Cost(
+                    node
+                    if node_of(first_run) == node_of(second_run)
+                    else f"{node_of(first_run)}, {node_of(second_run)}",
+                    *node_costs,
+                )
+            )
+    first, second = (_title(graph, run) for run in compared)
     return Comparison(first, second, pairs, settings, hashes, costs, {run: n for run, n in only.items() if n})
 
 
 def _title(graph: Graph, run: "Run") -> str:
-    made = graph.origin(run)
-    return title(run) if made is run else f"{title(run)} (made by {title(made)})"
+    origin = graph.origin(run)
+    return title(run) if origin is run else f"{title(run)} (made by {title(origin)})"
 
 
-def _scores(ours: Domains, theirs: Domains) -> list[Score]:
-    return [_score(d, ours.get(d, []), theirs.get(d, [])) for d in dict.fromkeys([*ours, *theirs])]
+def _scores(first: Domains, second: Domains) -> list[Score]:
+    return [_score(d, first.get(d, []), second.get(d, [])) for d in dict.fromkeys([*first, *second])]
 
 
-def _score(domain: str, ours: list[PromptResult], theirs: list[PromptResult]) -> Score:
-    first, second = _mean(ours), _mean(theirs)
+def _score(domain: str, first_results: list[PromptResult], second_results: list[PromptResult]) -> Score:
+    first, second = _mean(first_results), _mean(second_results)
     if first is None or second is None:
         return Score(domain, first, second, None, None, 0)
-    before, after = ({r.prompt_id: r.reward for r in results} for results in (ours, theirs))
-    shared = [prompt for prompt in before if prompt in after]
-    if len(shared) < max(2, MIN_SHARED * max(len(before), len(after))):
+    first_rewards, second_rewards = (
+        {r.prompt_id: r.reward for r in results} for results in (first_results, second_results)
+    )
+    shared = [prompt for prompt in first_rewards if prompt in second_rewards]
+    if len(shared) < max(2, MIN_SHARED * max(len(first_rewards), len(second_rewards))):
         return Score(domain, first, second, second - first, None, 0)
-    test = paired_test([after[p] for p in shared], [before[p] for p in shared], "compare", domain)
+    test = paired_test([second_rewards[p] for p in shared], [first_rewards[p] for p in shared], "compare", domain)
     return Score(domain, first, second, test.difference, test.interval, test.prompts)
 
 
@@ -154,13 +165,13 @@ def _domains(graph: Graph, run: "Run") -> Domains:
 
 
 def _hashes(run: "Run") -> dict[str, str]:
-    """What the run was made from: its start, and each file of data by its content."""
+    """Hashes of the run's inputs: its initial checkpoint, data files and teachers."""
     inputs = run.inputs.dataset_inputs if run.inputs else []
-    found = {f"data {each.dataset.name}": str(each.dataset.digest) for each in inputs}
+    hashes = {f"data {each.dataset.name}": str(each.dataset.digest) for each in inputs}
     if (parent := run.data.tags.get("parent_hash")) is not None:
-        found["start"] = f"{run.data.tags.get('parent', '')} {parent}"
-    found |= {k.replace("teacher_hash/", "teacher of "): v for k, v in run.data.tags.items() if "teacher_hash/" in k}
-    return found
+        hashes["start"] = f"{run.data.tags.get('parent', '')} {parent}"
+    hashes |= {k.replace("teacher_hash/", "teacher of "): v for k, v in run.data.tags.items() if "teacher_hash/" in k}
+    return hashes
 
 
 def _cost(graph: Graph, run: "Run") -> tuple[float, int] | None:
@@ -171,9 +182,9 @@ def _cost(graph: Graph, run: "Run") -> tuple[float, int] | None:
     return float(manifest["seconds"]), int(manifest["tokens"])
 
 
-def _differences(prefix: str, ours: dict[str, str], theirs: dict[str, str]) -> list[Difference]:
+def _differences(prefix: str, first: dict[str, str], second: dict[str, str]) -> list[Difference]:
     return [
-        (prefix + key, ours.get(key, ABSENT), theirs.get(key, ABSENT))
-        for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key)
+        (prefix + key, first.get(key, ABSENT), second.get(key, ABSENT))
+        for key in sorted({*first, *second})
+        if first.get(key) != second.get(key)
     ]

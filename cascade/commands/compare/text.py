@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from cascade.commands.compare.facts import ABSENT, Comparison, Cost, Difference, Score
 
-SHOWN = 40
-"""Characters of a value; hashes tell themselves apart long before."""
+MAX_CHARACTERS = 40
+"""Longest value printed; hashes differ within fewer characters."""
 
 
 def as_text(comparison: Comparison) -> list[str]:
@@ -29,7 +29,8 @@ def _section(title: str, differences: list[Difference]) -> list[str]:
     if not differences:
         return ["", f"{title}: none"]
     rows = [
-        [what, *(value if len(value) <= SHOWN else f"{value[:SHOWN]}…" for value in two)] for what, *two in differences
+        [what, *(value if len(value) <= MAX_CHARACTERS else f"{value[:MAX_CHARACTERS]}…" for value in two)]
+        for what, *two in differences
     ]
     return ["", title, *_table(["", "A", "B"], rows)]
 
@@ -42,7 +43,7 @@ def _score(score: Score) -> list[str]:
 
 
 def _short(value: str) -> str:
-    return value if len(value) <= SHOWN else f"{value[:SHOWN]}…"
+    return value if len(value) <= MAX_CHARACTERS else f"{value[:MAX_CHARACTERS]}…"
 
 
 def _percent(value: float | None) -> str:

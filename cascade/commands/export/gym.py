@@ -55,12 +55,12 @@ SERVED = {
 def served(recipe: Recipe, domain: str) -> dict[str, Served | None]:
     """Every environment that a domain's prompts may name → who judges its rows there; None where nobody does."""
     sources = [source for source in recipe.curation.sources.values() if source.domain == domain and source.rl]
-    found: dict[str, Served | None] = {}
+    servers: dict[str, Served | None] = {}
     for source in sources:
         name = source.rows_name
-        there = SERVED.get(name)
-        found[name] = None if there is not None and source.generator and not there.generated else there
-    return found
+        server = SERVED.get(name)
+        servers[name] = None if server is not None and source.generator and not server.generated else server
+    return servers
 
 
 def write_prompts(recipe: Recipe, name: str, node: OnPolicyNode, layout: Layout, path: Path) -> int:
@@ -76,8 +76,8 @@ def write_prompts(recipe: Recipe, name: str, node: OnPolicyNode, layout: Layout,
         for _ in range(batches):
             for draw in source.draw_step(node.prompts):
                 row = draw.prompt.row
-                there = SERVED.get(draw.prompt.environment)
-                if "agent_ref" not in row and there is not None:
-                    row["agent_ref"] = {"type": "responses_api_agents", "name": there.agent}
+                server = SERVED.get(draw.prompt.environment)
+                if "agent_ref" not in row and server is not None:
+                    row["agent_ref"] = {"type": "responses_api_agents", "name": server.agent}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return batches * node.prompts

@@ -1,7 +1,7 @@
 """The configuration with which NVIDIA NeMo-RL runs an RL or MOPD node, for its examples/nemo_gym/run_grpo_nemo_gym.py.
 
-Each file starts from NeMo-RL's own configuration for Nemotron 3 Nano and says only what the recipe says. What the
-recipe says and NeMo-RL does not know, or does otherwise, stands as a comment at the head of the file. Keys are those
+Each file starts from NeMo-RL's own configuration for Nemotron 3 Nano and says only what the recipe says. Settings
+that NeMo-RL does not have, or treats differently, are comments at the head of the file. Keys are those
 of github.com/NVIDIA-NeMo/RL in August 2026.
 """
 

@@ -1,4 +1,4 @@
-"""What RL on one domain does to every other, measured from one start, and the order of stages that it suggests."""
+"""The effect of RL on one domain on every other, measured from one start, and the order of stages that it suggests."""
 
 from cascade.commands.interference.run import measure
 

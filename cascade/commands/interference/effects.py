@@ -52,10 +52,10 @@ def effects(start: EvaluationResult, after: dict[str, EvaluationResult], domains
     return [_effect(t, e, start, after[t], worse[i], p_worse[i], p_better[i]) for i, (t, e) in enumerate(cells)]
 
 
-def harms_of(found: list[Effect]) -> Harms:
+def harms_of(measured: list[Effect]) -> Harms:
     """The significant losses, for the order; what a domain does to itself is none of it."""
     harms: Harms = {}
-    for effect in found:
+    for effect in measured:
         if effect.verdict == "hurts" and effect.trained != effect.evaluated:
             harms.setdefault(effect.trained, {})[effect.evaluated] = -effect.difference
     return harms

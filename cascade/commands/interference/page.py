@@ -79,29 +79,33 @@ def draw(found: Interference) -> Figure:
         return figure
 
 
-def in_words(found: Interference) -> list[str]:
-    """What was measured and what follows, a line each."""
+def in_words(interference: Interference) -> list[str]:
+    """The effects and the suggested order, one line each."""
     lines = [
-        f"RL on {domain} ({found.nodes[domain]}'s settings, {found.steps[domain]} steps) "
-        + (_changes([e for e in found.effects if e.trained == domain and e.verdict != "none"]) or "changes nothing")
-        for domain in found.nodes
+        f"RL on {domain} ({interference.nodes[domain]}'s settings, {interference.steps[domain]} steps) "
+        + (
+            _changes([e for e in interference.effects if e.trained == domain and e.verdict != "none"])
+            or "changes nothing"
+        )
+        for domain in interference.nodes
     ]
-    default, suggested = found.judged
+    default, suggested = interference.judged
     lines += [
         f"Significant at {SIGNIFICANCE:g} over the whole matrix (Holm), and at least {100 * MINIMUM_EFFECT:g} points.",
-        f"Default order:   {_order(found.default, default)}",
-        f"Suggested order: {_order(found.suggested, suggested)}",
+        f"Default order:   {_order(interference.default, default)}",
+        f"Suggested order: {_order(interference.suggested, suggested)}",
     ]
-    if found.suggested == found.default:
+    if interference.suggested == interference.default:
         lines.append("The matrix suggests the recipe's own order.")
     elif default.lost <= suggested.lost and not default.together:
         lines.append("The recipe's own order leaves no more unrepaired; the suggested one has other stages.")
     return lines
 
 
-def _changes(found: list[Effect]) -> str:
+def _changes(effects: list[Effect]) -> str:
     return ", ".join(
-        f"{e.verdict} {e.evaluated} {100 * e.difference:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" for e in found
+        f"{e.verdict} {e.evaluated} {100 * e.difference:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]"
+        for e in effects
     )
 
 
@@ -110,9 +114,9 @@ def _order(stages: Stages, judged: Judged) -> str:
     if judged.distil_after is not None:
         parts.insert(judged.distil_after + 1, "(distillation)")
     lost = ", ".join(f"{t} on {h} {100 * loss:.1f}" for (t, h), loss in judged.unrepaired.items())
-    left = f"unrepaired without it: {lost} points" if lost else "nothing unrepaired"
+    summary = f"unrepaired without it: {lost} points" if lost else "nothing unrepaired"
     together = ", ".join(f"{t} hurts {h}" for t, h in judged.together)
-    return f"{' → '.join(parts)}; {left}" + (f"; together though {together}" if together else "")
+    return f"{' → '.join(parts)}; {summary}" + (f"; together though {together}" if together else "")
 
 
 PAGE = """<!doctype html>

@@ -1,9 +1,8 @@
 """The runs behind the matrix: RL on each domain alone, from one start, each evaluated on every domain.
 
-They are nodes of a recipe of their own, in a directory of their own, built by the code that builds every node. The
-directory is named by what the runs are made from, so whatever is finished in it holds: killed, the command goes on
-where it was; run again, it draws what it has; with another start or other settings it begins another directory.
-"""
+They are nodes of a derived recipe in a separate directory, built like every node. The directory is named by a hash of
+the runs' inputs, so finished results in it are valid: killed, the command resumes; run again, it only draws the
+results; with another start or other settings it uses another directory."""
 
 import shutil
 import time
@@ -26,12 +25,12 @@ from cascade.utils.files import fingerprint, hash_directory, hash_file, write_at
 from cascade.utils.progress import say
 
 ALONE = "alone-"
-"""Before a domain: the node that trains on it alone."""
+"""Prefix of the name of a node that trains on one domain."""
 
 
 @dataclass(frozen=True)
 class Interference:
-    """What was measured, and what it says about the order of stages."""
+    """The measured effects, and the order of stages that they suggest."""
 
     start: str
     nodes: dict[str, str]
@@ -66,35 +65,35 @@ def measure(start: str, layout: Layout, steps: int | None = None) -> Interferenc
     if not nodes:
         raise RecipeError(f"recipe {recipe.name} has no node in section rl, so there is nothing to compare")
     derived = alone(recipe, start, nodes, steps)
-    inner = _prepare(derived, start, layout)
+    project_layout = _prepare(derived, start, layout)
     names = [start, *(ALONE + domain for domain in nodes)]
-    spent: list[float] = []
+    durations: list[float] = []
     for number, name in enumerate(names):
-        left = f", left {_minutes(sum(spent) / len(spent) * (len(names) - number))}" if spent else ""
-        if not _finished(name, inner):
-            say(f"interference {number + 1}/{len(names)}: {name}{left}")
+        remaining = f", left {_minutes(sum(durations) / len(durations) * (len(names) - number))}" if durations else ""
+        if not _finished(name, project_layout):
+            say(f"interference {number + 1}/{len(names)}: {name}{remaining}")
             began = time.monotonic()
-            _build(name, name != start, inner)
+            _build(name, name != start, project_layout)
             if name != start:
-                spent.append(time.monotonic() - began)
-    results = {name: load_result(inner, name) for name in names}
-    return conclude(derived, start, nodes, results, inner.root)
+                durations.append(time.monotonic() - began)
+    results = {name: load_result(project_layout, name) for name in names}
+    return conclude(derived, start, nodes, results, project_layout.root)
 
 
 def nodes_of(recipe: Recipe) -> dict[str, str]:
     """Domain → RL node that trains it, in the cascade's order: the one with its largest share, the earlier of
     equals."""
-    found: dict[str, str] = {}
+    nodes: dict[str, str] = {}
     for name in recipe.ordered():
         if name in recipe.rl:
             for domain, share in recipe.rl[name].mix.items():
-                if domain in recipe.domains and (domain not in found or share > recipe.rl[found[domain]].mix[domain]):
-                    found[domain] = name
-    return found
+                if domain in recipe.domains and (domain not in nodes or share > recipe.rl[nodes[domain]].mix[domain]):
+                    nodes[domain] = name
+    return nodes
 
 
 def alone(recipe: Recipe, start: str, nodes: dict[str, str], steps: int | None) -> Recipe:
-    """The recipe with a node ALONE + DOMAIN for each domain, beside its own nodes."""
+    """The recipe with a node ALONE + DOMAIN for each domain, in addition to its own nodes."""
     raw = recipe.model_dump(mode="json")
     raw |= {"name": f"{recipe.name}-interference", "family": f"{recipe.family}-interference"}
     for domain, node in nodes.items():
@@ -110,13 +109,13 @@ def conclude(
     recipe: Recipe, start: str, nodes: dict[str, str], results: dict[str, EvaluationResult], folder: Path
 ) -> Interference:
     """`recipe` and `results` (by node) as `measure` has them."""
-    after = {domain: results[ALONE + domain] for domain in nodes}
-    found = effects(results[start], after, recipe.domains, recipe.seed)
-    harms = harms_of(found)
+    trained = {domain: results[ALONE + domain] for domain in nodes}
+    all_effects = effects(results[start], trained, recipe.domains, recipe.seed)
+    harms = harms_of(all_effects)
     steps = {domain: recipe.rl[ALONE + domain].steps for domain in nodes}
     default = [[d for d in nodes if nodes[d] == node] for node in dict.fromkeys(nodes.values())]
     suggested = suggest(harms, list(nodes))
-    return Interference(start, nodes, steps, recipe.domains, found, harms, default, suggested, folder)
+    return Interference(start, nodes, steps, recipe.domains, all_effects, harms, default, suggested, folder)
 
 
 def _prepare(recipe: Recipe, start: str, layout: Layout) -> Layout:
@@ -125,10 +124,10 @@ def _prepare(recipe: Recipe, start: str, layout: Layout) -> Layout:
     trained = {domain for name, node in recipe.rl.items() if name.startswith(ALONE) for domain in node.mix}
     data = [*map(layout.prompts, sorted(trained)), *map(layout.benchmark, recipe.domains)]
     require_files(data, "`cascade node curate` writes it")
-    told = recipe.model_dump(mode="json", include={"seed", "threads", "judges", "evaluation"})
-    told["rl"] = {name: node.model_dump(mode="json") for name, node in recipe.rl.items() if name.startswith(ALONE)}
-    made_from = {"recipe": told, "start": hash_directory(checkpoint), "data": [hash_file(path) for path in data]}
-    root = layout.root / ".cascade" / "interference" / f"{start}-{fingerprint(made_from)[:12]}"
+    settings = recipe.model_dump(mode="json", include={"seed", "threads", "judges", "evaluation"})
+    settings["rl"] = {name: node.model_dump(mode="json") for name, node in recipe.rl.items() if name.startswith(ALONE)}
+    inputs = {"recipe": settings, "start": hash_directory(checkpoint), "data": [hash_file(path) for path in data]}
+    root = layout.root / ".cascade" / "interference" / f"{start}-{fingerprint(inputs)[:12]}"
     write_atomic(root / "params.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     for link, target in {"data": layout.root / "data", f"models/{start}": checkpoint}.items():
         (root / link).parent.mkdir(parents=True, exist_ok=True)

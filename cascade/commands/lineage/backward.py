@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from cascade.commands.lineage.graph import (
     CHECKPOINT,
+    DIGITS,
     PARENT,
     PARENT_HASH,
-    SHOWN,
     Data,
     Graph,
     data_of,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def backward(what: str, layout: Layout) -> list[str]:
     """The tree of `what`: NAME or NAME/VERSION of a registered model, a node or run, or NODE:METRIC.
 
-    Raises CascadeError where there is no such thing, and where what it says it was made from is not in MLflow.
+    Raises CascadeError where there is no such model, run or metric, or where its inputs are not in MLflow.
     """
     graph = open_graph(layout)
     whom, colon, metric = what.partition(":")
@@ -42,39 +42,40 @@ def backward(what: str, layout: Layout) -> list[str]:
         run = graph.maker(content, version.tags.get("node"), gate)
         if run is None:
             raise CascadeError(
-                f"{what}: no run in MLflow made its checkpoint {content[:SHOWN]}; ask the server that it was trained on"
+                f"{what}: no run in MLflow made its checkpoint {content[:DIGITS]}; "
+                "ask the server that it was trained on"
             )
         root.add(f"passed the gate of run {_pipeline(graph, gate) if gate else f'{version.run_id}, which is gone'}")
         _Walk(graph).checkpoint(root, "", run)
         return root.lines()
     run = graph.named(whom)
-    made = graph.origin(run)
-    if CHECKPOINT not in made.data.tags:
+    origin = graph.origin(run)
+    if CHECKPOINT not in origin.data.tags:
         raise CascadeError(f"{what}: run {title(run)} made no checkpoint; name a training node or a registered model")
     if not colon:
-        root = Branch(named(made))
-        _Walk(graph).made_from(root, made)
+        root = Branch(named(origin))
+        _Walk(graph).made_from(root, origin)
         return root.lines()
     root = Branch(_measured(run, metric))
-    # What was scored is the checkpoint, on the benchmarks: both are behind the number.
-    _Walk(graph).checkpoint(root, "measured on ", made)
+    # The metric depends on the checkpoint and on the benchmarks.
+    _Walk(graph).checkpoint(root, "measured on ", origin)
     return root.lines()
 
 
 def _version(graph: Graph, name: str) -> "ModelVersion | None":
     """NAME/VERSION, or of NAME the newest."""
-    whole, _, number = name.rpartition("/")
+    model_name, _, number = name.rpartition("/")
     of_name = [v for v in graph.versions if v.name == name]
     if of_name:
         return of_name[-1]
-    of_name = [v for v in graph.versions if v.name == whole]
+    of_name = [v for v in graph.versions if v.name == model_name]
     if not of_name:
         return None
-    found = next((v for v in of_name if str(v.version) == number), None)
-    if found is None:
-        known = ", ".join(str(v.version) for v in of_name)
-        raise CascadeError(f"{name}: {whole} has no version {number}; it has {known}")
-    return found
+    version = next((v for v in of_name if str(v.version) == number), None)
+    if version is None:
+        numbers = ", ".join(str(v.version) for v in of_name)
+        raise CascadeError(f"{name}: {model_name} has no version {number}; it has {numbers}")
+    return version
 
 
 def _aliases(graph: Graph, version: "ModelVersion") -> str:
@@ -87,43 +88,43 @@ def _aliases(graph: Graph, version: "ModelVersion") -> str:
 def _measured(run: "Run", metric: str) -> str:
     values = run.data.metrics
     if (key := metric_name(metric)) not in values:
-        known = ", ".join(sorted(values)[:8])
-        raise CascadeError(f"{node_of(run)}:{metric}: the run has no such metric; it has {known or 'none'} …")
+        names = ", ".join(sorted(values)[:8])
+        raise CascadeError(f"{node_of(run)}:{metric}: the run has no such metric; it has {names or 'none'} …")
     return f"{metric} = {values[key]:.6g}"
 
 
 def _pipeline(graph: Graph, run: "Run") -> str:
-    """A run's pipeline and what its recipe was."""
-    whole = graph.runs.pipeline(run)
-    tags = whole.data.tags if whole is not None else {}
-    told = [f"{key} {tags[tag]}" for key, tag in _TOLD.items() if tag in tags]
-    return ", ".join([title(run), *told])
+    """A run's pipeline, and its recipe, seed and code."""
+    pipeline_run = graph.runs.pipeline(run)
+    tags = pipeline_run.data.tags if pipeline_run is not None else {}
+    facts = [f"{key} {tags[tag]}" for key, tag in _TOLD.items() if tag in tags]
+    return ", ".join([title(run), *facts])
 
 
 _TOLD = {"recipe": "recipe", "recipe hash": "recipe_hash", "seed": "seed", "code": "git_revision"}
 
 
 class _Walk:
-    """Each checkpoint's origin is told once; where it comes again, that is said."""
+    """Adds each checkpoint's origin to the tree once; repeated ones refer to it."""
 
     def __init__(self, graph: Graph):
         self._graph = graph
-        self._told: set[str] = set()
+        self._listed: set[str] = set()
 
     def checkpoint(self, branch: Branch, role: str, run: "Run") -> None:
         below = branch.add(role + named(run))
-        if run.info.run_id in self._told:
+        if run.info.run_id in self._listed:
             below.line += "  (see above)"
             return
         self.made_from(below, run)
 
     def made_from(self, branch: Branch, run: "Run") -> None:
-        self._told.add(run.info.run_id)
-        branch.add(f"made by run {_pipeline(self._graph, run)}; inputs {run.data.tags.get('inputs_hash', '')[:SHOWN]}")
+        self._listed.add(run.info.run_id)
+        branch.add(f"made by run {_pipeline(self._graph, run)}; inputs {run.data.tags.get('inputs_hash', '')[:DIGITS]}")
         for data in data_of(run):
             if data.context != "evaluation":
                 self._data(branch, data)
-        # An evaluation that is of another checkpoint says nothing about this one.
+        # An evaluation of another checkpoint is left out.
         if evaluated(run) == run.data.tags[CHECKPOINT]:
             self._benchmarks(branch, [data for data in data_of(run) if data.context == "evaluation"])
         for content, domains in teachers_of(run):
@@ -131,33 +132,33 @@ class _Walk:
         if PARENT_HASH in run.data.tags:
             self._origin(branch, "starts from ", run.data.tags[PARENT_HASH], run.data.tags.get(PARENT), run)
 
-    def _origin(self, branch: Branch, role: str, content: str, node: str | None, beside: "Run") -> None:
-        found = None if node == BASE else self._graph.maker(content, node, beside)
-        if found is not None:
-            self.checkpoint(branch, role, found)
+    def _origin(self, branch: Branch, role: str, content: str, node: str | None, successor: "Run") -> None:
+        origin_run = None if node == BASE else self._graph.maker(content, node, successor)
+        if origin_run is not None:
+            self.checkpoint(branch, role, origin_run)
         elif node == BASE:
-            branch.add(f"{role}{BASE}  checkpoint {content[:SHOWN]}")
+            branch.add(f"{role}{BASE}  checkpoint {content[:DIGITS]}")
         else:
-            branch.add(f"{role}{node or 'a checkpoint'}  checkpoint {content[:SHOWN]}  (its run is not in MLflow)")
+            branch.add(f"{role}{node or 'a checkpoint'}  checkpoint {content[:DIGITS]}  (its run is not in MLflow)")
 
     def _benchmarks(self, branch: Branch, benchmarks: list[Data]) -> None:
-        """Most checkpoints are evaluated on the same: each is told once."""
-        new = [data for data in benchmarks if data.digest not in self._told]
+        """Most checkpoints are evaluated on the same benchmarks: each is listed once."""
+        new = [data for data in benchmarks if data.digest not in self._listed]
         for data in new:
-            self._told.add(data.digest)
+            self._listed.add(data.digest)
             self._data(branch, data)
         if len(new) < len(benchmarks):
             branch.add(f"evaluated on {len(benchmarks) - len(new)} benchmarks (see above)")
 
     def _data(self, branch: Branch, data: Data) -> None:
-        kept = f"  dvc {data.dvc}" if data.dvc else ""
-        below = branch.add(f"{data.context} data {data.name}  sha256 {data.digest[:SHOWN]}{kept}")
+        dvc_hash = f"  dvc {data.dvc}" if data.dvc else ""
+        below = branch.add(f"{data.context} data {data.name}  sha256 {data.digest[:DIGITS]}{dvc_hash}")
         curation = self._graph.curation(data)
         if curation is None or data.context == "curation":
             return
-        again = curation.info.run_id in self._told
-        below.line += f"  curated by run {title(curation)}" + ("  (see above)" if again else "")
-        if not again:
-            self._told.add(curation.info.run_id)
+        repeated = curation.info.run_id in self._listed
+        below.line += f"  curated by run {title(curation)}" + ("  (see above)" if repeated else "")
+        if not repeated:
+            self._listed.add(curation.info.run_id)
             for source in data_of(curation):
                 self._data(below, source)

@@ -1,4 +1,4 @@
-"""From data forward to every checkpoint and registered model that it touched."""
+"""From data forward to every checkpoint and registered model that depends on it."""
 
 from typing import TYPE_CHECKING
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 def forward(what: str, layout: Layout) -> list[str]:
     """The tree of `what`: a source of the active recipe, a dataset's name, a path, or the beginning of a hash.
 
-    A benchmark touches a model only by measuring it, which is said. Raises CascadeError where no run read such data.
+    A benchmark is listed as an evaluation, not as training data. Raises CascadeError where no run read such data.
     """
     graph = open_graph(layout)
-    wanted = _Wanted(what, layout)
-    made = _made_of(graph, wanted)
+    query = _Query(what, layout)
+    derived = _derived_digests(graph, query)
     root = Branch(what)
-    told: set[str] = set()
+    listed: set[str] = set()
     for run in graph.makers:
-        read = [data for data in data_of(run) if wanted.is_it(data) or data.digest in made]
-        trained = [data for data in read if data.context == "training"]
+        inputs = [data for data in data_of(run) if query.is_it(data) or data.digest in derived]
+        trained = [data for data in inputs if data.context == "training"]
         if trained:
-            _touched(graph, root, f"trained on {', '.join(d.name for d in trained)}: ", run, told)
-        elif read:
-            root.add(f"measured on {', '.join(d.name for d in read)}: {named(run)}")
+            _add_descendants(graph, root, f"trained on {', '.join(d.name for d in trained)}: ", run, listed)
+        elif inputs:
+            root.add(f"measured on {', '.join(d.name for d in inputs)}: {named(run)}")
     if not root.branches:
-        known = ", ".join(sorted({data.name for run in graph.runs.nodes for data in data_of(run)})) or "none yet"
-        raise CascadeError(f"{what}: no checkpoint in MLflow was made from or measured on such data; datasets: {known}")
+        names = ", ".join(sorted({data.name for run in graph.runs.nodes for data in data_of(run)})) or "none yet"
+        raise CascadeError(f"{what}: no checkpoint in MLflow was made from or measured on such data; datasets: {names}")
     return root.lines()
 
 
-class _Wanted:
-    """Whether a dataset is the one that was asked for."""
+class _Query:
+    """Matches datasets against the query."""
 
     def __init__(self, what: str, layout: Layout):
         self._what = what.rstrip("/")
@@ -76,36 +76,36 @@ def _paths_of_source(name: str, layout: Layout) -> list[str]:
     source = load(layout.params).curation.sources.get(name) if layout.params.exists() else None
     if source is None:
         return []
-    found = [layout.sft_data] if source.sft else []
-    found += [layout.prompts(source.domain)] if source.rl else []
-    found += [layout.benchmark(source.domain)] if source.benchmark else []
-    return [str(path.resolve()) for path in found]
+    paths = [layout.sft_data] if source.sft else []
+    paths += [layout.prompts(source.domain)] if source.rl else []
+    paths += [layout.benchmark(source.domain)] if source.benchmark else []
+    return [str(path.resolve()) for path in paths]
 
 
-def _made_of(graph: Graph, wanted: _Wanted) -> set[str]:
-    """Digests of all that was curated from a file that was asked for."""
-    found: set[str] = set()
+def _derived_digests(graph: Graph, query: _Query) -> set[str]:
+    """Digests of all files that were curated from a matching one."""
+    digests: set[str] = set()
     for run in graph.runs.nodes:
-        if node_of(run) == CURATE and any(wanted.is_it(data) for data in data_of(run)):
-            found |= {content[:DIGEST] for key, content in run.data.tags.items() if key.startswith(MADE)}
-    return found
+        if node_of(run) == CURATE and any(query.is_it(data) for data in data_of(run)):
+            digests |= {content[:DIGEST] for key, content in run.data.tags.items() if key.startswith(MADE)}
+    return digests
 
 
-def _touched(graph: Graph, branch: Branch, role: str, run: "Run", told: set[str]) -> None:
-    """The checkpoint, its registered versions, and all that was made from it."""
+def _add_descendants(graph: Graph, branch: Branch, role: str, run: "Run", listed: set[str]) -> None:
+    """The checkpoint, its registered versions, and the checkpoints that were trained from it."""
     below = branch.add(role + named(run))
-    if run.info.run_id in told:
+    if run.info.run_id in listed:
         below.line += "  (see above)"
         return
-    told.add(run.info.run_id)
+    listed.add(run.info.run_id)
     content = run.data.tags[CHECKPOINT]
     for version in graph.versions:
         if version.tags.get(CHECKPOINT) == content and version.tags.get("node", node_of(run)) == node_of(run):
             below.add(f"registered as {version.name} version {version.version}")
-    for other in graph.makers:
-        if other.info.run_id == run.info.run_id:
+    for descendant in graph.makers:
+        if descendant.info.run_id == run.info.run_id:
             continue
-        if other.data.tags.get(PARENT_HASH) == content and other.data.tags.get(PARENT) == node_of(run):
-            _touched(graph, below, "start of ", other, told)
-        elif domains := [names for taught, names in teachers(other) if taught == content]:
-            _touched(graph, below, f"teacher of {domains[0]} of ", other, told)
+        if descendant.data.tags.get(PARENT_HASH) == content and descendant.data.tags.get(PARENT) == node_of(run):
+            _add_descendants(graph, below, "start of ", descendant, listed)
+        elif domains := [names for taught, names in teachers(descendant) if taught == content]:
+            _add_descendants(graph, below, f"teacher of {domains[0]} of ", descendant, listed)

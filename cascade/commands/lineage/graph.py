@@ -1,4 +1,4 @@
-"""Who was made from what, as the tags and inputs of MLflow's runs say it: content hashes join them."""
+"""The graph of checkpoints and data, from tags and inputs of MLflow's runs, joined by content hashes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 CHECKPOINT, PARENT, PARENT_HASH = "checkpoint_hash", "parent", "parent_hash"
 TEACHER = "teacher_hash/"
 MADE = "made/"
-SHOWN = 12
+DIGITS = 12
 """Characters of a hash that are shown; as many name it on the command line."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A file that a run read: `context` is what for (training, evaluation, curation)."""
+    """A file that a run read; `context` is its purpose (training, evaluation, curation)."""
 
     name: str
     digest: str
     path: str
     context: str
     dvc: str | None
-    """The hash under which DVC keeps it, or the directory it lies in."""
+    """DVC's hash of the file or of its directory."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class Graph:
         for run in self.runs.nodes:
             if CHECKPOINT in run.data.tags:
                 of.setdefault((node_of(run), run.data.tags[CHECKPOINT]), []).append(run)
-        made = {run.info.run_id for runs in of.values() for run in list(filter(_made_here, runs)) or runs[:1]}
-        return [run for run in self.runs.nodes if run.info.run_id in made]
+        origin_ids = {run.info.run_id for runs in of.values() for run in list(filter(_made_here, runs)) or runs[:1]}
+        return [run for run in self.runs.nodes if run.info.run_id in origin_ids]
 
     @cached_property
     def versions(self) -> "list[ModelVersion]":
         """Every version of every registered model, in the order of their names and numbers."""
         names = sorted(model.name for model in self.runs.client.search_registered_models())
-        found = [v for name in names for v in self.runs.client.search_model_versions(f"name = '{name}'")]
-        return sorted(found, key=lambda version: (version.name, int(version.version)))
+        versions = [v for name in names for v in self.runs.client.search_model_versions(f"name = '{name}'")]
+        return sorted(versions, key=lambda version: (version.name, int(version.version)))
 
     def maker(self, content: str, node: str | None = None, beside: "Run | None" = None) -> "Run | None":
         """The run that made a checkpoint, by its content.
@@ -63,12 +63,12 @@ class Graph:
         A repair that found nothing has the checkpoint of its start, and the same node may be built in several pipeline
         runs: that of the node named counts most, then that of the same pipeline run as `beside`.
         """
-        found = [run for run in self.makers if run.data.tags[CHECKPOINT].startswith(content)]
+        candidates = [run for run in self.makers if run.data.tags[CHECKPOINT].startswith(content)]
 
         def fit(run: "Run") -> tuple[bool, bool]:
             return node_of(run) == node, beside is not None and pipeline_of(run) == pipeline_of(beside)
 
-        return max(found, key=fit, default=None)
+        return max(candidates, key=fit, default=None)
 
     def named(self, name: str) -> "Run":
         """As `Runs.named`; but of a node that is named alone, a run of the checkpoint that lies under models/ now,
@@ -82,11 +82,11 @@ class Graph:
         return self.runs.named(name)
 
     def origin(self, run: "Run") -> "Run":
-        """The run that made the checkpoint that `run` is of: itself, unless its pipeline run found it up to date. What
-        tells of how the checkpoint was made is there."""
+        """The run that made the checkpoint that `run` is of: itself, unless its pipeline run found it up to date. That
+        run has the checkpoint's settings and inputs."""
         content = run.data.tags.get(CHECKPOINT) or evaluated(run)
-        made = self.maker(content, node_of(run), run) if content else None
-        return made if made is not None and node_of(made) == node_of(run) else run
+        maker_run = self.maker(content, node_of(run), run) if content else None
+        return maker_run if maker_run is not None and node_of(maker_run) == node_of(run) else run
 
     def curation(self, data: Data) -> "Run | None":
         """The curation that wrote a file."""
@@ -110,12 +110,12 @@ def open_graph(layout: Layout) -> Graph:
 
 
 def data_of(run: "Run") -> list[Data]:
-    """What the run read, in the order of contexts and names."""
-    found = []
+    """The data that the run read, in the order of contexts and names."""
+    files = []
     for each in run.inputs.dataset_inputs if run.inputs else []:
         tags = {tag.key: tag.value for tag in each.tags}
         dataset = each.dataset
-        found.append(
+        files.append(
             Data(
                 dataset.name,
                 dataset.digest,
@@ -124,7 +124,7 @@ def data_of(run: "Run") -> list[Data]:
                 tags.get("dvc"),
             )
         )
-    return sorted(found, key=lambda data: (data.context, data.name, data.digest))
+    return sorted(files, key=lambda data: (data.context, data.name, data.digest))
 
 
 def teachers_of(run: "Run") -> list[tuple[str, str]]:
@@ -144,4 +144,4 @@ def evaluated(run: "Run") -> str | None:
 def named(run: "Run") -> str:
     """A checkpoint's run in one line."""
     content = run.data.tags.get(CHECKPOINT, "")
-    return f"{node_of(run)}  checkpoint {content[:SHOWN]}  run {pipeline_of(run)}/{node_of(run)}"
+    return f"{node_of(run)}  checkpoint {content[:DIGITS]}  run {pipeline_of(run)}/{node_of(run)}"

@@ -25,7 +25,7 @@ KINDS = {
 
 
 FROM_BASE = ("license", "license_name", "license_link", "base_model")
-"""What the front matter of the base model's own card says of it holds for what is made from it."""
+"""Fields of the base model's card that also hold for models trained from it."""
 
 
 def model_card(recipe: Recipe, layout: Layout, node: str, base_model: str | None = None) -> str:
@@ -103,16 +103,16 @@ def _of_base(path: Path) -> dict[str, Any]:
 
 def _linked(origin: dict[str, Any], recipe: Recipe) -> str:
     """The base model: on the Hub where it is known to be there, else where the recipe has it."""
-    known = origin.get("base_model", [])
-    names = [known] if isinstance(known, str) else known
+    base_models = origin.get("base_model", [])
+    names = [base_models] if isinstance(base_models, str) else base_models
     return ", ".join(f"[{name}](https://huggingface.co/{name})" for name in names) or f"`{recipe.base}`"
 
 
 def _licence(origin: dict[str, Any]) -> str:
-    if not (found := origin.get("license_name") or origin.get("license")):
+    if not (licence := origin.get("license_name") or origin.get("license")):
         return "The card of its base model names no licence."
     link = f" ({origin['license_link']})" if "license_link" in origin else ""
-    return f"Licence: {found}{link}, as of its base model's card."
+    return f"Licence: {licence}{link}, as of its base model's card."
 
 
 def _evaluations(layout: Layout, results: Results, node: str) -> list[EvalResult]:
@@ -128,27 +128,27 @@ def _evaluations(layout: Layout, results: Results, node: str) -> list[EvalResult
             dataset_split="benchmark",
             dataset_revision=revisions.get(domain),
             metric_type=metric.replace("@k", f"@{summary['k']}"),
-            metric_name=f"{told}, percent",
-            metric_value=round(100 * found[metric], 2),
+            metric_name=f"{description}, percent",
+            metric_value=round(100 * scores[metric], 2),
         )
-        for domain, found in summary["domains"].items()
-        for metric, told in (("avg@k", "mean reward"), ("pass@1", "share of responses with reward 1"))
+        for domain, scores in summary["domains"].items()
+        for metric, description in (("avg@k", "mean reward"), ("pass@1", "share of responses with reward 1"))
     ]
 
 
 def _scores(results: Results, node: str) -> str:
     k = results.summaries[node]["k"]
     rows = []
-    for domain, found in results.summaries[node]["domains"].items():
+    for domain, scores in results.summaries[node]["domains"].items():
         base = results.score(BASE, domain)
         rows.append(
             [
                 domain,
-                f"{100 * found['avg@k']:.1f} [{100 * found['ci_low']:.1f}, {100 * found['ci_high']:.1f}]",
-                f"{100 * found['pass@1']:.1f}",
+                f"{100 * scores['avg@k']:.1f} [{100 * scores['ci_low']:.1f}, {100 * scores['ci_high']:.1f}]",
+                f"{100 * scores['pass@1']:.1f}",
                 "not measured" if base is None else f"{100 * base:.1f}",
-                found["prompts"],
-                f"{found['length']:.0f}",
+                scores["prompts"],
+                f"{scores['length']:.0f}",
             ]
         )
     return table(["domain", f"avg@{k}", "pass@1", "base model", "prompts", "tokens a response"], rows)
@@ -160,15 +160,15 @@ def _gates(recipe: Recipe, results: Results, node: str) -> list[str]:
 
 
 def _stages(recipe: Recipe, layout: Layout, results: Results, line: list[str]) -> str:
-    spent = {cost.node: cost for cost in costs(results, layout)}
+    costs_by_node = {cost.node: cost for cost in costs(results, layout)}
     rows: list[list[Any]] = []
     for node in line:
-        if (cost := spent.get(node)) is None:
+        if (cost := costs_by_node.get(node)) is None:
             rows.append([node, KINDS[recipe.kind(node)], "none: passed on unchanged", 0, 0, "–"])
             continue
         mix = getattr(recipe.training[node], "mix", recipe.domains)
-        found = [f"{cost.steps:,}", f"{cost.trained_tokens:,}", f"{cost.seconds / 60:.1f}"]
-        rows.append([node, KINDS[recipe.kind(node)], ", ".join(mix), *found])
+        totals = [f"{cost.steps:,}", f"{cost.trained_tokens:,}", f"{cost.seconds / 60:.1f}"]
+        rows.append([node, KINDS[recipe.kind(node)], ", ".join(mix), *totals])
     return table(["node", "method", "domains", "steps", "trained tokens", "minutes"], rows)
 
 
@@ -176,8 +176,8 @@ def _teachers(recipe: Recipe, results: Results, line: list[str]) -> str:
     rows = [
         [node, domain, teacher["node"], teacher["hash"][:12]]
         for node in line
-        if (decided := recipe.teachers_chosen_by(node)) is not None
-        for domain, teacher in results.decisions.get(decided, {}).get("teachers", {}).items()
+        if (decision_node := recipe.teachers_chosen_by(node)) is not None
+        for domain, teacher in results.decisions.get(decision_node, {}).get("teachers", {}).items()
         if domain in getattr(recipe.training[node], "mix", ())
     ]
     return table(["distillation", "domain", "teacher", "its SHA-256"], rows)

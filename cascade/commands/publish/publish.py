@@ -1,4 +1,4 @@
-"""`cascade publish`: a model that its gate has passed, with its cards, to a directory or a Hub repository."""
+"""`cascade publish`: publish a model that passed its gate, with its cards, to a directory or a Hub repository."""
 
 import re
 import shutil
@@ -34,16 +34,16 @@ def publish_model(recipe: Recipe, layout: Layout, node: str, to: str, base_model
     target = Path(to).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CascadeError(f"{target}: exists already; remove it or publish to another directory")
-    aside = target.with_name(f".{target.name}.publishing")
-    shutil.rmtree(aside, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.publishing")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        shutil.copytree(layout.checkpoint(node), aside)
-        _finish(aside, node, passed, cards)
-        aside.replace(target)
+        shutil.copytree(layout.checkpoint(node), temporary)
+        _finish(temporary, node, passed, cards)
+        temporary.replace(target)
     except OSError as error:
         raise CascadeError(f"{target}: cannot be written ({error.strerror}); publish to another directory") from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return str(target)
 
 
@@ -59,27 +59,27 @@ def require_passed(recipe: Recipe, layout: Layout, node: str) -> str:
         raise CascadeError(f"{node}: no gate decides on it; publish a gate's candidate (here: {candidates})")
     if not layout.checkpoint(node).is_dir():
         raise CascadeError(f"{layout.checkpoint(node)}: no such checkpoint; `cascade run` or `dvc pull` brings it")
-    found = hash_directory(layout.checkpoint(node))
+    content = hash_directory(layout.checkpoint(node))
     for name in gates:
         if not layout.decision(name).exists():
             raise CascadeError(f"{node}: gate {name} has not decided yet; `cascade node {name}` does")
         decision = read_json(layout.decision(name))
         if not decision["passed"]:
             raise CascadeError(
-                f"{node}: gate {name} has not passed it: {decision['words']}; mend the recipe and `cascade run`"
+                f"{node}: gate {name} has not passed it: {decision['words']}; change the recipe and `cascade run`"
             )
-        if decision["checkpoint"] != found:
+        if decision["checkpoint"] != content:
             raise CascadeError(
-                f"{node}: gate {name} passed another checkpoint ({decision['checkpoint'][:12]}) than {found[:12]} in "
+                f"{node}: gate {name} passed another checkpoint ({decision['checkpoint'][:12]}) than {content[:12]} in "
                 f"{layout.checkpoint(node)}; run `cascade evaluate {node}` and `cascade node {name}` again"
             )
-    return found
+    return content
 
 
 def _finish(directory: Path, node: str, passed: str, cards: dict[str, str]) -> None:
-    """What was gathered must be what the gate passed; only then come the cards."""
-    if (found := hash_directory(directory)) != passed:
-        raise CascadeError(f"{node}: its checkpoint changed while it was published ({found[:12]}); publish it again")
+    """Check that the copied checkpoint is the one that the gate passed, then write the cards."""
+    if (content := hash_directory(directory)) != passed:
+        raise CascadeError(f"{node}: its checkpoint changed while it was published ({content[:12]}); publish it again")
     for name, text in cards.items():
         write_atomic(directory / name, text)
 
@@ -96,11 +96,11 @@ def _to_hub(layout: Layout, node: str, passed: str, cards: dict[str, str], repos
         _finish(staged, node, passed, cards)
         api = HfApi(library_name="cascade")
         api.create_repo(repository, private=True, exist_ok=True)
-        done = api.upload_folder(
+        commit = api.upload_folder(
             repo_id=repository,
             folder_path=staged,
             commit_message=f"{node}, checkpoint {passed[:12]}",
-            # Weights of an earlier publication under other names would be loaded beside these.
+            # Weight files of an earlier publication under other names would be loaded too.
             delete_patterns=["*.safetensors", "*.safetensors.index.json"],
         )
     except HFValidationError as error:
@@ -115,7 +115,7 @@ def _to_hub(layout: Layout, node: str, passed: str, cards: dict[str, str], repos
         raise CascadeError(f"{HUB}{repository}: the Hub cannot be reached ({_line(error)}); try again later") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return str(done.commit_url)
+    return str(commit.commit_url)
 
 
 def _line(error: Exception) -> str:

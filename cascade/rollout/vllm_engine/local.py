@@ -24,7 +24,7 @@ WORKERS = {
     "cpu": "cascade.rollout.vllm_engine.worker_cpu.ReloadingCPUWorker",
 }
 MAX_DEATHS = 3
-"""In a row, with no response between: then something is wrong that another start does not mend."""
+"""Consecutive engine failures without a response in between, after which another start would not help."""
 
 
 class LocalEngine:

@@ -183,7 +183,7 @@ class _Replica:
             raise _LostError(self.problem)
         if not reply.is_success:
             raise CascadeError(
-                f"{self.url}: {_failure(reply)}; start it with another --max-model-len or mend the recipe"
+                f"{self.url}: {_failure(reply)}; start it with another --max-model-len or change the recipe"
             )
         choice = reply.json()["choices"][0]
         if choice["finish_reason"] not in ("stop", "length"):
