@@ -115,11 +115,11 @@ class Teachers:
         self._hash = {domain: teacher.hash for domain, teacher in teachers.items()}
         self._checkpoints = {teacher.hash: teacher.checkpoint for teacher in teachers.values()}
         self._node = node
-        self._policies: dict[str, Policy] = {}
+        self._kept: dict[str, Policy] = {}
         if node.teacher_memory != "disk":
             for teacher in self._checkpoints:
-                self._policies[teacher] = self._load(teacher)
-                self._offload(self._policies[teacher])
+                self._kept[teacher] = self._load(teacher)
+                self._offload(self._kept[teacher])
 
     def score(self, batch: Batch) -> Tensor:
         """[N] log π_teacher of the batch's tokens, each by the teacher of its prompt's domain.
@@ -144,7 +144,7 @@ class Teachers:
     def _fetch(self, teacher: str) -> Policy:
         if self._node.teacher_memory == "disk":
             return self._load(teacher)
-        policy = self._policies[teacher]
+        policy = self._kept[teacher]
         if self._node.teacher_memory == "host":
             policy.to_device()
         return policy

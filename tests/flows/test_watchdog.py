@@ -72,7 +72,7 @@ def test_it_reads_what_progress_says() -> None:
     step = read_step(told.getvalue().rstrip())
     assert step is not None
     assert step[:3] == ("swe_agentic-rl", 5, 12)
-    assert re.fullmatch(r"reward 0.5  tokens/s 2,000  left 0:0\d", step.told)
+    assert re.fullmatch(r"reward 0.5  tokens/s 2,000  left 0:0\d", step.fields_text)
     assert read_step("  mcqa: 0.250 against 1/2  of") is None
 
 

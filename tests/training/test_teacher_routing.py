@@ -94,7 +94,7 @@ def test_each_token_is_scored_by_its_own_domains_teacher(project: Layout, monkey
     monkeypatch.setattr(teacher_scoring.Teachers, "score", recording)
     run_on_policy(make_recipe(mopd={"steps": 1}), "mopd", project)
     ((made, batch, scores),) = seen
-    one, two = (made._policies[made._hash[domain]].score(batch.sequences).log_probs for domain in ("one", "two"))
+    one, two = (made._kept[made._hash[domain]].score(batch.sequences).log_probs for domain in ("one", "two"))
     of_two = [batch.domains[rollout] == "two" for rollout in batch.owner.tolist()]
     expected = [b if second else a for a, b, second in zip(one.tolist(), two.tolist(), of_two, strict=True)]
     assert scores.tolist() == pytest.approx(expected, abs=1e-5)
