@@ -22,7 +22,7 @@ def compare(function, *arguments):
     expected, found = function(*arguments), function(*there)
     tolerance = 1e-5 if arguments[0].dtype == found.dtype == torch.float32 else 1e-2
     for one, other in [(found, expected), *zip(there, arguments, strict=True)]:
-        if isinstance(other, torch.Tensor):
+        if isinstance(other, torch.Tensor) and other.numel():  # No rotary positions: tables without columns.
             difference = (one.cpu().double() - other.double()).norm() / other.double().norm()
             assert difference < tolerance
 
