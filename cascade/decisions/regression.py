@@ -18,7 +18,7 @@ def compare_with_best(
 
     A domain has regressed (`passed` is false) where the test on the same prompts rejects "not worse" at the
     recipe's significance and the drop reaches its minimum effect. Significance holds for all domains together
-    (Holm): with six domains tested at 5 % each, one comparison in four would find a loss where there is none.
+    (Holm): with ten domains tested at 5 % each, two comparisons in five would find a loss where there is none.
     Among equals the earlier in the cascade is the best. `results` are of `candidate` and all of `rules.against`;
     `name`, the deciding node, seeds the test. Raises CascadeError where the results are of other prompts.
     """

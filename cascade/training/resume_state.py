@@ -1,7 +1,8 @@
 """The resumable state of a node: one safetensors file, replaced in one atomic step.
 
 Tensors are the policy's weights and optimizer state; the metadata holds the step, what else the loop needs to
-continue, and the fingerprint of the inputs. All of it is of the same step.
+continue, and the fingerprint of the inputs. All of it is of the same step. `node_run` saves and
+restores it, and rewinds journal and samples to its step.
 
 Where every process holds a shard of the policy, the other processes' tensors are in files beside it, named after step
 and rank. They are written before the main process's file names their step, and deleted after it names another, so the

@@ -58,7 +58,8 @@ def test_dvc_changes_every_number_where_it_stands(recipe: Path) -> None:
         ("+rl.code_rl.kl=0.25", "rl.code_rl.kl", 0.25),
         ("seed=${threads}", "seed", 2),
         ("base='models/a b'", "base", "models/a b"),
-        ("gate.release.against=[sft, mopd]", "gate.release.against", ["sft", "mopd"]),
+        ("+gate.release.against=[sft, mopd]", "gate.release.against", ["sft", "mopd"]),
+        ("teachers.select_teachers.candidates=[sft, if_rl]", "teachers.select_teachers.candidates", ["sft", "if_rl"]),
     ],
 )
 def test_an_override_changes_what_it_names_alone(nano: Path, override: str, key: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Constraints by id, and how their `kwargs` are read.
+"""Constraints by id, and how their `kwargs` are read. The constraints themselves are in `format` and `words`.
 
 A checker is a function of the answer's text and keyword arguments; the decorator names its id and, for each
 argument, the reader that turns what a row says into a value or raises ValueError.
