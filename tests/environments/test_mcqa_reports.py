@@ -157,3 +157,29 @@ def test_a_rows_own_pattern_that_captures_the_first_letter_of_an_options_text() 
 def test_the_rules_of_nemo_gym(options: dict, mode: str, text: str, ours: str | None, theirs: str | None) -> None:
     assert letter(options, mode, text) == ours
     assert letter(options, mode, text, grading="gym") == theirs
+
+
+FOUND = [
+    (METALS, STRICT, r"\boxed{\Large C}", "C"),
+    (METALS, STRICT, r"\boxed{\textsc{C}}", "C"),
+    (METALS, STRICT, r"\boxed{\textcolor{red}{C}}", "C"),
+    (METALS, STRICT, r"\boxed{\color{red}{C}}", "C"),
+    (NUMBERS, BOXED, r"\boxed{1/2}", None),
+    (NUMBERS, BOXED, r"\boxed{10^2}", None),
+    (NUMBERS, BOXED, r"\boxed{2+1}", None),
+    (COLOURS, BOXED, r"\boxed{not red}", None),
+    (METALS, MARKDOWN, "Answer: not A", None),
+    (METALS, MARKDOWN, "Answer: A is wrong", None),
+    (METALS, MARKDOWN, "Answer: A is wrong, so B", "B"),
+    (METALS, MARKDOWN, "Answer: A and C are wrong; B is right", "B"),
+    (METALS, MARKDOWN, "Answer: It cannot be A; it is B", "B"),
+    (METALS, MARKDOWN, "Answer: B, A is wrong", "B"),
+    (TEN, MARKDOWN, "Answer: I'm sure it's B", "B"),
+    (TEN, MARKDOWN, "Answer: I'm not sure", None),
+]
+"""What else belongs to these kinds, found here."""
+
+
+@pytest.mark.parametrize(("options", "mode", "text", "right"), FOUND)
+def test_neighbours_of_the_reported_forms(options: dict[str, str], mode: str, text: str, right: str | None) -> None:
+    assert letter(options, mode, text) == right
