@@ -61,3 +61,15 @@ def test_a_tag_later_in_the_answer_is_text() -> None:
     text = "The tag <think> opens a thought."
     assert response_from_openai(text).content == text
     assert parse_response(f"Hm.</think>{text} And </think> closes it.", thinking=True).content.endswith("closes it.")
+
+
+def test_a_closing_tag_in_a_value_of_a_call_that_begins_the_answer() -> None:
+    text = "<tool_call>\n<function=f>\n<parameter=body>\n</think>\n</parameter>\n</function>\n</tool_call>"
+    response = response_from_openai(message(text))
+    assert [call.arguments for call in response.tool_calls] == [{"body": "</think>"}]
+
+
+def test_a_thought_that_is_not_shown_stands_apart_too() -> None:
+    given = message("7: it holds </think>", "")
+    given["output"][0]["encrypted_content"] = "abc"
+    assert response_from_openai(given).content == "7: it holds </think>"

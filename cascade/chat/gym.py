@@ -48,8 +48,11 @@ def response_from_openai(response: Any) -> Response:
             except ValueError as error:
                 malformed = f"arguments of {item.get('name')}: {error}"
     text, thought = "\n".join(content), "\n".join(reasoning)
-    # Where reasoning is a separate item, `</think>` in the answer is text.
-    parsed = parse_response(text, thinking="</think>" in text and not thought.strip())
+    # Where the thought stands in an item of its own, `</think>` in the answer is text.
+    apart = bool(thought.strip()) or any(item.get("encrypted_content") for item in response["output"])
+    # An answer that begins with a call, too, is no thought: the tag stands in a value.
+    thinking = "</think>" in text and not apart and not text.lstrip().startswith("<tool_call>")
+    parsed = parse_response(text, thinking=thinking)
     details = response.get("incomplete_details") or {}
     return Response(
         parsed.content,

@@ -142,6 +142,41 @@ CASES: list[tuple[str, Row, str, int | None]] = [
         "def f(): 1 / 0",
         1,
     ),
+    (
+        "",
+        check("f", "try:\n    candidate()\nexcept OSError as e:\n    assert (e.errno, e.filename) == (2, 'p')"),
+        "def f(): raise FileNotFoundError(2, 'no', 'p')",
+        1,
+    ),
+    (
+        "",
+        check("f", "try:\n    candidate()\nexcept ValueError as e:\n    assert len(str(e)) == 20000"),
+        "def f(): raise ValueError('x' * 20000)",
+        1,
+    ),
+    (
+        "",
+        check("f", "try:\n    candidate()\nexcept SystemExit as e:\n    assert e.code == 3\nelse:\n    assert False"),
+        "import sys\ndef f(): sys.exit(3)",
+        1,
+    ),
+    ("", check("f", "assert candidate() == 1"), "def f(): raise SystemExit", 0),
+    # Annotations are what they are in a file of its own, and a module's name leads to the module.
+    *(
+        (
+            "",
+            check("f", "assert candidate(1).x == 1\nassert candidate.__name__ == 'f'"),
+            f"{first}from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef f(n): return P(n)",
+            1,
+        )
+        for first in ("", "from __future__ import annotations\n")
+    ),
+    (
+        "",
+        {"function": "f", "tests": [{"input": [], "output": True}]},
+        "def f(n: int = 0): return f.__annotations__['n'] is int",
+        1,
+    ),
     # Results that are no plain data.
     ("openai/human-eval#60", check("f", "assert list(candidate(3)) == [0, 1, 2]"), "def f(n): yield from range(n)", 1),
     ("", check("f", "assert list(candidate(3)) == [0, 1, 2]"), "def f(n): yield from range(n + 1)", 0),

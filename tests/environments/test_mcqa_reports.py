@@ -172,3 +172,29 @@ def test_a_label_with_its_own_text_is_one_answer_though_the_text_begins_as_a_lab
     options = [{"A": "E. coli"}, {"B": "S. aureus"}, {"C": "B. subtilis"}, {"D": "H. pylori"}]
     row = {"options": options, "expected_answer": "C", "grading_mode": MARKDOWN}
     assert ENVIRONMENT.verify(row, Response(answer)).extracted == letter
+
+
+FOUND = [
+    (METALS, STRICT, r"\boxed{\Large C}", "C"),
+    (METALS, STRICT, r"\boxed{\textsc{C}}", "C"),
+    (METALS, STRICT, r"\boxed{\textcolor{red}{C}}", "C"),
+    (METALS, STRICT, r"\boxed{\color{red}{C}}", "C"),
+    (NUMBERS, BOXED, r"\boxed{1/2}", None),
+    (NUMBERS, BOXED, r"\boxed{10^2}", None),
+    (NUMBERS, BOXED, r"\boxed{2+1}", None),
+    (COLOURS, BOXED, r"\boxed{not red}", None),
+    (METALS, MARKDOWN, "Answer: not A", None),
+    (METALS, MARKDOWN, "Answer: A is wrong", None),
+    (METALS, MARKDOWN, "Answer: A is wrong, so B", "B"),
+    (METALS, MARKDOWN, "Answer: A and C are wrong; B is right", "B"),
+    (METALS, MARKDOWN, "Answer: It cannot be A; it is B", "B"),
+    (METALS, MARKDOWN, "Answer: B, A is wrong", "B"),
+    (TEN, MARKDOWN, "Answer: I'm sure it's B", "B"),
+    (TEN, MARKDOWN, "Answer: I'm not sure", None),
+]
+"""What else belongs to these kinds, found here."""
+
+
+@pytest.mark.parametrize(("options", "mode", "text", "right"), FOUND)
+def test_neighbours_of_the_reported_forms(options: dict[str, str], mode: str, text: str, right: str | None) -> None:
+    assert letter(options, mode, text) == right

@@ -25,6 +25,7 @@ MEMORY_BYTES = 1 << 30
 COMPILER = ("g++", "-O2", "-std=c++17", "-o", "program", "main.cpp")
 COMPILING = Limits(cpu_seconds=60, wall_seconds=120, memory_bytes=2 << 30)
 
+_FUTURE = re.compile(r"^from __future__ import [\w, ]+\n", re.MULTILINE)
 _INSIDE = {path.name: path.read_text() for path in Path(values.__file__).parent.glob("*.py")}
 
 
@@ -73,8 +74,10 @@ def grade_check(problem: Check, source: str) -> Grade:
     # A function of its own, or the prompt's to be completed.
     name = re.escape(problem.entry_point)
     whole = re.search(rf"^\s*(async\s+)?def\s+{name}\b|^{name}\s*=|^class\s+{name}\b", source, re.MULTILINE)
+    # These must stand first, before the prompt's definitions.
+    future = "".join(_FUTURE.findall(source))
     job = {
-        "source": f"{problem.definitions}\n{source}" if whole else problem.prompt + source,
+        "source": f"{future}{problem.definitions}\n{_FUTURE.sub('', source)}" if whole else problem.prompt + source,
         "reference": problem.reference,
         "test": problem.test,
         "entry_point": problem.entry_point,

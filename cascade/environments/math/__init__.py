@@ -33,17 +33,28 @@ SECONDS = 10
 
 WITH_JUDGE = "math_with_judge"
 
+_BLANKS = re.compile(r"(?<!\d) | (?!\d)")
 _INTEGER = re.compile(r"[+-]?\d{1,1000}")
 _BASED = re.compile(
-    r"[({]?\s*(?:\\(?:text|mathrm)\s*)?[({]?(?P<digits>[0-9A-Fa-f][0-9A-Fa-f ,]*)[)}]?\s*[)}]?\s*"
-    r"_\s*\{?\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?P<base>\d{1,2}|[a-z]+)\s*\}?\s*\}?"
+    r"(?:[A-Za-z] ?= ?)?(?P<sign>-?)[({]?\s*(?:\\(?:text|mathrm)\s*)?[({]?"
+    r"(?P<digits>[0-9A-Fa-f][0-9A-Fa-f ,]*(?:\.[0-9A-Fa-f]+)?)[)}]?\s*[)}]?\s*"
+    r"(?:_\s*\{?\s*\(?(?:\\(?:text|mathrm)\s*\{)?\s*(?:base\s*\}?\s*)?|(?:\\text\s*\{)?\s*\(?(?:in )?base\s*\}?\s*)"
+    r"(?P<base>\d{1,2}|[a-z]+)\s*\)?\s*\}?\s*\}?"
 )
+_PREFIXED = re.compile(r"(?P<sign>-?)0(?P<base>[xbo])(?P<digits>[0-9A-Fa-f]+)")
+_SUBSCRIPT = re.compile(r"\d[)}]*\s*_\s*[\s{(]*(?:\\(?:text|mathrm)\s*\{)?\s*(\w+)")
+"""A base, after whatever number."""
 _NAMES = (
     *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
 )
-BASES = {name: base for base, name in enumerate(_NAMES, 2)} | {"binary": 2, "octal": 8, "decimal": 10, "hex": 16}
-_WRAPPED = re.compile(r"\\\((.*)\\\)|\$(.*)\$|\\text\{([^{}]*)\}")
+BASES = {name: base for base, name in enumerate(_NAMES, 2)} | {
+    **dict.fromkeys(("binary", "b"), 2),
+    **dict.fromkeys(("octal", "o"), 8),
+    **dict.fromkeys(("hexadecimal", "hex", "x"), 16),
+    "decimal": 10,
+}
+_WRAPPED = re.compile(r"\\\((.*)\\\)|\$(.*)\$|\\text\{([^{}]*)\}|\*\*([^*]*)\*\*")
 
 
 class Math(Environment):
@@ -59,7 +70,8 @@ class Math(Environment):
 
     def verify(self, row: Row, response: Response) -> Verdict:
         gym = in_gym(row)
-        inside = boxed_in_gym(response.content) if gym else boxed_list(response.content)
+        several = "," in _expected(row)
+        inside = boxed_in_gym(response.content) if gym else boxed_list(response.content, several_names=several)
         if inside is None or not inside.strip():
             return Verdict(0.0, reason="no \\boxed{} in the answer")
         answer, expected = _bare(inside), _bare(_expected(row))
@@ -100,7 +112,10 @@ def _same(expected: str, answer: str, gym: bool) -> bool:
         return bool(
             killable_worker.call("cascade.environments.math.compare:equal_in_gym", expected, answer, seconds=SECONDS)
         )
+    given = answer
     expected, answer = tidy(expected), tidy(answer)
+    if _squeezed(expected) == _squeezed(answer):
+        return True
     one, other = read(expected), read(answer)
     if one is not None and other is not None:
         return equal(one, other)
@@ -110,19 +125,30 @@ def _same(expected: str, answer: str, gym: bool) -> bool:
     if based or other_based:
         # Without a base the digits are those of the base that the question asks for.
         return (based[0] if based else expected) == (other_based[0] if other_based else answer)
+    bases = [set(_SUBSCRIPT.findall(text)) for text in (expected, answer)]
+    if all(bases) and bases[0] != bases[1]:
+        return False
+    if ", " in expected and (as_list := tidy(given, commas=False)) != answer:
+        # Beside a list, 100,200 is one too.
+        answer = as_list
     return bool(killable_worker.call("cascade.environments.math.compare:equal", expected, answer, seconds=SECONDS))
+
+
+def _squeezed(text: str) -> str:
+    """Without blanks, but for those between two digits."""
+    return _BLANKS.sub("", text)
 
 
 def _based(text: str) -> tuple[str, str] | None:
     """Digits and base of a number like 212_5, (212)_{5}, 1A_{16} or 212_{\\text{five}}."""
-    match = _BASED.fullmatch(text)
+    match = _BASED.fullmatch(text) or _PREFIXED.fullmatch(text)
     if not match:
         return None
     digits = re.sub(r"[ ,]", "", match["digits"]).upper().lstrip("0") or "0"
     name = match["base"].strip().lower()
     base = int(name) if name.isdigit() else BASES.get(name, 0)
-    largest = max(int(digit, 36) for digit in digits)
-    return (digits, str(base)) if largest < base <= 16 else None
+    largest = max(int(digit, 36) for digit in digits.replace(".", "") or "0")
+    return (match["sign"] + digits, str(base)) if largest < base <= 16 else None
 
 
 def _expected(row: Row) -> str:

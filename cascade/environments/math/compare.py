@@ -55,28 +55,46 @@ def _numeric_eq(a: Any, b: Any, float_rounding: int, numeric_precision: int) -> 
 
 
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|gcd|lcm|max|min"
+_LETTERS = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|omega"
 _PLAIN = [
-    (re.compile(r"\\mathrm ?\{ ?e ?\}"), "e"),
-    (re.compile(r"\\mathrm ?\{ ?i ?\}"), "i"),
+    (re.compile(r"\\(?:mathrm|text|rm)(?: ?\{ ?([ei]) ?\}| ([ei])(?![A-Za-z]))"), r"\1\2"),
+    (re.compile(r"\\(?:operatorname|mathrm|text) ?\{ ?(exp|sqrt|abs) ?\}"), r"\1"),
+    (re.compile(rf"\\(?:operatorname|mathrm|text) ?\{{ ?({_FUNCTIONS}) ?\}}"), r"\\\1 "),
     (re.compile(r"\\(?:text|mathrm) ?\{ ?\\?% ?\}|\\(?:text|mathrm) ?\{ ?[Pp]er ?cent ?\}|(?<!\\)%"), r"\\%"),
     (re.compile(r"^\\(?:approx|simeq|sim|doteq)(?![A-Za-z]) ?"), ""),
     (re.compile(r"\\varnothing|∅"), r"\\emptyset "),
     (re.compile(r"√ ?(\d+|[A-Za-z])"), r"\\sqrt{\1}"),
     (re.compile(r"√"), "sqrt"),
+    (re.compile(r"∛ ?\(?(\w+)\)?|(?<![\\A-Za-z])cbrt ?\(([^()]*)\)"), r"\\sqrt[3]{\1\2}"),
+    (re.compile(r"(?<![\\A-Za-z])sqrt ?(?=\{)"), r"\\sqrt"),
+    (re.compile(r"(?<![\\A-Za-z])sqrt ?(\d+|[A-Za-z](?![A-Za-z]))"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\A-Za-z])log_?(\d+) ?(?=\()"), r"\\log_{\1}"),
+    (re.compile(r"(?<![\\A-Za-z])(a(?:rc)?)(sin|cos|tan)(?= ?[({]| [\dA-Za-z])"), r"\\arc\2"),
+    (re.compile(r"(?<![\\A-Za-z])(ln|log)(?=\d)"), r"\\\1 "),
+    (re.compile(r"(?<![\\\w])(\d+) choose (\d+)(?!\w)"), r"\\binom{\1}{\2}"),
+    (re.compile(rf"(?<![\\A-Za-z])({_LETTERS})(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])"), r"\\infty "),
-    (re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), r"\\pi "),
+    (re.compile(r"(?<![\\A-Za-z])(?:pi|Pi|PI)(?![A-Za-z])"), r"\\pi "),
     (re.compile(rf"(?<![\\A-Za-z{{])({_FUNCTIONS})(?=[ (]|\^)"), r"\\\1"),
+    (re.compile(r"(?<=\d) ?(?<!\*)\* ?[iI](?![A-Za-z])"), "i"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<![\\*])\*(?!\*)"), r" \\cdot "),
-    (re.compile(r"\^([-+]?\d{2,})"), r"^{\1}"),
+    (re.compile(r"\^([-+]?\d{2,}|[-+]?\d*\.\d+)"), r"^{\1}"),
+    (re.compile(r"\^(?:\( ?|\{ ?)0?\.5 ?[)}]"), r"^{\\frac{1}{2}}"),
     (re.compile(r"\^\( ?([^(){}]*?) ?\)"), r"^{\1}"),
 ]
 _CALL = re.compile(r"(?<![\\A-Za-z])(sqrt|exp|abs) ?\(")
+_SET = r"\\in ?\\(?:mathbb|mathbf|Bbb) ?\{? ?[NRCZ] ?\}?"
+_OPEN = r" ?[,;]? ?\(? ?(?:\\text ?\{ ?,? ?\(?)?"
 _QUALIFIER = re.compile(
-    r"(?: ?[,;])? ?(?:\\text ?\{ ?,? ?)?(?:for|where) (?:all|any|every|each)\b(?![^{}]*[<>]).*$|"
-    r" ?,? ?(?:\\text ?\{ ?,? ?)?(?:for|where) ?\}? ?(?:all )?[A-Za-z] ?(?:\\in ?\\mathbb ?\{? ?[RCZ] ?\}?|real)\.?$|"
-    r" ?,? ?\\forall ?[A-Za-z](?: ?\\in ?\\mathbb ?\{? ?R ?\}?)?$"
+    rf"{_OPEN}(?:for|where) (?:all|any|every|each)\b(?!.*(?:[<>]|\\(?:[lg]e|[lg]t|leq|geq|neq?)(?![A-Za-z]))).*$|"
+    rf"{_OPEN}(?:for|where) ?\}}? ?(?:all )?[A-Za-z] ?(?:{_SET}|real)\.?\)?$|"
+    rf"{_OPEN}where ?\}}? ?[A-Za-z] ?(?:\\text ?\{{)? ?is an? (?:(?:arbitrary|any|real|positive|nonnegative) )*"
+    r"(?:integer|constant|number)(?: of integration)?\.? ?\}?$|"
+    rf" ?[,;]? ?\(? ?\\forall ?[A-Za-z](?: ?{_SET})?\)?$|"
+    rf"(?<=[\w}})]) ?(?:[,;] ?\(?|\() ?[A-Za-z] ?{_SET} ?\)?$"
 )
+_PREAMBLE = re.compile(r"^\\text ?\{ ?(?i:approximately|about|roughly|(?:the )?(?:final )?answer(?: is)?:?) ?\} ?")
 _BOUND = re.compile(r"\bor (?:more|less|fewer|greater|above|below|higher|lower)\b|\bat (?:least|most)\b")
 """The library takes such words for a unit, and leaves them out."""
 _PERCENT = re.compile(r"((?:\\frac ?\{[^{}]*\} ?\{[^{}]*\}|[\d.]+)) ?\\%")
@@ -84,7 +102,7 @@ _PERCENT = re.compile(r"((?:\\frac ?\{[^{}]*\} ?\{[^{}]*\}|[\d.]+)) ?\\%")
 
 def plain(text: str) -> str:
     """Text that means LaTeX, as LaTeX: exp(3), pi/2, x**2, √2; without what holds for every number anyway."""
-    unqualified = _QUALIFIER.sub("", text).strip()
+    unqualified = _QUALIFIER.sub("", _PREAMBLE.sub("", text)).strip()
     text = unqualified or text
     for pattern, meant in _PLAIN:
         text = pattern.sub(meant, text)

@@ -11,6 +11,7 @@ from fractions import Fraction
 _REPLACED = str.maketrans(
     {
         **dict.fromkeys("−–﹣－", "-"),
+        **{sign: f"^{power}" for power, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
         **dict.fromkeys("\u00a0\u2009\u202f\u2007\u200a", " "),
         "×": "\\times ",
         **dict.fromkeys("·⋅∙", "\\cdot "),
@@ -26,8 +27,20 @@ _REPLACED = str.maketrans(
     }
 )
 _SIZES = re.compile(r"\\(?:left|right|displaystyle|textstyle|bigl?|bigr?|Bigl?|Bigr?|!)(?![A-Za-z])|\\!")
-_SPACES = re.compile(r"(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick)?space(?![A-Za-z])|\s)+")
-_GROUPS = re.compile(r"(?<![\d.,^_])(\d{1,3})((?:(?:,| |\{,\}|, )\d{3})+)(?![\d])")
+_SPACES = re.compile(
+    r"(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick)?space(?![A-Za-z])|\\[hm]space\*?\{[^{}]*\}|\s)+"
+)
+_SEPARATOR = re.compile(r"(?<=\d)(?:\\(?:text|mathrm|mathord|mathpunct) ?)?\{ ?(,?) ?\}(?=\d{3})")
+"""A separator in braces, as in 12{,}000 and 12{\\,}000."""
+_COLOUR = re.compile(r"\\(?:textcolor|color) ?\{[\w!]+\} ?")
+_SYSTEM = re.compile(
+    r"(?:\\\{ ?\\begin\{(?P<kind>array|aligned|align\*?|gathered|matrix)\}|\\begin\{(?P<cases>cases)\})"
+    r"(?:\{[lcr| ]*\})?"
+    r"(?P<rows>.*?)\\end\{(?:(?P=kind)\} ?\.|(?P=cases)\})"
+)
+_GROUPS = re.compile(r"(?<![\d.,^_])(\d{1,3})((?:[, ]\d{3})+)(?!\d)")
+_PLACES = re.compile(r"(?<![\d.,])(\d*\.\d{3})((?: \d{3})+(?: \d{1,2})?|(?: \d{3})* \d{1,2})(?![\d/.,]| ?/)")
+"""Decimal places in groups of three."""
 
 _DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
 _CORE = re.compile(
@@ -101,11 +114,25 @@ class Number:
     """Of the unit: cm^2 has 2."""
 
 
-def tidy(text: str) -> str:
-    """The answer in plain LaTeX: one spelling of minus, blanks and digit groups, no sizes."""
+def tidy(text: str, *, commas: bool = True) -> str:
+    """The answer in plain LaTeX: one spelling of minus, blanks, systems and digit groups, no sizes and colours.
+    `commas`: whether those within 1,234 are separators."""
     text = _SIZES.sub("", text.translate(_REPLACED))
-    text = _SPACES.sub(" ", text.replace("{,}", ",")).strip()
-    return _GROUPS.sub(_joined, text)
+    if "color" in text:
+        text = _COLOUR.sub("", text)
+    if "brace" in text:
+        text = re.sub(r"\\([lr])brace(?![A-Za-z]) ?", lambda side: "\\{" if side[1] == "l" else "\\}", text)
+    text = _SPACES.sub(" ", text)
+    if "{" in text:
+        text = _SYSTEM.sub(_system, _SEPARATOR.sub(lambda found: found[1] or " ", text))
+    text = _PLACES.sub(lambda found: found[0].replace(" ", ""), text.strip())
+    return _GROUPS.sub(_joined if commas else _joined_by_blanks, text)
+
+
+def _system(found: re.Match[str]) -> str:
+    """Equations that stand side by side are a list; what has columns, as where cases are told apart, is kept."""
+    rows = re.sub(r"(?:\\\\ ?)+$", "", found["rows"].strip()).strip()
+    return f"\\begin{{cases}}{rows}\\end{{cases}}" if "&" in rows else re.sub(r"[, ]*\\\\ ?", ", ", rows)
 
 
 def read(text: str) -> Number | None:
@@ -161,12 +188,13 @@ def _close(one: Fraction, other: Fraction, rounded: bool) -> bool:
 
 
 def _joined(groups: re.Match[str]) -> str:
-    blanks = groups[2][0] == " " or groups[2].startswith(", ")
     # "1, 234" may be a list of two numbers; the thin blank of "1,\!234" is gone by now.
-    if groups[2].startswith(", "):
-        return groups[0]
-    separators = {part for part in re.split(r"\d+", groups[2]) if part}
-    return groups[1] + re.sub(r"\D", "", groups[2]) if len(separators) == 1 or blanks else groups[0]
+    one_kind = groups[2][0] == " " or " " not in groups[2]
+    return groups[1] + re.sub(r"\D", "", groups[2]) if one_kind else groups[0]
+
+
+def _joined_by_blanks(groups: re.Match[str]) -> str:
+    return groups[0].replace(",", ", ") if "," in groups[2] else _joined(groups)
 
 
 def _value(match: re.Match[str]) -> tuple[Fraction | None, bool]:

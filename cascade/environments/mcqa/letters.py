@@ -21,11 +21,12 @@ FOREIGN = str.maketrans(
 _COMMANDS = (
     *("text", "textbf", "textit", "textrm", "textsf", "texttt", "emph", "underline", "mbox", "hbox", "fbox", "boxed"),
     *("mathrm", "mathbf", "mathit", "mathsf", "mathtt", "mathcal", "mathbb", "mathfrak", "boldsymbol", "bm", "pmb"),
-    *("operatorname", "boldmath", "Large", "large"),
+    *("operatorname", "boldmath", "Large", "large", "textsc"),
 )
-_WRAP = regex.compile(rf"\\(?:{'|'.join(_COMMANDS)})\*?\s*\{{([^{{}}]*)\}}")
+_WRAP = regex.compile(rf"\\(?:{'|'.join(_COMMANDS)}|(?:text)?color\{{\w*\}})\*?\s*\{{([^{{}}]*)\}}")
 _SWITCH = regex.compile(
-    r"\\(?:bf|rm|it|sf|tt|em|bfseries|itshape|displaystyle|left|right|[,;:! ]|q?quad)(?![A-Za-z])\s*"
+    r"\\(?:bf|rm|it|sf|tt|em|[lL]arge|LARGE|[hH]uge|bfseries|itshape|displaystyle|left|right|[,;:! ]|q?quad)"
+    r"(?![A-Za-z])\s*"
 )
 _OUTER = regex.compile(r"\A(?:\{|\\[(\[])(.*)(?:\}|\\[)\]])\Z", regex.DOTALL)
 _MARKS = " \t\n\r.,;:!*_`$\"'“”‘’{}"
@@ -34,7 +35,7 @@ BRACKETS = _MARKS + "()[]<>"
 _LABEL = regex.compile(r"\(?([A-Z])\s*(?:[:)\]]|\.(?!\w)|-(?=\s|$)|[.-](?=\w))\s*(.*)", regex.DOTALL)
 _LEAD = regex.compile(
     r"[(\[{\s*_\"'“]*(?:(?:the\s+)?(?:(?:correct|right|best|final)\s+)?(?:option|choice|letter|answer)(?:\s+is)?[\s:]+)?"
-    r"[(\[{\s*_\"'“]*([A-Za-z])(?![A-Za-z0-9])",
+    r"[(\[{\s*_\"'“]*([A-Za-z])(?![A-Za-z0-9]|['’]\w)",
     regex.IGNORECASE,
 )
 _NEXT = regex.compile(
@@ -49,6 +50,12 @@ _REASON = regex.compile(
     r"\b(?:since|because|as|while|whereas|unlike|although|though|given|for|due|not|rather|instead|but|so|whilst)\b",
     regex.IGNORECASE,
 )
+_NEGATED = regex.compile(
+    r"(?:(?i:it\s+)?(?i:is\s+not|not|isn['’]t|cannot\s+be|can['’]t\s+be)\s+\(?[A-Z]\)?(?:\s*(?:,|or|nor|and)\s*\(?[A-Z]\)?)*"
+    r"|\(?[A-Z]\)?(?:\s*(?:or|and|&)\s*\(?[A-Z]\)?)?\s+(?:is|are|was|were)"
+    r"\s*(?:n['’]t|not|wrong|incorrect|false|out|ruled\s+out)\b[^,;.]*)(?!\w)[\s,;.]*"
+)
+"""An answer that begins with what it rules out."""
 _ALONE = regex.compile(r"(?<![A-Za-z0-9])([A-Z])(?![A-Za-z0-9'’])")
 _TEXT_GOES_ON = regex.compile(
     r"\s+(?!(?:and|or|but|because|since|as|is|was|are|for|due|given|if|that|which|it|with|would|seems|fits|holds|not|while"
@@ -107,7 +114,7 @@ def within(text: str, options: Options) -> str | None:
     longest = sorted(texts.values(), key=len, reverse=True)
     if not longest:
         return None
-    pattern = regex.compile(rf"(?<![\w.−-])(?:{'|'.join(map(regex.escape, longest))})(?!\w|[.,]\d)")
+    pattern = regex.compile(rf"(?<![\w.+/^−-]|\bnot )(?:{'|'.join(map(regex.escape, longest))})(?!\w|[.,]\d|\s*[/^])")
     found = {match[0] for match in pattern.finditer(shown)}
     letters = [letter for letter, option in texts.items() if option in found]
     return letters[0] if len(letters) == 1 else None
@@ -140,6 +147,8 @@ def chosen(text: str, options: Options) -> str | None:
     named = by_text(shown, options) or beginning(shown, options)
     if named is not None:
         return named
+    if negated := _NEGATED.match(shown):
+        shown = shown[negated.end() :]
     lead = _LEAD.match(shown)
     if lead and lead[1].upper() in options and not _is_word(shown, lead[1], lead.end(), options):
         letter = lead[1].upper()

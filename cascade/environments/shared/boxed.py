@@ -3,16 +3,23 @@
 import re
 
 _MARKER = "\\boxed{"
-_TOKEN = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*|\\.|[{}]", re.DOTALL)
+_TOKEN = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"[-+]?\d(?:[\w/^%]|[.,](?=\d))*|[A-Za-z](?![A-Za-z])|\\[A-Za-z]+(?:\{[^{}]*\})*")
 """What a box without braces holds: a number, a letter, or a command with its arguments."""
-_PLACEHOLDER = re.compile(r"(?:\s|\\[,;:! ]|~|\.{2,}|…|\\[lc]?dots|\\(?:text|mathrm)\{\s*\})*")
+_PLACEHOLDER = re.compile(
+    r"(?:\s|\\[,;:! ]|~|\.{2,}|…|\\(?:[lc]?dots|cdot|q?quad|square|_)(?![A-Za-z])|_{2,}|\?|\\(?:text|mathrm)\{\s*\}"
+    r"|\\h?phantom\{[^{}]*\}|[<\[](?:the |your |my )?(?:final )?answer[>\]]"
+    r"|(?:\\text\{)?(?:the |your |my )?(?:final )?answer(?: here)?(?:\s*\})?)*+",
+    re.IGNORECASE,
+)
 _BETWEEN = re.compile(
-    r"(?:[\s$,;&]|\*\*|\n\s*[-*•]\s|\\[()\[\],;: ]|\\q?quad|\\\\|\\text\{\s*(?:,?\s*(?:and|or))?\s*\}|\b(?:and|or)\b)*"
+    r"(?:(?<=\n)[ \t]*(?:[-*•]|\d{1,2}[.)])\s|[\s$,;&]|\*\*|\\[()\[\],;: ]|\\q?quad|\\\\"
+    r"|\\text\{\s*(?:,?\s*(?:and|or))?\s*\}|\b(?:and|or|also|as well as|und|oder|et|ou)\b)*+"
     r"(?P<name>[A-Za-z])?(?(name)(?:_\{?\w\}?)?\s*=[\s$]*)"
 )
 """Between the boxes of a list, which may say each time what is equal to them."""
 _NAMED = re.compile(r"([A-Za-z])(?:_\{?\w\}?)?\s*=[\s$]*$")
+_UNION = re.compile(r"[\s$]*\\cup[\s$]*")
 
 
 def boxed(text: str, *, last: bool = True) -> str | None:
@@ -26,27 +33,40 @@ def boxed(text: str, *, last: bool = True) -> str | None:
     return found[-1 if last else 0][2] if found else None
 
 
-def boxed_list(text: str) -> str | None:
+def boxed_list(text: str, *, several_names: bool = False) -> str | None:
     """`boxed`, but where the last box is one of several side by side, as in \\boxed{3}, \\boxed{5} and \\boxed{7}, the
-    contents of them all, commas between."""
+    contents of them all, commas between; unions of boxes too. Boxes of different names, as in x=\\boxed{1},
+    y=\\boxed{2}, are one answer where `several_names` are asked for, each with its name."""
     if (only := _only(text)) is not None:
         return only
     found = _boxes(text)
     if not found:
         return None
     begin, _, content = found.pop()
-    contents = [content]
+    contents, names, unions = [content], [""], 0
     while found and content is not None:
         start, end, other = found.pop()
         between = _BETWEEN.fullmatch(text, end, begin)
         named = _NAMED.search(text, max(0, start - 20), start)
-        if other is None or not between or between["name"] not in (None, named and named[1]):
+        if other is not None and _UNION.fullmatch(text, end, begin) and unions == len(contents) - 1:
+            unions += 1
+        elif other is None or not between or unions or not _goes_with(between["name"], named, several_names):
             break
+        else:
+            names[-1] = between["name"] or ""
         contents.append(other)
+        names.append(named[1] if named else "")
         begin = start
     if content is None or len(set(contents)) == 1:
         return content
-    return ", ".join(each or "" for each in reversed(contents))
+    if len(set(names)) > 1 and all(names):
+        contents = [f"{name}={each}" for name, each in zip(names, contents, strict=True)]
+    return (" \\cup " if unions else ", ").join(each or "" for each in reversed(contents))
+
+
+def _goes_with(name: str | None, named: re.Match[str] | None, several_names: bool) -> bool:
+    """Whether a box of this name continues the list of the one before it."""
+    return name is None or (named is not None and (several_names or name == named[1]))
 
 
 def _only(text: str) -> str | None:

@@ -33,7 +33,9 @@ def main() -> None:
 
 
 def judge(job: dict[str, Any], calls: Any, answers: Any) -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "check"}
+    module = type(sys)("check")
+    sys.modules["check"] = module
+    names: dict[str, Any] = vars(module)
     peer = Peer(answers, calls, is_open, names)
     try:
         what = {"source": job["source"], "function": job["entry_point"], "prelude": False, "check": True}
@@ -53,9 +55,9 @@ def judge(job: dict[str, Any], calls: Any, answers: Any) -> dict[str, Any]:
     candidate.__name__ = candidate.__qualname__ = job["entry_point"]
     try:
         # Tests may use what the prompt defines; the function that is tested is the candidate's, also by its name.
-        exec(compile(job["reference"], "reference.py", "exec"), names)
+        exec(compile(job["reference"], "reference.py", "exec", dont_inherit=True), names)
         names[job["entry_point"]] = candidate
-        exec(compile(job["test"], "test.py", "exec"), names)
+        exec(compile(job["test"], "test.py", "exec", dont_inherit=True), names)
         check = names["check"]
     except Gone:
         return {"passed": False, "reason": "ended before all tests were run"}

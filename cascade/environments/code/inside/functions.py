@@ -29,13 +29,16 @@ PRELUDE = (
 
 
 def namespace(prelude: bool) -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "candidate"}
+    # A module of its own: dataclasses and enumerations look theirs up.
+    module = type(sys)("candidate")
+    sys.modules["candidate"] = module
+    names: dict[str, Any] = vars(module)
     if prelude:
         modules = {name: import_module(name) for name in PRELUDE}
         for module in modules.values():
-            names |= {name: value for name, value in vars(module).items() if not name.startswith("_")}
-        names |= {name: value for name, value in vars(builtins).items() if not name.startswith("_")}
-        names |= modules
+            names.update({name: value for name, value in vars(module).items() if not name.startswith("_")})
+        names.update({name: value for name, value in vars(builtins).items() if not name.startswith("_")})
+        names.update(modules)
         sys.setrecursionlimit(50_000)
     return names
 
@@ -77,7 +80,8 @@ def main() -> None:
     function: Any = None
     try:
         names = namespace(job["prelude"])
-        exec(compile(job["source"], "answer.py", "exec"), names)
+        # Not with this file's own __future__, by which annotations would be texts.
+        exec(compile(job["source"], "answer.py", "exec", dont_inherit=True), names)
         holder = names["Solution"]() if "Solution" in names and job["function"] not in names else None
         function = getattr(holder, job["function"]) if holder else names[job["function"]]
         loaded: dict[str, Any] = {"loaded": True}

@@ -216,6 +216,8 @@ def described(error: BaseException) -> dict[str, Any]:
         text = ""
     try:
         args = [encode(arg) for arg in error.args]
+        if isinstance(error, OSError) and error.filename is not None:
+            args.append(encode(error.filename))
         state = [[name, encode(value)] for name, value in vars(error).items()]
     except BaseException:
         args, state = [text], []
@@ -235,7 +237,7 @@ def revived(result: dict[str, Any], peer: Peer) -> BaseException:
     if kind is None:
         return RuntimeError(f"{result['raised']}: {text}")
     error = _made(kind, args, state)
-    if str(error) != text:
+    if str(error)[:MAX_TEXT] != text:
         error = _made(type(kind.__name__, (kind,), {"__str__": lambda self: text}), args, state)
     return error
 
@@ -245,7 +247,8 @@ def _made(kind: Any, args: list[Any], state: dict[Any, Any]) -> BaseException:
         error = kind(*args)
     except Exception:
         error = kind.__new__(kind)
-    error.args = tuple(args)
+    if not isinstance(error, OSError):
+        error.args = tuple(args)
     for name, value in state.items():
         if isinstance(name, str) and not name.startswith("__"):
             setattr(error, name, value)
@@ -254,7 +257,7 @@ def _made(kind: Any, args: list[Any], state: dict[Any, Any]) -> BaseException:
 
 def _exception(name: Any, known: dict[str, Any]) -> Any:
     for found in (known.get(name), getattr(builtins, str(name), None)):
-        if isinstance(found, type) and issubclass(found, Exception):
+        if isinstance(found, type) and issubclass(found, (Exception, SystemExit, KeyboardInterrupt)):
             return found
     for module in ("json", "decimal", "zlib", "struct", "queue", "csv", "statistics", "binascii"):
         found = getattr(sys.modules.get(module), str(name), None)

@@ -37,7 +37,7 @@ def main() -> None:
         names = namespace(job["prelude"])
         with_exit()
         try:
-            code = compile(job["source"], "answer.py", "exec")
+            code = compile(job["source"], "answer.py", "exec", dont_inherit=True)
         except BaseException as error:
             answer(results, {"status": f"does not compile: {type(error).__name__}: {error}"[:300]})
             return
