@@ -26,6 +26,7 @@ COMPILER = ("g++", "-O2", "-std=c++17", "-o", "program", "main.cpp")
 COMPILING = Limits(cpu_seconds=60, wall_seconds=120, memory_bytes=2 << 30)
 
 _INSIDE = {path.name: path.read_text() for path in Path(values.__file__).parent.glob("*.py")}
+_WITHOUT_PEER = {name: text for name, text in _INSIDE.items() if name not in ("peer.py", "check.py")}
 
 
 class Undecided(Exception):
@@ -55,7 +56,7 @@ def grade_calls(problem: Calls, source: str) -> Grade:
     job = {"source": source, "function": problem.function, "prelude": problem.prelude, "seconds": SECONDS_A_TEST}
     lines = [job, *({"args": values.encode(call)} for call in problem.arguments)]
     stdin = "".join(json.dumps(line) + "\n" for line in lines)
-    result = execute([*PYTHON, "functions.py"], _INSIDE, stdin=stdin, limits=_limits(len(lines)))
+    result = execute([*PYTHON, "functions.py"], _WITHOUT_PEER, stdin=stdin, limits=_limits(len(lines)))
     loaded, *results = [*_lines(result), None]
     if loaded is None or "loaded" not in loaded:
         return Grade(False, f"does not load: {_why(loaded, result)}")
@@ -104,7 +105,7 @@ def grade_streams(problem: Streams, answer: Answer) -> Grade:
     # A character may take six bytes in JSON.
     output = 8 * sum(map(len, problem.outputs)) + (len(problem.outputs) << 18)
     job: dict[str, Any] = {"inputs": problem.inputs, "seconds": SECONDS_A_TEST, "room": room}
-    files: dict[str, str | bytes] = {**_INSIDE}
+    files: dict[str, str | bytes] = {**_WITHOUT_PEER}
     if answer.language == "cpp":
         program = _compiled(answer.code)
         if isinstance(program, Grade):

@@ -20,8 +20,8 @@ def boxed(text: str, *, last: bool = True) -> str | None:
 
     An escaped brace is no brace, \\boxed 9 is a box too, and an empty box is none: it is the mention of one.
     """
-    if (only := _only(text)) is not None:
-        return only
+    if _is_simple(text):
+        return _simple(text)
     found = _boxes(text)
     return found[-1 if last else 0][2] if found else None
 
@@ -29,8 +29,8 @@ def boxed(text: str, *, last: bool = True) -> str | None:
 def boxed_list(text: str) -> str | None:
     """`boxed`, but where the last box is one of several side by side, as in \\boxed{3}, \\boxed{5} and \\boxed{7}, the
     contents of them all, commas between."""
-    if (only := _only(text)) is not None:
-        return only
+    if _is_simple(text):
+        return _simple(text)
     found = _boxes(text)
     if not found:
         return None
@@ -49,14 +49,21 @@ def boxed_list(text: str) -> str | None:
     return ", ".join(each or "" for each in reversed(contents))
 
 
-def _only(text: str) -> str | None:
-    """What the only box holds, where that is plain text, as most often: found without reading all."""
+def _is_simple(text: str) -> bool:
+    """Whether there is one box at most and nothing in it but characters, as most often: no need to read all."""
+    if (boxes := text.count("box")) > 1:
+        return False
     start = text.find(_MARKER)
-    if start < 0 or text.find("box", start + len(_MARKER)) >= 0 or text.find("box", 0, start) >= 0:
-        return None
+    if start < 0:
+        return not boxes
     end = text.find("}", start)
-    inside = text[start + len(_MARKER) : end]
-    return inside if end >= 0 and not {"\\", "{"} & set(inside) and inside.strip(" \t\n.…~") else None
+    return end < 0 or not (text.find("\\", start + 1, end) >= 0 or text.find("{", start + len(_MARKER), end) >= 0)
+
+
+def _simple(text: str) -> str | None:
+    _, found, rest = text.partition(_MARKER)
+    inside, closed, _ = rest.partition("}")
+    return inside if found and closed and inside.strip(" \t\n.…~") else None
 
 
 def _boxes(text: str) -> list[tuple[int, int, str | None]]:
