@@ -27,6 +27,7 @@ COMPILING = Limits(cpu_seconds=60, wall_seconds=120, memory_bytes=2 << 30)
 
 _FUTURE = re.compile(r"^from __future__ import [\w, ]+\n", re.MULTILINE)
 _INSIDE = {path.name: path.read_text() for path in Path(values.__file__).parent.glob("*.py")}
+_WITHOUT_PEER = {name: text for name, text in _INSIDE.items() if name not in ("peer.py", "check.py")}
 
 
 class Undecided(Exception):
@@ -56,7 +57,7 @@ def grade_calls(problem: Calls, source: str) -> Grade:
     job = {"source": source, "function": problem.function, "prelude": problem.prelude, "seconds": SECONDS_A_TEST}
     lines = [job, *({"args": values.encode(call)} for call in problem.arguments)]
     stdin = "".join(json.dumps(line) + "\n" for line in lines)
-    result = execute([*PYTHON, "functions.py"], _INSIDE, stdin=stdin, limits=_limits(len(lines)))
+    result = execute([*PYTHON, "functions.py"], _WITHOUT_PEER, stdin=stdin, limits=_limits(len(lines)))
     loaded, *results = [*_lines(result), None]
     if loaded is None or "loaded" not in loaded:
         return Grade(False, f"does not load: {_why(loaded, result)}")
@@ -107,7 +108,7 @@ def grade_streams(problem: Streams, answer: Answer) -> Grade:
     # A character may take six bytes in JSON.
     output = 8 * sum(map(len, problem.outputs)) + (len(problem.outputs) << 18)
     job: dict[str, Any] = {"inputs": problem.inputs, "seconds": SECONDS_A_TEST, "room": room}
-    files: dict[str, str | bytes] = {**_INSIDE}
+    files: dict[str, str | bytes] = {**_WITHOUT_PEER}
     if answer.language == "cpp":
         program = _compiled(answer.code)
         if isinstance(program, Grade):

@@ -68,9 +68,9 @@ class ReasoningGym(Environment):
             answer = text if inside is None else inside.strip()
         if len(answer) > MAX_ANSWER:
             return Verdict(0.0, reason=f"the answer is longer than {MAX_ANSWER} characters")
-        family = row["metadata"]["source_dataset"]
+        family, gym = row["metadata"]["source_dataset"], in_gym(row)
         try:
-            score = scoring.score(family, answer, _entry(row), gym=in_gym(row))
+            score = scoring.score(family, answer, _entry(row), gym=gym)
         except TimeoutError:
             return Verdict(None, "timeout", answer, f"{family} needed longer than {scoring.SECONDS} s")
         except killable_worker.WorkerDied as error:
@@ -78,7 +78,7 @@ class ReasoningGym(Environment):
         except Exception as error:
             # The row scored its own answer in check_row, so what the scorer choked on is the response.
             return Verdict(0.0, extracted=answer, reason=f"{family} could not read the answer: {type(error).__name__}")
-        reward = score if in_gym(row) else float(score >= RIGHT)
+        reward = score if gym else float(score >= RIGHT)
         return Verdict(reward, extracted=answer, reason=f"{family} scored {score:g}, expected {row['answer']!r}")
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:

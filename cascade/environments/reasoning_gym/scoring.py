@@ -21,6 +21,7 @@ EVALUATED = frozenset({"string_insertion", "spiral_matrix", "binary_matrix", "n_
 SYMBOLIC = frozenset(
     {"simple_integration", "intermediate_integration", "polynomial_multiplication", "puzzle24", "countdown"}
 )
+IN_WORKER = EVALUATED | SYMBOLIC
 ROW_FORMULAS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "number_sorting": lambda entry: entry["answer"],
     "bitwise_arithmetic": lambda entry: entry["metadata"]["problem"],
@@ -51,11 +52,13 @@ def score(family: str, answer: str | None, entry: dict[str, Any], *, gym: bool =
         found = repairs.SCORERS[family](answer, entry)
     else:
         found = _by_library(family, answer, repairs.as_tuples(entry) if family in repairs.BOARDS else entry)
-    return 0.0 if found > 0 and repairs.worthless(family, answer, str(entry["answer"])) else found
+    if found > 0 and not answer.isdecimal() and repairs.worthless(family, answer, str(entry["answer"])):
+        return 0.0
+    return found
 
 
 def _by_library(family: str, answer: str | None, entry: dict[str, Any]) -> float:
-    if family not in EVALUATED | SYMBOLIC:
+    if family not in IN_WORKER:
         return float(_scorer(family)(answer=answer, entry=entry))
     if answer is not None and not is_plain(answer, symbolic=family in SYMBOLIC):
         return 0.0
