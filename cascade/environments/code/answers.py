@@ -1,4 +1,5 @@
-"""What counts as the answer: the last complete fenced code block of the response, and the language of its fence."""
+"""What counts as the answer: the last complete fenced code block of the response that can be a program, and the language
+of its fence."""
 
 import re
 from typing import Literal, NamedTuple
@@ -20,9 +21,11 @@ def last_block(text: str) -> Answer | None:
     """As in CommonMark a line of three or more ` or ~ opens a block, and one of at least as many of the same closes it,
     indented by at most three blanks more. What is not closed is none. An indented block is taken back to the margin.
 
-    Lines end with a newline alone: a form feed, U+2028 and their like may stand in a program's text.
+    Lines end with a newline alone: a form feed, U+2028 and their like may stand in a program's text. A block whose fence
+    names something else, such as ```text with a sample of output, counts only where there is no other.
     """
-    found: Answer | None = None
+    program: Answer | None = None
+    other: Answer | None = None
     opening: re.Match[str] | None = None
     lines: list[str] = []
     for line in text.replace("\r\n", "\n").split("\n"):
@@ -37,10 +40,15 @@ def last_block(text: str) -> Answer | None:
             and len(closing["fence"]) >= len(opening["fence"])
             and len(closing["indent"]) <= indent + 3
         ):
-            found, opening = Answer("\n".join(lines) + "\n", _language(opening["info"])), None
+            answer = Answer("\n".join(lines) + "\n", _language(opening["info"]))
+            if answer.language is None and opening["info"].strip(" \t{}"):
+                other = answer
+            else:
+                program = answer
+            opening = None
         else:
             lines.append(line[min(indent, len(line) - len(line.lstrip(" \t"))) :])
-    return found
+    return program or other
 
 
 def _language(info: str) -> Language | None:
