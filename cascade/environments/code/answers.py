@@ -1,5 +1,5 @@
-"""What counts as the answer: the last complete fenced code block of the response that can be a program, and the language
-of its fence."""
+"""What counts as the answer: the last complete fenced code block of the response that can be a program, and its
+language."""
 
 import re
 from typing import Literal, NamedTuple
@@ -21,8 +21,8 @@ def last_block(text: str) -> Answer | None:
     """As in CommonMark a line of three or more ` or ~ opens a block, and one of at least as many of the same closes it,
     indented by at most three blanks more. What is not closed is none. An indented block is taken back to the margin.
 
-    Lines end with a newline alone: a form feed, U+2028 and their like may stand in a program's text. A block whose fence
-    names something else, such as ```text with a sample of output, counts only where there is no other.
+    Lines end with a newline alone: a form feed, U+2028 and their like may stand in a program's text. A block whose
+    fence names something else, such as ```text with a sample of output, counts only where there is no other.
     """
     program: Answer | None = None
     other: Answer | None = None
