@@ -1,4 +1,4 @@
-"""Re-score a file of rollouts: each line a prompt row with `response`, as NeMo Gym writes them."""
+"""Re-scoring of a file of rollouts: each line is a prompt row with `response`, as NeMo Gym writes them."""
 
 import json
 from collections import Counter, deque
@@ -20,25 +20,25 @@ PROGRESS_EVERY = 1_000
 """Lines between two calls of `progress`."""
 
 ASKED_AT_ONCE = 64
-"""Lines that are judged at the same time where a server or a recipe's model may judge: waiting costs nothing here."""
+"""Lines verified concurrently if a server or one of the recipe's judges may be asked: waiting costs no CPU time."""
 
 REPLACED = ("reward", "failure", "extracted", "reason")
 
 Scored = tuple[dict[str, Any], Verdict]
-"""A line as it was read, and what came out."""
+"""A line as it was read, and its verdict."""
 
 
 @dataclass
 class Summary:
-    """What came out, over the lines that were not blank."""
+    """Totals over the non-blank lines."""
 
     count: int = 0
     reward_sum: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
     disagreements: int = 0
-    """Lines that came with a numeric `reward` and got another one here."""
+    """Lines with a numeric `reward` whose new reward differs from it."""
     compared: int = 0
-    """Lines that came with a numeric `reward` and got one here."""
+    """Lines with a numeric `reward` that got a new reward."""
 
     @property
     def scored(self) -> int:
@@ -46,7 +46,7 @@ class Summary:
 
     @property
     def mean_reward(self) -> float | None:
-        """Over the lines that have a reward; None where none has."""
+        """Mean over the lines that got a reward; None if none did."""
         return self.reward_sum / self.scored if self.scored else None
 
     def __str__(self) -> str:
@@ -65,29 +65,30 @@ def score_file(
     progress: Callable[[int], None] | None = None,
     gym_url: str | None = None,
 ) -> Summary:
-    """Score every line of `path` and write the lines with their verdicts, in their order, to `out`.
+    """Score every line of `path` and write the lines with their verdicts, in the same order, to `out`.
 
-    Each rollout is judged by itself (`Environment.verify`), also where training compares the rollouts of a prompt:
-    in human_preference it is compared with the row's `reference`.
+    Each rollout is verified by itself (`Environment.verify`), also in environments whose training compares the
+    rollouts of a prompt: in human_preference it is compared with the row's `reference`.
 
-    The environment is the NeMo Gym resources server at `gym_url`, else `environment`, else what the row names. Where
-    `environment` is one of NeMo Gym's names, the rows are judged as if they named it. Each
-    line out is the line in with `reward` (null on failure), `failure` (a code), `extracted` and `reason`; a `reward`
-    that came with the line is kept as `reward_given`. A line that cannot be judged is a failure with its reason,
-    never an exception.
-    Raises CascadeError where `path` cannot be read, `environment` is unknown or `gym_url` is not a server's address.
+    The environment is the NeMo Gym resources server at `gym_url`, else `environment`, else the one that the row names.
+    If `environment` is one of NeMo Gym's names, rows are verified as if they named it. Each output line is the input
+    line with `reward` (null on failure), `failure` (a code), `extracted` and `reason`; the input's `reward` becomes
+    `reward_given`. A line that cannot be verified is a failure with its reason, never an exception.
+    Raises CascadeError if `path` cannot be read, `environment` is unknown or `gym_url` is not a server's address.
     """
-    chosen = _chosen(environment) if environment else None
+    override = _environment(environment) if environment else None
     gym_name = environment if environment and environment not in MODULES else None
     if gym_url is not None:
-        from cascade.environments.gym_server import GymServer  # brings httpx
+        from cascade.environments.gym_server import GymServer  # imports httpx
 
-        chosen, gym_name = GymServer(gym_url), None
+        override, gym_name = GymServer(gym_url), None
     summary = Summary()
     with ExitStack() as files:
         target: TextIO | None = files.enter_context(open_atomic(out)) if out else None
         for row, verdict in files.enter_context(
-            closing(_score_lines(_lines(path), chosen, gym_name, ASKED_AT_ONCE if gym_url or judges.any_named() else 1))
+            closing(
+                _score_lines(_lines(path), override, gym_name, ASKED_AT_ONCE if gym_url or judges.any_named() else 1)
+            )
         ):
             _count(summary, row, verdict)
             if target:
@@ -97,13 +98,13 @@ def score_file(
     return summary
 
 
-def _chosen(name: str) -> Environment:
-    found = called(name)
-    if found is None:
+def _environment(name: str) -> Environment:
+    environment = called(name)
+    if environment is None:
         gym = sorted({alias for known in names() for alias in get(known).gym_names})
         known = f"{', '.join(names())}, and what begins with NeMo Gym's {', '.join(gym)}"
         raise CascadeError(f"unknown environment {name!r}; known: {known}")
-    return found
+    return environment
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -117,26 +118,26 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _score_lines(
-    lines: Iterable[tuple[int, bytes]], chosen: Environment | None, gym_name: str | None, at_once: int
+    lines: Iterable[tuple[int, bytes]], override: Environment | None, gym_name: str | None, at_once: int
 ) -> Generator[Scored, None, None]:
-    """In the order of the lines, `at_once` of them at a time and as many again in waiting."""
+    """Verdicts in the order of the lines: `at_once` lines at a time, and as many again queued."""
     if at_once == 1:
-        yield from (_score_line(line, number, chosen, gym_name) for number, line in lines)
+        yield from (_score_line(line, number, override, gym_name) for number, line in lines)
         return
     pool = ThreadPoolExecutor(at_once)
-    under_way: deque[Future[Scored]] = deque()
+    futures: deque[Future[Scored]] = deque()
     try:
         for number, line in lines:
-            under_way.append(pool.submit(_score_line, line, number, chosen, gym_name))
-            if len(under_way) == 2 * at_once:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            futures.append(pool.submit(_score_line, line, number, override, gym_name))
+            if len(futures) == 2 * at_once:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _score_line(line: bytes, number: int, chosen: Environment | None, gym_name: str | None) -> Scored:
+def _score_line(line: bytes, number: int, override: Environment | None, gym_name: str | None) -> Scored:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -145,16 +146,16 @@ def _score_line(line: bytes, number: int, chosen: Environment | None, gym_name: 
         return {"line": number}, Verdict(None, "bad_json", reason=f"line {number} is not a JSON object")
     try:
         check_grading(row)
-        judge = chosen or environment_of(row)
+        environment = override or environment_of(row)
         if "response" not in row:
             raise RowError("no_response", "the row has no `response`")
-        judged = renamed(row, gym_name) if gym_name else row
-        judge.check_row(judged)
-        return row, judge.verify(judged, _read_response(row["response"]))
+        named_row = renamed(row, gym_name) if gym_name else row
+        environment.check_row(named_row)
+        return row, environment.verify(named_row, _read_response(row["response"]))
     except RowError as error:
         return row, Verdict(None, error.code, reason=f"line {number}: {error}")
     except Exception as error:
-        # Whatever a file may hold, the lines after it are still scored; the code keeps it apart from bad rows.
+        # The remaining lines are still scored; the failure code distinguishes this from a bad row.
         return row, Verdict(None, "verifier_error", reason=f"line {number}: {type(error).__name__}: {error}")
 
 
@@ -171,14 +172,14 @@ def _count(summary: Summary, row: dict[str, Any], verdict: Verdict) -> None:
         summary.failures[verdict.failure or ""] += 1
         return
     summary.reward_sum += verdict.reward
-    given = row.get("reward")
-    if isinstance(given, int | float):
+    old_reward = row.get("reward")
+    if isinstance(old_reward, int | float):
         summary.compared += 1
-        summary.disagreements += abs(given - verdict.reward) > 1e-6
+        summary.disagreements += abs(old_reward - verdict.reward) > 1e-6
 
 
 def _with_verdict(row: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    kept = {key: value for key, value in row.items() if key not in REPLACED}
+    fields = {key: value for key, value in row.items() if key not in REPLACED}
     if "reward" in row:
-        kept["reward_given"] = row["reward"]
-    return {**kept, **{key: getattr(verdict, key) for key in REPLACED}}
+        fields["reward_given"] = row["reward"]
+    return {**fields, **{key: getattr(verdict, key) for key in REPLACED}}

@@ -1,4 +1,4 @@
-"""A multimap from 64-bit keys to row numbers that grows on disk, not in memory."""
+"""A multimap from 64-bit keys to row numbers, stored on disk as it grows."""
 
 from pathlib import Path
 
@@ -11,15 +11,16 @@ Numbers = NDArray[np.int64]
 _Run = tuple[Hashes, NDArray[np.uint32]]
 
 IN_MEMORY = 1 << 18
-"""Entries up to which a sorted run stays in memory (12 bytes an entry)."""
+"""Largest number of entries of a sorted run that is kept in memory (12 bytes per entry)."""
 LARGEST = 1 << 22
-"""Entries up to which runs are merged; beyond, a look-up searches several."""
+"""Largest number of entries of a merged run; with more entries a look-up searches several runs."""
 MOST_MATCHES = 32
-"""Rows returned for one key and run, so that a phrase common to all rows cannot make look-ups quadratic."""
+"""Largest number of rows returned per key and run, so that a phrase common to all rows does not make look-ups
+quadratic."""
 
 
 class KeyIndex:
-    """Sorted runs, merged as they grow; the large ones are memory-mapped files in `directory`."""
+    """Sorted runs, merged as they grow; large ones are memory-mapped files in `directory`."""
 
     def __init__(self, directory: Path):
         directory.mkdir(parents=True)
@@ -44,22 +45,22 @@ class KeyIndex:
         positions, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for run_keys, run_rows in self._runs:
             first = np.searchsorted(run_keys, keys, "left")
-            found = np.minimum(np.searchsorted(run_keys, keys, "right") - first, MOST_MATCHES)
-            hits = np.flatnonzero(found)
-            counts = found[hits]
+            matches = np.minimum(np.searchsorted(run_keys, keys, "right") - first, MOST_MATCHES)
+            hits = np.flatnonzero(matches)
+            counts = matches[hits]
             within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
             positions.append(np.repeat(hits, counts))
             rows.append(run_rows[np.repeat(first[hits], counts) + within].astype(np.int64))
         return np.concatenate(positions), np.concatenate(rows)
 
     def _mapped(self, run: _Run) -> _Run:
-        mapped = []
+        arrays = []
         for array in run:
             path = self._directory / f"{self._files}.npy"
             self._files += 1
             np.save(path, array)
-            mapped.append(np.load(path, mmap_mode="r"))
-        return mapped[0], mapped[1]
+            arrays.append(np.load(path, mmap_mode="r"))
+        return arrays[0], arrays[1]
 
     def _discard(self, run: _Run) -> None:
         for array in run:

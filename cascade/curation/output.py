@@ -1,5 +1,4 @@
-"""The output of curation: benchmarks and RL prompts by domain, packed SFT sequences, rejected rows, and their
-counts."""
+"""The output of curation: benchmarks and RL prompts by domain, packed SFT sequences, rejected rows, and counts."""
 
 from pathlib import Path
 from random import Random
@@ -18,7 +17,7 @@ FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft"}
 
 
 class Output:
-    """Files under `folder`, in the form of data/: benchmarks/, rl/, sft/ and rejects/."""
+    """Writes files under `folder` in the layout of data/: benchmarks/, rl/, sft/ and rejects/."""
 
     def __init__(self, folder: Path, seed: int, sequence_length: int):
         self.tally = report.Tally()
@@ -33,7 +32,7 @@ class Output:
             (folder / FOLDERS[use]).mkdir(parents=True, exist_ok=True)
 
     def keep(self, row: Candidate) -> None:
-        """Write a row that passed every step: a prompt to its domain's file, a conversation to the spool of packing."""
+        """Write a row that passed every step: a prompt to its domain's file, a conversation to the packing spool."""
         self.tally.keep(row)
         if row.use == "sft":
             for example in row.examples:
@@ -46,7 +45,7 @@ class Output:
         self._writers[path].write({**values, "row": row.as_json()})
 
     def reject(self, use: Use, step: str, error: RowError, source: str, domain: str, content: str) -> None:
-        """Count a rejected row and write it with its reason."""
+        """Count a rejected row and write it with the reason."""
         self.tally.reject(use, step, error.code, source, domain)
         values = {"use": use, "step": step, "reason": error.code, "message": str(error), "source": source}
         values |= {"domain": domain, "row": content}
@@ -78,5 +77,5 @@ class Output:
 
 
 def _writable(text: str) -> str:
-    """Text with invalid characters escaped, so that Parquet can store it."""
+    """Text with lone surrogates escaped, so that Parquet can store it."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""SFT conversations packed into sequences: best-fit decreasing (Johnson 1974), window by window.
+"""Packing of SFT conversations into sequences: best-fit decreasing (Johnson 1974), window by window.
 
-Conversations are spooled to an Arrow file as they are accepted. Windows of some sixty sequences are then filled
-with pieces of that file drawn at random, so that every window mixes all sources, and memory holds one window.
+Accepted conversations are spooled to an Arrow file. Windows of about 64 sequences are then filled with randomly
+drawn pieces of that file, so that every window mixes all sources and only one window is in memory.
 """
 
 from bisect import bisect_left, insort
@@ -19,17 +19,17 @@ from cascade.policy.base import Sequence
 
 WINDOW_SEQUENCES = 64
 WINDOW_TOKENS = 1 << 18
-"""A window holds WINDOW_SEQUENCES full sequences or this many tokens, whichever is more."""
+"""A window has WINDOW_SEQUENCES full sequences or this many tokens, whichever is more."""
 PIECE_ROWS = 32
 PIECE_TOKENS = 1 << 20
-"""Conversations, and tokens, of the pieces that windows are drawn from."""
+"""A piece of the spool ends at so many conversations or tokens, whichever comes first."""
 
 _SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("trained", pa.list_(pa.bool_()))])
 _Document = tuple[NDArray[np.int32], NDArray[np.bool_]]
 
 
 class Spool:
-    """Tokenised conversations on disk, between curation and packing."""
+    """Tokenised conversations on disk, written during curation and read for packing."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -45,7 +45,7 @@ class Spool:
             self._flush()
 
     def pieces(self, rng: Random) -> Iterator[list[_Document]]:
-        """The conversations in pieces, in random order. The spool is closed by this."""
+        """The conversations in pieces, in random order. Closes the spool."""
         self._flush()
         self._writer.close()
         self._file.close()
@@ -65,9 +65,9 @@ class Spool:
 
 
 def pack(pieces: Iterator[list[_Document]], length: int, rng: Random) -> Iterator[Sequence]:
-    """Sequences of at most `length` tokens; no conversation is cut, and none may be longer.
+    """Sequences of at most `length` tokens. No conversation is split, and none may be longer than `length`.
 
-    The emptiest sequence of a window is taken apart and goes into the next.
+    The documents of a window's emptiest sequence are packed again with the next window.
     """
     limit = max(WINDOW_SEQUENCES * length, WINDOW_TOKENS)
     window: list[_Document] = []
@@ -83,7 +83,7 @@ def pack(pieces: Iterator[list[_Document]], length: int, rng: Random) -> Iterato
 
 
 def best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
-    """Positions of `lengths` by bin: longest first, each into the fullest bin that still has room."""
+    """Indices into `lengths` by bin: longest first, each into the fullest bin with enough room."""
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []
     for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -101,7 +101,7 @@ def best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
 def _fill(window: list[_Document], length: int, rng: Random) -> list[list[_Document]]:
     """Bins of documents, the emptiest bin last."""
     window = rng.sample(window, len(window))
-    bins = [[window[i] for i in chosen] for chosen in best_fit([len(ids) for ids, _ in window], length)]
+    bins = [[window[i] for i in indices] for indices in best_fit([len(ids) for ids, _ in window], length)]
     return sorted(bins, key=lambda documents: -sum(len(ids) for ids, _ in documents))
 
 

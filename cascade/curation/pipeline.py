@@ -1,12 +1,12 @@
-"""From the recipe's sources to data/: the curate node.
+"""The curate node: from the recipe's sources to data/.
 
-For each use in turn (benchmarks, then RL prompts, then SFT conversations) and each source, rows are drawn in
-batches until the recipe's number is kept or the source has no more:
+For each use (benchmarks, then RL prompts, then SFT conversations) and each source, rows are read in batches until as
+many as the recipe asks for are kept or the source is exhausted:
 
     read → form → answers → held out → duplicates → benchmarks → length → difficulty → written
 
-Each step returns for every row of a batch the error for which it is dropped, or None. Dropped rows are counted and
-written to data/rejects. Only hashes of rows are kept in memory, not their text.
+Each step returns, for every row of a batch, the error with which the row is rejected, or None. Rejected rows are
+counted and written to data/rejects. Only hashes of rows are kept in memory, not their text.
 """
 
 import heapq
@@ -36,7 +36,7 @@ from cascade.utils.progress import say
 
 BATCH = 512
 SURPLUS = 4
-"""Largest number of rows drawn from a generator, as a multiple of the recipe's number."""
+"""Largest number of rows to generate, as a multiple of the number that the recipe asks for."""
 PROGRESS_SECONDS = 5
 
 Step = Callable[[Sequence[Candidate]], list[RowError | None]]
@@ -45,9 +45,9 @@ Step = Callable[[Sequence[Candidate]], list[RowError | None]]
 def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
     """Write data/sft, data/rl, data/benchmarks, data/rejects, data/report.json and report.md; return the report.
 
-    Everything is written to a temporary directory and moved when it is complete; report.json comes last.
+    Files are written to a temporary directory and moved when all are complete, report.json last.
 
-    Raises CascadeError for a source that cannot be read, or of which no row is left.
+    Raises CascadeError for a source that cannot be read or whose rows are all rejected.
     """
     temporary = layout.work(CURATE)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -80,7 +80,7 @@ class Pipeline:
         self._tally = self._output.tally
 
     def run(self) -> dict[str, Any]:
-        """Returns the report. Raises CascadeError for a source that cannot be read, or of which no row is left."""
+        """Returns the report. Raises CascadeError for a source that cannot be read or whose rows are all rejected."""
         for use in USES:
             steps = self._steps(use)
             for name, source in self._recipe.curation.sources.items():
@@ -136,7 +136,7 @@ class Pipeline:
         quota: int | None,
         steps: dict[str, Step],
     ) -> None:
-        """Draw rows until `quota` are kept; None draws all."""
+        """Read rows until `quota` are kept; with None, all rows."""
         last_message = time.monotonic()
         while quota is None or quota > 0:
             if time.monotonic() - last_message > PROGRESS_SECONDS:
@@ -154,9 +154,9 @@ class Pipeline:
     def _hold_out(
         self, name: str, source: Source, rows: Iterator[sources.Raw], count: int, steps: dict[str, Step]
     ) -> None:
-        """The benchmark of a stored source: the `count` rows with the lowest hash, independent of their order.
+        """The benchmark of a stored source: the `count` rows with the lowest hashes, whatever their order.
 
-        The hash is of the prompt, so that all copies of a prompt are held out.
+        Prompts are hashed, so that all copies of a prompt are held out.
         """
         lowest: list[tuple[int, str, Candidate]] = []
         while batch := list(islice(rows, BATCH)):
@@ -210,7 +210,7 @@ class Pipeline:
         return Text(row.text, row.questions, generated)
 
     def _check_held_out(self, rows: Sequence[Candidate]) -> list[RowError | None]:
-        """Drop the prompts that are in the source's own benchmark."""
+        """Reject prompts that are in the benchmark of the same source."""
         return [
             RowError("held_out", "in the benchmark of its own source") if row.id in self._held_out[row.source] else None
             for row in rows
@@ -231,7 +231,7 @@ class Pipeline:
 
 
 def _quotas(levels: dict[int, float], count: int) -> dict[int, int]:
-    """Rows by level, summing to `wanted`: whole parts first, then by largest remainder."""
+    """Number of rows per level, `count` in all (largest remainder method)."""
     exact = {level: share * count for level, share in levels.items()}
     quotas = {level: int(value) for level, value in exact.items()}
     by_remainder = sorted(exact, key=lambda level: (quotas[level] - exact[level], level))

@@ -1,4 +1,4 @@
-"""Where rows come from: task generators, local files, Hugging Face datasets. All streamed."""
+"""Sources of rows: task generators, local files, Hugging Face datasets, other environment formats. All are streamed."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ from cascade.recipe import Source
 from cascade.utils.seeds import derive_seed
 
 Raw = dict[str, Any] | RowError
-"""A row as its source has it, or why it cannot even be read."""
+"""A row as stored in its source, or the error with which it could not be read."""
 
 _PARQUET_ROWS = 256
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
@@ -33,18 +33,18 @@ _TEXT: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
 
 
 def generated(source: Source, name: str, use: str, level: int, count: int, seed: int) -> Iterator[Raw]:
-    """Up to `count` rows of an environment's generator. Every use draws from a seed of its own."""
+    """Up to `count` rows of an environment's generator. Each use has its own seed."""
     assert source.generator is not None
-    drawn = derive_seed(seed, "curate", name, use)
-    rng = Random(derive_seed(drawn, "brief", level))
-    for row in environments.get(source.generator).generate(count, drawn, level):
+    use_seed = derive_seed(seed, "curate", name, use)
+    rng = Random(derive_seed(use_seed, "brief", level))
+    for row in environments.get(source.generator).generate(count, use_seed, level):
         if use == "sft" and rng.random() < source.brief:
             row["demonstration"] = _brief(row["demonstration"], rng)
         yield row
 
 
 def _brief(demonstration: dict[str, Any], rng: Random) -> dict[str, Any]:
-    """The demonstration with the opening of its reasoning alone; an episode's, in every turn."""
+    """The demonstration with truncated reasoning; in an episode, truncated in every turn."""
     if "messages" not in demonstration:
         return {**demonstration, "reasoning": shortened(demonstration["reasoning"], rng)}
     turns = [
@@ -57,11 +57,11 @@ def _brief(demonstration: dict[str, Any], rng: Random) -> dict[str, Any]:
 
 
 def stored(source: Source, name: str, root: Path) -> Iterator[Raw]:
-    """The rows of a file, several files or a dataset, in their order; those of the source's agent where it has one.
+    """The rows of a file, several files or a dataset, in order; if the source has an `agent`, only that agent's rows.
 
-    Which server judges a row is the recipe's to say: a `gym_url` that comes with a row is dropped.
+    Only the recipe decides which server verifies a row: a `gym_url` in the row itself is dropped.
 
-    Raises CascadeError naming the recipe's key where there is no such file or dataset.
+    Raises CascadeError naming the recipe's key if the file or dataset does not exist.
     """
     for row in _all_rows(source, name, root):
         if source.agent is not None and not _is_of_agent(row, source.agent):
@@ -76,7 +76,7 @@ def stored(source: Source, name: str, root: Path) -> Iterator[Raw]:
 
 
 def files(source: Source, root: Path) -> list[Path]:
-    """The files that the source's `path` or `harbor` names, in order; none of other sources."""
+    """The files that match the source's `path` or `harbor`, in order; empty for other kinds of source."""
     if source.harbor is not None:
         return [path for task in _glob(source.harbor, root) for path in sorted(task.rglob("*")) if path.is_file()]
     if source.path is None:
@@ -113,10 +113,10 @@ def _all_rows(source: Source, name: str, root: Path) -> Iterator[Raw]:
 
 
 def _harbor(pattern: str, name: str, root: Path) -> Iterator[Raw]:
-    found = [path for path in _glob(pattern, root) if (path / harbor.CONFIG).is_file()]
-    if not found:
+    tasks = [path for path in _glob(pattern, root) if (path / harbor.CONFIG).is_file()]
+    if not tasks:
         raise CascadeError(f"curation.sources.{name}.harbor: no {harbor.CONFIG} in {pattern} (from {root})")
-    for path in found:
+    for path in tasks:
         try:
             yield harbor.task(path)
         except RowError as error:
@@ -124,7 +124,7 @@ def _harbor(pattern: str, name: str, root: Path) -> Iterator[Raw]:
 
 
 def _is_of_agent(row: Raw, agent: str) -> bool:
-    """Rows that cannot be read pass, to be counted as rejects."""
+    """True also for rows that could not be read, so that they are counted as rejects."""
     if isinstance(row, RowError):
         return True
     return is_named(row, agent)
@@ -147,7 +147,7 @@ def _jsonl(lines: Iterable[str], name: str) -> Iterator[Raw]:
 
 
 def _json(file: TextIO, name: str) -> Iterator[Raw]:
-    """A .json file of a dataset: an array of rows, one row over several lines, or lines after all."""
+    """A .json file of a dataset: an array of rows, a single row over several lines, or JSON Lines."""
     first = file.readline()
     if not first.lstrip().startswith("["):
         try:
@@ -158,17 +158,17 @@ def _json(file: TextIO, name: str) -> Iterator[Raw]:
             yield from _jsonl(chain([first], file), name)
             return
     try:
-        found = json.loads(first + file.read())
+        content = json.loads(first + file.read())
     except ValueError as error:
         yield RowError("not_json", f"{name}: {error}")
         return
-    for number, row in enumerate(found if isinstance(found, list) else [found], 1):
+    for number, row in enumerate(content if isinstance(content, list) else [content], 1):
         yield row if isinstance(row, dict) else RowError("not_json", f"{name}: row {number} is not a JSON object")
 
 
-def _parquet(opened: Any, name: str) -> Iterator[Raw]:
+def _parquet(source: Any, name: str) -> Iterator[Raw]:
     try:
-        file = pq.ParquetFile(opened)
+        file = pq.ParquetFile(source)
     except (OSError, ValueError) as error:
         raise CascadeError(f"{name}: not a Parquet file ({error})") from None
     with file:
@@ -182,8 +182,8 @@ def _parquet(opened: Any, name: str) -> Iterator[Raw]:
 
 
 def _of_column(value: Any, kind: pa.DataType) -> Any:
-    """A value as JSON has it, by its column's type. Columnar files fill in as null each field that some other row has:
-    those are dropped. A column of JSON (`arrow.json`, which `datasets` writes) is what its text says."""
+    """A value converted to JSON's types by its column's type. Columnar files fill a field that only other rows have
+    with null: such fields are dropped. A JSON column (`arrow.json`, which `datasets` writes) is parsed."""
     if value is None:
         return None
     if isinstance(kind, pa.JsonType):
@@ -201,15 +201,15 @@ def _of_column(value: Any, kind: pa.DataType) -> Any:
 
 
 def _dataset(source: Source, name: str, root: Path) -> Iterator[Raw]:
-    """JSON and Parquet files are read as those of a `path` are: `datasets` would give every value the type of its
-    column, as it infers it (dates of texts, floats of integers), and end at one that does not fit."""
+    """JSON and Parquet files are read like those of a `path`: `datasets` would convert every value to the type it
+    infers for the column (texts to dates, integers to floats), and fail at the first value that does not fit."""
     import datasets  # takes over a second, and most recipes have no such source
 
     local = root / str(source.dataset)
     place = str(local) if local.is_dir() else str(source.dataset)
     try:
         builder = datasets.load_dataset_builder(place, source.subset)
-        files = {str(split): list(found) for split, found in (builder.config.data_files or {}).items()}
+        files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
         if files and source.split not in files:
             raise ValueError(f"it has the splits {', '.join(files)}")
         readers = {_reader(file) for file in files.get(source.split, [])}
@@ -226,15 +226,15 @@ def _dataset(source: Source, name: str, root: Path) -> Iterator[Raw]:
     for file in files[source.split]:
         short = PurePosixPath(file).name
         if (reader := _reader(file)) is _parquet:
-            with fsspec.open(file, "rb") as opened:
-                yield from _parquet(opened, short)
+            with fsspec.open(file, "rb") as stream:
+                yield from _parquet(stream, short)
         elif reader is not None:
-            with fsspec.open(file, "r", compression="infer", **_TEXT) as opened:
-                yield from reader(opened, short)
+            with fsspec.open(file, "r", compression="infer", **_TEXT) as stream:
+                yield from reader(stream, short)
 
 
 def _reader(file: str) -> Callable[[Any, str], Iterator[Raw]] | None:
-    """What reads one of a dataset's files; None: `datasets` itself."""
+    """The function that reads a file of a dataset; None if `datasets` has to read it."""
     parts = PurePosixPath(file).suffixes[-2:]
     kind = parts[0] if parts[-1:] and parts[-1] in _COMPRESSED else parts[-1] if parts else ""
     return {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".parquet": _parquet}.get(kind)
@@ -257,7 +257,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A single value as JSON has it. Raises RowError where it has none."""
+    """A scalar converted to JSON's types. Raises RowError for a type that JSON does not have."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, date | clock):  # a datetime is a date

@@ -1,5 +1,4 @@
-"""Prefect's and MLflow's servers on this machine: how they are reached, how `cascade ui` runs them, and Prefect's for
-one run."""
+"""Local Prefect and MLflow servers: their URLs, running both for `cascade ui`, and a Prefect server for one run."""
 
 import atexit
 import json
@@ -29,19 +28,19 @@ MLFLOW_PORT = 5000
 
 
 def set_environment(layout: Layout) -> None:
-    """Settings that Prefect and MLflow read when they are imported; what the user set stays.
+    """Set the environment variables that Prefect and MLflow read when they are imported, unless the user has set them.
 
-    Prefect keeps its database in the project, so that runs stay visible. A running `cascade ui` is used.
+    Prefect's database is in the project, so that past runs stay visible. The server of a running `cascade ui` is used.
     """
     home = os.environ.setdefault("PREFECT_HOME", str(layout.root / ".prefect"))
-    # By itself Prefect looks for this one in ~/.prefect, and warns where there is no such directory.
+    # Prefect's default is in ~/.prefect, and it warns if that directory does not exist.
     os.environ.setdefault("PREFECT_SERVER_MEMO_STORE_PATH", str(Path(home) / "memo_store.toml"))
     if "PREFECT_API_URL" not in os.environ and (url := running_prefect(layout)):
         os.environ["PREFECT_API_URL"] = url
 
 
 def running_prefect(layout: Layout) -> str | None:
-    """The API of the Prefect server that `cascade ui` runs for this project, where it answers."""
+    """URL of the API of the Prefect server that `cascade ui` runs for this project; None if it does not respond."""
     try:
         url = json.loads(_note(layout).read_text())["prefect"]
         with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
@@ -51,7 +50,7 @@ def running_prefect(layout: Layout) -> str | None:
 
 
 def mlflow_pages(layout: Layout) -> str:
-    """Where `cascade ui` serves MLflow's pages for this project; while it does not run, where it does by default."""
+    """URL at which `cascade ui` serves MLflow's pages for this project; its default if `cascade ui` does not run."""
     try:
         return str(json.loads(_note(layout).read_text())["mlflow"])
     except (OSError, ValueError, KeyError):
@@ -112,9 +111,9 @@ def serve(layout: Layout, prefect_port: int, mlflow_port: int) -> None:
 
 
 def experiment_page(server: str, layout: Layout) -> str:
-    """The page of the active recipe's runs. MLflow's own first page, and from there an experiment's, show traces, of
-    which there are none here; so they do where there is no experiment yet."""
-    from cascade.recipe import load  # Not for the process of a run's server, which is to start at once.
+    """URL of the runs of the active recipe; MLflow's start page if there is no experiment yet. The start page, and
+    the experiment's page that it links to, list traces, and Cascade logs none."""
+    from cascade.recipe import load  # Imported here, because a run's server process, which must start fast, needs none.
 
     try:
         family = urllib.parse.quote(load(layout.params).family)
@@ -127,12 +126,12 @@ def experiment_page(server: str, layout: Layout) -> str:
 
 
 def start_prefect(layout: Layout) -> Callable[[], None]:
-    """Start a Prefect server that ends with this process, unless PREFECT_API_URL names one already. What is returned
-    waits until it answers, and raises CascadeError where it does not start.
+    """Start a Prefect server that ends with this process, unless PREFECT_API_URL is set. Returns a function that
+    waits until the server responds, and raises CascadeError if it does not start.
 
-    Prefect would start one by itself, but in this process's group: what stops the group (Ctrl-C in a terminal) would
-    stop it too, and Prefect then tries for minutes to deliver its last events. To be called before Prefect is imported:
-    it then delivers them before the server is stopped.
+    Prefect would start a server itself, but in this process's group: Ctrl-C in a terminal would stop that server too,
+    and Prefect would then try for minutes to deliver its last events. Call this before Prefect is imported, so that
+    events are delivered before the server is stopped.
     """
     if "PREFECT_API_URL" in os.environ:
         return lambda: None
@@ -140,14 +139,15 @@ def start_prefect(layout: Layout) -> Callable[[], None]:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
     url = os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
-    os.environ["PREFECT_UI_URL"] = ""  # It has no pages that a run could name.
+    os.environ["PREFECT_UI_URL"] = ""  # This server has no UI to link to.
     server = _start("Prefect", ["cascade.launch.ui_servers", str(port), str(os.getpid())], layout, os.environ)
     atexit.register(stop_groups, [server], patience=5)
     return lambda: _wait("Prefect", server, f"{url}/health", layout)
 
 
 def stop_groups(processes: list[subprocess.Popen], patience: float) -> None:
-    """SIGTERM to each process's group, a wait, SIGKILL to what is left. The processes lead their sessions."""
+    """Send SIGTERM to each process's group, wait up to `patience` seconds, then send SIGKILL to groups still alive.
+    Each process must lead its session."""
     for number, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
         for process in processes:
             try:

@@ -1,1 +1,1 @@
-"""Making a base model from text that the project generates: corpus, tokenizer, training, card."""
+"""Pretraining of a base model on text that the project generates: corpus, tokenizer, training, model card."""

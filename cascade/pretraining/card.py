@@ -1,4 +1,4 @@
-"""The base model's card: what it was made of, how training went, what it can do, each from a measurement."""
+"""The base model's card: training data, loss curve and scores, all measured."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,25 +15,25 @@ from cascade.utils.seeds import derive_seed
 Scores = dict[str, dict[str, float]]
 
 MAX_TURNS, MAX_CONTEXT = 12, 2048
-"""Of an episode; demonstrations have up to 9 turns and a thousand tokens."""
+"""Limits of an episode; demonstrations have up to 9 turns and 1,000 tokens."""
 
 
 def measure(
     checkpoint: Path, levels: dict[str, list[int]], *, prompts: int, rollouts: int, max_new_tokens: int
 ) -> Scores:
-    """Per environment and level: pass@1, pass@k over `rollouts`, and pass@1 without thinking.
+    """pass@1, pass@k for k = `rollouts`, and pass@1 without thinking, for each environment and level.
 
-    The tasks come from seeds that no training text uses.
+    The tasks are generated from seeds that no training text uses.
     """
     policy = make_policy("hf", checkpoint, None, update_router=False)
     sampler = TorchSampler(policy)
     scores: Scores = {}
     with ThreadPoolExecutor() as pool:
-        for name, chosen in levels.items():
+        for name, environment_levels in levels.items():
             environment = environments.get(name)
-            for level in chosen:
+            for level in environment_levels:
                 rows = list(environment.generate(prompts, derive_seed("card"), level))
-                found: dict[str, float] = {}
+                metrics: dict[str, float] = {}
                 for thinking in (True, False):
                     settings = Rollout(
                         max_new_tokens=max_new_tokens,
@@ -49,18 +49,18 @@ def measure(
                     solved = [[bool(a.verdict and a.verdict.reward == 1) for a in answers] for answers in groups]
                     pass_at_1 = sum(map(sum, solved)) / (prompts * rollouts)
                     if thinking:
-                        found["pass@1"] = pass_at_1
-                        found[f"pass@{rollouts}"] = sum(map(any, solved)) / prompts
+                        metrics["pass@1"] = pass_at_1
+                        metrics[f"pass@{rollouts}"] = sum(map(any, solved)) / prompts
                         lengths = [answer.transcript.length for answers in groups for answer in answers]
-                        found["tokens"] = sum(lengths) / len(lengths)
+                        metrics["tokens"] = sum(lengths) / len(lengths)
                     else:
-                        found["pass@1 without thinking"] = pass_at_1
-                scores[f"{name} level {level}"] = {key: round(value, 3) for key, value in found.items()}
+                        metrics["pass@1 without thinking"] = pass_at_1
+                scores[f"{name} level {level}"] = {key: round(value, 3) for key, value in metrics.items()}
     return scores
 
 
 def write_card(recipe_path: Path, checkpoint: Path, *, prompts: int = 100, rollouts: int = 8) -> Scores:
-    """Measure the base model and write its README.md; the scores also go into pretraining.json."""
+    """Measure the base model and write its README.md; the scores are also added to pretraining.json."""
     recipe = load_base_recipe(recipe_path)
     levels = {name: sorted(recipe.mixture[name]) for name in recipe.mixture if name in environments.names()}
     scores = measure(checkpoint, levels, prompts=prompts, rollouts=rollouts, max_new_tokens=192)
@@ -74,7 +74,7 @@ def write_card(recipe_path: Path, checkpoint: Path, *, prompts: int = 100, rollo
         *(f"| {name} | " + " | ".join(f"{row[c]:.2f}" for c in columns) + " |" for name, row in scores.items()),
     ]
     curve = facts["loss"]
-    shown = [curve[i] for i in sorted({round(k * (len(curve) - 1) / 9) for k in range(10)})]
+    points = [curve[i] for i in sorted({round(k * (len(curve) - 1) / 9) for k in range(10)})]
     text = f"""---
 license: apache-2.0
 library_name: transformers
@@ -99,9 +99,9 @@ read counts {recipe.training.prompt_weight}. {facts["trained_tokens"] / 1e6:.0f}
 
 ## Loss on answer tokens (nats)
 
-| million tokens | {" | ".join(f"{point['tokens'] / 1e6:.0f}" for point in shown)} |
-| --- |{" --- |" * len(shown)}
-| loss | {" | ".join(f"{point['loss']:.3f}" for point in shown)} |
+| million tokens | {" | ".join(f"{point['tokens'] / 1e6:.0f}" for point in points)} |
+| --- |{" --- |" * len(points)}
+| loss | {" | ".join(f"{point['loss']:.3f}" for point in points)} |
 
 ## What it can do
 

@@ -1,8 +1,8 @@
-"""The text a base model is made from: every domain's generated tasks, answered with mixed care.
+"""The pretraining corpus: generated tasks of every domain, with answers of mixed quality.
 
-Text in the wild is of mixed quality, and a base model imitates all of it. So a share of the answers here is
-hasty: the reasoning breaks off and the answer is wrong in a plausible way. SFT on verified demonstrations and
-RL have something to remove, as they do at full scale.
+Web text is of mixed quality, and a base model imitates all of it. So some of the answers here are hasty: the reasoning
+is truncated and the answer is wrong in a plausible way. SFT on verified demonstrations and RL then have errors to
+remove, as they do at full scale.
 """
 
 import random
@@ -21,12 +21,12 @@ from cascade.pretraining.sources import GENERATORS
 from cascade.utils.seeds import derive_seed
 
 TRAINED = np.uint16(1 << 15)
-"""Marks a token that counts fully in the loss; the vocabulary leaves the bit free."""
+"""Flag of a token with full weight in the loss; token ids are smaller than this bit."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one source in the mixture, at one level."""
+    """Part of the mixture: a number of rows of one source, at one level."""
 
     source: str
     level: int
@@ -35,14 +35,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Document:
-    """Text in segments; True marks what the model is to learn to write, False what it is to read."""
+    """Text in segments, each with a flag: True for assistant text, False for prompts."""
 
     segments: tuple[tuple[str, bool], ...]
 
 
 def documents(part: Part, seed: int, *, hasty: float, direct: float) -> Iterator[Document]:
-    """The rows of a part as text. `hasty` and `direct` are shares of the tasks: answered without care, and
-    answered without reasoning."""
+    """The rows of a part as text. `hasty`: share of tasks with a wrong answer after truncated reasoning; `direct`:
+    share of tasks that are answered without reasoning."""
     rng = random.Random(derive_seed(seed, "mixture", part.source, part.level))
     previous: dict | None = None
     for row in GENERATORS[part.source](part.rows, derive_seed(seed, "rows", part.source), part.level):
@@ -71,7 +71,7 @@ def assistant_message(answer: dict, *, thinking: bool) -> chat.Message:
 
 
 def hasty_answer(row: dict, other: dict, rng: random.Random) -> dict:
-    """A plausible wrong answer: the reasoning breaks off, and one thing in the answer is off."""
+    """A plausible wrong answer: truncated reasoning, and one error in the answer."""
     answer = row["demonstration"]
     reasoning = shortened(answer.get("reasoning") or "", rng)
     content = answer.get("content") or ""
@@ -136,7 +136,7 @@ def use_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def encode_part(job: tuple[Part, int, float, float]) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
-    """Token ids of all documents of a part, one after another with the TRAINED bit, and their lengths."""
+    """Token ids of all documents of a part, concatenated and with the TRAINED flag, and the documents' lengths."""
     part, seed, hasty, direct = job
     ids: list[int] = []
     lengths: list[int] = []
@@ -151,7 +151,7 @@ def encode_part(job: tuple[Part, int, float, float]) -> tuple[NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class Corpus:
-    """All documents, one after another: `ids` with the TRAINED bit, document i at bounds[i]:bounds[i + 1]."""
+    """All documents, concatenated: `ids` with the TRAINED flag; document i is ids[bounds[i]:bounds[i + 1]]."""
 
     ids: NDArray[np.uint16]
     bounds: NDArray[np.int64]
@@ -169,7 +169,7 @@ def build_corpus(
     direct: float,
     processes: int,
 ) -> Corpus:
-    """Every part written out and encoded, by several processes; the result does not depend on how many."""
+    """Generate and tokenise all parts in several processes; the result does not depend on their number."""
     step = 2000
     jobs = [
         (Part(part.source, part.level, min(step, part.rows - start)), derive_seed(seed, start), hasty, direct)

@@ -1,7 +1,7 @@
-"""Train a base model from random weights on the mixture: next-token prediction over packed documents.
+"""Pretraining of a base model from random weights: next-token prediction over the documents of the mixture.
 
-The answers count fully in the loss, what is only read counts by `prompt_weight`. Experts are balanced by
-the router's selection bias, moved after each step against the load (arXiv 2408.15664), not by a loss term.
+Answer tokens have weight 1 in the loss, prompt tokens `prompt_weight`. Experts are balanced by the router's correction
+bias, updated after each step from the load (arXiv 2408.15664), without an auxiliary loss.
 """
 
 import time
@@ -29,7 +29,7 @@ from cascade.utils.files import publish_directory, write_json
 from cascade.utils.seeds import derive_seed
 
 BLOCKS = {"cpu": 6, "cuda": 3}
-"""Blocks of a batch: on GPUs padding costs little, and each block its launches."""
+"""Number of blocks of a batch. GPUs get fewer: there padding costs less than the kernel launches of more blocks."""
 
 
 class Training(BaseModel):
@@ -61,7 +61,7 @@ class BaseRecipe(BaseModel):
 
 
 def load_base_recipe(path: Path) -> BaseRecipe:
-    """Raises RecipeError naming the file and the key."""
+    """Read a base recipe. Raises RecipeError that names the file and the key."""
     try:
         recipe = BaseRecipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -95,7 +95,7 @@ def pretrain(recipe_path: Path, out: Path, *, device: str, processes: int, say: 
     model.to(torch.device(device))  # type: ignore[arg-type]
     say(f"pretrain: {sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters on {device}")
     curve = train(model, corpus, recipe, say)
-    model.config.time_step_min = 0.0  # only the initialisation needs it; a clamp would part scan and recurrence
+    model.config.time_step_min = 0.0  # only for initialisation; as a clamp it would make scan and recurrence differ
     scratch = out.with_name(f".{out.name}.new")
     save_checkpoint(model.bfloat16().cpu(), tokenizer, scratch)
     write_json(
@@ -115,7 +115,7 @@ def pretrain(recipe_path: Path, out: Path, *, device: str, processes: int, say: 
 
 
 def make_tokenizer(recipe: BaseRecipe) -> PreTrainedTokenizerBase:
-    """Trained on a sample of every source, rendered as the model will see it."""
+    """A tokenizer trained on a sample of every source, rendered with the chat template."""
     plain = train_tokenizer(["a"], 320, recipe.max_length)
     mixture.use_tokenizer(plain)
     texts = [
@@ -146,7 +146,7 @@ def make_model(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerBase) -> Nemotr
 def train(
     model: NemotronHForCausalLM, corpus: mixture.Corpus, recipe: BaseRecipe, say: Callable[[str], None]
 ) -> list[dict[str, float]]:
-    """The loss curve: step, tokens so far, loss per answer token in nats."""
+    """Train the model. Returns the loss curve: step, tokens so far, mean loss of answer tokens in nats."""
     training = recipe.training
     device = next(model.parameters()).device
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -169,11 +169,11 @@ def train(
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
-        chosen = order[step * training.batch_documents : (step + 1) * training.batch_documents]
-        blocks, packed = make_blocks(corpus, chosen, pad, device, BLOCKS[device.type])
+        documents = order[step * training.batch_documents : (step + 1) * training.batch_documents]
+        blocks, flagged_ids = make_blocks(corpus, documents, pad, device, BLOCKS[device.type])
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             forward = hidden_states(model, blocks)
-            loss, answer_loss = next_token_loss(model, forward.hidden, packed, training.prompt_weight)
+            loss, answer_loss = next_token_loss(model, forward.hidden, flagged_ids, training.prompt_weight)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
         optimizer.step()
@@ -183,7 +183,7 @@ def train(
                 load = load.float()
                 router.e_score_correction_bias += training.router_bias_rate * torch.sign(load.mean() - load)
         window.append(answer_loss)
-        tokens += int((corpus.bounds[chosen + 1] - corpus.bounds[chosen]).sum())
+        tokens += int((corpus.bounds[documents + 1] - corpus.bounds[documents]).sum())
         if (step + 1) % 100 == 0 or step + 1 == training.steps:
             mean = float(torch.stack(window).mean())
             window.clear()
@@ -198,8 +198,8 @@ def train(
 def make_blocks(
     corpus: mixture.Corpus, chosen: np.ndarray, pad: int, device: torch.device, count: int
 ) -> tuple[list[Block], list[Tensor]]:
-    """The chosen documents in `count` blocks, of similar length and about equal tokens; and their ids with the TRAINED
-    bit."""
+    """The chosen documents in `count` blocks of similar lengths and about as many tokens each, and each block's ids
+    with the TRAINED flag."""
     lengths = corpus.bounds[chosen + 1] - corpus.bounds[chosen]
     by_length = chosen[np.argsort(lengths, kind="stable")]
     lengths = np.sort(lengths)
@@ -219,7 +219,7 @@ def make_blocks(
 
 
 def learning_rate(step: int, training: Training) -> float:
-    """Linear warm-up, then cosine to the minimum."""
+    """Linear warm-up, then cosine decay to the minimum."""
     if step < training.warmup_steps:
         return training.learning_rate * (step + 1) / training.warmup_steps
     progress = (step - training.warmup_steps) / max(training.steps - training.warmup_steps, 1)
@@ -230,7 +230,7 @@ def learning_rate(step: int, training: Training) -> float:
 def next_token_loss(
     model: NemotronHForCausalLM, hidden: Tensor, packed: list[Tensor], prompt_weight: float
 ) -> tuple[Tensor, Tensor]:
-    """Weighted cross entropy over the blocks, and the mean over answer tokens alone."""
+    """Weighted mean cross-entropy over the blocks, and the unweighted mean over answer tokens."""
     following = torch.cat([F.pad(ids[:, 1:], (0, 1), value=model.config.pad_token_id).flatten() for ids in packed])
     targets, answered = following & 0x7FFF, following >> 15 == 1
     real = targets != model.config.pad_token_id

@@ -1,4 +1,4 @@
-"""Where the mixture's rows come from: every environment's generator, and the corpus of plain text."""
+"""Generators of the mixture's rows: every environment's, and those of plain text."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,7 +15,7 @@ def _environment(name: str) -> Generator:
 
 GENERATORS: dict[str, Generator] = {
     **{name: _environment(name) for name in environments.names()},
-    # Not its demonstrations, which are all good: the base reads replies of every quality.
+    # Instead of the environment's demonstrations, which are all good: pretraining needs replies of every quality.
     "human_preference": mixed_quality,
     **corpus.GENERATORS,
 }

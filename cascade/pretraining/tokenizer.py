@@ -1,4 +1,4 @@
-"""The base model's tokenizer: byte-level BPE with Nemotron's chat and tool tokens, digits one by one."""
+"""The base model's tokenizer: byte-level BPE with Nemotron's chat and tool tokens and single-digit tokens."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,10 +18,10 @@ TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, max_length: int) -> PreTrainedTokenizerFast:
-    """Train on texts already rendered by the chat template.
+    """Train a tokenizer on texts that are already rendered with the chat template.
 
-    Digits are tokens of their own, so that a number's length is its token count; the markup tokens are
-    atomic, so that a sampled tool call cannot be misspelt halfway through a tag.
+    Every digit is one token, so that a number has as many tokens as digits. Every markup tag is one token, so that a
+    sampled tool call cannot contain half a tag.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,15 +1,16 @@
-"""Runs what a model wrote, where it can harm nothing.
+"""A sandbox for programs that a model wrote.
 
     execute([*PYTHON, "main.py"], {"main.py": source}, stdin="1 2\\n") -> Execution
 
-A command has no network, sees only its scratch directory, the system's libraries and programs, and Python's own
-installation (read-only), gets no environment variable of ours, and can neither see nor signal a process outside. CPU
-time, wall time, memory, processes, file size and output are limited. When `execute` returns, every process is dead
-and the scratch directory, which lies in memory, is gone.
+A command has no network, sees only its scratch directory and, read-only, the system's libraries and programs and the
+Python installation, gets none of the caller's environment variables, and can neither see nor signal processes outside.
+CPU time, wall time, memory, processes, file size and output are limited. When `execute` returns, all processes of the
+command have been killed and the scratch directory, a tmpfs, is removed.
 
-Made of user, mount, PID, network, IPC and UTS namespaces, seccomp and resource limits, in a process of its own. The
-library sandlock was not used: it needs Linux 6.12 (Landlock ABI 6), which GPU hosts seldom have, forks inside the
-calling process, where threads run, and bounds neither CPU time nor output. bubblewrap is not a Python package.
+Isolation uses user, mount, PID, network, IPC and UTS namespaces, seccomp and resource limits, set up by a separate
+process. The library sandlock was not used: it needs Linux 6.12 (Landlock ABI 6), which GPU hosts seldom have, forks
+inside the calling process, which has threads, and limits neither CPU time nor output. bubblewrap is not a Python
+package.
 """
 
 from cascade.errors import SandboxError

@@ -1,13 +1,13 @@
-"""The program that confines commands: `python -I -S launcher.py`, requests on stdin, an answer to each on stdout.
+"""The process that sandboxes commands: `python -I -S launcher.py` reads requests on stdin, and answers each on stdout.
 
-For each it forks a child, which enters new user, mount, PID, network, IPC and UTS namespaces; process 1 of the new
-PID namespace builds a root of the allow-list (read-only) and a scratch directory in memory, gives up every privilege,
-starts the command and watches it. When process 1 ends the kernel kills whatever else is in the namespace, whoever has
-forked it.
+For each request it forks a child, which enters new user, mount, PID, network, IPC and UTS namespaces. Process 1 of the
+new PID namespace builds a root with the allowed paths (read-only) and a scratch directory in memory, drops all
+privileges, starts the command and monitors it. When process 1 ends, the kernel kills every other process of the
+namespace.
 
-Requests and answers are `marshal`led (8 bytes of length first); json would cost as much to import as Python costs to
-start. For the same reason this, `namespaces` and `watch` import nothing that is not needed, and nothing of this
-project: they are modules of a script, not of the package they lie in.
+Requests and answers are serialised with `marshal`, after 8 bytes of length; importing json would take as long as
+starting Python. For the same reason this file, `namespaces` and `watch` import no more than they need, and nothing of
+this project: they are modules of a script, not of the package.
 """
 
 import marshal
@@ -26,7 +26,7 @@ DEFAULT_ACTION = 0
 
 def main() -> None:
     for number in (SIGINT, SIGPIPE, SIGXFSZ):
-        # Python handles the first, which the command could send to process 1, and ignores the others, which the
+        # Python handles SIGINT, which the command could send to process 1, and ignores the other two, which the
         # command would inherit.
         namespaces.libc.signal(number, DEFAULT_ACTION)
     while length := os.read(0, 8):
@@ -37,7 +37,7 @@ def main() -> None:
         for descriptor in request["streams"]:
             os.close(descriptor)
         if not ends_before_caller(child):
-            return  # and with this process the child
+            return  # the child ends with this process
         if os.waitpid(child, 0)[1] != 0:
             answer({"broken": "the process that watches the command died; is there enough memory?"})
 
@@ -50,7 +50,7 @@ def read(count: int) -> bytes:
 
 
 def ends_before_caller(child: int) -> bool:
-    """Wait for `child`; False when stdin is closed first, because the caller is gone."""
+    """Wait for `child`. False if stdin is closed first, because the caller has ended."""
     poll = select.poll()
     ended = os.pidfd_open(child)
     poll.register(ended, select.POLLIN)
@@ -61,14 +61,14 @@ def ends_before_caller(child: int) -> bool:
 
 
 def confine(request: dict) -> None:
-    """The life of one execution's outermost process. Does not return; exits with 0 when an answer has been given."""
+    """The outermost process of one execution. Does not return; exits with 0 after it has answered."""
     try:
         if request["probe"]:
             answer({"lacks": [name for name in namespaces.FLAGS if not can_unshare(name)]})
             os._exit(0)
         namespaces.die_with_parent()
         namespaces.enter(request["become"])
-        namespaces.die_with_parent()  # new credentials have cleared it
+        namespaces.die_with_parent()  # the change of credentials has cleared the setting
         process_one = os.fork()
         if process_one == 0:
             answer(run(request))
@@ -98,7 +98,7 @@ def can_unshare(name: str) -> bool:
 
 
 def run(request: dict) -> dict:
-    """Process 1: everything from the new root to the answer."""
+    """Process 1: build the root, run the command, return the answer."""
     limits = request["limits"]
     try:
         processes = namespaces.build_root(

@@ -1,6 +1,6 @@
-"""New namespaces, a root of the allow-list, no privileges: what `launcher` does before a command starts.
+"""Steps of `launcher` before a command starts: new namespaces, a root with the allowed paths, dropping privileges.
 
-Mount flags and attributes are those of `man 2 mount` and `man 2 mount_setattr`.
+Mount flags and attributes: `man 2 mount` and `man 2 mount_setattr`.
 """
 
 import ctypes
@@ -8,7 +8,7 @@ import os
 import stat
 
 UID = 1000
-"""Who the command is, inside."""
+"""User and group of the command inside the namespace."""
 FILES_IN_SCRATCH = 1 << 16
 
 FLAGS = {
@@ -31,7 +31,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Broken(Exception):
-    """A step that the kernel refused; the text is shown to the user."""
+    """A step that the kernel refused; the message is shown to the user."""
 
 
 def check(result: int, step: str) -> None:
@@ -44,9 +44,9 @@ def die_with_parent() -> None:
 
 
 def enter(become: int | None) -> None:
-    """After this the process has every privilege in its own namespaces, and none outside.
+    """Enter new namespaces, in which the process has all privileges; outside it has none.
 
-    `become`: the user that commands are to the kernel, where the caller may choose (root); else the caller.
+    `become`: the host's user id that commands run as, if the caller may choose one (root); None: the caller's.
     """
     uid, gid = os.geteuid(), os.getegid()
     go, ready = os.pipe()
@@ -80,10 +80,10 @@ def write(path: str, text: str) -> None:
 
 
 def build_root(readable: list[str], scratch: str, scratch_bytes: int, roots: list[str]) -> int:
-    """Change to a root of the allow-list and an empty scratch, with `roots` as links into it; returns a descriptor of
-    the namespace's /proc, which the command cannot see."""
+    """Change to a root with the allowed paths and an empty scratch directory; `roots` are links into the latter.
+    Returns a descriptor of the namespace's /proc, which the command cannot see."""
     check(libc.mount(None, b"/", None, RECURSIVE | PRIVATE, None), "private mounts (mount)")
-    # Held open, because the new root may be mounted over where they lie.
+    # Kept open, because the new root may be mounted over their paths.
     sources = {path: os.open(path, os.O_PATH) for path in readable if not os.path.islink(path)}
     links = {path: os.readlink(path) for path in readable if os.path.islink(path)}
     root = "/tmp"
@@ -145,7 +145,7 @@ def drop_privileges(become: int | None, instructions: bytes) -> None:
         os.setgroups([])
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)
-    die_with_parent()  # new credentials have cleared it
+    die_with_parent()  # the change of credentials has cleared the setting
     check(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0), "no new privileges (prctl)")
     code = ctypes.create_string_buffer(instructions, len(instructions))
 

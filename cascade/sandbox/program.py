@@ -1,4 +1,4 @@
-"""What is to be run, within which limits, and what came of it."""
+"""A program to run in the sandbox, its limits, and its result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,36 +10,36 @@ Ending = Literal["exited", "signalled", "cpu_time", "wall_time", "memory", "outp
 
 @dataclass(frozen=True)
 class Limits:
-    """For all processes of a command together, unless it says otherwise."""
+    """Limits for all processes of a command together, unless stated otherwise."""
 
     cpu_seconds: float = 10.0
     wall_seconds: float = 20.0
     memory_bytes: int = 512 * MIB
-    """Address space of each process, and resident memory of all with what lies in the scratch directory."""
+    """Address space of each process; also resident memory of all processes plus the scratch directory's contents."""
     processes: int = 16
     """Processes and threads."""
     file_bytes: int = 16 * MIB
-    """The largest file."""
+    """Size of the largest file."""
     output_bytes: int = MIB
-    """Standard output and error together; what is beyond is cut, and the command is killed."""
+    """Standard output and error together; more is cut off, and the command is killed."""
 
 
 @dataclass(frozen=True)
 class Execution:
     exit_code: int | None
-    """None: killed. 127: the command is not there."""
+    """None: killed. 127: the command was not found."""
     stdout: str
     stderr: str
     ended: Ending
     seconds: float
-    """Wall time of the command alone."""
+    """Wall time of the command, without setting up the sandbox."""
     files: dict[str, bytes] = field(default_factory=dict)
-    """Those of `keep` that were there at the end."""
+    """The files named by `keep` that existed at the end."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A command and the files it is to find in its scratch directory (relative path: content)."""
+    """A command and the files of its scratch directory (relative path → content)."""
 
     command: Sequence[str]
     files: Mapping[str, str | bytes] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Starts the launcher for one command or for two that talk, and reads its answer."""
+"""Runs one command, or two connected commands, through the launcher."""
 
 import atexit
 import contextlib
@@ -22,24 +22,25 @@ from cascade.sandbox import seccomp
 from cascade.sandbox.program import MIB, Execution, Limits, Program
 
 PYTHON = (os.path.realpath(sys.executable), "-I", "-S")
-"""Starts a program of Python and its standard library: no packages, no environment, in half the usual time."""
+"""Command that runs a Python program with the standard library only: no packages, no environment variables, and half
+the usual start-up time."""
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 _SCRATCH = "/scratch"
 _NOBODY = 65534
-"""Who root's commands are to the kernel, so that the limit on processes binds them."""
+"""User id of commands that root starts: the limit on processes does not apply to root."""
 _GRACE_SECONDS = 15.0
-"""How much longer than its command the launcher may take."""
+"""Time that the launcher may take in addition to the command's wall time."""
 _OLDEST_KERNEL = (5, 14)
-"""The first that counts processes in each user namespace by itself."""
+"""The first kernel that counts processes separately in each user namespace."""
 REMEDY = (
     "Allow user namespaces without privileges (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, on "
     "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined "
     "--security-opt systempaths=unconfined), or use another machine"
 )
-"""What to do about what is missing."""
+"""What to do where a mechanism is missing."""
 _DEFAULT = Limits()
 
 
@@ -52,11 +53,11 @@ def execute(
     keep: Sequence[str] = (),
     roots: Sequence[str] = (),
 ) -> Execution:
-    """Run `command` in a fresh scratch directory that holds `files`, and give back what it wrote.
+    """Run `command` in a new scratch directory that contains `files`, and return its output.
 
-    `keep` names files to bring out of the scratch directory; `roots` names directories of it that the command also
-    finds at the root (`app` as `/app`). Any thread may call. Raises SandboxError where this
-    machine lacks what confines a program (`missing`) and where the sandbox broke.
+    `keep` names files of the scratch directory to return; `roots` names its directories that the command also finds
+    at the root (`app` as `/app`). Thread-safe. Raises SandboxError if this machine lacks a mechanism of the sandbox
+    (`missing`), and if the sandbox fails.
     """
     require()
     request = _request(Program(command, files, limits), stdin=stdin, keep=keep, roots=roots)
@@ -66,10 +67,10 @@ def execute(
 
 
 def connect(asker: Program, answerer: Program) -> tuple[Execution, Execution | None]:
-    """Run two commands, each confined by itself, with the standard output of each as the other's input.
+    """Run two commands in separate sandboxes, with the standard output of each as the other's standard input.
 
-    Returns when the asker has ended; an answerer that still runs a second later is killed (None). Raises as
-    `execute` does.
+    Returns when the asker has ended; an answerer that still runs a second later is killed, and its result is None.
+    Raises as `execute` does.
     """
     require()
     questions, answers = os.pipe(), os.pipe()
@@ -83,20 +84,20 @@ def connect(asker: Program, answerer: Program) -> tuple[Execution, Execution | N
         finally:
             for descriptor in (*questions, *answers):
                 os.close(descriptor)
-        asked = _execution(launchers[0].receive())
+        execution = _execution(launchers[0].receive())
         try:
-            return asked, _execution(launchers[1].receive(1.0))
+            return execution, _execution(launchers[1].receive(1.0))
         except TimeoutError:
-            return asked, None
+            return execution, None
 
 
 def missing() -> list[str]:
-    """The mechanisms that this machine lacks, in words; empty where a program can be confined."""
+    """Descriptions of the mechanisms that this machine lacks; empty if programs can be sandboxed."""
     return list(_missing())
 
 
 def require() -> None:
-    """Raise SandboxError where something is missing."""
+    """Raise SandboxError if a mechanism is missing."""
     lacks = _missing()
     if lacks:
         raise SandboxError(
@@ -126,7 +127,7 @@ def _missing() -> tuple[str, ...]:
 
 
 class _Launcher:
-    """A process that confines one command after the other."""
+    """A launcher process, which runs one command after another."""
 
     def __init__(self, streams: Sequence[int] = ()):
         self.process = subprocess.Popen(
@@ -141,17 +142,17 @@ class _Launcher:
         self.deadline = 0.0
 
     def send(self, request: dict[str, Any], seconds: float) -> None:
-        """`seconds`: how long its answer may take."""
+        """Send a request. `seconds`: time limit for the answer."""
         assert self.process.stdin is not None
         data = marshal.dumps(request)
-        # The launcher reads all of it before it does anything, so this waits for no answer.
+        # The launcher reads the whole request before it starts anything, so this does not block.
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(len(data).to_bytes(8, "little") + data)
             self.process.stdin.flush()
         self.deadline = time.monotonic() + seconds
 
     def receive(self, seconds: float | None = None) -> dict[str, Any]:
-        """The answer. Raises SandboxError; TimeoutError where `seconds` are given and are over."""
+        """The answer. Raises SandboxError, and TimeoutError after `seconds`, if given."""
         deadline = self.deadline if seconds is None else time.monotonic() + seconds
         try:
             length = int.from_bytes(self._read(8, deadline), "little")
@@ -179,19 +180,19 @@ class _Launcher:
         return bytes(data)
 
     def stop(self) -> None:
-        """The kernel kills a whole PID namespace with its first process, which dies with the launcher."""
+        """Kill the launcher. Process 1 of the PID namespace dies with it, and the kernel kills the rest."""
         self.process.kill()
         self.process.communicate()
 
 
 _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
-"""More executions than processors would only use up each other's wall time."""
+"""With more executions than processors they would only use up each other's wall time."""
 _idle: list[_Launcher] = []
 
 
 @contextmanager
 def _launcher(*streams: int) -> Iterator[_Launcher]:
-    """An idle launcher, or one of its own for `streams`. It is stopped after any error, and reused after none."""
+    """An idle launcher, or a new one if there are `streams`. It is stopped after an error, else reused."""
     launcher = None
     while _idle and not streams and launcher is None:
         with contextlib.suppress(IndexError):
@@ -214,7 +215,7 @@ def _stop_all() -> None:
         _idle.pop().stop()
 
 
-# A forked child must not talk through its parent's pipes.
+# A forked child must not use its parent's pipes.
 os.register_at_fork(after_in_child=_idle.clear)
 
 
@@ -257,7 +258,7 @@ def _execution(answer: dict[str, Any]) -> Execution:
 
 
 def _inside(path: str) -> str:
-    """Raises SandboxError for a path that leaves the scratch directory."""
+    """The normalised path. Raises SandboxError for a path outside the scratch directory."""
     parts = PurePosixPath(path)
     if not parts.parts or parts.is_absolute() or ".." in parts.parts:
         raise SandboxError(f"{path!r} is not a path inside the scratch directory; give a relative one without ..")
@@ -265,13 +266,13 @@ def _inside(path: str) -> str:
 
 
 def _bytes(content: str | bytes) -> bytes:
-    # A model may write half of a surrogate pair.
+    # A model may write a lone surrogate.
     return content.encode(errors="replace") if isinstance(content, str) else bytes(content)
 
 
 @functools.cache
 def _can_become_nobody() -> bool:
-    """Whether commands of this user can run as nobody: for root, unless it is the root of a small user namespace."""
+    """Whether this user's commands can run as nobody: only root's, unless its user namespace does not map nobody."""
     if os.geteuid() != 0:
         return False
 

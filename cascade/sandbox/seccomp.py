@@ -1,9 +1,9 @@
-"""The system calls that no confined program needs, as a seccomp filter (classic BPF, `man 2 seccomp`).
+"""A seccomp filter (classic BPF, `man 2 seccomp`) that denies system calls which sandboxed programs do not need.
 
-The namespaces already take away network, files and other processes. The filter is a second wall, and closes what
-they leave open: the kernel's rarely used interfaces, new namespaces, debugging, and memory that counts for no
-process (`memfd_create`, System V shared memory). Numbers: the kernel's unistd_64.h of x86-64 and its
-asm-generic/unistd.h, which 64-bit ARM uses.
+The namespaces already remove network, files and other processes. The filter is a second layer, and denies what the
+namespaces leave open: rarely used kernel interfaces, new namespaces, debugging, and memory charged to no process
+(`memfd_create`, System V shared memory). Numbers: the kernel's unistd_64.h for x86-64, and asm-generic/unistd.h for
+64-bit ARM.
 """
 
 import errno
@@ -72,14 +72,14 @@ DENIED: dict[str, tuple[int, int | None]] = {
     "adjtimex": (159, 171),
     "clock_adjtime": (305, 266),
 }
-"""Answered with EPERM."""
+"""System calls that fail with EPERM."""
 
-_NUMBERS = {  # those whose arguments decide
+_NUMBERS = {  # calls that are allowed or denied by their arguments
     X86_64: {"clone": 56, "clone3": 435, "socket": 41},
     AARCH64: {"clone": 220, "clone3": 435, "socket": 198},
 }
 _NEW_NAMESPACES = 0x7E020000
-"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET; the one for time needs clone3."""
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET; CLONE_NEWTIME needs clone3."""
 _AF_UNIX = 1
 _X32 = 0x40000000
 
@@ -99,9 +99,9 @@ def compile_filter(machine: str) -> bytes:
         _op(_LOAD, _NUMBER),
     ]
     if machine == X86_64:
-        # The x32 ABI has the same calls under other numbers.
+        # The x32 ABI has the same calls under different numbers.
         code += _refuse(_op(_AT_LEAST, _X32, 0, 1), errno.ENOSYS)
-    # Its flags lie in memory, where a filter cannot look; the C library then uses clone.
+    # clone3's flags are in memory, which a filter cannot read. After ENOSYS the C library uses clone.
     code += _refuse(_op(_EQUAL, number["clone3"], 0, 1), errno.ENOSYS)
     for numbers in DENIED.values():
         call = numbers[column]
@@ -126,5 +126,5 @@ def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
 
 
 def _refuse(test: bytes, error: int) -> list[bytes]:
-    """`test` jumps over the refusal where it does not hold."""
+    """Fail with `error` if `test` holds; else jump over that instruction."""
     return [test, _op(_RETURN, _ERRNO | error)]

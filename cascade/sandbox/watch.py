@@ -1,4 +1,4 @@
-"""The running command, its pipes, and the limits that the kernel does not keep by itself. Process 1 runs this."""
+"""Runs the command in process 1: its pipes, and the limits that the kernel does not enforce by itself."""
 
 import os
 import resource
@@ -7,13 +7,13 @@ import stat
 import time
 
 TICK = 0.02
-"""Seconds between two looks at memory and CPU time."""
+"""Seconds between two checks of memory and CPU time."""
 NOT_FOUND = 127
 SIGKILL = 9
 
 
 class Watch:
-    """`processes`: a descriptor of the namespace's /proc, which the command cannot see."""
+    """Starts and monitors a command. `processes`: a descriptor of the namespace's /proc, invisible to the command."""
 
     def __init__(self, request: dict, processes: int):
         self.request, self.limits, self.processes = request, request["limits"], processes
@@ -22,7 +22,7 @@ class Watch:
         self.input = memoryview(request["stdin"])
         self.poll = select.poll()
         self.pipes: dict[int, int] = {}
-        """Our end of each open pipe, and which of the command's streams it is."""
+        """This process's end of each open pipe → the command's stream (0, 1 or 2)."""
         self.began = time.monotonic()
         self.command = self.start()
 
@@ -41,7 +41,7 @@ class Watch:
         if child == 0:
             try:
                 os.setsid()
-                # First out of the way of 0, 1 and 2, then into their places.
+                # First to high numbers, so that none is overwritten, then to 0, 1 and 2.
                 high = {stream: os.dup2(descriptor, 100 + stream) for stream, descriptor in theirs.items()}
                 for stream, descriptor in high.items():
                     os.dup2(descriptor, stream)
@@ -70,7 +70,7 @@ class Watch:
             (resource.RLIMIT_CPU, seconds),
             (resource.RLIMIT_AS, limits["memory_bytes"]),
             (resource.RLIMIT_FSIZE, limits["file_bytes"]),
-            # Process 1 is counted too, and the launcher where both are the same user.
+            # Process 1 is counted too, and so is the launcher if both have the same user.
             (resource.RLIMIT_NPROC, limits["processes"] + (2 if self.request["become"] is None else 1)),
         ):
             resource.setrlimit(what, (value, value))
@@ -86,7 +86,7 @@ class Watch:
         if not ended:
             ended = "exited" if os.WIFEXITED(status) else "signalled"
             if ended == "signalled" and self.cpu_seconds() >= self.limits["cpu_seconds"]:
-                ended = "cpu_time"  # the kernel was faster
+                ended = "cpu_time"  # the kernel's limit came first
         return {
             "exit_code": os.WEXITSTATUS(status) if ended == "exited" else None,
             "ended": ended,
@@ -97,7 +97,8 @@ class Watch:
         }
 
     def watch(self) -> tuple[str, int]:
-        """Until the command has ended: why it was ended (empty: by itself) and its status. Then all is killed."""
+        """Wait for the command to end, then kill all other processes. Returns the exceeded limit (empty: none) and the
+        exit status."""
         status, ended, look = 0, "", self.began + TICK
         while True:
             now = time.monotonic()
@@ -129,7 +130,7 @@ class Watch:
             return 0, 0
 
     def transfer(self, descriptor: int) -> None:
-        """Move what a pipe takes or holds; close it at its end."""
+        """Write to a pipe what it accepts, or read its contents; close it at the end of its data."""
         stream = self.pipes[descriptor]
         try:
             if stream == 0:
@@ -145,19 +146,19 @@ class Watch:
         except BlockingIOError:
             return
         except BrokenPipeError:
-            pass  # the command reads no more
+            pass  # the command has closed its input
         self.poll.unregister(descriptor)
         del self.pipes[descriptor]
         os.close(descriptor)
 
     def drain(self) -> None:
-        """What dead processes have left in the pipes."""
+        """Read what ended processes have left in the pipes."""
         for descriptor in [d for d, stream in self.pipes.items() if stream]:
             while descriptor in self.pipes and self.room >= 0:
                 self.transfer(descriptor)
 
     def others(self) -> list[int]:
-        """The processes of the namespace but for this one."""
+        """The other processes of the namespace."""
         return [int(name) for name in os.listdir(self.processes) if name.isdigit() and name != "1"]
 
     def excess(self) -> str:
@@ -167,8 +168,8 @@ class Watch:
                 pages += int(self.look(process, "statm").split()[1])
                 fields = self.look(process, "stat").rpartition(")")[2].split()
             except (OSError, IndexError):
-                continue  # it has just ended
-            ticks += sum(map(int, fields[11:15]))  # its own user and system time, and its children's
+                continue  # the process has just ended
+            ticks += sum(map(int, fields[11:15]))  # user and system time of the process and its waited-for children
         scratch = os.statvfs(self.request["scratch"])
         memory = pages * resource.getpagesize() + (scratch.f_blocks - scratch.f_bfree) * scratch.f_frsize
         if memory > self.limits["memory_bytes"]:
@@ -178,7 +179,7 @@ class Watch:
         return ""
 
     def cpu_seconds(self) -> float:
-        """Of the processes that have been waited for."""
+        """CPU time of the processes that have been waited for."""
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 

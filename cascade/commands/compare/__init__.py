@@ -1,4 +1,4 @@
-"""Two runs side by side: scores, settings, data, costs. `cascade compare`."""
+"""`cascade compare`: scores, settings, data and costs of two runs."""
 
 from cascade.commands.compare.facts import Comparison, compare
 from cascade.commands.compare.text import as_text

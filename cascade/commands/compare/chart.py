@@ -1,4 +1,4 @@
-"""The comparison as a chart: per domain both scores, and beside them the difference with its interval."""
+"""The comparison as a chart: both scores of each domain, and their difference with its interval."""
 
 import io
 from pathlib import Path
@@ -13,9 +13,9 @@ from cascade.utils.files import write_atomic
 
 
 def draw(comparison: Comparison, path: Path) -> Path:
-    """Write the chart; the file's ending says the format. A row of panels a pair of checkpoints.
+    """Write the chart, with one row of panels per pair of checkpoints. The file's suffix gives the format.
 
-    Raises CascadeError for an ending other than .png or .svg, and where nothing was evaluated in both runs.
+    Raises CascadeError for a suffix other than .png or .svg, and if no domain was evaluated in both runs.
     """
     if path.suffix not in (".png", ".svg"):
         raise CascadeError(f"{path}: a chart is a .png or an .svg; name the file so")
@@ -30,7 +30,7 @@ def draw(comparison: Comparison, path: Path) -> Path:
             _scores(pair, scores)
             _differences(pair, differences)
         image = io.BytesIO()
-        # Without a date the same numbers are the same bytes.
+        # Without a date, equal numbers give equal bytes.
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         figure.savefig(image, format=path.suffix[1:], dpi=150, metadata=metadata)
     write_atomic(path, image.getvalue())
@@ -57,7 +57,7 @@ def _differences(pair: Pair, axes: mpl.axes.Axes) -> None:
         difference = 100 * score.difference
         if score.interval is not None:
             axes.plot([100 * score.interval.low, 100 * score.interval.high], [row, row], color="black", linewidth=1.5)
-        # Hollow where the prompts differ, and so no interval can be given.
+        # Hollow if the prompts differ, so that there is no interval.
         axes.plot(difference, row, "s", color="black", fillstyle="full" if score.interval else "none")
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(pair.scores)), [])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Domains = dict[str, list[PromptResult]]
 Difference = tuple[str, str, str]
-"""What differs, and its value in the first and in the second run; `-` where a run does not have it."""
+"""The name of a value that differs, and the value in the first and the second run; `-` if a run does not have it."""
 
 FACTS = ("recipe", "recipe_hash", "seed", "git_revision")
 ABSENT = "-"
@@ -26,10 +26,10 @@ ABSENT = "-"
 
 @dataclass(frozen=True)
 class Score:
-    """avg@k of one domain in both runs; None where a run has none. `difference` is second − first.
+    """avg@k of one domain in both runs; None if a run has none. `difference` is second − first.
 
-    On the same prompts it is the mean of the `prompts` paired differences, with the 95 % interval of a paired t;
-    on others, the difference of the two scores, without an interval.
+    On the same prompts it is the mean of `prompts` paired differences, with a 95 % interval (paired t);
+    on different prompts, the difference of the two scores, without an interval.
     """
 
     domain: str
@@ -67,14 +67,14 @@ class Comparison:
     hashes: list[Difference]
     costs: list[Cost]
     only: dict[str, list[str]]
-    """Run → nodes that the other does not have."""
+    """Run → nodes that the other run does not have."""
 
 
 def compare(first: str, second: str, layout: Layout) -> Comparison:
-    """Compare two node runs, or two pipeline runs node by node (`Graph.named` says how a run is named). Of a node that
-    a run found up to date, settings, data and costs are those of the run that made it.
+    """Compare two node runs, or two pipeline runs node by node (names of runs: `Graph.named`). For a node whose result
+    was reused, settings, data and costs are those of the run that computed it.
 
-    Raises CascadeError where there is no such run, or one is a node's and the other a whole pipeline's.
+    Raises CascadeError for an unknown run, and if one run is a node's and the other a pipeline's.
     """
     graph = open_graph(layout)
     first_run, second_run = graph.named(first), graph.named(second)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from cascade.commands.compare.facts import ABSENT, Comparison, Cost, Difference, Score
 
 MAX_CHARACTERS = 40
-"""Longest value printed; hashes differ within fewer characters."""
+"""Longer values are cut; hashes differ within fewer characters."""
 
 
 def as_text(comparison: Comparison) -> list[str]:

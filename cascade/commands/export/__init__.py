@@ -1,1 +1,1 @@
-"""A recipe, written for other systems that can run its stages."""
+"""Export of a recipe to other frameworks that can run its stages."""

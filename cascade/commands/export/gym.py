@@ -1,4 +1,4 @@
-"""Prompts for NeMo Gym: which of its servers and agents judges the rows of a domain, and the rows themselves."""
+"""Prompts for NeMo Gym: the server and agent that verify the rows of a domain, and the rows themselves."""
 
 import json
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ POLICY_SERVER = "responses_api_models/vllm_model/configs/vllm_model_for_training
 
 @dataclass(frozen=True)
 class Served:
-    """An environment of NeMo Gym: its configuration, and the agent by which rows ask for it. Names and paths are those
-    of github.com/NVIDIA-NeMo/Gym in August 2026."""
+    """An environment of NeMo Gym: its configuration, and the agent that rows name in `agent_ref`. Names and paths are
+    those of github.com/NVIDIA-NeMo/Gym in August 2026."""
 
     config: str
     agent: str
     generated: bool = False
-    """Whether the rows that our generator makes are its rows."""
+    """Whether it can verify the rows of Cascade's generator."""
     otherwise: str = ""
-    """Where its verdicts differ from ours."""
+    """How its verdicts differ from Cascade's."""
 
 
 def _simple(name: str, generated: bool = False, server: str | None = None) -> Served:
@@ -53,7 +53,7 @@ SERVED = {
 
 
 def served(recipe: Recipe, domain: str) -> dict[str, Served | None]:
-    """Every environment that a domain's prompts may name → who judges its rows there; None where nobody does."""
+    """Each environment that a domain's prompts may name → NeMo Gym's environment for its rows; None if it has none."""
     sources = [source for source in recipe.curation.sources.values() if source.domain == domain and source.rl]
     servers: dict[str, Served | None] = {}
     for source in sources:
@@ -64,9 +64,9 @@ def served(recipe: Recipe, domain: str) -> dict[str, Served | None]:
 
 
 def write_prompts(recipe: Recipe, name: str, node: OnPolicyNode, layout: Layout, path: Path) -> int:
-    """Write the prompts in the order in which the node draws them, refills included; NeMo-RL reads them one after
-    another. Returns how many there are."""
-    from cascade.training.prompts import Cursor, PromptSource, load_prompts  # brings torch
+    """Write the prompts in the order in which the node draws them, refills included; NeMo-RL reads them in order.
+    Returns the number of prompts."""
+    from cascade.training.prompts import Cursor, PromptSource, load_prompts  # imports torch
 
     prompts = {domain: load_prompts(layout.prompts(domain), domain) for domain in node.mix}
     source = PromptSource(prompts, node.mix, recipe.seed, name, cursor=Cursor())

@@ -1,8 +1,8 @@
-"""The configuration with which NVIDIA NeMo-RL runs an RL or MOPD node, for its examples/nemo_gym/run_grpo_nemo_gym.py.
+"""Configuration for running an RL or MOPD node with NVIDIA NeMo-RL's examples/nemo_gym/run_grpo_nemo_gym.py.
 
-Each file starts from NeMo-RL's own configuration for Nemotron 3 Nano and says only what the recipe says. Settings
-that NeMo-RL does not have, or treats differently, are comments at the head of the file. Keys are those
-of github.com/NVIDIA-NeMo/RL in August 2026.
+Each file inherits NeMo-RL's own configuration for Nemotron 3 Nano and sets only what the recipe sets. Settings that
+NeMo-RL does not have, or treats differently, are listed in comments at the top of the file. Keys are those of
+github.com/NVIDIA-NeMo/RL in August 2026.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,18 @@ from cascade.recipe import BASE, DistillNode, OnPolicyNode, Recipe, RLNode
 from cascade.utils.files import read_json, write_atomic
 
 DEFAULTS = "/opt/nemo-rl/examples/nemo_gym/grpo_nanov3.yaml"
-"""In NVIDIA's container."""
+"""Path in NVIDIA's container."""
 
 TO_FILL_IN = "???"
-"""OmegaConf's mark of a value that must be given before the run starts."""
+"""OmegaConf's marker for a mandatory value that is missing."""
 
 
 def export(recipe: Recipe, layout: Layout, out: Path, prompt_tokens: int) -> Iterator[str]:
-    """Write OUT/NODE.yaml for every RL and MOPD node, and OUT/NODE.train.jsonl where its prompts are curated. Yields a
-    line a file or node left out. `prompt_tokens`: the longest prompt; NeMo-RL limits prompt and response together.
+    """Write OUT/NODE.yaml for every RL and MOPD node, and OUT/NODE.train.jsonl if its prompts are curated. Yields one
+    line per file and per omitted node. `prompt_tokens`: length of the longest prompt; NeMo-RL limits prompt and
+    response together.
 
-    Raises CascadeError for a recipe without such nodes.
+    Raises CascadeError for a recipe without RL and MOPD nodes.
     """
     nodes: dict[str, RLNode | DistillNode] = {
         name: node for name, node in recipe.ordered().items() if isinstance(node, RLNode | DistillNode)
@@ -68,11 +69,11 @@ def document(
 def configuration(
     recipe: Recipe, name: str, node: RLNode | DistillNode, layout: Layout, prompts: str, prompt_tokens: int
 ) -> dict[str, Any]:
-    """What the node says, under NeMo-RL's keys."""
+    """The node's settings, under NeMo-RL's keys."""
     place, rollout = recipe.place(name), node.rollout
     length = recipe.longest_rollout(node) + min(prompt_tokens, recipe.curation.max_tokens)
     micro_batch = max(node.optimizer.micro_batch_tokens, length)
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "defaults": DEFAULTS,
         "grpo": {
             "num_prompts_per_step": node.prompts,
@@ -105,7 +106,7 @@ def configuration(
             },
         },
         "data": {"shuffle": False, "train": {"data_path": prompts}, "validation": None},
-        # In place of the defaults', which configure servers that are not started here.
+        # Replaces the section of the defaults, which configures servers that this run does not start.
         "env": {"_override_": True, "should_use_nemo_gym": True, "nemo_gym": _gym(recipe, node)},
         "logger": {
             "mlflow_enabled": True,
@@ -114,24 +115,24 @@ def configuration(
         "cluster": {"gpus_per_node": max(1, place.gpus), "num_nodes": place.machines},
     }
     if isinstance(node, RLNode):
-        found["grpo"] |= _grpo(node)
-        found["loss_fn"] |= _rl_loss(node)
+        config["grpo"] |= _grpo(node)
+        config["loss_fn"] |= _rl_loss(node)
     else:
-        found["grpo"] |= {"async_grpo": {"enabled": True}, "adv_estimator": {"name": "opd"}}
-        found["loss_fn"] |= _mopd_loss(node)
+        config["grpo"] |= {"async_grpo": {"enabled": True}, "adv_estimator": {"name": "opd"}}
+        config["loss_fn"] |= _mopd_loss(node)
         teachers = _teachers(recipe, node, layout)
-        found["on_policy_distillation"] = _distillation(teachers, max(1, place.gpus), _split(node))
-        # Trainer, sampler and each teacher have machines of their own there.
-        found["policy"]["generation"]["colocated"] = {
+        config["on_policy_distillation"] = _distillation(teachers, max(1, place.gpus), _split(node))
+        # In NeMo-RL trainer, sampler and each teacher run on separate machines.
+        config["policy"]["generation"]["colocated"] = {
             "enabled": False,
             "resources": {"gpus_per_node": max(1, place.gpus), "num_nodes": 1},
         }
-        found["cluster"]["num_nodes"] += 1 + len(set(teachers.values()))
-    return found
+        config["cluster"]["num_nodes"] += 1 + len(set(teachers.values()))
+    return config
 
 
 def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[str]:
-    """What the recipe says of the node and the file cannot, or NeMo-RL does otherwise, a line each."""
+    """One line for each setting of the node that NeMo-RL does not have or treats differently."""
     lines = [
         f"rollout.max_log_prob_gap {node.rollout.max_log_prob_gap:g}: no bound there that stops a run",
         f"max_failure_rate {node.max_failure_rate:g}: no count of failed verdicts there",
@@ -163,14 +164,14 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
     if not node.rollout.thinking:
         lines.append("rollout.thinking false: set it for the policy server of NeMo Gym too")
     for domain in node.mix:
-        for environment, there in gym.served(recipe, domain).items():
-            if there is None:
+        for environment, server in gym.served(recipe, domain).items():
+            if server is None:
                 lines.append(
                     f"{domain}: no server of NeMo Gym is known here for its rows ({environment}); give env.nemo_gym "
                     "one, and the rows an agent_ref where they have none"
                 )
-            elif there.otherwise:
-                lines.append(f"{domain}: {there.otherwise}")
+            elif server.otherwise:
+                lines.append(f"{domain}: {server.otherwise}")
     lines += [
         f"judges.{kind}: its address and model belong into the configuration of the server"
         for kind in recipe.judges.named
@@ -189,7 +190,7 @@ def _defaults(node: OnPolicyNode) -> list[str]:
 
 
 def _split(node: OnPolicyNode) -> dict[str, int]:
-    """A model's matrices and sequences over GPUs, for engine nemo."""
+    """Tensor and context parallelism, for engine nemo."""
     if node.engine != "nemo":
         return {}
     return {
@@ -227,23 +228,23 @@ def _megatron(node: OnPolicyNode) -> dict[str, Any]:
 
 
 def _grpo(node: RLNode) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "normalize_rewards": True,
         "use_leave_one_out_baseline": False,
         "use_dynamic_sampling": node.dynamic_filtering and node.max_refills > 0,
-        # Theirs reads the two again from its own section.
+        # NeMo-RL's advantage estimator reads the two settings again from its own section.
         "adv_estimator": {"name": "grpo", "normalize_rewards": True, "use_leave_one_out_baseline": False},
     }
-    if found["use_dynamic_sampling"]:
-        found["dynamic_sampling_max_gen_batches"] = 1 + node.max_refills
+    if config["use_dynamic_sampling"]:
+        config["dynamic_sampling_max_gen_batches"] = 1 + node.max_refills
     if node.overlong == "zero":
-        found["reward_shaping"] = {"enabled": True, "stop_properly_penalty_coef": 0.0}
-    return found
+        config["reward_shaping"] = {"enabled": True, "stop_properly_penalty_coef": 0.0}
+    return config
 
 
 def _rl_loss(node: RLNode) -> dict[str, Any]:
-    """Strictly on-policy: the importance ratio is 1, and nothing is clipped. Their KL term carries the score-function
-    gradient as ours does."""
+    """Strictly on-policy: the importance ratio is 1, without clipping. NeMo-RL's KL term has the score-function
+    gradient, as Cascade's does."""
     return {
         "reference_policy_kl_penalty": node.kl,
         "reference_policy_kl_type": "k3",
@@ -269,37 +270,37 @@ def _mopd_loss(node: DistillNode) -> dict[str, Any]:
 
 
 def _gym(recipe: Recipe, node: OnPolicyNode) -> dict[str, Any]:
-    servers = [there for domain in node.mix for there in gym.served(recipe, domain).values() if there is not None]
+    servers = [server for domain in node.mix for server in gym.served(recipe, domain).values() if server is not None]
     paths = [gym.POLICY_SERVER, *dict.fromkeys(server.config for server in servers)]
-    # Its judge is asked where the rule says no; by rule alone it still has to name one.
+    # The server asks its judge model about answers that the rule rejects. Switched off, it must still be configured.
     by_rule = {"judge_model_server": {"name": "policy_model"}, "should_use_judge": False}
     math = {"math_with_judge": {"resources_servers": {"math_with_judge": by_rule}}}
     return {"config_paths": paths, **(math if gym.SERVED["math"] in servers else {})}
 
 
 def _teachers(recipe: Recipe, node: DistillNode, layout: Layout) -> dict[str, str]:
-    """Agent → checkpoint: as chosen, where the choice is made; else where only one candidate is allowed."""
+    """Agent → checkpoint of its teacher: the selected one, else the only candidate, else TO_FILL_IN."""
     decision = layout.decision(node.teachers)
-    chosen = read_json(decision)["teachers"] if decision.exists() else {}
+    selection = read_json(decision)["teachers"] if decision.exists() else {}
     choice = recipe.teachers[node.teachers]
-    found: dict[str, str] = {}
+    teachers: dict[str, str] = {}
     for domain in node.mix:
-        allowed = choice.domains.get(domain, choice.candidates)
-        if domain in chosen:
-            checkpoint = str((layout.root / chosen[domain]["checkpoint"]).resolve())
-        elif len(allowed) == 1:
-            checkpoint = str(layout.checkpoint(allowed[0]).resolve())
+        candidates = choice.domains.get(domain, choice.candidates)
+        if domain in selection:
+            checkpoint = str((layout.root / selection[domain]["checkpoint"]).resolve())
+        elif len(candidates) == 1:
+            checkpoint = str(layout.checkpoint(candidates[0]).resolve())
         else:
             checkpoint = TO_FILL_IN
-        for there in gym.served(recipe, domain).values():
-            if there is None:
+        for server in gym.served(recipe, domain).values():
+            if server is None:
                 continue
-            if found.setdefault(there.agent, checkpoint) != checkpoint:
+            if teachers.setdefault(server.agent, checkpoint) != checkpoint:
                 raise CascadeError(
-                    f"{domain}: its teacher is not that of another domain with the agent {there.agent}, and NeMo-RL "
+                    f"{domain}: its teacher is not that of another domain with the agent {server.agent}, and NeMo-RL "
                     "tells teachers apart by agent; give one of the domains an environment of its own"
                 )
-    return found
+    return teachers
 
 
 def _distillation(teachers: dict[str, str], gpus: int, split: dict[str, int]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The effect of RL on one domain on every other, measured from one start, and the order of stages that it suggests."""
+"""The effect of RL on one domain on all others, measured from one checkpoint, and the order of stages that it
+suggests."""
 
 from cascade.commands.interference.run import measure
 

@@ -1,4 +1,4 @@
-"""The matrix: what RL on each domain changed in the score of every domain, on the same benchmark prompts."""
+"""The interference matrix: the change that RL on each domain made to every domain's score, on the same prompts."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,15 +9,15 @@ from cascade.evaluation.results import EvaluationResult
 from cascade.evaluation.statistics import PairedTest, holm
 
 SIGNIFICANCE = 0.05
-"""Chance of any false effect in the whole matrix, for losses and for gains each (Holm)."""
+"""Family-wise error rate over the whole matrix, for losses and for gains separately (Holm)."""
 
 MINIMUM_EFFECT = 0.02
-"""A smaller change of score, significant or not, counts for nothing: as at the gate."""
+"""A smaller change of score is ignored, significant or not, as in the regression check."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Of RL on domain `trained` on the score of domain `evaluated`: after minus start, paired by prompt."""
+    """Effect of RL on domain `trained` on the score of domain `evaluated`: after − start, paired by prompt."""
 
     trained: str
     evaluated: str
@@ -27,7 +27,7 @@ class Effect:
     low: float
     high: float
     p_worse: float
-    """Adjusted over the matrix; `p_better` likewise."""
+    """Adjusted for the whole matrix (Holm), like `p_better`."""
     p_better: float
     prompts: int
 
@@ -41,9 +41,9 @@ class Effect:
 
 
 def effects(start: EvaluationResult, after: dict[str, EvaluationResult], domains: list[str], seed: int) -> list[Effect]:
-    """One effect a trained domain (`after`) and evaluated one (`domains`), row by row.
+    """One effect for each trained domain (`after`) and evaluated domain (`domains`), row by row.
 
-    Raises CascadeError where two evaluations are of other prompts.
+    Raises CascadeError if two evaluations have different prompts.
     """
     cells = [(trained, evaluated) for trained in after for evaluated in domains]
     worse = [paired_on_shared(e, after[t], start, seed, "interference", t) for t, e in cells]
@@ -53,7 +53,7 @@ def effects(start: EvaluationResult, after: dict[str, EvaluationResult], domains
 
 
 def harms_of(measured: list[Effect]) -> Harms:
-    """The significant losses, for the order; what a domain does to itself is none of it."""
+    """The significant losses, for ordering; the effect of a domain on itself is left out."""
     harms: Harms = {}
     for effect in measured:
         if effect.verdict == "hurts" and effect.trained != effect.evaluated:

@@ -1,4 +1,4 @@
-"""The matrix as CSV, JSON, PNG and one HTML page, and in words for the terminal."""
+"""The matrix as CSV, JSON, PNG, an HTML page, and text for the terminal."""
 
 import csv
 import html
@@ -18,40 +18,41 @@ from cascade.report.figures import STYLE, to_png, to_svg
 from cascade.utils.files import write_atomic
 
 COLOURS = "PuOr"
-"""Losses orange-brown, gains violet, told apart with every kind of colour vision."""
+"""Losses are orange-brown, gains violet; distinguishable with every kind of colour vision."""
 
 
-def write(found: Interference) -> Path:
-    """Write matrix.csv, matrix.json, matrix.png and index.html into the run's directory; returns the page."""
+def write(interference: Interference) -> Path:
+    """Write matrix.csv, matrix.json, matrix.png and index.html into the run's directory; returns the page's path."""
     text = io.StringIO()
     columns = [*Effect.__dataclass_fields__, "verdict"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    lines = [asdict(effect) | {"verdict": effect.verdict} for effect in found.effects]
-    writer.writerows(lines)
-    write_atomic(found.folder / "matrix.csv", text.getvalue())
-    default, suggested = found.judged
-    told = {
-        "start": found.start,
-        "settings": {domain: {"node": node, "steps": found.steps[domain]} for domain, node in found.nodes.items()},
-        "effects": lines,
-        "default": {"stages": found.default, "lost": default.lost, "distil_after": default.distil_after},
-        "suggested": {"stages": found.suggested, "lost": suggested.lost, "distil_after": suggested.distil_after},
+    rows = [asdict(effect) | {"verdict": effect.verdict} for effect in interference.effects]
+    writer.writerows(rows)
+    folder, steps = interference.folder, interference.steps
+    write_atomic(folder / "matrix.csv", text.getvalue())
+    default, suggested = interference.judged
+    record = {
+        "start": interference.start,
+        "settings": {domain: {"node": node, "steps": steps[domain]} for domain, node in interference.nodes.items()},
+        "effects": rows,
+        "default": {"stages": interference.default, "lost": default.lost, "distil_after": default.distil_after},
+        "suggested": {"stages": interference.suggested, "lost": suggested.lost, "distil_after": suggested.distil_after},
     }
-    write_atomic(found.folder / "matrix.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    figure = draw(found)
-    to_png(figure, found.folder / "matrix.png")
-    page = found.folder / "index.html"
-    words = "".join(f"<p>{html.escape(line)}</p>\n" for line in in_words(found))
-    write_atomic(page, PAGE.format(start=html.escape(found.start), figure=to_svg(figure), words=words))
+    write_atomic(folder / "matrix.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    figure = draw(interference)
+    to_png(figure, folder / "matrix.png")
+    page = folder / "index.html"
+    words = "".join(f"<p>{html.escape(line)}</p>\n" for line in in_words(interference))
+    write_atomic(page, PAGE.format(start=html.escape(interference.start), figure=to_svg(figure), words=words))
     return page
 
 
-def draw(found: Interference) -> Figure:
-    """Rows: trained domains. Columns: evaluated ones. Change of avg@k in points, with its 95 % interval; what is
-    significant is bold."""
-    rows, columns = list(found.nodes), found.domains
-    values = np.array([effect.difference for effect in found.effects]).reshape(len(rows), len(columns))
+def draw(interference: Interference) -> Figure:
+    """Rows are trained domains, columns evaluated ones. Each cell is the change of avg@k in points with its 95 %
+    interval, bold if significant."""
+    rows, columns = list(interference.nodes), interference.domains
+    values = np.array([effect.difference for effect in interference.effects]).reshape(len(rows), len(columns))
     bound = max(float(np.abs(values).max()), MINIMUM_EFFECT)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.2 + 1.25 * len(columns), 1.3 + 0.55 * len(rows)), layout="constrained")
@@ -64,7 +65,7 @@ def draw(found: Interference) -> Figure:
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        for number, effect in enumerate(found.effects):
+        for number, effect in enumerate(interference.effects):
             row, column = divmod(number, len(columns))
             axes.text(
                 column,

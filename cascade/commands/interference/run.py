@@ -1,8 +1,8 @@
-"""The runs behind the matrix: RL on each domain alone, from one start, each evaluated on every domain.
+"""The runs behind the matrix: RL on each domain alone, from one checkpoint, each evaluated on every domain.
 
-They are nodes of a derived recipe in a separate directory, built like every node. The directory is named by a hash of
-the runs' inputs, so finished results in it are valid: killed, the command resumes; run again, it only draws the
-results; with another start or other settings it uses another directory."""
+They are nodes of a derived recipe in a separate directory, built like all nodes. The directory is named by a hash of
+the runs' inputs, so results in it are reused: after a kill the command resumes, after a finished run it only draws the
+results. Another start or other settings give another directory."""
 
 import shutil
 import time
@@ -41,7 +41,7 @@ class Interference:
     effects: list[Effect]
     harms: Harms
     default: Stages
-    """As the recipe has them."""
+    """The recipe's stages."""
     suggested: Stages
     folder: Path
 
@@ -52,10 +52,10 @@ class Interference:
 
 
 def measure(start: str, layout: Layout, steps: int | None = None) -> Interference:
-    """Run what is not there yet and return the matrix. `steps` overrides the recipe's for every domain.
+    """Run what is missing and return the matrix. `steps` overrides the recipe's number for every domain.
 
-    Each domain that the recipe trains by RL is trained alone, with the settings of the node that gives it the largest
-    share, the earlier of equals. The trained checkpoints are not kept; their evaluations and curves are.
+    Each domain that the recipe trains by RL is trained alone, with the settings of the node in whose mix it has the
+    largest share (on ties, the earlier node). Trained checkpoints are deleted; evaluations and curves are kept.
     Raises RecipeError for an unknown start or a recipe without RL, CascadeError as the nodes do.
     """
     recipe = load(layout.params)
@@ -81,8 +81,8 @@ def measure(start: str, layout: Layout, steps: int | None = None) -> Interferenc
 
 
 def nodes_of(recipe: Recipe) -> dict[str, str]:
-    """Domain → RL node that trains it, in the cascade's order: the one with its largest share, the earlier of
-    equals."""
+    """Domain → RL node that trains it, in the cascade's order: the node with its largest share; on ties, the
+    earlier."""
     nodes: dict[str, str] = {}
     for name in recipe.ordered():
         if name in recipe.rl:
@@ -93,7 +93,7 @@ def nodes_of(recipe: Recipe) -> dict[str, str]:
 
 
 def alone(recipe: Recipe, start: str, nodes: dict[str, str], steps: int | None) -> Recipe:
-    """The recipe with a node ALONE + DOMAIN for each domain, in addition to its own nodes."""
+    """The recipe with an additional node ALONE + DOMAIN for each domain."""
     raw = recipe.model_dump(mode="json")
     raw |= {"name": f"{recipe.name}-interference", "family": f"{recipe.family}-interference"}
     for domain, node in nodes.items():
@@ -108,7 +108,7 @@ def alone(recipe: Recipe, start: str, nodes: dict[str, str], steps: int | None) 
 def conclude(
     recipe: Recipe, start: str, nodes: dict[str, str], results: dict[str, EvaluationResult], folder: Path
 ) -> Interference:
-    """`recipe` and `results` (by node) as `measure` has them."""
+    """The matrix and the suggested order. `recipe`: as `alone` returns it; `results`: node → its evaluation."""
     trained = {domain: results[ALONE + domain] for domain in nodes}
     all_effects = effects(results[start], trained, recipe.domains, recipe.seed)
     harms = harms_of(all_effects)
@@ -119,7 +119,7 @@ def conclude(
 
 
 def _prepare(recipe: Recipe, start: str, layout: Layout) -> Layout:
-    """A project directory with the recipe, the data and the start."""
+    """Make a project directory with the recipe, the data and the start checkpoint."""
     checkpoint = checkpoint_of(recipe, layout, start)
     trained = {domain for name, node in recipe.rl.items() if name.startswith(ALONE) for domain in node.mix}
     data = [*map(layout.prompts, sorted(trained)), *map(layout.benchmark, recipe.domains)]
@@ -137,12 +137,12 @@ def _prepare(recipe: Recipe, start: str, layout: Layout) -> Layout:
 
 
 def _finished(name: str, layout: Layout) -> bool:
-    """summary.json is the last of an evaluation's results."""
+    """An evaluation writes summary.json last."""
     return (layout.evaluation(name) / "summary.json").exists()
 
 
 def _build(name: str, trains: bool, layout: Layout) -> None:
-    """Train, where that is not done, and evaluate; as the stages do."""
+    """Train unless a checkpoint exists, and evaluate, as the stages do."""
     trained = (layout.training(name) / "manifest.json").exists()
     if trains and not trained and not launched("node", name, layout):
         run_node(name, layout)

@@ -1,6 +1,6 @@
-"""The card of what curation made.
+"""The dataset card of curated data.
 
-Format: https://huggingface.co/docs/hub/datasets-cards, files and columns as `configs` and `dataset_info`.
+Format: https://huggingface.co/docs/hub/datasets-cards; files are listed in `configs`, columns in `dataset_info`.
 """
 
 from pathlib import Path
@@ -18,16 +18,16 @@ from cascade.report.facts import provenance
 from cascade.utils.files import hash_file, read_json
 
 DTYPES = {"double": "float64", "float": "float32"}
-"""Arrow's names of types that `dataset_info` calls otherwise."""
+"""Arrow's type names → those of `dataset_info`, where they differ."""
 
 SPLITS = {"sft": "SFT", "rl": "RL prompts", "benchmark": "benchmark"}
 
 
 def data_card(recipe: Recipe, layout: Layout) -> str:
-    """README.md for data/: one configuration a domain, its RL prompts as `train`, its benchmark as `test`; and the
-    packed SFT sequences as `sft`.
+    """README.md for data/: one configuration per domain, with RL prompts as `train` and the benchmark as `test`, and
+    the configuration `sft` with the packed SFT sequences.
 
-    Raises CascadeError before curation has run. No licence is claimed: that of each source is its own.
+    Raises CascadeError if curation has not run. No licence is stated: each source has its own.
     """
     path = layout.root / "data" / "report.json"
     if not path.exists():
@@ -72,19 +72,19 @@ def data_card(recipe: Recipe, layout: Layout) -> str:
 
 
 def _configs(recipe: Recipe, layout: Layout) -> dict[str, dict[str, list[Path]]]:
-    """Configuration → split → its files, of those that exist."""
+    """Configuration → split → its existing files."""
     configs: dict[str, dict[str, list[Path]]] = {}
     for domain in recipe.domains:
         for split, path in (("train", layout.prompts(domain)), ("test", layout.benchmark(domain))):
             if path.exists():
                 configs.setdefault(domain, {})[split] = [path]
-    if packed := sorted(layout.sft_data.glob("*.parquet")):
-        configs["sft"] = {"train": packed}
+    if sequences := sorted(layout.sft_data.glob("*.parquet")):
+        configs["sft"] = {"train": sequences}
     return configs
 
 
 def _glob(layout: Layout, files: list[Path]) -> str:
-    """What matches the files, relative to data/."""
+    """A pattern that matches the files, relative to data/."""
     first = files[0] if len(files) == 1 else files[0].with_name("*.parquet")
     return first.relative_to(layout.root / "data").as_posix()
 
@@ -96,11 +96,11 @@ def _sizes(files: list[Path]) -> tuple[int, int]:
 
 def _info(name: str, splits: dict[str, list[Path]]) -> dict[str, Any]:
     schema = pq.read_schema(next(iter(splits.values()))[0])
-    found = []
+    sizes = []
     for split, files in splits.items():
         rows, size = _sizes(files)
-        found.append({"name": split, "num_examples": rows, "num_bytes": size})
-    return {"config_name": name, "features": [_feature(field) for field in schema], "splits": found}
+        sizes.append({"name": split, "num_examples": rows, "num_bytes": size})
+    return {"config_name": name, "features": [_feature(field) for field in schema], "splits": sizes}
 
 
 def _feature(field: pa.Field) -> dict[str, Any]:
@@ -127,9 +127,9 @@ def _sources(recipe: Recipe, report: dict[str, Any]) -> str:
             if source.harbor
             else f"file: {source.path}"
         )
-        kept = [report.get(split, {}).get("sources", {}).get(name, {}).get("kept", 0) for split in SPLITS]
-        rows.append([name, origin, source.domain, *kept])
-    return table(["source", "origin", "domain", *(f"{told}: rows kept" for told in SPLITS.values())], rows)
+        counts = [report.get(split, {}).get("sources", {}).get(name, {}).get("kept", 0) for split in SPLITS]
+        rows.append([name, origin, source.domain, *counts])
+    return table(["source", "origin", "domain", *(f"{title}: rows kept" for title in SPLITS.values())], rows)
 
 
 def _steps(split: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""Sampling with torch alone: decoders with static caches, CUDA graphs, fused kernels; on the CPU too."""
+"""Sampling with PyTorch only, on CPU and CUDA: decoders with static caches, CUDA graphs, fused kernels."""

@@ -1,7 +1,7 @@
-"""Decoding on CPUs: the prompt through the trainer's forward pass, then one fused step a token.
+"""Decoding on CPUs: prefill with the trainer's forward pass, then one fused step per token.
 
-Keys and values of a prompt are kept once for all its rollouts; what the rollouts add is kept per row. `cuda_graphs.py`
-is the counterpart on CUDA.
+Keys and values of a prompt are stored once for all its rollouts, those of new tokens per row. `cuda_graphs.py` is the
+counterpart on CUDA.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from cascade.rollout.torch_engine.prompts import padded, read_prompts
 
 class Cache(Protocol):
     def keep(self, rows: Tensor, prompts: Tensor) -> None:
-        """Go on with these rows, and these prompts, only."""
+        """Keep only these rows and these prompts."""
         ...
 
 
 class Weights(Protocol):
-    """A model's weights as decoding wants them: its own, and products of them made once per refresh."""
+    """A model's weights for decoding: the model's own, and tensors derived from them at each refresh."""
 
     model: PreTrainedModel
 
     def cache(self, n: int, memories: list[Any], shared: "SharedPrompts") -> Cache | None:
-        """What layer n of the forward pass keeps, from what it kept of the prompts; None: nothing."""
+        """The decoding state of layer n, from the memory of its forward pass over the prompts; None if it has none."""
         ...
 
     def step(self, tokens: Tensor, shared: "SharedPrompts", caches: list[Any]) -> Tensor:
-        """Append one token a row; hidden states [B, D], after the final norm."""
+        """Append one token per row; returns hidden states [B, D], after the final norm."""
         ...
 
 
@@ -66,13 +66,13 @@ class CachedDecoder:
 
 
 class SharedPrompts:
-    """Which row continues which prompt: row i sits on `seat[i]` of [prompts · seats], seats as many as the largest
-    group has rows, so that the queries of a group meet their prompt's keys in one matrix product."""
+    """Which row continues which prompt. Row i has index `seat[i]` in [prompts · seats], where seats is the size of the
+    largest group, so that attention of a group's queries to their prompt's keys is one matrix product."""
 
     def __init__(self, lengths: Tensor, rows: Tensor):
         self.lengths = lengths
         self.added = 0
-        """Positions since the prompts, the one of the step at hand included."""
+        """Number of positions after the prompts, the current step's included."""
         self._seat_rows(rows)
 
     def _seat_rows(self, rows: Tensor) -> None:
@@ -91,12 +91,12 @@ class SharedPrompts:
 
     @property
     def positions(self) -> Tensor:
-        """Of the step's tokens [B]."""
+        """Positions of the current step's tokens [B]."""
         return self.lengths[self.rows] + (self.added - 1)
 
     def bias_within(self, window: int | None) -> Tensor:
-        """Added to the scores of the prompts' keys [prompts, 1, 1, L]: -∞ where there is padding, or what a window of
-        so many positions no longer holds."""
+        """Attention bias of the prompts' keys [prompts, 1, 1, L]: -∞ for padding and for positions outside the sliding
+        window."""
         width = self.bias.shape[-1]
         if window is None or width + self.added <= window:
             return self.bias
@@ -109,7 +109,7 @@ class SharedPrompts:
         return found[1]
 
     def keep(self, rows: Tensor) -> Tensor:
-        """The prompts that still have a row, by their old numbers."""
+        """Old indices of the prompts that still have a row."""
         left, rows = self.rows[rows].unique(return_inverse=True)
         self.lengths = self.lengths[left]
         self._seat_rows(rows)
@@ -123,15 +123,15 @@ class SharedPrompts:
         return out.view(-1, self.seats, heads, n, d).transpose(1, 2).reshape(-1, heads, self.seats * n, d)
 
     def scatter(self, per_prompt: Tensor) -> Tensor:
-        """The way back."""
+        """The inverse of `gather`: [prompts, heads, seats · n, d] → [B, heads, n, d]."""
         prompts, heads, _, d = per_prompt.shape
         by_seat = per_prompt.view(prompts, heads, self.seats, -1, d).transpose(1, 2)
         return by_seat.reshape(prompts * self.seats, heads, -1, d)[self.seat]
 
 
 class AttentionCache:
-    """Keys and values of the prompts [prompts, heads, L, d] and of what followed, there the keys as [B, heads, d,
-    capacity], the faster side for a product with few queries, and the values as [B, heads, capacity, d]."""
+    """Keys and values of the prompts [prompts, heads, L, d] and of later tokens: keys [B, heads, d, capacity], the
+    faster layout for a product with few queries, and values [B, heads, capacity, d]."""
 
     def __init__(self, memories: list[AttentionMemory], shared: SharedPrompts, scale: float, window: int | None = None):
         self.shared, self.scale, self.window = shared, scale, window
@@ -146,7 +146,7 @@ class AttentionCache:
         self.length = 0
 
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q [B, H, d], k and v [B, heads, d] of the new position → [B, H · d]."""
+        """Attention of the new position: q [B, H, d], k and v [B, heads, d] → [B, H · d]."""
         if self.length == self.keys.shape[3]:
             self.keys = torch.cat([self.keys, torch.empty_like(self.keys)], 3)
             self.values = torch.cat([self.values, torch.empty_like(self.values)], 2)

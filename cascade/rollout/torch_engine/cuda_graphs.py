@@ -1,9 +1,9 @@
-"""Decoding on CUDA: CHECK steps, each with its draw of the next token, captured once and then replayed.
+"""Decoding on CUDA: CHECK steps, including the sampling of each token, are captured in a CUDA graph and replayed.
 
-A step of a hundred small kernels costs its launches many times over, a replayed one little more than its memory
-traffic. A graph knows fixed addresses and shapes only, so every cache lies in a buffer of its own and there is one
-graph for each size of batch in SIZES: a batch is filled up to the next of them, and goes down to a smaller one when
-enough of its rows have finished, which is looked at between replays.
+A step has about a hundred small kernels, whose launches take much longer than the kernels; a replayed step takes little
+more than its memory traffic. A graph has fixed addresses and shapes, so every cache is in its own buffer and there is
+one graph for each batch size in SIZES: a batch is padded to the next size, and moves to a smaller one when enough rows
+have finished, which is checked between replays.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from cascade.rollout.torch_engine.static_layers import Cast, stack_of
 
 SIZES = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CHECK = 16
-"""Steps of a replay. What a row draws beyond its end, or beyond the limit, is dropped."""
+"""Steps per replay. Tokens that a row samples after its end, or beyond the limit, are dropped."""
 ROOM = 256
-"""Positions are allotted in multiples of this."""
+"""Caches are allocated in multiples of so many positions."""
 SHARE = 0.2
-"""Of the device's memory: what the caches may take, as the trainer needs the rest."""
+"""Largest share of the device's memory for caches; the trainer needs the rest."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was drawn for each row [B, limit], and how much of it counts, its stop token included [B]."""
+    """The sampled tokens of each row [B, limit], and the length of each response, its stop token included [B]."""
 
     tokens: Tensor
     log_probs: Tensor
@@ -39,9 +39,9 @@ class Decoded:
 
 
 class GraphDecoder:
-    """Decodes with a copy of a model's weights in `dtype`; `load` takes over changed ones.
+    """Decodes with a copy of a model's weights in `dtype`; `load` copies changed weights.
 
-    On a device other than CUDA the same steps run without capture.
+    On devices other than CUDA the same steps run without capture.
     """
 
     def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.bfloat16):
@@ -55,7 +55,8 @@ class GraphDecoder:
         self._forget()
 
     def most_rows(self, positions: int) -> int:
-        """How many rows of so many positions the caches may hold: a size of batch, at least the smallest."""
+        """The largest of SIZES whose caches, with so many positions, fit into the allowed memory; at least the
+        smallest size."""
         if self._device.type != "cuda":
             return SIZES[-1]
         share = SHARE * torch.cuda.get_device_properties(self._device).total_memory
@@ -64,7 +65,7 @@ class GraphDecoder:
 
     @torch.inference_mode()
     def load(self) -> None:
-        """Take over the model's weights as they are now."""
+        """Copy the model's current weights."""
         self._head.load()
         for layer in self._layers if self._rows else ():
             layer.load()
@@ -78,11 +79,11 @@ class GraphDecoder:
         temperature: float,
         top_p: float,
     ) -> Decoded:
-        """Row i continues prompt prompt_of[i], drawing by points[i]; points [B, limit] uniform numbers."""
+        """Sample row i after prompt prompt_of[i] with the uniform numbers points[i]; points [B, limit]."""
         count, limit = points.shape
         rows = batch_size(count)
         self._allot(rows, max(map(len, prompts)) + limit + CHECK, (temperature, top_p))
-        # Rows beyond the count repeat the first, and count as finished.
+        # Padding rows repeat the first row, and are finished from the start.
         origin = torch.arange(rows, device=self._device)
         origin[count:] = 0
         running = torch.arange(rows, device=self._device) < count
@@ -120,12 +121,12 @@ class GraphDecoder:
             tokens, log_probs = self._drawn[:, :rows], self._log_probs[:, :rows]
 
     def _allot(self, rows: int, positions: int, settings: tuple[float, float]) -> None:
-        """See that there are buffers for so many rows and positions, and a graph for every size up to that."""
+        """Make sure that there are buffers for so many rows and positions, and graphs for all sizes up to that."""
         if rows > self._rows or positions > self._capacity:
             self._forget()
             self._rows = max(rows, self._rows)
             self._capacity = max(_room(positions), self._capacity)
-            self._layers: list[Any] = []  # Those there are go before others come.
+            self._layers: list[Any] = []  # Free the old buffers before new ones are allocated.
             self._layers = [part.make(self._rows, self._capacity, self._dtype) for part in self._stack.parts]
             for layer in self._layers:
                 layer.load()
@@ -143,13 +144,13 @@ class GraphDecoder:
                 self._replay[size] = self._captured(size)
 
     def _forget(self) -> None:
-        """Drop all graphs. Those that follow are replayed one at a time, so they share the memory for what a step
-        computes in between."""
+        """Drop all graphs. Later graphs are replayed one at a time, so they share a memory pool for intermediate
+        results."""
         self._replay: dict[int, Callable[[], None]] = {}
         self._pool = torch.cuda.graph_pool_handle() if self._device.type == "cuda" else None
 
     def _prefill(self, prompts: list[list[int]], rows: Tensor) -> Tensor:
-        """Logits [rows, V] of the first tokens; every row's caches hold its prompt."""
+        """Prefill: fill every row's caches with its prompt, and return the logits [rows, V] of the first tokens."""
         with torch.autocast(self._device.type, self._dtype, enabled=self._device.type == "cuda"):
             read = read_prompts(self.model, prompts, self._device)
         source = read.place[rows]
@@ -159,7 +160,7 @@ class GraphDecoder:
         return self._head(read.hidden)[source]
 
     def _captured(self, rows: int) -> Callable[[], None]:
-        """A CUDA graph of CHECK steps; elsewhere the steps themselves."""
+        """A CUDA graph of CHECK steps; on other devices the steps themselves."""
 
         def steps() -> None:
             for number in range(CHECK):
@@ -167,7 +168,7 @@ class GraphDecoder:
 
         if self._device.type != "cuda":
             return steps
-        # Once outside the capture: kernels are compiled and libraries loaded where that may take memory and time.
+        # Warm-up outside the capture: compiles kernels and loads libraries, which must not happen during capture.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -179,7 +180,7 @@ class GraphDecoder:
         return graph.replay
 
     def _step(self, rows: int, number: int) -> None:
-        """Append each row's token, and draw the next by the step's uniform numbers."""
+        """Append each row's token, and sample the next one with the step's uniform numbers."""
         x = F.embedding(self._next[:rows], self._stack.embeddings).float()
         update = None
         for part, layer in zip(self._stack.parts, self._layers, strict=True):
@@ -202,7 +203,7 @@ class GraphDecoder:
 
 
 def batch_size(rows: int) -> int:
-    """The smallest of SIZES that holds so many rows."""
+    """The smallest of SIZES with at least so many rows."""
     return next(size for size in SIZES if size >= rows)
 
 

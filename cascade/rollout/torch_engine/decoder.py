@@ -1,4 +1,4 @@
-"""Step-by-step decoding of a batch, behind one protocol; here through transformers' own cache, for any model."""
+"""The protocol for step-by-step decoding of a batch, and its implementation for any model, with transformers' cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prompt that was read, and what each layer keeps of it, as one row: where the reading of a prompt that begins
-    with it can go on."""
+    """A prompt and each layer's memory of it, as one row: prefill of a prompt that begins with it can start from its
+    end."""
 
     tokens: list[int]
     memories: list[Any]
@@ -20,25 +20,25 @@ class Prefix:
 
 class Decoder(Protocol):
     def prefill(self, prompts: list[list[int]], rows: Tensor, known: Sequence[Prefix | None] = ()) -> Tensor:
-        """Read each prompt once; row i of the batch continues prompt rows[i]. Logits [len(rows), V] of what follows.
-        `known`: what each prompt begins with, as `prefix` gave it; empty: nothing is known."""
+        """Prefill each prompt once; row i of the batch continues prompt rows[i]. Returns logits [len(rows), V] of the
+        next tokens. `known`: for each prompt a prefix, from `prefix`; empty: none."""
         ...
 
     def prefix(self, prompt: int) -> Prefix | None:
-        """Of a prompt that was read; None where a decoder reads every prompt from its beginning."""
+        """The prefix of a prompt after prefill; None if the decoder reads every prompt from its beginning."""
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Append one token a row; logits [B, V] of the next."""
+        """Append one token per row; returns logits [B, V] of the next."""
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, in this order."""
+        """Keep only these rows, in this order."""
         ...
 
 
 class TransformersDecoder:
-    """Prompts are padded on the left, under the attention mask, with positions counted from their first token."""
+    """Prompts are padded on the left, with an attention mask; positions start at each prompt's first token."""
 
     def __init__(self, model: PreTrainedModel):
         self.model = model

@@ -1,7 +1,7 @@
-"""What a decoding step does besides matrix products, on buffers that stay where they are.
+"""The operations of a decoding step other than matrix products, on buffers with fixed addresses.
 
-B rows. On CUDA each function is one kernel (`triton_kernels.py`), so that a step costs little more than its memory
-traffic; elsewhere it is what is written here, which is also what the kernels are tested against.
+B is the number of rows. On CUDA each function is one kernel (`triton_kernels.py`), so that a step takes little more
+than its memory traffic; other devices use the functions below, which are also the reference for testing the kernels.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from cascade.policy.nemotron_h import choose
 
 
 def add_norm(x: Tensor, update: Tensor | None, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-    """x += update (if any), then its RMS norm in `dtype`. x [B, D] float32, update [B, D], weight [D]."""
+    """x += update (if given), then the RMS norm of x in `dtype`. x [B, D] float32, update [B, D], weight [D]."""
     if x.is_cuda:
         return _triton().add_norm(x, update, weight, epsilon, dtype)
     if update is not None:
@@ -33,7 +33,7 @@ def gated_norm(y: Tensor, gate: Tensor, weight: Tensor, group: int, epsilon: flo
 
 
 def convolve(window: Tensor, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The causal convolution's next output, after SiLU [B, C]; the window moves on by `inputs` [B, C].
+    """The causal convolution's next output, after SiLU [B, C]; `inputs` [B, C] are appended to the window in place.
 
     window [B, K - 1, C], the last inputs, oldest first; weight [K, C]; bias [C].
     """
@@ -55,7 +55,7 @@ def advance_state(
     groups: int,
     limits: tuple[float, float],
 ) -> Tensor:
-    """One position of the state space: y [B, H · P] in float32; `state` [B, H, N, P] moves on.
+    """One step of the state-space recurrence: y [B, H · P] in float32; `state` [B, H, N, P] is updated in place.
 
     s ← exp(Δ a) s + Δ b xᵀ,  y = cᵀ s + d x,  Δ = softplus(dt + dt_bias) within `limits`; mixed [B, H·P + 2·G·N]
     holds x, b and c; dt [B, H]; dt_bias, a and d [H], float32.
@@ -83,12 +83,12 @@ def attend(
     rotary: tuple[Tensor, Tensor] | None = None,
     norms: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
-    """Attention of one new position to those before it and to itself [B, H, d]; its key and value join the cache.
+    """Causal attention of one new position [B, H, d]; its key and value are appended to the cache.
 
-    queries [B, H, d]; key and value [B, K, d], of H/K queries each; keys and values [B, K, capacity, d], of which
-    `lengths` [B] positions hold something, fewer than the capacity. `window`: only so many positions are seen, the new
-    one included. First queries and key are normed over each head, by weights [d] and an epsilon, and turned, by cosine
-    and sine of every position [capacity, r].
+    queries [B, H, d]; key and value [B, K, d], each for H/K queries; keys and values [B, K, capacity, d], of which
+    `lengths` [B] positions are filled, fewer than the capacity. `window`: sliding window in positions, the new one
+    included. Before attention, queries and key are normalised per head, with weights [d] and an epsilon, and rotated,
+    with cosine and sine of every position [capacity, r].
     """
     if keys.is_cuda:
         return _triton().attend(queries, key, value, keys, values, lengths, scale, window, rotary, norms)
@@ -107,14 +107,14 @@ def attend(
     grouped = queries.unflatten(1, (keys.shape[1], -1))
     scores = (grouped @ keys.transpose(-1, -2)).float() * scale
     weights = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1)
-    # What lies beyond the length may be anything, NaN too.
+    # Positions beyond the length are uninitialised, and may be NaN.
     seen = values.masked_fill(hidden[:, None, :, None], 0)
     return (weights.to(values.dtype) @ seen).flatten(1, 2)
 
 
 def swiglu(hidden: Tensor, weights: Tensor | None) -> Tensor:
-    """silu(gate) · value, the E parts of each row times its `weights` [B, E], if any. hidden [B, E · 2 · I], in each
-    part the gate first → [B, E · I]."""
+    """silu(gate) · value, with the E parts of each row multiplied by its `weights` [B, E], if given. hidden
+    [B, E · 2 · I], in each part the gate first → [B, E · I]."""
     if hidden.is_cuda:
         return _triton().swiglu(hidden, weights)
     gate, value = hidden.float().unflatten(-1, (1 if weights is None else weights.shape[1], 2, -1)).unbind(-2)
@@ -125,7 +125,8 @@ def swiglu(hidden: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def squared_relu(hidden: Tensor, weights: Tensor | None) -> Tensor:
-    """relu(hidden)², the E equal parts of each row times its `weights` [B, E], if any. hidden [B, E · I]."""
+    """relu(hidden)², with the E equal parts of each row multiplied by its `weights` [B, E], if given. hidden
+    [B, E · I]."""
     if hidden.is_cuda:
         return _triton().squared_relu(hidden, weights)
     active = hidden.float().relu().square()
@@ -144,8 +145,8 @@ def route(x: Tensor, gate: Any) -> Tensor:
 
 
 def softmax_route(x: Tensor, router: Tensor, top_k: int, normalise: bool) -> Tensor:
-    """The weight of every expert [B, E] by a softmax over all, 0 where it is not chosen; `normalise`: made to add up
-    to 1. x [B, D] and router [E, D], float32."""
+    """The weight of every expert [B, E] by a softmax over all, 0 where it is not chosen; `normalise`: scaled to sum to
+    1. x [B, D] and router [E, D], float32."""
     if x.is_cuda:
         return _triton().softmax_route(x, router, top_k, normalise)
     chosen, weights = moe.softmax_route(x, router, top_k, normalise)

@@ -22,7 +22,7 @@ class LlamaWeights:
             n: _stacked(part.projections) for n, part in enumerate(self.parts) if isinstance(part, llama.Attention)
         }
         self.experts = {
-            n: (_turned_over(part.projections), _turned_over(part.out))
+            n: (_transposed(part.projections), _transposed(part.out))
             for n, part in enumerate(self.parts)
             if isinstance(part, llama.Experts)
         }
@@ -54,13 +54,13 @@ class LlamaWeights:
         return rms_norm(x, model.norm)
 
 
-def _turned_over(weight: Tensor) -> Tensor:
+def _transposed(weight: Tensor) -> Tensor:
     """[E, out, in] → [E, in, out]."""
     return weight.detach().transpose(1, 2).contiguous()
 
 
 def _stacked(projections: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
-    """Their weights and biases as of one."""
+    """The layers' weights and biases, concatenated."""
     weight = torch.cat([module.weight for module in projections]).detach()
     biases = [module.bias for module in projections]
     return weight, None if biases[0] is None else torch.cat(biases).detach()

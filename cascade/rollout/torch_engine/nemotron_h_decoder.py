@@ -106,9 +106,9 @@ class _MambaCache:
 def few_token_experts(
     x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor, gated: bool = False
 ) -> Tensor:
-    """The routed experts for a decoding step: one batched product over all of them, each given as many places as
-    the busiest needs. x [B, D], up [E, D, I] or, gated, [E, D, 2 I], down [E, I, D]. Faster than one product an expert
-    on so few rows."""
+    """The routed experts of a decoding step: one batched product over all experts, each padded to the number of rows of
+    the busiest. x [B, D], up [E, D, I] or, gated, [E, D, 2 I], down [E, I, D]. For so few rows faster than one product
+    per expert."""
     flat = chosen.flatten()
     taken = F.one_hot(flat, len(up)).cumsum(0)
     places = int(taken[-1].max())

@@ -1,4 +1,4 @@
-"""Reading prompts: through the trainer's forward pass, each once, whatever samples from them next."""
+"""Prefill: each distinct prompt goes once through the trainer's forward pass, for all decoders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from cascade.rollout.torch_engine.decoder import Prefix
 
 @dataclass(frozen=True)
 class ReadPrompts:
-    """Prompts after the forward pass, in blocks of similar length: prompt n of those given is number `place[n]`."""
+    """Prompts after the forward pass, in blocks of similar length: prompt n of the input is at index `place[n]`."""
 
     prompts: list[list[int]]
     place: Tensor
     lengths: Tensor
     memories: list[list[Any]]
-    """Per layer, per block of prompts; the blocks one after the other hold all of them."""
+    """Memory per layer and block of prompts; the blocks, concatenated, have all prompts."""
     hidden: Tensor
     """[prompts, D] at their last tokens, after the final norm."""
 
@@ -47,8 +47,8 @@ class ReadPrompts:
 def read_prompts(
     model: PreTrainedModel, prompts: list[list[int]], device: torch.device, known: Sequence[Prefix | None] = ()
 ) -> ReadPrompts:
-    """The prompts through the trainer's forward pass, in blocks of similar length; those that begin with what is
-    `known` from its end on."""
+    """Run the prompts through the trainer's forward pass, in blocks of similar length; prompts with a `known` prefix
+    start from its end."""
     before = [len(prefix.tokens) if prefix else 0 for prefix in known] or [0] * len(prompts)
     new = [prompt[start:] for prompt, start in zip(prompts, before, strict=True)]
     order = sorted(range(len(prompts)), key=lambda n: (before[n] > 0, -len(new[n])))
@@ -86,7 +86,7 @@ def _row(memory: Any, row: int, length: int) -> Any:
 
 
 def _past(prefixes: list[Prefix], device: torch.device) -> Past:
-    """Of several rows, one a prefix."""
+    """Concatenate the memories of several prefixes, one row each."""
     width = max(len(prefix.tokens) for prefix in prefixes)
     memories: list[Any] = []
     for rows in zip(*(prefix.memories for prefix in prefixes), strict=True):

@@ -1,9 +1,9 @@
-"""The torch engine: batched sampling with cached states, in the trainer's own process.
+"""The torch engine: batched sampling with cached states, in the trainer's process.
 
-Each distinct prompt is read once, its state handed to all its rollouts; on CPUs a conversation's next turn is read from
-the end of its last prompt on. Finished rows leave the batch. Conversations take their turns together: the next turns
-begin when the last response of this turn is finished and every environment has answered, so that how fast it answered
-does not show in which rows a batch has.
+Prefill runs once per distinct prompt, and its state is used for all rollouts; on CPUs the prefill of a conversation's
+next turn starts at the end of its last prompt. Finished rows leave the batch. All conversations start their next turn
+together, when the last response of this turn is finished and every environment has answered, so that the rows of a
+batch do not depend on how fast environments answer.
 """
 
 from collections.abc import Callable
@@ -25,17 +25,17 @@ from cascade.rollout.torch_engine.nemotron_h_decoder import NemotronHWeights
 from cascade.rollout.torch_engine.sampling import draw, uniforms
 
 MAX_ROWS = 512
-"""Rows decoded at a time."""
+"""Rows per batch."""
 
 LEAVE = 0.125
-"""Share of finished rows at which the rest is moved together: moving costs about as much as a step."""
+"""Share of finished rows at which they are removed from the batch: the copy takes about as long as a step."""
 
 
 class TorchSampler:
     """Samples from a policy's model, whose weights it shares; call `refresh` after they change.
 
-    `stop`: tokens that end a response; by default the tokenizer's and the generation config's. `max_rows`: rows
-    decoded at a time, at most; on CUDA also no more than there is room for.
+    `stop`: tokens that end a response; by default the tokenizer's and the generation config's. `max_rows`: largest
+    number of rows per batch; on CUDA also limited by memory.
     """
 
     def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = MAX_ROWS):
@@ -97,7 +97,7 @@ class TorchSampler:
         return [last[n] for n in range(len(requests))]
 
     def close(self) -> None:
-        """Drop the caches and graphs, where there are any; the model is the policy's."""
+        """Free caches and graphs, if any; the model belongs to the policy."""
         self._graphs = None
 
     def _decoder(self) -> Decoder:
@@ -112,7 +112,8 @@ class TorchSampler:
         finish: Callable[[int, Sample], None],
         read: dict[int, Prefix],
     ) -> Callable[[int], Prefix | None]:
-        """Sample a turn of some conversations. `read`: what of them was read before; returns what of each is now."""
+        """Sample one turn of some conversations. `read`: their prefixes from earlier turns. Returns a
+        function from a conversation to its new prefix."""
         conversations, requests = list(wave), list(wave.values())
         numbers: dict[tuple[int, ...], int] = {}
         prompt_of = [numbers.setdefault(tuple(request.prompt), len(numbers)) for request in requests]
@@ -148,7 +149,7 @@ class TorchSampler:
         top_p: float,
         finish: Callable[[int, Sample], None],
     ) -> Decoder:
-        """Step by step; row i, which continues prompt `prompt_of[i]`, is told of as soon as it ends."""
+        """Decode step by step; row i, which continues prompt `prompt_of[i]`, is reported as soon as it ends."""
         decoder = self._decoder()
         logits = decoder.prefill(prompts, prompt_of, known)
         count, limit = points.shape
@@ -183,7 +184,7 @@ class TorchSampler:
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The end-of-turn tokens of tokenizer and generation config together."""
+    """The end-of-turn tokens of the tokenizer and of the generation config."""
     found: set[int] = set()
     for value in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
         found.update(value if isinstance(value, list | tuple) else [value] if isinstance(value, int) else [])

@@ -1,4 +1,4 @@
-"""Drawing tokens: by the inverse of the cumulative distribution, from numbers that depend on the seed alone."""
+"""Token sampling by the inverse of the cumulative distribution, with random numbers that depend on the seed alone."""
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> t
         mass = torch.empty_like(mass).scatter_(-1, order, ordered)
     cumulative = mass.cumsum(-1)
     total = cumulative[:, -1:]
-    # Rounding must not carry the point to the total itself, beyond the last possible token.
+    # Rounding must not raise the point to the total, which is beyond the last possible token.
     point = torch.minimum(uniform.unsqueeze(1) * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, point, right=True)
     return tokens.squeeze(1), scaled.gather(1, tokens).squeeze(1) - log_total

@@ -1,8 +1,8 @@
-"""Layers as a captured decoding step needs them: weights and caches at fixed addresses.
+"""Layers for captured decoding steps: weights and caches have fixed addresses.
 
-A layer owns what it keeps of each row in buffers of as many rows as are ever decoded at once; a step works on the
-first `rows` of them. Weights are copies in the dtype of decoding, overwritten in place when the policy has changed;
-what stays in float32 is read where the trainer keeps it.
+A layer's caches have as many rows as the largest batch; a step uses the first `rows` of them. Weights are copies in the
+dtype of decoding, overwritten in place when the policy has changed; float32 weights are read from the trainer's own
+tensors.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,24 @@ from cascade.rollout.torch_engine import kernels
 
 class Layer(Protocol):
     def load(self) -> None:
-        """Take over the weights as they are now."""
+        """Copy the current weights."""
         ...
 
     def fill(self, memories: list[Any], source: Tensor) -> None:
-        """Row i continues prompt source[i] of those that the memories hold, one block after the other."""
+        """Set row i to prompt source[i]; prompts are numbered through the memories' blocks in order."""
         ...
 
     def move(self, source: Tensor) -> None:
-        """Row i becomes what row source[i] was."""
+        """Copy row source[i] to row i, for all rows at once."""
         ...
 
     def step(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x [rows, D], normed; lengths [rows] of positions before this one → [rows, D]."""
+        """x [rows, D], after the norm; lengths [rows]: number of earlier positions → [rows, D]."""
         ...
 
 
 class Cast:
-    """A copy of a linear layer's weights, several layers' stacked, in the dtype of decoding."""
+    """A copy of the weights of one or several linear layers, stacked, in the dtype of decoding."""
 
     def __init__(self, dtype: torch.dtype, *modules: Any):
         self._modules = modules
@@ -60,7 +60,7 @@ class Cast:
 
 
 class Mamba:
-    """Keeps the last inputs of the convolution [rows, K - 1, channels] and the state [rows, H, N, P]."""
+    """Caches the last inputs of the convolution [rows, K - 1, channels] and the state [rows, H, N, P]."""
 
     def __init__(self, mixer: Any, rows: int, dtype: torch.dtype):
         self.mixer = mixer
@@ -101,7 +101,7 @@ class Mamba:
 
 
 class Attention:
-    """Keeps keys and values [rows, heads, capacity, d], a prompt's copied to each of its rollouts."""
+    """Caches keys and values [rows, heads, capacity, d]; a prompt's are copied to each of its rollouts."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Attention:
         rotary: tuple[Tensor, Tensor] | None = None,
         norms: tuple[Tensor, Tensor, float] | None = None,
     ):
-        """`held` heads of keys; `rotary` and `norms` as `kernels.attend` takes them."""
+        """`held`: number of key heads; `rotary` and `norms`: arguments of `kernels.attend`."""
         self._qkv, self._out = Cast(dtype, *projections), Cast(dtype, out)
         self._settings = scale, window, rotary, norms
         device = self._qkv.weight.device
@@ -150,7 +150,7 @@ class Attention:
 
 
 class Stateless:
-    """A layer that keeps nothing of a row."""
+    """A layer without a cache."""
 
     def fill(self, memories: list[Any], source: Tensor) -> None: ...
 
@@ -171,11 +171,11 @@ class MLP(Stateless):
 
 
 class LatentExperts(Stateless):
-    """NemotronH's: all experts on all rows, those not chosen with weight 0: two plain products.
+    """NemotronH's experts: two dense products of all experts and all rows, with weight 0 for experts not chosen.
 
-    A step of a few hundred rows touches every expert, so all of them are read from memory whatever is computed; as
-    long as rows are fewer than the card's operations per byte (about 270 in bfloat16 on an H100), the arithmetic on
-    rows that did not ask hides behind that reading, and sorting rows by expert would cost more than it saves.
+    A step of a few hundred rows uses every expert, so all of their weights are read from memory in any case. As long as
+    there are fewer rows than the GPU's operations per byte (about 270 in bfloat16 on an H100), the superfluous
+    arithmetic is hidden by these reads, and sorting rows by expert would cost more than it saves.
     """
 
     def __init__(self, mixer: Any, dtype: torch.dtype):
@@ -205,7 +205,7 @@ class LatentExperts(Stateless):
 
 
 class GatedExperts(Stateless):
-    """All experts on all rows, as above."""
+    """Gated experts: all experts on all rows, as above."""
 
     def __init__(self, part: llama.Experts, dtype: torch.dtype):
         self.part = part
@@ -224,25 +224,25 @@ class GatedExperts(Stateless):
 
 @dataclass(frozen=True)
 class Part:
-    """What follows one norm, as a captured step has it."""
+    """A norm and the layer that follows it."""
 
     norm: Any
     exact: bool
-    """Whether it reads float32, as a router does in the trainer."""
+    """Whether the layer's input is float32, as a router's is in the trainer."""
     make: Callable[[int, int, torch.dtype], Layer]
-    """(rows, positions, dtype) → its layer."""
+    """(rows, positions, dtype) → the layer."""
     row_bytes: Callable[[int, torch.dtype], int]
-    """(positions, dtype) → what it keeps of one row."""
+    """(positions, dtype) → bytes of its cache per row."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A model as a captured step has it."""
+    """A model for captured decoding steps."""
 
     embeddings: Tensor
     parts: list[Part]
     norm: Any
-    """The last one."""
+    """The final norm."""
     head: Any
 
 
@@ -296,7 +296,7 @@ def _llama_parts(model: Any) -> list[Part]:
     tables: dict[int, tuple[Tensor, Tensor]] = {}
 
     def rotary(positions: int) -> tuple[Tensor, Tensor]:
-        """The same for all layers."""
+        """Cosine and sine, the same tables for all layers."""
         if positions not in tables:
             tables.clear()
             tables[positions] = llama.rotations(model, torch.arange(positions, device=model.device))

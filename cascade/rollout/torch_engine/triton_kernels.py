@@ -1,4 +1,4 @@
-"""The functions of `kernels.py` in Triton, one kernel each. Sums are in float32 whatever the buffers hold."""
+"""The functions of `kernels.py` in Triton, one kernel each. Sums are float32 for all dtypes of the buffers."""
 
 # mypy: ignore-errors
 from typing import Any
@@ -159,8 +159,8 @@ def _heads(
     at, d, real, weight, cos, sin, epsilon,
     SIZE: tl.constexpr, HALF: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
-    """Heads [h, d] at the pointers `at` [h, 1], normed and turned, in float32. Channel d of the first 2 · HALF takes
-    its pair from the other half, with the sign that its side has."""
+    """Heads [h, d] at the pointers `at` [h, 1], normalised and rotated, in float32. Channel d of the first 2 · HALF is
+    paired with one of the other half, with the sign of its half."""
     value = tl.load(at + d, real, 0.0).to(tl.float32)
     scale = tl.full([value.shape[0]], 1.0, tl.float32)
     if NORMED:
@@ -185,7 +185,7 @@ def _attend(
     HALF: tl.constexpr, NORMED: tl.constexpr, SLIDING: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """One row, one head of keys, its SHARE heads of queries together, by the online softmax."""
+    """One program for one row and one key head, with its SHARE query heads, by the online softmax."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     length = tl.load(lengths + row)
     h, d, k = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_K)
@@ -199,7 +199,7 @@ def _attend(
     q = _heads(of_row, d[None, :], asked, query_norm, cos, sin, epsilon, SIZE, HALF, NORMED)
     of_row = key + row * key_stride + (head + one)[:, None] * SIZE
     turned = _heads(of_row, d[None, :], (d < SIZE)[None, :], key_norm, cos, sin, epsilon, SIZE, HALF, NORMED)
-    # Rounded as the cache rounds them.
+    # Rounded to the dtype of the cache.
     q = q.to(keys.dtype.element_ty)
     new_key = tl.sum(turned, 0).to(keys.dtype.element_ty)
     new_value = tl.load(value + row * value_stride + head * SIZE + d, d < SIZE, 0.0)

@@ -1,1 +1,1 @@
-"""Sampling with vLLM: servers, or an engine beside the trainer."""
+"""Sampling with vLLM, on servers or colocated with the trainer."""

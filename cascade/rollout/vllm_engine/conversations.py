@@ -1,4 +1,4 @@
-"""Many conversations under way at once, over an engine that batches continuously."""
+"""Many concurrent conversations with an engine that does continuous batching."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,38 +9,38 @@ from typing import Any
 from cascade.rollout.base import OnFinish, Sample, SampleRequest
 
 Respond = Callable[[int, SampleRequest], Future[Sample]]
-"""(conversation, request) → its response, some time later."""
+"""(conversation, request) → future of the response."""
 
 
 def converse(requests: list[SampleRequest], respond: Respond, on_finish: OnFinish | None) -> list[Sample]:
-    """One conversation a request, all of them begun at once; the sample of each one's last turn.
+    """Start one conversation per request, all at once. Returns the sample of the last turn of each.
 
-    A conversation's next turn is asked for as soon as its environment has answered, while others are still sampled.
-    An exception of the engine, of `on_finish` or of an environment is raised here, and what is under way is cancelled.
+    A conversation's next turn is requested as soon as its environment has answered, while others are still sampled.
+    Exceptions of the engine, of `on_finish` and of environments are raised here; open requests are then cancelled.
     """
     last: dict[int, Sample] = {}
-    under_way: dict[int, Future[Any]] = {}
+    futures: dict[int, Future[Any]] = {}
     done: SimpleQueue[int] = SimpleQueue()
 
     def expect(conversation: int, future: Future[Any]) -> None:
-        under_way[conversation] = future
+        futures[conversation] = future
         future.add_done_callback(partial(_announce, done, conversation))
 
     try:
         for conversation, request in enumerate(requests):
             expect(conversation, respond(conversation, request))
-        while under_way:
+        while futures:
             conversation = done.get()
-            found = under_way.pop(conversation).result()
-            if isinstance(found, Sample):
-                last[conversation] = found
-                answer = on_finish(conversation, found) if on_finish else None
+            result = futures.pop(conversation).result()
+            if isinstance(result, Sample):
+                last[conversation] = result
+                answer = on_finish(conversation, result) if on_finish else None
                 if answer is not None:
                     expect(conversation, answer)
-            elif found is not None:
-                expect(conversation, respond(conversation, found))
+            elif result is not None:
+                expect(conversation, respond(conversation, result))
     finally:
-        for future in under_way.values():
+        for future in futures.values():
             future.cancel()
     return [last[conversation] for conversation in range(len(requests))]
 

@@ -1,4 +1,4 @@
-"""What the sampler needs of vLLM, wherever it runs."""
+"""The interface between the sampler and vLLM, colocated or on servers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from cascade.rollout.base import Sample, SampleRequest
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are sampled. `stop`: tokens that end one."""
+    """Sampling parameters. `stop`: ids of tokens that end a response."""
 
     max_new_tokens: int
     temperature: float
@@ -18,22 +18,23 @@ class Sampling:
 
 
 class Engine(Protocol):
-    """Where vLLM runs. Everything is called in one event loop. All methods raise CascadeError when it cannot go on."""
+    """A way to run vLLM. All methods are called in one event loop, and raise CascadeError if sampling cannot go on."""
 
     async def load(self, weights: Path) -> None:
-        """Take over a checkpoint's weights; nothing is being sampled."""
+        """Load a checkpoint's weights. Not called while requests are open."""
         ...
 
     async def begin(self) -> None:
-        """Make ready to sample."""
+        """Prepare for sampling."""
         ...
 
     async def respond(self, home: int, request: SampleRequest, how: Sampling) -> Sample:
-        """Sample one response, whatever dies meanwhile. Requests of one `home` are best kept together."""
+        """Sample one response; repeated if an engine dies. Requests with the same `home` share a prompt, and should go
+        to the same engine."""
         ...
 
     async def end(self) -> None:
-        """Sampling is over: leave the device to the trainer, where it is shared."""
+        """Called after sampling: free the device for the trainer, if they share it."""
         ...
 
     async def close(self) -> None: ...

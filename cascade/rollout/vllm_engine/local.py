@@ -1,4 +1,4 @@
-"""vLLM beside the trainer: an engine process of its own on the trainer's device, asleep while the policy trains."""
+"""vLLM colocated with the trainer: a separate engine process on the trainer's device, in sleep mode during training."""
 
 import asyncio
 import uuid
@@ -24,15 +24,15 @@ WORKERS = {
     "cpu": "cascade.rollout.vllm_engine.worker_cpu.ReloadingCPUWorker",
 }
 MAX_DEATHS = 3
-"""Consecutive engine failures without a response in between, after which another start would not help."""
+"""After more than so many consecutive engine failures without a response, the engine is not restarted."""
 
 
 class LocalEngine:
-    """`memory` is the share of the device's memory that the engine takes. On a GPU it gives it back, weights moved
-    to the host, whenever nothing is sampled. A dead engine process is started again on the current weights, and what
-    it was asked is asked again, with the same seeds. It does not outlive the trainer.
+    """`memory`: the share of the device's memory that the engine takes. On a GPU it frees that memory between sampling
+    phases, with its weights moved to the host. An engine process that dies is restarted with the current weights, and
+    its open requests are repeated with the same seeds. The process ends with the trainer.
 
-    It computes as the trainer does: in bfloat16 on a GPU, in float32 on the CPU.
+    It computes in the trainer's dtype: bfloat16 on a GPU, float32 on the CPU.
     """
 
     def __init__(self, device: str, memory: float):
@@ -76,7 +76,7 @@ class LocalEngine:
             top_p=how.top_p,
             seed=request.seed,
             stop_token_ids=list(how.stop),
-            ignore_eos=True,  # `stop` says it all.
+            ignore_eos=True,  # `stop` has all tokens that end a response.
             logprobs=0,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -108,14 +108,14 @@ class LocalEngine:
 
     async def _wake(self, *parts: str) -> None:
         if self._asleep:
-            torch.cuda.empty_cache()  # What the trainer has freed, but keeps.
+            torch.cuda.empty_cache()  # Returns what the trainer has freed to the device.
         for part in parts:
             if part in self._asleep:
                 await self._call("wake_up", [part])
                 self._asleep.remove(part)
 
     async def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """Call the engine process. Raises EngineDeadError if it dies meanwhile, for which vLLM itself would wait."""
+        """Call the engine process. Raises EngineDeadError if it dies during the call; vLLM itself would wait on."""
         engine = self._engine
         call = asyncio.ensure_future(getattr(engine, method)(*arguments, **named))
         while not call.done():
@@ -128,7 +128,7 @@ class LocalEngine:
     async def _restart(self, dead: AsyncLLM) -> None:
         async with self._restarting:
             if self._engine is not dead:
-                return  # Another request has done it.
+                return  # Another request has restarted it.
             self._deaths += 1
             if self._deaths > MAX_DEATHS:
                 raise CascadeError(
@@ -144,10 +144,10 @@ class LocalEngine:
             model=str(self._weights),
             skip_tokenizer_init=True,
             dtype="bfloat16" if self._shares_gpu else "float32",
-            max_model_len=-1,  # The model's own, or what fits into memory.
+            max_model_len=-1,  # The model's own length, or what fits into memory.
             gpu_memory_utilization=self._memory,
             enable_sleep_mode=self._shares_gpu,
-            # On the CPU, compiled code would go on with the packed copies of weights that it was traced with.
+            # On the CPU, compiled code would keep using the packed copies of the weights that it was traced with.
             enforce_eager=not self._shares_gpu,
             worker_cls=WORKERS["cuda" if self._shares_gpu else "cpu"],
             logprobs_mode="processed_logprobs",
@@ -166,5 +166,5 @@ def _sample(completion: CompletionOutput) -> Sample:
     if completion.finish_reason not in ("stop", "length"):
         raise CascadeError(f"rollout engine vllm ended a response with {completion.finish_reason!r}; see its log above")
     ids = list(completion.token_ids)
-    log_probs = [found[token].logprob for token, found in zip(ids, completion.logprobs, strict=True)]
+    log_probs = [entry[token].logprob for token, entry in zip(ids, completion.logprobs, strict=True)]
     return Sample(ids, log_probs, completion.finish_reason == "stop")

@@ -1,10 +1,10 @@
-"""The vLLM engine: continuous batching, beside the trainer or on servers, with its own copy of the weights.
+"""The vLLM engine: continuous batching, colocated with the trainer or on servers, with its own copy of the weights.
 
-The weights go through a directory: the policy saves its checkpoint there and the engine reloads it in place. Token ids
-go in, token ids and log-probabilities come out. A draw depends on its request's seed alone, but which requests share
-a batch depends on time, and shows in the last bits: what is sampled is not reproducible to the byte.
+Weights are transferred through a directory: the policy saves its checkpoint there and the engine reloads it in place.
+Inputs are token ids, outputs token ids and log-probabilities. Each request has its own seed, but which requests share a
+batch depends on timing, and the batch affects the last bits: samples are not reproducible to the byte.
 
-Where several processes train, each samples its share of the prompts on the same servers, and the first has them
+If several processes train, each samples its share of the prompts on the same servers, and rank 0 has the servers
 reload.
 """
 
@@ -35,18 +35,18 @@ from cascade.utils import distributed
 T = TypeVar("T")
 
 ENVIRONMENT = {
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # The trainer's threads and CUDA context do not survive a fork.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # Threads and the CUDA context of the trainer do not survive a fork.
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""Of an engine beside the trainer, where the user's does not say otherwise. vLLM reads it when it is imported."""
+"""Environment variables of a colocated engine, unless the user has set them. vLLM reads them when it is imported."""
 
 
 class VLLMSampler:
     """Samples on a copy of the policy's weights; call `refresh` after they change.
 
     `stop`: tokens that end a response; by default the tokenizer's and the generation config's. Log-probabilities are
-    at the temperature of sampling; where top_p is below 1, of what it leaves (vLLM's `processed_logprobs`).
+    those of the sampling distribution, after temperature and top_p (vLLM's `processed_logprobs`).
     """
 
     def __init__(self, policy: Policy, settings: Rollout, stop: Many[int] | None = None):
@@ -103,7 +103,7 @@ class VLLMSampler:
 
     @property
     def _shared(self) -> Servers:
-        """What processes that train together sample on."""
+        """The servers that several training processes share."""
         assert isinstance(self._engine, Servers)
         return self._engine
 
@@ -120,8 +120,8 @@ class VLLMSampler:
 
 
 class Directory:
-    """Where the weights go, each time under a name of their own: a network file system may still show what was there
-    under an old one. `path` is of this sampler's own; None is a temporary directory."""
+    """The directory for weights. Each version has a new name, because a network file system may still show old contents
+    under a reused one. No other sampler may use `path`; None: a temporary directory."""
 
     def __init__(self, path: str | None):
         self._temporary = tempfile.TemporaryDirectory(prefix="cascade-weights-") if path is None else None

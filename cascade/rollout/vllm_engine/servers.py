@@ -1,7 +1,8 @@
-"""vLLM on servers: data-parallel replicas by address, requests shared out by prompt, the dead ones' taken over.
+"""vLLM on servers: data-parallel replicas given by URL. Requests are distributed by prompt; those of a server that died
+go to the others.
 
-A server that was started again has other weights, and is given the current ones before it is asked anything. That it
-was away is seen because it takes longer to start than the time between two probes.
+A restarted server has old weights, and loads the current ones before it gets a request. Probes notice a restart,
+because a server takes longer to start than the time between two probes.
 """
 
 import asyncio
@@ -17,24 +18,24 @@ from cascade.rollout.vllm_engine.engine import Sampling
 from cascade.utils.progress import say
 
 PROBE_SECONDS = 2.0
-"""Between two probes of a server."""
+"""Time between two probes of a server."""
 PROBE_TIMEOUT_SECONDS = 30.0
-"""The longest that a reply to a probe may take: a busy server is slow, one that was killed refuses at once."""
+"""Timeout of a probe: a busy server is slow, a killed one refuses the connection at once."""
 DEADLINE_SECONDS = 900.0
-"""How long a request waits for a server when none is there: a large model takes minutes to start."""
+"""How long a request waits when no server is available: a large model takes minutes to start."""
 ATTEMPTS = 8
-"""Of one request, each at a server that was there when it began."""
+"""Number of attempts per request, each at a server that was available when the attempt started."""
 BACKOFF_SECONDS = 0.5
-"""Before the first further attempt; doubled before each later one."""
+"""Wait before the second attempt; doubled for each later one."""
 
 
 class _LostError(Exception):
-    """The server went away, or failed, with the request unanswered."""
+    """The server died, or failed, before it answered the request."""
 
 
 class Servers:
-    """`urls` are http://host:port of vLLM servers that were started with VLLM_SERVER_DEV_MODE=1, each with the whole
-    model. They read the weights from the same directory as the trainer writes them to."""
+    """`urls`: http://host:port of vLLM servers that were started with VLLM_SERVER_DEV_MODE=1, each with the whole
+    model. They read weights from the directory to which the trainer writes them."""
 
     def __init__(self, urls: list[str]):
         self._replicas = [_Replica(url) for url in urls]
@@ -48,22 +49,22 @@ class Servers:
         await self._watch(weights)
 
     async def rest(self) -> None:
-        """Give no server any weights until `join`: another process is about to have them all load new ones."""
+        """Send no weights to any server until `join`: another process is about to load new weights into all of them."""
         await self._stop_tending()
 
     def loaded(self) -> list[str]:
-        """The addresses of the servers that have the current weights."""
+        """URLs of the servers that have the current weights."""
         return [replica.url for replica in self._replicas if replica.up]
 
     async def join(self, weights: Path, loaded: list[str]) -> None:
-        """Go on with weights that another process has had these servers load."""
+        """Continue with weights that another process has loaded into the servers `loaded`."""
         for replica in self._replicas:
             if replica.url in loaded:
                 replica.has(weights)
         await self._watch(weights)
 
     async def begin(self) -> None:
-        """Servers are always ready."""
+        """Nothing to do: servers are always ready."""
 
     async def respond(self, home: int, request: SampleRequest, how: Sampling) -> Sample:
         for attempt in range(ATTEMPTS):
@@ -76,7 +77,7 @@ class Servers:
         raise CascadeError(f"rollout: vLLM servers failed the same request {ATTEMPTS} times, at last {error}")
 
     async def end(self) -> None:
-        """Servers have devices of their own."""
+        """Nothing to do: servers have their own devices."""
 
     async def close(self) -> None:
         await self._stop_tending()
@@ -84,10 +85,10 @@ class Servers:
             await replica.close()
 
     async def _choose(self, home: int) -> "_Replica":
-        """The server of this home, or one that stands in for it. Waits for one, within the deadline."""
+        """The server for this `home`, or another if that one is down. Waits for a server up to the deadline."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DEADLINE_SECONDS
-        while not (there := [replica for replica in self._replicas if replica.up]):
+        while not (available := [replica for replica in self._replicas if replica.up]):
             if self._error:
                 raise self._error
             problem = self._replicas[0].problem
@@ -101,7 +102,7 @@ class Servers:
             await asyncio.sleep(0.2)
         self._waiting = False
         own = self._replicas[home % len(self._replicas)]
-        return own if own.up else there[home % len(there)]
+        return own if own.up else available[home % len(available)]
 
     async def _watch(self, weights: Path) -> None:
         self._weights = weights
@@ -125,26 +126,27 @@ class Servers:
 
 
 class _Replica:
-    """One server. `up`: it answers, and has the current weights."""
+    """One server. `up`: it responds, and has the current weights."""
 
     def __init__(self, url: str):
         self.up = False
         self.problem = ""
         self.url = url
         self._weights: Path | None = None
-        self._under_way: set[asyncio.Task[httpx.Response]] = set()
+        self._requests: set[asyncio.Task[httpx.Response]] = set()
         self._http = httpx.AsyncClient(
             base_url=url,
-            timeout=httpx.Timeout(None, connect=PROBE_TIMEOUT_SECONDS),  # Probes tell whether a response still comes.
-            limits=httpx.Limits(keepalive_expiry=2),  # Less than vLLM's 5 s: none is used as the server closes it.
+            timeout=httpx.Timeout(None, connect=PROBE_TIMEOUT_SECONDS),  # Probes find out whether the server died.
+            limits=httpx.Limits(keepalive_expiry=2),  # Shorter than vLLM's 5 s, after which the server closes it.
         )
 
     def has(self, weights: Path) -> None:
-        """The server has been given these weights by another process."""
+        """Record that another process has loaded these weights into the server."""
         self._weights = weights
 
     async def look(self, weights: Path) -> None:
-        """Probe, and give it the weights that it lacks. Raises CascadeError where it lives, but cannot take them."""
+        """Probe the server, and load the weights unless it has them. Raises CascadeError if it runs but cannot load
+        them."""
         try:
             await self._probe()
             if self._weights != weights:
@@ -163,13 +165,13 @@ class _Replica:
             "max_tokens": how.max_new_tokens,
             "temperature": how.temperature,
             "top_p": how.top_p,
-            # The server would take these from the model's generation config.
+            # Without these the server would use those of the model's generation config.
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "seed": request.seed,
             "stop_token_ids": list(how.stop),
-            "ignore_eos": True,  # `stop` says it all.
+            "ignore_eos": True,  # `stop` has all tokens that end a response.
             "logprobs": 0,
             "return_token_ids": True,
         }
@@ -202,14 +204,14 @@ class _Replica:
         if reply.status_code == 404:
             raise CascadeError(f"{self.url}: has no /collective_rpc; start it with VLLM_SERVER_DEV_MODE=1")
         if not reply.is_success:
-            await self._probe()  # Dead, then it will be started again; alive, then it never will load them.
+            await self._probe()  # Raises if it died, and it may be restarted; if it runs, it cannot load them at all.
             raise CascadeError(f"{self.url}: cannot load {weights} ({_failure(reply)}); does it see this directory?")
         (await self._http.post("/reset_prefix_cache")).raise_for_status()
 
     async def _interruptible(self, call: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-        """Await the reply; raises _LostError where a probe finds the server gone before it comes."""
+        """Await the reply. Raises _LostError if a probe finds the server dead before the reply arrives."""
         task = asyncio.create_task(call)
-        self._under_way.add(task)
+        self._requests.add(task)
         try:
             return await task
         except asyncio.CancelledError:
@@ -219,15 +221,15 @@ class _Replica:
                 raise
             raise _LostError(self.problem) from None
         finally:
-            self._under_way.discard(task)
+            self._requests.discard(task)
 
     def _lose(self, error: Exception | str) -> None:
-        """Away until it answers a probe, and then without the current weights."""
+        """Mark the server as down, until it responds to a probe; it then has to load the current weights."""
         if self.up:
             say(f"rollout: {self.url} is lost ({error or type(error).__name__}); its requests go to another, or wait")
         self.up, self._weights = False, None
         self.problem = f"{self.url}: {error or type(error).__name__}"
-        for task in self._under_way:
+        for task in self._requests:
             task.cancel()
 
 

@@ -1,4 +1,4 @@
-"""vLLM's worker on the CPU, mended: it reloads the experts of a mixture too."""
+"""vLLM's CPU worker with a fix: reloading weights also reloads the experts of MoE layers."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 
 class ReloadingCPUWorker(CPUWorker):
-    """The CPU kernels want experts' weights packed. vLLM (seen in 0.32) packs them where it makes the layer's kernel,
-    which on reloading it takes to be there, and would compute with unpacked ones. So the kernels are made anew."""
+    """The CPU kernels need packed expert weights. vLLM (seen in 0.32) packs them when it creates a layer's kernel, but
+    does not create it again on reloading, and would compute with unpacked weights. So the kernels are created again."""
 
     def reload_weights(self, *arguments: Any, **named: Any) -> None:
         for layer in self.model_runner.get_model().modules():

@@ -1,4 +1,4 @@
-"""vLLM's worker on a GPU, mended: it reloads Mamba layers too."""
+"""vLLM's GPU worker with a fix: reloading weights also reloads Mamba layers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +11,10 @@ MAMBA = (".A_log", ".D", ".dt_bias", ".conv1d.weight", ".conv1d.bias")
 
 
 class ReloadingWorker(Worker):
-    """vLLM (seen in 0.20; 0.32 counts alike) takes a layer for reloaded once as many elements were copied as it has. A
-    Mamba layer's A is copied twice, and a buffer that views its convolution's weight is never loaded, so the layer is
-    left with memory that nobody wrote. So its parameters are loaded once more, in place, as they are at the start."""
+    """vLLM (seen in 0.20; 0.32 counts the same way) considers a layer reloaded once as many elements were copied as it
+    has. A Mamba layer's A is copied twice, and a buffer that is a view of its convolution's weight is never loaded, so
+    some of the layer's memory stays uninitialised. So its parameters are loaded once more, in place, as at the start.
+    """
 
     def reload_weights(self, *arguments: Any, **named: Any) -> None:
         super().reload_weights(*arguments, **named)
