@@ -47,15 +47,15 @@ def save_consolidated(
     if distributed.is_main():
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
-            aside = Path(scratch) / "checkpoint"
-            aside.mkdir()
-            _write_weights(net, weights, types, aside)
-            save_tokenizer(tokenizer, aside)
+            temporary = Path(scratch) / "checkpoint"
+            temporary.mkdir()
+            _write_weights(net, weights, types, temporary)
+            save_tokenizer(tokenizer, temporary)
             for name in CONFIGURATION:
                 if (source / name).exists():
-                    shutil.copyfile(source / name, aside / name)
-            aside.chmod(0o755)
-            publish_directory(aside, directory)
+                    shutil.copyfile(source / name, temporary / name)
+            temporary.chmod(0o755)
+            publish_directory(temporary, directory)
     distributed.barrier()
 
 
