@@ -1,4 +1,4 @@
-"""The model being trained: one protocol, engines behind it."""
+"""The model being trained: the Policy protocol and the engines that implement it."""
 
 import importlib
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ def make_policy(
     update_router: bool = False,
     parallel: Parallel | None = None,
 ) -> Policy:
-    """Load a checkpoint into an engine, on this process's GPU where there is one; without optimizer only to score with.
+    """Load a checkpoint into an engine, on this process's GPU if there is one. Without optimizer it only scores.
 
     Raises CascadeError for an unknown engine, CheckpointError for a directory that is no checkpoint.
     """

@@ -1,4 +1,4 @@
-"""Attention whose gradient is the same each time, where that is asked for."""
+"""Attention with an optional deterministic backward pass."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# cuDNN's attention plans every new shape for tens of milliseconds; the flash kernels do not.
+# cuDNN's attention takes tens of milliseconds to plan every new shape; the flash kernels do not.
 torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -18,8 +18,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 
 
 class _Deterministic(torch.autograd.Function):
-    """CUDA's flash and memory-efficient kernels have a deterministic backward pass, but take it only where every
-    other operation must be deterministic too; here for these alone."""
+    """CUDA's flash and memory-efficient kernels have a deterministic backward pass, but use it only if all operations
+    must be deterministic. This sets that mode for these kernels alone."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:

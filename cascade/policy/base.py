@@ -1,4 +1,4 @@
-"""The model being trained, behind one protocol. Engines wrap a plain transformers model from outside.
+"""The Policy protocol for the model being trained. Engines wrap an unmodified transformers model.
 
 Notation: N is the number of trained tokens of a batch, flattened in the order of the sequences. Everything
 per token that crosses this interface (log-probabilities, advantages, weights) is a float32 tensor [N] in
@@ -17,10 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 @dataclass(frozen=True)
 class Sequence:
-    """One sequence to train on. `trained[i]` says whether token i, given those before it, counts.
+    """One training sequence. `trained` is its loss mask: whether the prediction of token i counts in the loss.
 
-    `documents` holds the lengths of the independent parts where several conversations are packed into one
-    sequence: neither attention nor Mamba state crosses from one to the next. Empty means one part.
+    `documents`: lengths of the independent parts, if several conversations are packed into one sequence: neither
+    attention nor Mamba states cross from one to the next. Empty means one part.
     """
 
     token_ids: list[int]
@@ -30,20 +30,20 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of every trained token, in order: log π(token | before) and the entropy of π(· | before), in nats."""
+    """For every trained token, in order: log π(token | context) and the entropy of π(· | context), in nats."""
 
     log_probs: Tensor
     entropy: Tensor
 
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""(log_probs [n], index [n]) → scalar loss of one micro-batch. `index` says which of the N trained tokens
-these n are. Losses of micro-batches add up to the loss of the batch: normalise by batch totals."""
+"""(log_probs [n], index [n]) → scalar loss of one micro-batch. `index`: which of the N trained tokens these n are.
+Losses of micro-batches add up to the loss of the batch: normalise by batch totals."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one optimizer step did. `scores` were computed in the same forward pass as the gradient."""
+    """Result of one optimizer step. `scores` come from the same forward pass as the gradient."""
 
     loss: float
     gradient_norm: float
@@ -51,7 +51,7 @@ class StepReport:
     expert_load: Tensor | None
     """[layers, experts], share of routed tokens; None for dense models."""
     tokens: int
-    """Tokens that went through the forward pass, context included, padding not."""
+    """Tokens of the forward pass, with context and without padding."""
 
 
 class Policy(Protocol):
@@ -59,7 +59,7 @@ class Policy(Protocol):
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     sharded: bool
-    """Each process holds a part of weights and optimizer state. Then every process calls every method, at once."""
+    """Whether weights and optimizer state are sharded over processes. Then all processes must call each method."""
 
     def score(self, sequences: list[Sequence]) -> Scores:
         """Log-probabilities and entropies without gradient, on the CPU."""
@@ -74,13 +74,13 @@ class Policy(Protocol):
         ...
 
     def to_host(self) -> None:
-        """Leave the device's memory, until `to_device`. Both may be called from another thread than the main one."""
+        """Move to the host's memory, until `to_device`. Both may be called from any thread."""
         ...
 
     def to_device(self) -> None: ...
 
     def training_state(self) -> dict[str, Tensor]:
-        """Weights and optimizer state by name: what resuming needs, exact to the bit. Of this process's part."""
+        """Weights and optimizer state by name, for resuming exact to the bit. Each process has its own part."""
         ...
 
     def load_training_state(self, state: dict[str, Tensor]) -> None: ...

@@ -1,8 +1,8 @@
-"""From sequences to micro-batches: only tokens whose hidden state something depends on, with little padding.
+"""From sequences to micro-batches: only tokens whose hidden states are needed, with little padding.
 
-Packed documents become rows of their own. Documents that begin alike up to their first trained token (the rollouts
-of one prompt) share that beginning as one row, where the engine can do so. What follows a document's last trained
-token, and that token itself, is never computed.
+Each packed document becomes a separate row. Documents with the same tokens up to the first trained one (the rollouts of
+one prompt) share these as one row, if the engine supports it. A document's last trained token, and the tokens after it,
+are not computed.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from cascade.policy.base import Sequence
 from cascade.policy.blocks import Block
 
 SIMILAR = {"cpu": 0.8, "cuda": 0.5}
-"""Rows shorter than this share of their block's longest go to the next block: on GPUs padding costs little, and each
-block its launches."""
+"""Rows shorter than this share of their block's longest row go to the next block. It is smaller for GPUs, where padding
+costs less than the kernel launches of more blocks."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """Blocks for one forward pass. Trained token `index[i]` of the batch is `target[i]`, predicted at position
-    `source[i]` of the blocks' tokens taken one after the other, padding included."""
+    `source[i]` of the blocks' concatenated tokens, padding included."""
 
     blocks: list[Block]
     source: Tensor
@@ -32,17 +32,17 @@ class MicroBatch:
     index: Tensor
     tokens: int
     together: tuple[int, ...] = ()
-    """Of a model split over processes: how many tokens, padding included, each of them computes at the same time."""
+    """For a model sharded over processes: number of tokens, with padding, that each process computes in this pass."""
 
 
 @dataclass(frozen=True)
 class _Document:
     tokens: np.ndarray
-    """Up to the last trained token, which is itself only a target."""
+    """Tokens up to the last trained one, which is only a target."""
     trained: np.ndarray
-    """Positions; the first is at least 1."""
+    """Positions of trained tokens; the first is at least 1."""
     first: int
-    """Number of the first trained token within the batch."""
+    """Index of the first trained token within the batch."""
 
     @property
     def prompt(self) -> int:
@@ -55,7 +55,7 @@ class _Document:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Documents computed together; `shared` tokens at their beginning are one row."""
+    """Documents computed together; their first `shared` tokens are one row."""
 
     documents: list[_Document]
     shared: int
@@ -68,18 +68,18 @@ class _Unit:
 def micro_batches(
     sequences: list[Sequence], budget: int, share: bool, device: torch.device, parts: int = 1
 ) -> list[MicroBatch]:
-    """Micro-batches of at most `budget` tokens each (a longer document is alone), similar lengths together.
+    """Micro-batches of at most `budget` tokens each (a longer document is alone), with documents of similar lengths.
 
-    With `share` a micro-batch has blocks of several lengths, some continuing rows of the first; without, one block.
-    For several `parts`, processes that run as many at a time, they are as many as `parts` divides and about as large
-    as each other, where the documents allow it: who has less to do waits for the others.
-    Raises CascadeError for a sequence whose parts do not fit together.
+    With `share`, a micro-batch has blocks of several lengths, some of which continue rows of the first block; without
+    it, one block. With several `parts` (processes that run one micro-batch each at a time) their number is a multiple
+    of `parts` and their sizes are about equal, if the documents allow it, so that processes wait little for each other.
+    Raises CascadeError for a sequence whose document lengths do not add up to its length.
     """
     groups: dict[bytes | int, list[_Document]] = {}
     for document in _documents(sequences):
         key = document.tokens[: document.prompt].tobytes() if share else document.first
         groups.setdefault(key, []).append(document)
-    if parts > 1:  # Small enough that every process has one, where the documents allow it.
+    if parts > 1:  # Small enough that every process has one, if the documents allow it.
         budget = min(budget, -(-sum(len(sequence.token_ids) for sequence in sequences) // parts))
     units = _units(list(groups.values()), budget)
     packed = _packed(units, budget, share)
@@ -98,7 +98,7 @@ def micro_batches(
 
 
 def _units(groups: list[list[_Document]], budget: int) -> list[_Unit]:
-    """By falling length."""
+    """By decreasing length."""
     units = []
     for group in groups:
         shared = group[0].prompt if len(group) > 1 else 0
@@ -115,8 +115,8 @@ def _units(groups: list[list[_Document]], budget: int) -> list[_Unit]:
 
 
 def _packed(units: list[_Unit], budget: int, share: bool, count: int = 0) -> list[list[_Unit]]:
-    """In order, as many to a batch as there is room for; a larger one is alone. `count`: of so many batches each takes
-    about its part of what is left."""
+    """Fill batches in order up to the budget; a larger unit is alone. `count`: number of batches, each of which takes
+    about an equal part of the remaining tokens."""
     batches: list[list[_Unit]] = []
     left = sum(unit.cost for unit in units)
     room = 0
@@ -128,7 +128,7 @@ def _packed(units: list[_Unit], budget: int, share: bool, count: int = 0) -> lis
         ):
             left -= sum(u.cost for u in batches[-1])
             room = 0
-        # In a single block each row is as wide as the first, the longest.
+        # In a single block every row is padded to the first, which is the longest.
         cost = unit.cost if share or not batches else batches[-1][0].cost
         if cost > room:
             batches.append([])
@@ -165,7 +165,7 @@ def _documents(sequences: list[Sequence]) -> list[_Document]:
 
 
 def _assemble(units: list[_Unit], share: bool, device: torch.device) -> MicroBatch:
-    """Lay the units out: shared prompts, whole documents, then what continues the prompts, in blocks."""
+    """Arrange the units in blocks: shared prompts, whole documents, then the continuations of the prompts."""
     prompts = [unit for unit in units if unit.shared]
     whole = [(d, 0, -1) for unit in units if not unit.shared for d in unit.documents]
     tails = [(d, u.shared, n) for n, u in enumerate(prompts) for d in u.documents]

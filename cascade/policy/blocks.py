@@ -1,9 +1,9 @@
-"""Rows of unequal length in one forward pass: what the engine's own forward passes have in common.
+"""Rows of unequal length in one forward pass: the common parts of the engine's own forward passes.
 
-Tokens lie in blocks: rows of similar length, padded on the right. Layers that treat tokens one by one run once over the
-tokens of all blocks, attention block by block. Packed documents are simply rows. Where several rows begin alike (the
-rollouts of one prompt), what they share is a row of an earlier block, computed once, and what layers keep of it reaches
-all of them, gradients included.
+Tokens are in blocks: rows of similar length, padded on the right. Token-wise layers run once over the tokens of all
+blocks, attention block by block. Packed documents are separate rows. If several rows have a common prefix (the
+rollouts of one prompt), the prefix is a row of an earlier block, computed once; its keys, values and states are used by
+all of these rows, and gradients flow back through them.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from cascade.policy.attention import attention
 
 @dataclass(frozen=True)
 class AttentionMemory:
-    """Keys and values [R, heads, L, head dim], those of parents included."""
+    """Keys and values [R, heads, L, head dim], with those of parents."""
 
     keys: Tensor
     values: Tensor
@@ -28,8 +28,8 @@ class AttentionMemory:
 
 @dataclass(frozen=True)
 class Past:
-    """What an earlier forward pass has read before the rows of a block: as many tokens as `lengths` [R] says, and of
-    each layer its memory of those rows, keys and values padded on the right."""
+    """Context of a block's rows from an earlier forward pass: `lengths` [R], its number of tokens, and each layer's
+    memory of these rows, with keys and values padded on the right."""
 
     lengths: Tensor
     memories: list[Any]
@@ -39,8 +39,8 @@ class Past:
 class Block:
     """Rows of tokens [R, L], padded on the right after `lengths` [R]; None: no padding.
 
-    What comes before them: `parent` names the block, earlier in the list, and per row [R] the row there, that holds it;
-    `past` is it.
+    Their context, if any: `parent` is the index of an earlier block in the list, and for each row [R] the row in that
+    block which it continues; `past` is context from an earlier forward pass.
     """
 
     tokens: Tensor
@@ -52,59 +52,58 @@ class Block:
 @dataclass
 class Forward:
     hidden: Tensor
-    """[tokens, D], after the final norm: the blocks in order, each row by row, padding included."""
+    """[tokens, D], after the final norm: the blocks in order, each in row-major order, with padding."""
     expert_counts: list[Tensor] = field(default_factory=list)
     """Per MoE layer [E]: tokens routed to each expert, padding not counted."""
     memories: list[list[Any]] = field(default_factory=list)
-    """Per layer, per block: MambaMemory or AttentionMemory where something follows; nothing for layers that keep
-    nothing."""
+    """Per layer and block: MambaMemory or AttentionMemory, if later rows need it; empty for layers without memory."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A block with what its layers need: where it lies among all tokens, and which keys each position may see."""
+    """A block and what its layers need: its place among all tokens, and the keys that each position may see."""
 
     block: Block
     start: int
     rows: int
     length: int
     visible: Tensor | None
-    """Of positions [R, L], parents included, as keys: which are not padding; None: all."""
+    """Which positions [R, L], parents' included, are keys and not padding; None: all."""
     mask: Tensor | None
-    """[R, 1, L, keys], None where plain causal order will do."""
+    """[R, 1, L, keys]; None if plain causal attention suffices."""
     kept: bool
-    """Whether later rows, or the caller, need the memory of this block."""
+    """Whether later rows or the caller need the memory of this block."""
     real: Tensor | None = None
-    """Where the tokens hold no padding: the places [tokens] of a padded block's own among its R · L."""
+    """If the tokens are packed without padding: indices [tokens] of a padded block's tokens among its R · L."""
     before: Tensor | None = None
     """Tokens before each row [R]; None: none."""
     windows: dict[int, Tensor | None] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
-        """How many of all tokens are the block's."""
+        """The block's number of tokens."""
         return self.rows * self.length if self.real is None else len(self.real)
 
     def of(self, flat: Tensor) -> Tensor:
-        """The block's part of what all tokens have [tokens, ...], as rows [R, L, ...]."""
+        """The block's part of a tensor of all tokens [tokens, ...], as rows [R, L, ...]."""
         part = flat[self.start : self.start + self.tokens]
         if self.real is not None:
             part = _Pad.apply(part, self.real, self.rows * self.length)
         return part.view(self.rows, self.length, *flat.shape[1:])
 
     def back(self, rows: Tensor) -> Tensor:
-        """The way back, [R, L, ...] → [tokens, ...]."""
+        """The inverse of `of`: [R, L, ...] → [tokens, ...]."""
         flat = rows.flatten(0, 1)
         return flat if self.real is None else _Unpad.apply(flat, self.real)
 
     @property
     def positions(self) -> Tensor:
-        """Of each token [R, L] in its sequence; [1, L] where nothing comes before."""
+        """The position of each token [R, L] in its sequence; [1, L] without context."""
         own = torch.arange(self.length, device=self.block.tokens.device).unsqueeze(0)
         return own if self.before is None else self.before.unsqueeze(1) + own
 
     def within(self, window: int | None) -> Tensor | None:
-        """The mask where a position sees only the last `window`, itself included."""
+        """The mask for a sliding window of `window` positions, the current one included."""
         if window is None:
             return self.mask
         if window not in self.windows:
@@ -125,8 +124,8 @@ class Span:
 
 
 class _Pad(torch.autograd.Function):
-    """[n, ...] → [places, ...]: row i at real[i], zeros elsewhere. Each gradient is the other's forward pass, free of
-    sums, hence the same each time."""
+    """[n, ...] → [places, ...]: row i goes to real[i], the rest is zero. The gradient of each of the two is the other's
+    forward pass: it adds nothing up, so it is deterministic."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, real: Tensor, places: int) -> Tensor:
@@ -157,7 +156,7 @@ class _Unpad(torch.autograd.Function):
 
 
 def spans_of(blocks: list[Block], keep: bool, packed: bool = False) -> list[Span]:
-    """`packed`: the tokens of all blocks lie one after the other without their padding."""
+    """`packed`: the tokens of all blocks are concatenated without padding."""
     parents = {block.parent[0] for block in blocks if block.parent}
     spans: list[Span] = []
     start = 0
@@ -180,7 +179,7 @@ def spans_of(blocks: list[Block], keep: bool, packed: bool = False) -> list[Span
 
 
 def _visible_before(block: Block, spans: list[Span]) -> Tensor | None:
-    """Of the positions before a block's rows [R, keys]: which are not padding."""
+    """Which positions of the context of a block's rows [R, keys] are not padding."""
     device = block.tokens.device
     if block.past is not None:
         return torch.arange(int(block.past.lengths.max()), device=device) < block.past.lengths.unsqueeze(1)
@@ -193,7 +192,7 @@ def _visible_before(block: Block, spans: list[Span]) -> Tensor | None:
 
 
 def before(span: Span, memories: list[Any], n: int) -> Any:
-    """The memory that the rows of a block go on from in layer n, if any."""
+    """The memory in layer n that the rows of a block continue, if any."""
     if span.block.past is not None:
         return span.block.past.memories[n]
     if span.block.parent is None:
@@ -213,8 +212,8 @@ def attend(
     n: int,
     window: int | None = None,
 ) -> Tensor:
-    """Attention of layer n within each row and to what comes before it: queries [tokens, H, d], keys and values
-    [tokens, K, d], of H/K queries each → [tokens, H · d]. Appends each block's memory."""
+    """Attention of layer n within each row and to its context: queries [tokens, H, d], keys and values [tokens, K, d],
+    each for H/K queries → [tokens, H · d]. Appends each block's memory."""
     out = []
     share = queries.shape[1] // keys.shape[1]
     for span in spans:
@@ -228,7 +227,7 @@ def attend(
 
 
 def checkpointed(layer: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """What a layer gives; where a gradient will be asked for, only x is kept for that."""
+    """The output of a layer; if a gradient is needed, only x is kept, and the layer is recomputed."""
     if not torch.is_grad_enabled():
         return layer(x)
     return checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
@@ -240,5 +239,5 @@ def rms_norm(x: Tensor, norm: Any) -> Tensor:
 
 
 def full(x: Tensor) -> Tensor:
-    """At least float32."""
+    """Convert to float32, or leave a wider type."""
     return x if x.dtype == torch.float64 else x.float()

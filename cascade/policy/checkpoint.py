@@ -1,4 +1,4 @@
-"""Checkpoints: Hugging Face directories that transformers, vLLM and NeMo Automodel read alike."""
+"""Checkpoints: Hugging Face directories that transformers, vLLM and NeMo Automodel can read."""
 
 import logging
 import tempfile
@@ -24,7 +24,7 @@ def load_checkpoint(
     check_files(directory)
     try:
         AutoConfig.from_pretrained(directory, local_files_only=True)
-        # A missing kernel package is no news: NemotronH does not run through transformers here.
+        # transformers' warning of missing kernels does not apply: NemotronH does not run through transformers here.
         logging.getLogger("transformers").setLevel(logging.ERROR)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -41,14 +41,14 @@ def load_checkpoint(
 
 
 def time_step_limit(config: Any) -> tuple[float, float] | None:
-    """Least and largest time step of a model's Mamba-2 layers; None where it has none, or no such limit."""
+    """Smallest and largest time step of a model's Mamba-2 layers; None without such layers or limit."""
     limit = getattr(config, "time_step_limit", None)
     return None if limit is None else (float(limit[0]), float(limit[1]))
 
 
 def set_time_step_limit(model: Any) -> None:
-    """Hold Mamba-2 layers to `time_step_limit`, as the code that comes with the released models and NeMo Automodel do.
-    transformers' NemotronH takes `time_step_min` for the lower end, which only its initialisation is meant to read."""
+    """Clamp the time step of Mamba-2 layers to `time_step_limit`, as the released models' own code and NeMo Automodel
+    do. transformers' NemotronH uses `time_step_min` as lower bound, which is meant for initialisation only."""
     limit = time_step_limit(model.config)
     for module in model.modules() if limit else ():
         if hasattr(module, "time_step_limit"):
@@ -56,7 +56,7 @@ def set_time_step_limit(model: Any) -> None:
 
 
 def check_files(directory: Path) -> None:
-    """Raises CheckpointError unless configuration and weights are there."""
+    """Raises CheckpointError if the configuration or the weights are missing."""
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: no such checkpoint directory; build it first (`dvc repro`) or mend `init`")
     if not (directory / "config.json").is_file():
@@ -66,7 +66,7 @@ def check_files(directory: Path) -> None:
 
 
 def load_tokenizer(directory: Path, embedded: int) -> PreTrainedTokenizerBase:
-    """Raises CheckpointError where there is none, or one of more tokens than the model embeds."""
+    """The tokenizer. Raises CheckpointError if there is none, or it has more tokens than the model's embeddings."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:
@@ -80,28 +80,28 @@ def load_tokenizer(directory: Path, embedded: int) -> PreTrainedTokenizerBase:
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write the directory whole or not at all. Equal weights give equal bytes."""
+    """Write the directory atomically. Equal weights give equal bytes."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
-        aside = Path(scratch) / "checkpoint"
-        model.save_pretrained(aside)
-        save_tokenizer(tokenizer, aside)
-        config = read_json(aside / "config.json")
+        temporary = Path(scratch) / "checkpoint"
+        model.save_pretrained(temporary)
+        save_tokenizer(tokenizer, temporary)
+        config = read_json(temporary / "config.json")
         if config.get("model_type") == "nemotron_h":
             # vLLM and NeMo Automodel read the layers from the pattern, transformers from the list.
             config["hybrid_override_pattern"] = model.config.hybrid_override_pattern
             config["num_hidden_layers"] = model.config.num_hidden_layers
-            write_json(aside / "config.json", dict(sorted(config.items())))
-        aside.chmod(0o755)
-        publish_directory(aside, directory)
+            write_json(temporary / "config.json", dict(sorted(config.items())))
+        temporary.chmod(0o755)
+        publish_directory(temporary, directory)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     tokenizer.save_pretrained(directory)
-    # How this copy was loaded is no part of it.
+    # Leave out how this copy was loaded, which transformers adds.
     settings = read_json(directory / "tokenizer_config.json")
-    kept = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only")}
-    write_json(directory / "tokenizer_config.json", kept)
+    portable = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only")}
+    write_json(directory / "tokenizer_config.json", portable)
 
 
 def _line(error: Exception) -> str:

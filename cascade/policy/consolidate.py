@@ -1,6 +1,6 @@
-"""A model split over processes, written as one Hugging Face directory.
+"""Writing a model that is sharded over processes as one Hugging Face directory.
 
-Its configuration is that of the checkpoint it was loaded from, and each weight is stored in the type it had there.
+The configuration, and the dtype of each stored weight, are those of the checkpoint that the model was loaded from.
 """
 
 import json
@@ -33,10 +33,10 @@ _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 def save_consolidated(
     net: nn.Module, masters: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, source: Path, directory: Path
 ) -> None:
-    """Write `net` to `directory`, whole or not at all. Every process calls; the first writes.
+    """Write `net` to `directory` atomically. All processes must call it; rank 0 writes.
 
     masters: float32 weights of this process's parts, by name, in place of the model's rounded ones.
-    source: the checkpoint that the model was loaded from. The first process holds all weights in its host's memory.
+    source: the checkpoint that the model was loaded from. Rank 0 holds all weights in its host's memory.
     """
     weights: dict[str, Tensor] = {}
     types = stored_types(source)
@@ -47,15 +47,15 @@ def save_consolidated(
     if distributed.is_main():
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
-            aside = Path(scratch) / "checkpoint"
-            aside.mkdir()
-            _write_weights(net, weights, types, aside)
-            save_tokenizer(tokenizer, aside)
+            temporary = Path(scratch) / "checkpoint"
+            temporary.mkdir()
+            _write_weights(net, weights, types, temporary)
+            save_tokenizer(tokenizer, temporary)
             for name in CONFIGURATION:
                 if (source / name).exists():
-                    shutil.copyfile(source / name, aside / name)
-            aside.chmod(0o755)
-            publish_directory(aside, directory)
+                    shutil.copyfile(source / name, temporary / name)
+            temporary.chmod(0o755)
+            publish_directory(temporary, directory)
     distributed.barrier()
 
 
@@ -70,8 +70,8 @@ def stored_types(directory: Path) -> dict[str, torch.dtype]:
 
 
 def stored_narrower(net: nn.Module, source: Path) -> dict[str, torch.dtype]:
-    """Name → type in the checkpoint, of parameters that the model holds in a wider one. NeMo keeps some of Mamba's in
-    float32 whatever the checkpoint says."""
+    """Name → dtype in the checkpoint, for parameters that the model holds in a wider dtype. NeMo keeps some of Mamba's
+    in float32 for all checkpoints."""
     types = stored_types(source)
     usual = max(set(types.values()), key=list(types.values()).count)
     found = {}
@@ -80,7 +80,7 @@ def stored_narrower(net: nn.Module, source: Path) -> dict[str, torch.dtype]:
         if parameter.dtype == torch.bfloat16:
             continue
         if isinstance(net, PreTrainedModel):
-            stored = usual  # As `_write_weights` stores them.
+            stored = usual  # The dtype in which `_write_weights` stores them.
         else:
             (key, _), *_ = _released_names(net, name, torch.empty(parameter.shape, device="meta"))
             stored = types.get(key, parameter.dtype)
@@ -91,8 +91,8 @@ def stored_narrower(net: nn.Module, source: Path) -> dict[str, torch.dtype]:
 
 @torch.no_grad()
 def copy_whole(net: nn.Module, model: PreTrainedModel) -> None:
-    """Overwrite the weights of `model`, which each process has whole on its device, by those of `net`, in place.
-    Every process calls. Raises CheckpointError where a weight has no place there, or none came for one."""
+    """Overwrite the weights of `model`, a full copy on each process's device, with those of `net`, in place. All
+    processes must call it. Raises CheckpointError if `model` lacks a weight of `net`, or the reverse."""
     targets = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
     missing = set(targets)
     for name, value in net.state_dict().items():
@@ -114,13 +114,13 @@ def copy_whole(net: nn.Module, model: PreTrainedModel) -> None:
 _Place = tuple[str, int | None]
 _EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+)\.weight")
 _MERGED = {"gate_and_up_projs": "up_proj", "down_projs": "down_proj"}
-"""NeMo's names of all experts' matrices, which transformers holds transposed."""
+"""NeMo's names of the experts' stacked matrices → transformers' names; transformers' matrices are transposed."""
 
 
 def _places(
     net: nn.Module, name: str, value: Tensor, targets: dict[str, Tensor]
 ) -> Iterator[tuple[_Place | None, Tensor]]:
-    """Where in a transformers model a weight of `net` lies, in one piece or in parts."""
+    """The parts of a weight of `net`, each with its place in a transformers model."""
     if name in targets and targets[name].shape == value.shape:
         yield (name, None), value
         return
@@ -141,7 +141,7 @@ def _places(
 
 
 def _whole(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Every weight and buffer of the state dict, put together from its parts, on the CPU of the first process."""
+    """Every weight and buffer of the state dict, gathered from its shards, on the CPU of rank 0."""
     for name, value in net.state_dict().items():
         if not isinstance(value, Tensor):
             continue
@@ -163,14 +163,14 @@ def _whole(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Te
 
 
 def _released_names(net: nn.Module, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
-    """NeMo's own classes have names and shapes of their own; their adapter knows those of the released files."""
+    """NeMo's own classes use different names and shapes; their adapter converts to those of the released files."""
     adapter = getattr(net, "state_dict_adapter", None)
     return [(name, value)] if adapter is None else adapter.convert_single_tensor_to_hf(name, value)
 
 
 def _write_weights(net: nn.Module, weights: dict[str, Tensor], types: dict[str, torch.dtype], directory: Path) -> None:
     if isinstance(net, PreTrainedModel):
-        # transformers knows how the names in memory and those in files belong together; types are one there.
+        # transformers maps names in memory to names in files; all of its types are equal.
         usual = max(set(types.values()), key=list(types.values()).count)
         net.save_pretrained(
             directory, state_dict={n: w.to(usual) if w.is_floating_point() else w for n, w in weights.items()}

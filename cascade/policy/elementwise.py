@@ -1,7 +1,7 @@
-"""Rotary positions and gated units of a forward pass, each keeping of a token only what its gradient needs.
+"""Rotary positions and gated units of a forward pass, which save only what their gradients need.
 
-On CUDA each is one kernel (`triton_elementwise.py`); elsewhere it is what is written here, which is also what the
-kernels are tested against.
+On CUDA each is one kernel (`triton_elementwise.py`); other devices use the functions below, which are also the
+reference for testing the kernels.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (arXiv 2104.09864), halves of a head as pairs: x [tokens, heads, d], cos and sin [tokens, r],
-    of which the first 2r channels are turned and the others left. Computed in at least float32."""
+    """Rotary positions (arXiv 2104.09864), pairing the halves of a head: x [tokens, heads, d], cos and sin [tokens, r].
+    The first 2r channels are rotated, the others unchanged. Computed in at least float32."""
     return _Rotate.apply(x, cos, sin)
 
 
 def swiglu(gate: Tensor, up: Tensor, weight: Tensor | None = None) -> Tensor:
-    """silu(gate) · up, each row times its `weight` [n], if any. gate and up [n, I]."""
+    """silu(gate) · up, with each row multiplied by its `weight` [n], if given. gate and up [n, I]."""
     return _SwiGLU.apply(gate, up, weight)
 
 

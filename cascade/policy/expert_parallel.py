@@ -1,8 +1,8 @@
-"""NeMo Automodel's experts, computed as engine hf computes them, on one GPU or dealt out over several.
+"""NeMo Automodel's experts, computed as in engine hf, on one GPU or with expert parallelism.
 
-NeMo's own `torch` dispatcher waits for the device several times a layer, adds up in float32 over all processes' tokens
-and scatters with atomics. Here tokens are gathered and results scattered back in the model's type, rows are sorted
-rather than masked, sums have one order, and the device is waited for once a layer, where experts are dealt out.
+NeMo's own `torch` dispatcher synchronises with the device several times per layer, sums in float32 over all processes'
+tokens and scatters with atomics. Here tokens are gathered and results reduce-scattered in the model's dtype, rows are
+sorted instead of masked, sums have a fixed order, and expert parallelism synchronises once per layer.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from torch.distributed.tensor import DTensor
 from cascade.policy.moe import experts, weighted_squared_relu
 
 TokenCounts = Callable[[], list[int]]
-"""Tokens of the forward pass that is under way, of every process, by rank."""
+"""Number of tokens of each process in the current forward pass, by rank."""
 
 
 def replace_experts(net: nn.Module, counts: TokenCounts) -> int:
-    """Have every layer of experts that this covers compute so; how many there are."""
+    """Replace the forward pass of every supported MoE layer; returns the number of these layers."""
     found = [module for module in net.modules() if _covered(module)]
     for module in found:
         module.forward = _Forward(module, counts)  # type: ignore[method-assign, assignment]
@@ -29,7 +29,7 @@ def replace_experts(net: nn.Module, counts: TokenCounts) -> int:
 
 
 def _covered(module: nn.Module) -> bool:
-    """NeMo's GroupedExperts, its dispatcher `torch`, as Nemotron v3 has them: relu², without biases."""
+    """Whether the module is NeMo's GroupedExperts with dispatcher `torch`, relu² and no biases, as in Nemotron v3."""
     config: Any = getattr(module, "config", None)
     return (
         type(module).__name__.removeprefix("FSDP") == "GroupedExperts"
@@ -74,8 +74,8 @@ def dealt_out(
     group: dist.ProcessGroup,
     counts: list[int],
 ) -> Tensor:
-    """x [T, D], chosen and weights [T, K] → [T, D]; up [E, D, I] and down [E, I, D] of this process's experts, from
-    number rank · E on. counts: T of each process of the group."""
+    """x [T, D], chosen and weights [T, K] → [T, D]; up [E, D, I] and down [E, I, D] of this process's experts,
+    numbered from rank · E. counts: T of each process of the group."""
     most, copies = max(counts), chosen.shape[1]
     padding = (0, 0, 0, most - len(x))
     every = _Gather.apply(F.pad(x, padding), group)
@@ -85,7 +85,7 @@ def dealt_out(
     own = every_chosen - rank * len(up)
     number, order = own.masked_fill((own < 0) | (own >= len(up)), len(up)).flatten().sort(stable=True)
     ends = torch.searchsorted(number, torch.arange(len(up), device=x.device), right=True).int()
-    rows = int(ends[-1])  # Waits for the device: of this depends how much there is to compute.
+    rows = int(ends[-1])  # Synchronises with the device: the shapes below depend on this number.
     if rows == 0:
         return _Scatter.apply(every * 0, group)[: len(x)]
     back = order.argsort().clamp(max=rows)

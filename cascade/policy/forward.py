@@ -1,4 +1,4 @@
-"""The engine's own forward passes, by kind of model: over blocks of rows, shared beginnings computed once."""
+"""The engine's own forward passes by kind of model, over blocks of rows; shared prefixes are computed once."""
 
 from transformers import PreTrainedModel
 
@@ -7,12 +7,12 @@ from cascade.policy.blocks import Block, Forward
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Whether there is one for this model; others go through transformers."""
+    """Whether there is one for this model; other models use transformers' forward pass."""
     return nemotron_h.supports(model) or llama.supports(model)
 
 
 def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = False, recompute: bool = False) -> Forward:
-    """Hidden states of all tokens. `keep` also returns the memories, from which decoding goes on; `recompute` computes
-    each layer again in the backward pass instead of keeping what that reads."""
+    """Hidden states of all tokens. `keep`: also return the memories, from which decoding continues. `recompute`:
+    activation checkpointing, each layer is computed again in the backward pass."""
     module = nemotron_h if nemotron_h.supports(model) else llama
     return module.hidden_states(model, blocks, keep, recompute)

@@ -1,7 +1,7 @@
-"""Gradients added up over the processes while a step's last backward pass still runs, as in DDP (arXiv 2006.15704).
+"""All-reduce of gradients in buckets, overlapped with a step's last backward pass, as in DDP (arXiv 2006.15704).
 
-Buckets are filled and sent in one order, that of the parameters from last to first, whatever the order in which
-gradients come: so collectives meet, and the sums have the same bits each time.
+Buckets are filled and sent in a fixed order, from the last parameter to the first, whatever the order in which
+gradients are ready: so the collectives of all processes match, and sums are reproducible to the bit.
 """
 
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from cascade.utils import distributed
 
 BUCKET_BYTES = 32 * 2**20
-"""Large enough to run at the links' speed, small enough that most are sent before the backward pass ends."""
+"""Bucket size: large enough to use the links' bandwidth, small enough that most are sent before the backward pass ends.
+"""
 
 
 class GradientBuckets:
-    """For parameters that each process holds whole. Call `last_pass` before the last backward pass of a step, and
-    `finish` after it; a process without any backward pass calls `finish` alone."""
+    """For parameters that are replicated on each process. Call `last_pass` before the last backward pass of a step, and
+    `finish` after it; a process without a backward pass calls only `finish`."""
 
     def __init__(self, parameters: list[nn.Parameter]):
         self._buckets = _buckets(parameters)
@@ -27,11 +28,11 @@ class GradientBuckets:
             parameter.register_post_accumulate_grad_hook(self._arrived)
 
     def last_pass(self) -> None:
-        """From now on a gradient that comes is the step's."""
+        """Gradients that are accumulated after this call are complete, and can be sent."""
         self._missing = [len(bucket) for bucket in self._buckets]
 
     def finish(self) -> None:
-        """Give every parameter the sum. One without a gradient anywhere keeps none, as it would in one process."""
+        """Set every gradient to the sum. A parameter without a gradient on any process keeps none."""
         self._missing = None
         while len(self._sent) < len(self._buckets):
             self._send()
@@ -62,7 +63,7 @@ class GradientBuckets:
 
 
 def _buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """In the order in which gradients mostly come."""
+    """Parameters in the usual order in which their gradients are ready."""
     found: list[list[nn.Parameter]] = []
     room = 0
     for parameter in reversed(parameters):

@@ -1,7 +1,7 @@
-"""The Hugging Face engine: any causal LM that fits one device; NemotronH and Llama-type decoders through forward passes
-of the engine's own, which compute what rollouts share once.
+"""The Hugging Face engine: any causal LM that fits on one device. NemotronH and Llama-type decoders use the engine's
+own forward passes, which compute the common prefix of rollouts once.
 
-Several processes share a batch out by micro-batches and add their gradients up: the same step as one process's.
+Several processes distribute a batch by micro-batches and sum their gradients: the same step as with one process.
 """
 
 import math
@@ -24,11 +24,11 @@ from cascade.recipe import Optimizer
 from cascade.utils import distributed
 
 ROUTERS = ("Router", "Gate")
-"""How the classes of routers are called, in transformers and in NeMo Automodel."""
+"""Names of router classes in transformers and in NeMo Automodel."""
 
 
 class HFPolicy:
-    """A checkpoint to score with and, given an optimizer, to train. On CUDA it computes in bfloat16 autocast.
+    """Computes scores with a checkpoint's model and, given an optimizer, trains it. On CUDA it uses bfloat16 autocast.
 
     Raises CheckpointError for a directory that is not a checkpoint. Dropout is off: the policy that is trained
     is the policy that samples.
@@ -37,7 +37,7 @@ class HFPolicy:
     sharded = False
     _recompute = False
     _reports = True
-    """Whether this process's results count; where several compute the same tokens, one's do."""
+    """Whether this process's results are used; if several processes compute the same tokens, only one's are."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class HFPolicy:
             self._take_gradients()
             distributed.alive()
             if live and self._reports:
-                # Read at the end: reading waits for the device, which would then wait for the next micro-batch.
+                # Read at the end: reading synchronises, and the device would then wait for the next micro-batch.
                 losses.append(part.detach())
                 found.append((batch.index, log_probs.detach(), entropy))
                 tokens += batch.tokens
@@ -123,7 +123,7 @@ class HFPolicy:
         save_checkpoint(self.model, self.tokenizer, directory)
 
     def to_host(self) -> None:
-        """Leave the device's memory, until `to_device`."""
+        """Move to the host's memory, until `to_device`."""
         self.model.to("cpu")  # type: ignore[arg-type]
 
     def to_device(self) -> None:
@@ -138,7 +138,7 @@ class HFPolicy:
         return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        """Raises CheckpointError where the state belongs to another model."""
+        """Raises CheckpointError if the state is of a different model."""
         weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
         try:
             self.model.load_state_dict(weights)
@@ -157,7 +157,7 @@ class HFPolicy:
                 self._optimizer.state[parameters[parameter]][key] = value.to(device, copy=True)
 
     def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
-        """This process's micro-batches, and whether each counts."""
+        """This process's micro-batches, and whether each counts in the loss."""
         for batch in distributed.shard(self._split(sequences, distributed.size())):
             yield batch, True
 
@@ -165,15 +165,15 @@ class HFPolicy:
         return micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device, parts)
 
     def _before_backward(self, last: bool) -> None:
-        """Before each backward pass of a step: whether it is this process's last."""
+        """Called before each backward pass of a step. `last`: whether it is this process's last."""
         if last and self._buckets is not None:
             self._buckets.last_pass()
 
     def _take_gradients(self) -> None:
-        """After each micro-batch's backward pass: they stay with the parameters."""
+        """Called after each micro-batch's backward pass. Here gradients stay in the parameters."""
 
     def _reduce_and_clip(self, limit: float) -> float:
-        """Add the processes' gradients up, scale them to a norm of at most `limit`; returns the norm before."""
+        """Sum gradients over processes and clip their norm to `limit`; returns the norm before clipping."""
         if self._buckets is not None:
             self._buckets.finish()
         return float(nn.utils.clip_grad_norm_(self._trainable(), limit))
@@ -236,15 +236,15 @@ class HFPolicy:
 
 
 def _with_last(batches: Iterable[tuple[MicroBatch, bool]]) -> Iterator[tuple[MicroBatch, bool, bool]]:
-    """Says of each whether it is the last."""
-    found = list(batches)
-    for number, (batch, live) in enumerate(found):
-        yield batch, live, number + 1 == len(found)
+    """Add to each batch whether it is the last."""
+    own = list(batches)
+    for number, (batch, live) in enumerate(own):
+        yield batch, live, number + 1 == len(own)
 
 
 def _check_logits(model: Any, fast: bool, directory: Path) -> None:
-    """Log-probabilities come from hidden states, which the engine may compute itself, and the output matrix: see that
-    this is the model, in float32 on the CPU."""
+    """Log-probabilities are computed from hidden states, by the engine's own forward pass if there is one, and the
+    output matrix. Check in float32 on the CPU that these reproduce the model's logits."""
     tokens = torch.arange(8).unsqueeze(0)
     with torch.no_grad():
         logits = model(input_ids=tokens, use_cache=False).logits
@@ -263,10 +263,8 @@ def _check_logits(model: Any, fast: bool, directory: Path) -> None:
 
 
 def refuse_dropout(config: Any) -> None:
-    """transformers' own layers checkpoint in training mode only; without dropout the modes compute the same.
-
-    Raises CascadeError where there is dropout.
-    """
+    """Raises CascadeError for a model with dropout. transformers' own layers use activation checkpointing in training
+    mode only, which computes the same as evaluation mode only without dropout."""
     dropout = {key: value for key, value in config.to_dict().items() if "dropout" in key and value}
     if dropout:
         key, value = next(iter(dropout.items()))
@@ -275,11 +273,11 @@ def refuse_dropout(config: Any) -> None:
         )
 
 
-def _collected(count: int, found: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
-    """The scores of `count` trained tokens from those of micro-batches, (index, log-probabilities, entropies), of
-    whichever process they were."""
+def _collected(count: int, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
+    """The scores of `count` trained tokens from those of all processes' micro-batches (index, log-probabilities,
+    entropies)."""
     scores = Scores(torch.zeros(count), torch.zeros(count))
-    for index, log_probs, entropy in found:
+    for index, log_probs, entropy in parts:
         scores.log_probs[index] = log_probs.float().cpu()
         scores.entropy[index] = entropy.float().cpu()
     distributed.all_reduce_sum(scores.log_probs, scores.entropy)

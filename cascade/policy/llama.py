@@ -1,9 +1,8 @@
-"""A fast forward pass of transformers' Llama-type decoders over rows of unequal length, reading the modules' own
-weights.
+"""A fast forward pass for transformers' Llama-type decoders over rows of unequal length, with the modules' own weights.
 
 Grouped-query attention with rotary positions, sliding windows, norms on queries and keys, gated units, experts chosen
-by a softmax: Llama, Mistral, Mixtral, Phi-3, Qwen 2, Qwen 3, Qwen3-MoE, SmolLM 3. Layers that treat tokens one by one
-run over the tokens without their padding; attention runs over the blocks of `blocks.py`.
+by a softmax: Llama, Mistral, Mixtral, Phi-3, Qwen 2, Qwen 3, Qwen3-MoE, SmolLM 3. Token-wise layers run over the tokens
+without padding; attention runs over the blocks of `blocks.py`.
 """
 
 from collections.abc import Callable
@@ -20,29 +19,29 @@ from cascade.policy.moe import experts, softmax_route, tokens_per_expert
 
 MODELS = ("llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3")
 ROTARY = ("default", "linear", "llama3", "yarn")
-"""Those whose frequencies do not depend on how long the longest row of a batch is."""
+"""Kinds of rotary positions whose frequencies do not depend on the length of the batch's longest row."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention by whatever names a model has for its parts."""
+    """An attention layer, independent of the model's names for its parts."""
 
     norm: Any
     projections: tuple[nn.Linear, ...]
-    """Of queries, keys and values, or one of all three."""
+    """Three projections for queries, keys and values, or one for all three."""
     out: nn.Linear
     head_norms: tuple[Any, Any] | None
-    """Of queries and keys, over each head."""
+    """Norms of queries and keys, per head."""
     heads: int
     held: int
-    """Heads of keys."""
+    """Number of key heads."""
     size: int
     scale: float
     rotary: bool
     window: int | None
 
     def split(self, parts: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """What the projections gave → queries [n, H, d], keys and values [n, K, d], normed, not yet turned."""
+        """Outputs of the projections → queries [n, H, d], keys and values [n, K, d], normalised, not yet rotated."""
         joint = parts[0] if len(parts) == 1 else None
         if joint is not None:
             sizes = [heads * self.size for heads in (self.heads, self.held, self.held)]
@@ -57,7 +56,7 @@ class Attention:
 class MLP:
     norm: Any
     projections: tuple[nn.Linear, ...]
-    """Of the gate and of what it is multiplied with, or one of both."""
+    """Gate and up projections, or one for both."""
     out: nn.Linear
 
 
@@ -79,7 +78,7 @@ class Experts:
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Whether this forward pass covers the model's configuration; others go through transformers."""
+    """Whether this forward pass supports the model's configuration; other models use transformers' forward pass."""
     config = model.config
     if config.model_type not in MODELS or config.hidden_act != "silu":
         return False
@@ -90,7 +89,7 @@ def supports(model: PreTrainedModel) -> bool:
 
 
 def parts_of(model: PreTrainedModel) -> list[Attention | MLP | Experts]:
-    """Attention and MLP or experts of each layer, in turns."""
+    """Attention, then MLP or experts, of each layer."""
     found: list[Attention | MLP | Experts] = []
     layers: list[Any] = list(model.model.layers)  # type: ignore[arg-type]
     for layer in layers:
@@ -138,9 +137,9 @@ def rotations(model: PreTrainedModel, positions: Tensor) -> tuple[Tensor, Tensor
 
 
 def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = False, recompute: bool = False) -> Forward:
-    """Hidden states of all tokens. `keep` also returns the memories, from which decoding goes on; of each attention and
-    each MLP, nothing of the latter. `recompute` keeps the input of each layer alone for the backward pass, which
-    computes the rest again."""
+    """Hidden states of all tokens. `keep`: also return the memories, from which decoding continues, one entry for each
+    attention and each MLP, the latter empty. `recompute`: activation checkpointing, only the input of each layer is
+    kept."""
     spans = spans_of(blocks, keep, packed=True)
     x = model.get_input_embeddings()(_flat(spans, lambda span: span.block.tokens))
     cos, sin = rotations(model, _flat(spans, lambda span: span.positions.expand(span.rows, -1)))
@@ -170,12 +169,12 @@ def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = Fals
 
 
 def _flat(spans: list[Span], of: Callable[[Span], Tensor]) -> Tensor:
-    """[tokens] from what each block has of its own [R, L], padding left out."""
+    """[tokens] from one tensor [R, L] per block, without padding."""
     return torch.cat([span.back(of(span)) for span in spans])
 
 
 def _normed(x: Tensor, norm: Any) -> Tensor:
-    """In the dtype of the products that read it: one conversion for all of them."""
+    """Convert once to the dtype of the matrix products that read it."""
     kind = x.device.type
     normed = rms_norm(x, norm)
     return normed.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else normed
@@ -196,13 +195,13 @@ def _mlp(part: MLP, x: Tensor) -> Tensor:
 
 
 def gate_and_up(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """From one product of both, or one each."""
+    """Gate and up, from one matrix product for both or two."""
     gate, up = parts[0].chunk(2, -1) if len(parts) == 1 else parts
     return gate, up
 
 
 def _experts(part: Experts, x: Tensor) -> tuple[Tensor, Tensor]:
-    """x [T, D] → [T, D], and the tokens per expert [E]. The router reads what is not rounded."""
+    """x [T, D] → [T, D], and the tokens per expert [E]. The router reads x before rounding."""
     chosen, weights = choose(part, x)
     count = tokens_per_expert(chosen, part.count)
     return experts(x, chosen, weights, part.projections, part.out, gated=True), count

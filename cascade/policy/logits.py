@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen tokens without ever holding [tokens, vocabulary] of a whole batch."""
+"""Log-probabilities of given tokens, without materialising the logits [tokens, vocabulary] of a whole batch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 CHUNK = {"cpu": 2**19, "cuda": 2**26}
-"""Logits worked on at a time: few enough to stay in a core's cache on CPUs; on GPUs so many that their launches do not
-count."""
+"""Number of logits computed at a time: on CPUs few enough for a core's cache; on GPUs enough that launches do not
+matter."""
 HELD = {"cpu": 2**25, "cuda": 2**28}
-"""Up to so many probabilities are held for the backward pass; more are computed again there."""
+"""Up to so many probabilities are kept for the backward pass; more are recomputed in it."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """What some models do to their logits z: scale · z, or cap · tanh(z / cap)."""
+    """Transformations of logits z that some models use: scale · z, or cap · tanh(z / cap)."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -85,8 +85,8 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _softmax(hidden: Tensor, weight: Tensor, cap: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Logits less their maximum [n, V], the exponentials of that, and their sums [n, 1]; at least float32. Where logits
-    are capped, also the slope of that [n, V]."""
+    """Logits minus their maximum [n, V], their exponentials, and the sums of these [n, 1]; at least float32. For capped
+    logits also the derivative of the cap [n, V]."""
     logits = hidden @ weight.t()
     logits = logits if logits.dtype == torch.float64 else logits.float()
     slope = None

@@ -1,6 +1,6 @@
-"""The state space and convolution of Mamba-2 by the kernels of `mamba_ssm` and `causal_conv1d`, where they are there.
+"""State space and convolution of Mamba-2 with the kernels of `mamba_ssm` and `causal_conv1d`, if installed.
 
-They compute what `ssd.py` and `nemotron_h.py` compute, with matrix products in the inputs' dtype.
+They compute the same as `ssd.py` and `nemotron_h.py`, with matrix products in the inputs' dtype.
 """
 
 import os
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 CHUNK = 128
-# Read by mamba_ssm when it is imported: one configuration a kernel, the same each time, and no minutes of tuning.
+# mamba_ssm reads it when imported: a fixed configuration per kernel, which is deterministic and needs no autotuning.
 os.environ.setdefault("MAMBA_DETERMINISTIC", "1")
 
 
 def can_convolve(x: Tensor) -> bool:
-    """Whether `causal_conv1d` is there and takes this tensor."""
+    """Whether `causal_conv1d` is installed and accepts this tensor."""
     return _takes(x) and _installed("causal_conv1d")
 
 
 def can_scan(x: Tensor) -> bool:
-    """Whether `mamba_ssm` is there and takes this tensor."""
+    """Whether `mamba_ssm` is installed and accepts this tensor."""
     return _takes(x) and _installed("mamba_ssm")
 
 
@@ -54,11 +54,11 @@ def scan(
     initial: Tensor | None,
     need_final: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `ssd.ssd`, in the same shapes: y [R, L, H, P] and the final state [R, G, N, H/G · P] where asked for."""
+    """Like `ssd.ssd`, with the same shapes: y [R, L, H, P] and, on request, the final state [R, G, N, H/G · P]."""
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
 
     groups, channels = b.shape[2], x.shape[3]
-    if initial is not None:  # there [R, H, P, N]
+    if initial is not None:  # [R, H, P, N] in mamba_ssm
         initial = initial.unflatten(3, (-1, channels)).permute(0, 1, 3, 4, 2).flatten(1, 2).contiguous()
     if not need_final:
         return mamba_chunk_scan_combined(x, dt, a, b, c, CHUNK, D=d, initial_states=initial), None

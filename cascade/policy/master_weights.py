@@ -1,7 +1,7 @@
-"""AdamW for a model in bfloat16: float32 copies of the weights are what is trained, the model gets them rounded.
+"""AdamW with float32 master weights for a model in bfloat16.
 
-In bfloat16 itself an update of 3e-6 would vanish beside a weight of 0.02. Of a model split over processes each keeps
-the copies, gradients and moments of its own parts, as plain tensors: AdamW needs no other part.
+In bfloat16 an update of 3e-6 would be lost to rounding at a weight of 0.02. If the model is sharded over processes,
+each process keeps master weights, gradients and moments of its own shards, as plain tensors: AdamW is elementwise.
 """
 
 import math
@@ -14,19 +14,19 @@ from cascade.recipe import Optimizer
 from cascade.utils import distributed
 
 WRAPPER = "_checkpoint_wrapped_module."
-"""What activation checkpointing puts into the names of what it wraps."""
+"""What activation checkpointing adds to the names of wrapped modules."""
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor, sharing its memory."""
+    """This process's shard of a tensor, as a view."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 class MasterWeights:
     """Float32 weights of the trainable parameters of `net`, by name, and their optimizer.
 
-    `stored`: parameters that the model holds in a wider type than its checkpoint does. They too compute rounded to
-    that type: the policy that is trained is the one that is saved.
+    `stored`: dtype in the checkpoint of parameters that the model holds in a wider dtype. They too are rounded to it
+    for computation, so that the policy that is trained is the one that is saved.
     """
 
     def __init__(self, net: nn.Module, settings: Optimizer, stored: dict[str, torch.dtype] | None = None):
@@ -42,7 +42,7 @@ class MasterWeights:
         self.adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
     def take_gradients(self) -> None:
-        """Add the model's gradients to the float32 ones, and forget them there."""
+        """Add the model's gradients to the float32 gradients, and clear the former."""
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
@@ -51,7 +51,7 @@ class MasterWeights:
             parameter.grad = None
 
     def clip(self, limit: float) -> float:
-        """Scale the gradients to a norm of at most `limit`, over all processes; returns the norm before."""
+        """Clip the gradients' norm over all processes to `limit`; returns the norm before clipping."""
         found = [(w.grad, _copies(self.parameters[n])) for n, w in self.weights.items() if w.grad is not None]
         total = torch.zeros((), dtype=torch.float64)
         if found:
@@ -65,14 +65,14 @@ class MasterWeights:
         return norm
 
     def write_back(self) -> None:
-        """Give the model the weights after a step."""
+        """Copy the weights to the model, after a step."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 weight = self.weights[name].detach()
                 local(parameter).copy_(weight.to(self._stored[name]) if name in self._stored else weight)
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and moments of this process's parts, on the CPU."""
+        """Weights and moments of this process's shards, on the CPU."""
         found = {f"master.{name}": weight.detach().cpu().clone() for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
             for key, value in self.adamw.state.get(weight, {}).items():
@@ -80,7 +80,7 @@ class MasterWeights:
         return found
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Raises KeyError or RuntimeError where the state is of another model or layout."""
+        """Raises KeyError or RuntimeError if the state is of a different model or layout."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(state[f"master.{name}"])
@@ -93,7 +93,7 @@ class MasterWeights:
 
 
 def _copies(parameter: Tensor) -> int:
-    """How many processes hold the same part of a parameter."""
+    """Number of processes that hold the same shard of a parameter."""
     parts = 1
     if isinstance(parameter, DTensor):
         for dimension, placement in enumerate(parameter.placements):

@@ -1,4 +1,4 @@
-"""A model's sizes from its configuration alone: parameters counted without storage, activations estimated."""
+"""A model's sizes from its configuration alone: parameters are counted on the meta device, activations estimated."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,37 +8,38 @@ from typing import Any
 from cascade.errors import CascadeError
 
 RECOMPUTED_ALONE = ("mamba", "mlp")
-"""Layers of NemotronH that NeMo Automodel checkpoints without expert parallelism; with it, and of other models, all."""
+"""Layers of NemotronH with activation checkpointing in NeMo Automodel without expert parallelism. With it, and for
+other models, all layers have it."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Parameters are numbers of values, activations bytes a token that the backward pass reads, in bfloat16."""
+    """Numbers of parameters, and bytes of bfloat16 activations per token that are saved for the backward pass."""
 
     parameters: int
     head: int
-    """Of the output matrix, [vocabulary, width]."""
+    """Parameters of the output matrix, [vocabulary, width]."""
     width: int
     layer: int
-    """Parameters of the largest layer, experts left out."""
+    """Parameters of the largest layer, without experts."""
     experts: int
-    """Parameters of all experts of a layer, where they are most."""
+    """Parameters of all experts of one layer, the layer with the most."""
     all_experts: int
-    """Of all layers."""
+    """Parameters of the experts of all layers."""
     copies: int
-    """Experts that each token goes to; 0 where there are none."""
+    """Experts per token; 0 for a dense model."""
     kinds: tuple[str, ...]
-    """Of each layer: mamba, attention, mlp, moe; `block` is attention and mlp, `moe block` attention and moe."""
+    """Kind of each layer: mamba, attention, mlp, moe; `block` is attention and mlp, `moe block` attention and moe."""
     activations: dict[str, float]
-    """Of a layer of each kind."""
+    """Bytes per token of one layer of each kind."""
     cache: float
-    """Bytes of keys and values that sampling holds, a token of a sequence."""
+    """Bytes of the KV cache in sampling, per token of a sequence."""
     state: float
-    """Bytes of Mamba-2 states that sampling holds, a sequence."""
+    """Bytes of Mamba-2 states in sampling, per sequence."""
 
     def kept(self, checkpointed: bool, expert_parallel: bool) -> float:
-        """Bytes a token of activations, all layers together. Checkpointed layers keep their input alone, and one of
-        them at a time what it computes again."""
+        """Bytes of activations per token of all layers. With activation checkpointing a layer keeps only its input; one
+        layer at a time is recomputed."""
         if not checkpointed:
             return sum(self.activations[kind] for kind in self.kinds)
         hybrid = not any("block" in kind for kind in self.kinds)
@@ -47,8 +48,8 @@ class Shape:
         return inputs + max((self.activations[kind] for kind in again if kind in self.activations), default=0)
 
     def dispatched(self, expert: int) -> float:
-        """Bytes a token that a layer's experts hold for a moment besides: tokens of all processes, and every copy's
-        result before they are added up. `expert`: GPUs over which experts are dealt out."""
+        """Additional temporary bytes per token of a layer's experts: tokens of all processes, and each copy's result
+        before the sum. `expert`: number of GPUs over which experts are distributed."""
         copies = self.copies * (1 + expert)
         return 2 * self.width * (copies if expert == 1 else copies + self.copies + 2 * expert)
 
@@ -102,7 +103,7 @@ def _kinds(config: Any) -> tuple[str, ...]:
 
 
 def _bytes(config: Any, kind: str) -> float:
-    """What a layer keeps of a token: inputs of its matrices and of what is not linear; 2 bytes each, sums float32."""
+    """Bytes that a layer saves per token: inputs of its matrices and nonlinearities, 2 bytes each; sums in float32."""
     width = config.hidden_size
     if kind == "block":
         return _bytes(config, "attention") + _bytes(config, "mlp")
@@ -121,7 +122,7 @@ def _bytes(config: Any, kind: str) -> float:
         return 2 * (2 * width + gated * config.intermediate_size)
     inner = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
     shared = getattr(config, "moe_shared_expert_intermediate_size", None) or 0
-    # Of NemotronH what each expert gave is added up without being kept.
+    # NemotronH's experts sum their outputs without saving them.
     ends = 1 if config.model_type == "nemotron_h" else 2
     routed = config.num_experts_per_tok * 2 * (ends * width + gated * inner)
     return 2 * 2 * width + routed + 2 * gated * shared + 4 * width + 2 * 4 * config.num_local_experts

@@ -1,5 +1,5 @@
-"""Routed experts, y = Σ_k w_k · down_k(f(up_k x)), over tokens sorted by expert: f is relu² in NemotronH; elsewhere up
-has two parts, and f(gate, x) = silu(gate) · x."""
+"""Routed experts, y = Σ_k w_k · down_k(f(up_k x)), over tokens sorted by expert. f is relu² in NemotronH; in other
+models up has two parts, and f(gate, x) = silu(gate) · x."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from cascade.policy.elementwise import swiglu
 def route(
     x: Tensor, weight: Tensor, bias: Tensor, top_k: int, groups: int, top_groups: int, normalise: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Sigmoid router with a correction bias that takes part in the choice only (arXiv 2408.15664; DeepSeek-V3).
+    """Sigmoid router whose correction bias affects only the choice of experts (arXiv 2408.15664; DeepSeek-V3).
 
     x [T, D] → chosen experts [T, K] and their weights [T, K], in float32.
     """
@@ -35,7 +35,7 @@ def route(
 
 def softmax_route(x: Tensor, weight: Tensor, top_k: int, normalise: bool) -> tuple[Tensor, Tensor]:
     """Softmax router: x [T, D] → chosen experts [T, K] and their probabilities [T, K], in float32 at least;
-    `normalise`: made to add up to 1."""
+    `normalise`: scaled to sum to 1."""
     with torch.autocast(x.device.type, enabled=False):
         scores = F.linear(x.to(weight.dtype), weight).to(x.dtype).softmax(-1)
     weights, chosen = scores.topk(top_k, dim=-1)
@@ -45,11 +45,11 @@ def softmax_route(x: Tensor, weight: Tensor, top_k: int, normalise: bool) -> tup
 def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor, gated: bool = False) -> Tensor:
     """x [T, D], chosen and weights [T, K], up [E, I, D] or, gated, [E, 2 I, D], down [E, D, I] → [T, D].
 
-    An expert number of E means none: on the CPU such a token costs nothing and yields zeros.
+    Expert number E means none: on the CPU such a token costs nothing, and its result is zero.
     """
     if x.device.type == "cpu":
         return _SortedExperts.apply(x, chosen, weights, up, down, gated)
-    # bincount() would wait for the device; sorted numbers say as well where each expert's tokens end.
+    # bincount() would synchronise with the device; searching the sorted numbers does not.
     number, order = chosen.clamp(max=len(up) - 1).flatten().sort(stable=True)
     ends = torch.searchsorted(number, torch.arange(len(up), device=x.device), right=True).int()
     back = order.argsort()
@@ -57,7 +57,7 @@ def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     inputs = _Spread.apply(x.to(dtype), order, back, copies)
     hidden = F.grouped_mm(inputs, up.to(dtype).transpose(1, 2), offs=ends)
-    # Weighted before the last product, so that what is added up afterwards is in half precision as it comes.
+    # Weights are applied before the last product, whose half-precision results can then be summed directly.
     weight = weights.flatten()[order].to(dtype)
     if gated:
         gate, value = hidden.chunk(2, -1)
@@ -69,20 +69,20 @@ def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor
 
 
 def weighted_squared_relu(hidden: Tensor, weight: Tensor) -> Tensor:
-    """relu(hidden)² times the row's weight. hidden [n, I], weight [n]."""
+    """relu(hidden)² multiplied by the row's weight. hidden [n, I], weight [n]."""
     return _WeightedSquaredRelu.apply(hidden, weight)
 
 
 def tokens_per_expert(chosen: Tensor, count: int) -> Tensor:
-    """[count] how often each expert was chosen; numbers from `count` on are left out."""
+    """[count]: how often each expert was chosen; numbers of `count` and above are ignored."""
     if chosen.device.type == "cpu":
         return torch.bincount(chosen.flatten(), minlength=count)[:count]
     return (chosen.flatten().unsqueeze(1) == torch.arange(count, device=chosen.device)).sum(0)
 
 
 class _Spread(torch.autograd.Function):
-    """x [T, D] → [T · copies, D]: row i is copy order[i] of the tokens' copies; `back` undoes the order. Its gradient
-    is `_Collect`, and the other way round: gathers and sums, where autograd would add up row by row."""
+    """x [T, D] → [T · copies, D]: row i is copy order[i] of the tokens' copies; `back` is the inverse permutation. Its
+    gradient is `_Collect`, and the reverse: gathers and sums, where autograd would accumulate row by row."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
@@ -110,7 +110,7 @@ class _Collect(torch.autograd.Function):
 
 
 class _WeightedSquaredRelu(torch.autograd.Function):
-    """relu(hidden)² times the row's weight. hidden [n, I], weight [n]."""
+    """relu(hidden)² multiplied by the row's weight. hidden [n, I], weight [n]."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class _WeightedSquaredRelu(torch.autograd.Function):
 
 
 class _SortedExperts(torch.autograd.Function):
-    """One matrix product an expert, written straight into shared buffers: the fastest measured on CPUs."""
+    """One matrix product per expert, written directly into shared buffers: the fastest way measured on CPUs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor, gated: bool) -> Tensor:

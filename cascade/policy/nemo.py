@@ -1,8 +1,8 @@
-"""The NeMo Automodel engine: a model split over many GPUs, under torchrun, by FSDP2 and the recipe's `parallel`.
+"""The NeMo Automodel engine: a model sharded over many GPUs, under torchrun, by FSDP2 and the recipe's `parallel`.
 
-What NeMo does here is to load the model, with its own layers where it has them, and to split it. Steps, scores and
-losses are the hf engine's; they differ in that parameters are bfloat16, with float32 copies in the optimizer, and
-that gradients and weights exist in parts. Each process holds its parts of weights, gradients and optimizer state.
+NeMo loads the model, with its own layers if it has them, and shards it. Steps, scores and losses are the hf engine's,
+except that parameters are bfloat16, with float32 master weights in the optimizer, and that each process has only its
+shards of weights, gradients and optimizer state.
 """
 
 import re
@@ -33,13 +33,13 @@ from cascade.recipe import Optimizer, Parallel
 from cascade.utils import distributed
 
 SCORING_TOKENS = 32768
-"""Tokens of a forward pass without gradient, of a policy that is not trained."""
+"""Tokens per forward pass without gradient, for a policy that is not trained."""
 
 
 class NemoPolicy(HFPolicy):
-    """A checkpoint to score with and, given an optimizer, to train, on the GPUs of all processes together.
+    """Computes scores with a checkpoint's model and, given an optimizer, trains it, on the GPUs of all processes.
 
-    Raises CascadeError without NeMo Automodel or a GPU, or where `parallel` does not fit the number of processes;
+    Raises CascadeError without NeMo Automodel or a GPU, or if `parallel` does not fit the number of processes;
     CheckpointError for a directory that is not a checkpoint.
     """
 
@@ -67,11 +67,11 @@ class NemoPolicy(HFPolicy):
         self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
         self.tokenizer = load_tokenizer(self._source, _vocabulary(self._source))
         self._transform = Transform.of(AutoConfig.from_pretrained(self._source, local_files_only=True))
-        # The parameter that the optimizer knows: while its layer is gathered, another has its place.
+        # The sharded parameter, which the optimizer has; while its layer is gathered, the module holds another one.
         self._output = self._net.get_output_embeddings().weight  # type: ignore[operator]
         self._units = [module for module in self._net.modules() if isinstance(module, FSDPModule)]
         for unit in self._units:
-            # Losses are parts of the batch's loss, so gradients add up; FSDP would take their mean.
+            # Losses are parts of the batch's loss, so gradients are summed; FSDP's default is the mean.
             unit.set_gradient_divide_factor(1.0)
             unit.set_force_sum_reduction_for_comms(True)
         if not self._keeps_gathered:
@@ -81,7 +81,7 @@ class NemoPolicy(HFPolicy):
         for module in self._routers():
             module.requires_grad_(update_router)
             if hasattr(module, "gate_precision"):
-                # NeMo's own routers score in bfloat16 unless told: samplers score in float32, and must agree.
+                # NeMo's own routers score in bfloat16 by default; samplers score in float32, and both must agree.
                 module.gate_precision = module.score_dtype = torch.float32  # type: ignore[assignment]
         stored = stored_narrower(self._net, self._source) if optimizer else {}
         self._masters = MasterWeights(self._net, optimizer, stored) if optimizer else None
@@ -96,10 +96,10 @@ class NemoPolicy(HFPolicy):
 
     @property
     def model(self) -> PreTrainedModel:  # type: ignore[override]
-        """The current weights as a transformers model, whole, on this process's device: what the torch sampler reads.
+        """The current weights as an unsharded transformers model on this process's device, for the torch sampler.
 
-        The same model each time; when first asked for after a step, every process at once, its weights are overwritten
-        in place. For models that fit beside their own parts.
+        Always the same object; on the first access after a step, which all processes must make, its weights are
+        overwritten in place. For models that fit on one device in addition to their shards.
         """
         distributed.main_thread_only("the whole model of engine nemo")
         if self._whole is None:
@@ -132,7 +132,7 @@ class NemoPolicy(HFPolicy):
         save_consolidated(self._net, masters, self.tokenizer, self._source, directory)
 
     def to_host(self) -> None:
-        """Of a policy that is not trained. Each process's parts alone, so no other process is needed."""
+        """For a policy that is not trained. Moves only this process's shards, so no other process is needed."""
         if self._hosted is None:
             pinned = self.device.type == "cuda"
             self._hosted = []
@@ -161,7 +161,7 @@ class NemoPolicy(HFPolicy):
         self._changed = True
 
     def _load(self) -> nn.Module:
-        """The model, on the GPUs, split. Sets the mesh where there is more than one process."""
+        """The model, sharded on the GPUs. Sets the mesh if there is more than one process."""
         if find_spec("nemo_automodel") is None or not torch.cuda.is_available():
             raise CascadeError(
                 "policy engine nemo needs NVIDIA GPUs and NeMo Automodel (`pip install 'cascade-posttrain[nemo]'`); "
@@ -174,7 +174,7 @@ class NemoPolicy(HFPolicy):
         parallel, setup = self._parallel, None
         if distributed.size() > 1:
             sizes = ParallelismSizes(tp_size=parallel.tensor, cp_size=parallel.context, ep_size=parallel.expert)
-            # Layers are given back after their forward pass, unless asked otherwise: the memory plan counts on it.
+            # Layers are resharded after their forward pass by default: the memory plan assumes it.
             strategy = FSDP2Config(
                 activation_checkpointing=parallel.checkpoint_activations,
                 reshard_after_forward=not self._keeps_gathered,
@@ -188,7 +188,7 @@ class NemoPolicy(HFPolicy):
         net: nn.Module = NeMoAutoModelForCausalLM.from_pretrained(
             str(self._source.resolve()), dtype=torch.bfloat16, distributed_setup=setup, **_overrides(self._source)
         )
-        set_time_step_limit(net)  # Where NeMo has no layers of its own, they are transformers'.
+        set_time_step_limit(net)  # If NeMo has no layers of its own for the model, they are transformers'.
         if distributed.size() == 1 and parallel.checkpoint_activations:
             net.gradient_checkpointing_enable()  # type: ignore[operator]
         if parallel.context > 1 and getattr(getattr(net, "backend", None), "attn", None) != "te":
@@ -196,8 +196,8 @@ class NemoPolicy(HFPolicy):
         return net
 
     def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
-        """Micro-batches go by data-parallel rank. Every process runs as many as every other: each pass gathers
-        weights from all, so one that is out of batches repeats the last, which then counts for nothing."""
+        """Micro-batches are distributed by data-parallel rank. Every pass gathers weights from all processes, so all
+        run equally many: a process without further batches repeats its last one, which is not counted."""
         here, parts = self._place, self._parallel.context
         batches = self._split(sequences, here.data_size)
         places = [_place(self._parallel, rank, distributed.size()) for rank in range(distributed.size())]
@@ -207,7 +207,7 @@ class NemoPolicy(HFPolicy):
             tokens = tuple(sum(block.tokens.numel() for block in batch.blocks) for batch in together)
             batch = replace(together[distributed.rank()], together=tokens)
             if parts > 1:
-                # Processes that share a sequence each take a part of its trained tokens.
+                # Each of the processes that share a sequence takes a part of its trained tokens.
                 own = {name: getattr(batch, name)[here.context :: parts] for name in ("source", "target", "index")}
                 batch = replace(batch, **own, tokens=batch.tokens if here.context == 0 else 0)
             yield batch, live
@@ -217,7 +217,7 @@ class NemoPolicy(HFPolicy):
         return self._place.tensor == 0
 
     def _before_backward(self, last: bool) -> None:
-        """Where layers stay gathered over a step, gradients are added up over the processes in its last pass."""
+        """If layers stay gathered during a step, gradients are reduced over the processes in its last pass."""
         if self._keeps_gathered:
             for module in self._units:
                 module.set_is_last_backward(last)
@@ -225,7 +225,7 @@ class NemoPolicy(HFPolicy):
                 module.set_requires_gradient_sync(last, recurse=False)
 
     def _reshard(self) -> None:
-        """What was gathered is of the weights as they were."""
+        """Discard gathered weights, which are outdated after a step."""
         if self._keeps_gathered:
             for module in self._units:
                 module.reshard()
@@ -244,12 +244,12 @@ class NemoPolicy(HFPolicy):
         return *token_log_probs(hidden[batch.source], self._head_weight(), batch.target, self._transform), counts
 
     def _hidden(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """Padding lies on the right, where causal layers do not see it: no mask is needed."""
+        """Padding is on the right, which causal layers do not see: no mask is needed."""
         batch, context, sharder = {"input_ids": tokens}, nullcontext(), None
         if self._parallel.context > 1:
             from nemo_automodel.components.distributed.context_parallel import ContextParallelSharder
 
-            batch["labels"] = tokens.clone()  # NeMo splits them along; nobody reads them.
+            batch["labels"] = tokens.clone()  # NeMo requires and splits them; they are not used.
             sharder = ContextParallelSharder(self._net, self._mesh, batch)
             make_context, batch = sharder.shard(batch)
             context = make_context()
@@ -260,7 +260,7 @@ class NemoPolicy(HFPolicy):
         return hidden if sharder is None else sharder.gather_token_tensor(hidden, trim=True)
 
     def _head_weight(self) -> Tensor:
-        """The output matrix, whole. Its gradient adds up what the processes found on different tokens."""
+        """The unsharded output matrix. Its gradient is the sum over processes, which compute different tokens."""
         weight = self._output
         if not isinstance(weight, DTensor):
             return weight
@@ -274,7 +274,7 @@ class NemoPolicy(HFPolicy):
 
 @dataclass(frozen=True)
 class _Place:
-    """A process's coordinates: which batches, which part of their sequences, which part of the matrices are its own."""
+    """A process's coordinates: in data parallelism, context parallelism and tensor parallelism."""
 
     data: int
     data_size: int
@@ -283,20 +283,20 @@ class _Place:
 
 
 def _place(parallel: Parallel, rank: int, size: int) -> _Place:
-    """As NeMo's device mesh orders them: data, context, tensor, the last running fastest."""
+    """In the order of NeMo's device mesh: data, context, tensor, with the last varying fastest."""
     both = parallel.context * parallel.tensor
     return _Place(rank // both, size // both, rank // parallel.tensor % parallel.context, rank % parallel.tensor)
 
 
 def _overrides(checkpoint: Path) -> dict[str, float]:
-    """NeMo initialises what it then loads, by the logarithm of the least time step; 0, no bound, stops it there.
-    What it computes does not depend on it."""
+    """NeMo initialises weights before it loads them, with the logarithm of the smallest time step, and fails at 0,
+    which means no bound. The value does not affect computation."""
     config = AutoConfig.from_pretrained(checkpoint)
     return {"time_step_min": config.time_step_floor} if getattr(config, "time_step_min", None) == 0 else {}
 
 
 def _prefetch(net: nn.Module) -> None:
-    """Have each layer's forward pass begin to gather the next: launches are slow, and it would come late."""
+    """Make each layer prefetch the next layer's weights: with slow kernel launches a gather on demand comes late."""
     layers: list[list[FSDPModule]] = []
     for name, module in net.named_modules():
         if isinstance(module, FSDPModule) and _LAYER.search(name):
@@ -310,9 +310,9 @@ _LAYER = re.compile(r"(?:^|\.)layers\.\d+$")
 
 
 def _storages(net: nn.Module) -> list[torch.UntypedStorage]:
-    """Of this process's parts of the parameters."""
-    found = {(s := local(p.data).untyped_storage()).data_ptr(): s for p in net.parameters()}
-    return list(found.values())
+    """The storages of this process's shards of the parameters."""
+    storages = {(s := local(p.data).untyped_storage()).data_ptr(): s for p in net.parameters()}
+    return list(storages.values())
 
 
 def _bytes(storage: torch.UntypedStorage, device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
-"""A fast forward pass of transformers' NemotronH over rows of unequal length, reading the modules' own weights.
+"""A fast forward pass for transformers' NemotronH over rows of unequal length, with the modules' own weights.
 
-The model's code stays as it is; this walks its layers, over the blocks of `blocks.py`: convolution and state space run
+The model's code is unchanged; this runs its layers over the blocks of `blocks.py`: convolution and state space run
 block by block, like attention.
 
 Pretraining on rows of equal length: `hidden_states(model, [Block(tokens)]).hidden` is [B·T, D] in row-major order,
@@ -23,15 +23,15 @@ from cascade.policy.ssd import chunk_length, ssd
 
 @dataclass(frozen=True)
 class MambaMemory:
-    """What a block leaves to those that follow it: the last inputs of the convolution [R, K-1, channels], and the
-    state [R, G, N, H/G · P]."""
+    """Memory of a block for rows that continue it: the last inputs of the convolution [R, K-1, channels], and the state
+    [R, G, N, H/G · P]."""
 
     convolution: Tensor
     state: Tensor
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Whether this forward pass covers the model's configuration; others go through transformers."""
+    """Whether this forward pass supports the model's configuration; other models use transformers' forward pass."""
     config = model.config
     return (
         config.model_type == "nemotron_h"
@@ -43,8 +43,8 @@ def supports(model: PreTrainedModel) -> bool:
 
 
 def hidden_states(model: PreTrainedModel, blocks: list[Block], keep: bool = False, recompute: bool = False) -> Forward:
-    """Hidden states of all tokens. `keep` also returns the memories, from which decoding goes on. `recompute` keeps the
-    input of each layer alone for the backward pass, which computes the rest again."""
+    """Hidden states of all tokens. `keep`: also return the memories, from which decoding continues. `recompute`:
+    activation checkpointing, only the input of each layer is kept."""
     spans = spans_of(blocks, keep)
     x = model.model.embeddings(torch.cat([block.tokens.flatten() for block in blocks]))
     padding = None
@@ -98,7 +98,7 @@ def moe(mixer: Any, x: Tensor, padding: Tensor | None, counts: list[Tensor]) -> 
 
 
 def mlp(module: Any, x: Tensor) -> Tensor:
-    """down(relu²(up x)); a product, because autocast would take square() to float32."""
+    """down(relu²(up x)); the square is a product, because autocast would run square() in float32."""
     active = module.up_proj(x).relu()
     return module.down_proj(active * active)
 
@@ -144,13 +144,13 @@ def _mamba(mixer: Any, x: Tensor, spans: list[Span], memories: list[MambaMemory 
 
 
 def time_step(mixer: Any, dt: Tensor) -> Tensor:
-    """Δ = softplus(dt + bias), held to the mixer's limits, in training and in decoding alike."""
+    """Δ = softplus(dt + bias), clamped to the mixer's limits, in training and decoding."""
     low, high = mixer.time_step_limit
     return F.softplus(full(dt) + full(mixer.dt_bias)).clamp(low, None if high == float("inf") else high)
 
 
 def _convolution(mixer: Any, inputs: Tensor, span: Span, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Causal depthwise convolution and SiLU, [R, L, channels]. Channels-last 2-D is the fast layout on CPUs."""
+    """Causal depthwise convolution and SiLU, [R, L, channels]. A channels-last 2-D convolution is fastest on CPUs."""
     taps = mixer.conv_kernel_size - 1
     fused = mamba_kernels.can_convolve(inputs)
     x = inputs
@@ -164,7 +164,7 @@ def _convolution(mixer: Any, inputs: Tensor, span: Span, context: Tensor | None)
         )
         y = F.silu(y.squeeze(2).transpose(1, 2))
     else:
-        # Shifted products: cuDNN plans every new length for a second.
+        # A sum of shifted products: cuDNN would take a second to plan every new length.
         weight = mixer.conv1d.weight.squeeze(1).to(x.dtype)
         y = sum(x[:, k : k + inputs.shape[1]] * weight[:, k] for k in range(taps + 1))
         y = F.silu(y if mixer.conv1d.bias is None else y + mixer.conv1d.bias.to(x.dtype))
@@ -173,7 +173,7 @@ def _convolution(mixer: Any, inputs: Tensor, span: Span, context: Tensor | None)
         if span.block.lengths is None:
             last = x[:, x.shape[1] - taps :]
         else:
-            # In x, position i of the row lies at i + taps: its last `taps` inputs start at its length.
+            # In x, position i of the row is at i + taps: its last `taps` inputs start at its length.
             index = span.block.lengths.unsqueeze(1) + torch.arange(taps, device=x.device)
             last = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
     return y, last
@@ -182,7 +182,7 @@ def _convolution(mixer: Any, inputs: Tensor, span: Span, context: Tensor | None)
 def _scan(
     mixer: Any, mixed: Tensor, dt: Tensor, a: Tensor, initial: Tensor | None, keep: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The state-space part: [R, L, channels] → [R, L, H·P]; its state in float32, whatever autocast says."""
+    """The state-space part: [R, L, channels] → [R, L, H·P]; the state is float32, also under autocast."""
     size = mixer.n_groups * mixer.ssm_state_size
     fused = mamba_kernels.can_scan(mixed)
     with torch.autocast(mixed.device.type, enabled=False):

@@ -4,8 +4,8 @@
 
 R rows, L positions, H heads of P channels, G groups of heads that share B and C, state size N. The state of a
 group is kept as [N, H/G · P], so that building and reading it are plain matrix products without expanding B and
-C over the heads. The gradient is written out by hand: elementwise passes over memory, not the products, are what
-costs here, and autograd makes three times as many.
+C over the heads. The gradient is implemented by hand: the time goes to elementwise passes over memory, not to the
+products, and autograd makes three times as many.
 """
 
 from collections.abc import Iterator
@@ -33,10 +33,10 @@ def ssd(
     initial: Tensor | None,
     need_final: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Outputs y [R, L, H, P] and, where asked for, the state after position L [R, G, N, H/G · P].
+    """Outputs y [R, L, H, P] and, on request, the state after position L [R, G, N, H/G · P].
 
-    x [R, L, H, P]; dt [R, L, H], after softplus and clamp, 0 at padding, which then leaves the state as it is;
-    a [H], negative; b and c [R, L, G, N]; d [H]; `initial` a state as above, None for zero.
+    x [R, L, H, P]; dt [R, L, H], after softplus and clamp, 0 at padding, which leaves the state unchanged; a [H],
+    negative; b and c [R, L, G, N]; d [H]; `initial`: a state of the shape above, None for zero.
     """
     length = x.shape[1]
     if pad := -length % chunk:
@@ -48,7 +48,7 @@ def ssd(
 
 @contextmanager
 def _tensor_cores() -> Iterator[None]:
-    """float32 products by tensor cores (TF32) on CUDA: the inputs were bfloat16, the sums stay float32."""
+    """float32 products on tensor cores (TF32) on CUDA: the inputs were bfloat16, sums are float32."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
@@ -58,7 +58,7 @@ def _tensor_cores() -> Iterator[None]:
 
 
 class _ChunkedScan(torch.autograd.Function):
-    """Dimensions below: r rows, k chunks, q positions of a chunk, h heads, p channels, g groups, n state."""
+    """Dimensions in the code: r rows, k chunks, q positions of a chunk, h heads, p channels, g groups, n state."""
 
     @staticmethod
     @_tensor_cores()
@@ -92,7 +92,7 @@ class _ChunkedScan(torch.autograd.Function):
         inputs = x.transpose(2, 3) * dt.transpose(2, 3).unsqueeze(-1)
         y = (mix @ inputs).transpose(2, 3)
 
-        # Across chunks: each adds to the state what it holds, decayed to its end, and reads the state before it.
+        # Across chunks: each adds its contribution, decayed to the chunk's end, and reads the state before it.
         carries = count > 1 or initial is not None or need_final
         states, final = None, None
         if carries:
@@ -132,8 +132,8 @@ class _ChunkedScan(torch.autograd.Function):
         by_mix = by_y_head @ inputs.transpose(-1, -2)
         by_scores = by_mix.mul_(decay).unflatten(2, (groups, -1)).sum(3)
         by_c, by_b = by_scores @ b, by_scores.transpose(-1, -2) @ c
-        # y_t is linear in exp(log_decay_t), what t adds later in exp(-log_decay_t): their products with the
-        # gradients are the gradient of log_decay, whatever the path.
+        # y_t is linear in exp(log_decay_t), the later contributions of t in exp(-log_decay_t): their products with the
+        # gradients are the gradient of log_decay, over all paths.
         by_log_decay = (by_y * y).sum(-1)
         by_initial = None
         if states is not None:
@@ -177,7 +177,7 @@ class _ChunkedScan(torch.autograd.Function):
 
 
 def _over_channels(by_head: Tensor, groups: int, channels: int) -> Tensor:
-    """[r, k, h] → [r, k, g, 1, h/g · p], as it multiplies a state."""
+    """[r, k, h] → [r, k, g, 1, h/g · p], to multiply a state."""
     return by_head.repeat_interleave(channels, -1).unflatten(-1, (groups, -1)).unsqueeze(3)
 
 

@@ -1,4 +1,4 @@
-"""The functions of `elementwise.py` in Triton, one kernel each. Computed in float32 whatever the tensors hold."""
+"""The functions of `elementwise.py` in Triton, one kernel each. Computed in float32 for all dtypes of the tensors."""
 
 # mypy: ignore-errors
 import torch
@@ -27,7 +27,7 @@ def _turned(
     x, cos, sin, out, stride,
     HEADS: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Channel d of the first 2r takes its pair from the other half, with the sign that its side has."""
+    """Channel d of the first 2r is paired with one of the other half, with the sign of its half."""
     token = tl.program_id(0).to(tl.int64)
     h, d = tl.arange(0, BLOCK_H)[:, None], tl.arange(0, BLOCK_D)[None, :]
     real = (h < HEADS) & (d < SIZE)
@@ -85,7 +85,7 @@ def _swiglu_backward(
     by_out, gate, up, weight, by_gate, by_up, by_weight, width, gate_stride, up_stride,
     HAS_WEIGHT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One row, so that the weight's gradient is a sum in a fixed order."""
+    """One program for one row, so that the weight's gradient is a sum in a fixed order."""
     row = tl.program_id(0).to(tl.int64)
     scale = 1.0
     if HAS_WEIGHT:
