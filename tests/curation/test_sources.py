@@ -1,7 +1,10 @@
 import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +13,7 @@ from pydantic import ValidationError
 from cascade import environments
 from cascade.chat import Response, ToolCall
 from cascade.curation import sources
+from cascade.curation.rows import parse
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
 
@@ -158,6 +162,130 @@ def test_an_agent_picks_its_rows_from_a_mixed_file(tmp_path: Path):
     write_jsonl(tmp_path / "mixed.jsonl", rows)
     assert stored(tmp_path, path="mixed.jsonl", agent="mcqa") == rows[:2]
     assert stored(tmp_path, path="mixed.jsonl", agent="workplace") == [rows[2]]
+
+
+STRANGE = [
+    {
+        "date": "2024-01-02",
+        "time": "2024-01-02T03:04:05Z",
+        "number": 1,
+        "mixed": 1,
+        "empty": {},
+        "list": [],
+        "none": None,
+    },
+    {
+        "date": "2025-12-31",
+        "time": "not a time",
+        "number": 2.5,
+        "mixed": "x",
+        "empty": {"k": None},
+        "list": [1, "a", None],
+    },
+    {"large": 2**70, "float": 1.0, "nested": [{"x": 1}, {"y": [1.0]}], "none": 3, "true": True, "text": "007"},
+    {"text": "line \u2028 and\u0085 no more", "float": 2, "mixed": {"a": 1}, "list": {"a": [[]]}, "late": "2024-01-02"},
+]
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Path:
+    write_jsonl(tmp_path / "strange" / "rows.jsonl", STRANGE)
+    return tmp_path
+
+
+def _typed(rows: list) -> str:
+    return json.dumps(rows)  # 1 and 1.0 and true are equal in Python.
+
+
+def test_a_dataset_gives_the_rows_of_its_files(strange: Path):
+    by_path = stored(strange, path="strange/rows.jsonl")
+    assert _typed(by_path) == _typed(STRANGE)
+    assert _typed(stored(strange, dataset="strange")) == _typed(STRANGE)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.json.bz2", "rows.json", "array.json", "pretty.json"])
+def test_json_of_every_kind_that_a_dataset_may_have(tmp_path: Path, name: str):
+    if name == "array.json":
+        text, rows = json.dumps(STRANGE, indent=1), STRANGE
+    elif name == "pretty.json":
+        text, rows = json.dumps(STRANGE[0], indent=1), STRANGE[:1]
+    else:
+        text, rows = "\ufeff" + "".join(json.dumps(row) + "\n" for row in STRANGE), STRANGE
+    (tmp_path / "dataset").mkdir()
+    with fsspec.open(str(tmp_path / "dataset" / name), "wb", compression="infer") as file:
+        file.write(text.encode())
+    assert _typed(stored(tmp_path, dataset="dataset")) == _typed(rows)
+
+
+def test_bad_lines_of_a_dataset_are_rejected_one_by_one(tmp_path: Path):
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "x.jsonl").write_bytes(b'{"n": 1}\n{broken\n[1]\n{"n": "two"}\n')
+    by_dataset, by_path = stored(tmp_path, dataset="dataset"), stored(tmp_path, path="dataset/x.jsonl")
+    assert [str(row) for row in by_dataset] == [str(row) for row in by_path]
+    assert [row.code if isinstance(row, RowError) else "row" for row in by_dataset] == ["row", "not_json"] * 1 + [
+        "not_json",
+        "row",
+    ]
+
+
+def test_columns_of_every_type_are_json(tmp_path: Path):
+    table = pa.table(
+        {
+            "at": [datetime(2024, 1, 2, 3, 4, 5), None],
+            "day": [date(2024, 1, 2), date(2025, 1, 1)],
+            "clock": [time(1, 2), None],
+            "long": [timedelta(seconds=1.5), None],
+            "price": [Decimal("1.50"), None],
+            "bytes": [b"\x00\xff", None],
+            "map": pa.array([[("k", date(2024, 1, 2))], None], pa.map_(pa.string(), pa.date32())),
+            "json": pa.array(['{"a": null}', "[1]"], pa.json_()),
+        }
+    )
+    (tmp_path / "dataset").mkdir()
+    pq.write_table(table, tmp_path / "dataset" / "rows.parquet")
+    expected = [
+        {
+            "at": "2024-01-02T03:04:05",
+            "day": "2024-01-02",
+            "clock": "01:02:00",
+            "long": 1.5,
+            "price": "1.50",
+            "bytes": "AP8=",
+            "map": {"k": "2024-01-02"},
+            "json": {"a": None},
+        },
+        {"day": "2025-01-01", "json": [1]},
+    ]
+    assert _typed(stored(tmp_path, path="dataset/rows.parquet")) == _typed(expected)
+    assert _typed(stored(tmp_path, dataset="dataset")) == _typed(expected)
+
+
+def test_columns_of_json_that_datasets_writes_are_what_their_text_says(tmp_path: Path):
+    import datasets
+
+    rows = [{"mixed": [1, "a", {"b": None}], "tree": {"a": [1, "x"]}}, {"mixed": ["007"], "tree": {"b": "s"}}]
+    (tmp_path / "dataset").mkdir()
+    datasets.Dataset.from_list(rows, on_mixed_types="use_json").to_parquet(tmp_path / "dataset" / "rows.parquet")
+    assert _typed(stored(tmp_path, path="dataset/rows.parquet")) == _typed(rows)
+    assert _typed(stored(tmp_path, dataset="dataset")) == _typed(rows)
+
+
+def test_files_that_datasets_alone_reads_are_json_too(tmp_path: Path):
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "rows.csv").write_text("n,text\n1,a\n2,\n")
+    assert stored(tmp_path, dataset="dataset") == [{"n": 1, "text": "a"}, {"n": 2}]
+    [row] = sources._of_other_files([{"picture": object()}])
+    assert isinstance(row, RowError)
+    assert list(sources._of_other_files([{"day": date(2024, 1, 2), "no": None}])) == [{"day": "2024-01-02"}]
+
+
+def test_a_column_of_dates_is_curated(strange: Path):
+    """It ended curation in a traceback."""
+    rows = [{**math_row("Two?", "2"), "date": "2024-01-02"}]
+    write_jsonl(strange / "dated" / "rows.jsonl", rows)
+    [raw] = stored(strange, dataset="dated")
+    candidate = parse(raw, "rl", "name", "math", "math")
+    assert json.loads(candidate.as_json())["date"] == "2024-01-02"
 
 
 def test_a_source_has_its_rows_graded_as_nemo_gym_grades(tmp_path: Path):
