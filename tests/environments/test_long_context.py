@@ -190,9 +190,8 @@ def test_gym_rows_load_and_tell_right_from_wrong():
         assert LONG.verify(sample, Response("Final Answer: [0000000000]")).reward == 0
         document = prompt_of(sample)[0][-1]["content"]
         assert LONG.verify(sample, Response(right, document)).reward == 0
-        assert LONG.verify(sample, Response(right, f"{document} {'z' * len(document)}")).reward == pytest.approx(
-            0.5, 0.1
-        )
+        own = " ".join(f"z{number}" for number in range(len(document.split())))
+        assert LONG.verify(sample, Response(right, f"{document} {own}")).reward == pytest.approx(0.5, 0.1)
 
 
 @pytest.mark.parametrize("level", LEVELS)
