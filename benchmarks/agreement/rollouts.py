@@ -12,7 +12,7 @@ from cascade.chat import Row, parse_response
 from cascade.policy import make_policy
 from cascade.recipe import Rollout
 from cascade.rollout import make_sampler
-from cascade.rollout.driver import Driver, Question
+from cascade.rollout.driver import Driver, RolloutRequest
 from cascade.utils.seeds import derive_seed
 
 SETTINGS = {"max_new_tokens": 192, "temperature": 1.0}
@@ -39,11 +39,11 @@ def sampled(model: Path, count: int, seed: int) -> Iterator[Case]:
             driver = Driver(sampler, policy.tokenizer, pool, settings, together=False, judge_unfinished=False)
             for name, maker in MAKERS.items():
                 asked = list(rows(name, count, seed, range(1, 2)))
-                questions = [
-                    Question(row, environments.get(name), [derive_seed(seed, "agreement rollout", name, index)])
+                requests = [
+                    RolloutRequest(row, environments.get(name), [derive_seed(seed, "agreement rollout", name, index)])
                     for index, row in enumerate(asked)
                 ]
-                for row, [answer] in zip(asked, driver.ask(questions).groups, strict=True):
+                for row, [answer] in zip(asked, driver.run(requests).groups, strict=True):
                     response = parse_response(answer.text, thinking=True, finished=answer.transcript.finished)
                     case = maker(_bare(row), response)
                     if case is not None and response.finished:
