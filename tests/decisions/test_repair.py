@@ -172,7 +172,7 @@ def test_the_evaluation_of_a_passed_on_checkpoint_is_taken_over(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_runner, "CheckpointRunner", None)  # whoever would sample fails
         benchmark.evaluate(recipe, "mend", layout)
-    assert "mend: evaluated as mopd" in capsys.readouterr().err
+    assert "mend: same checkpoint as mopd, whose evaluation is reused" in capsys.readouterr().err
     for file in ("rollouts.parquet", "prompts.csv", "summary.json"):
         assert hash_file(layout.evaluation("mend") / file) == hash_file(layout.evaluation("mopd") / file), file
     enter_round(recipe, "mend", layout)
