@@ -106,6 +106,7 @@ def own(model: Path, options: argparse.Namespace, scratch: Path):
     yield "ceilings", limits
     settings = Optimizer(learning_rate=1e-6, micro_batch_tokens=options.micro_batch_tokens)
     policy = HFPolicy(model, settings, "cuda", update_router=False)
+    yield "micro_batch_tokens", options.micro_batch_tokens
     yield "parameters", sum(p.numel() for p in policy.model.parameters())
     sampler = TorchSampler(policy, stop=())
     prompts = [policy.tokenizer(text)["input_ids"] for text in texts(model, options.prompts)]

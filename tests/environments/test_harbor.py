@@ -81,10 +81,10 @@ def test_the_reward_file(tmp_path, script, reward, failure):
 
 
 def test_what_the_dockerfile_copies_is_there_and_its_variables_are_set(tmp_path):
-    dockerfile = 'FROM ubuntu:24.04\nWORKDIR /work/here\nENV MOOD="good day" LEVEL=3\nCOPY data /data\nCOPY one.txt .\n'
+    dockerfile = 'FROM ubuntu:24.04\nWORKDIR /app/here\nENV MOOD="good day" LEVEL=3\nCOPY data /data\nCOPY one.txt .\n'
     directory = made(tmp_path, dockerfile=dockerfile, **{"environment/data/two.txt": "2", "environment/one.txt": "1"})
     [result] = HARBOR.start(harbor.task(directory)).answer(bash("pwd; cat one.txt /data/two.txt; echo $LEVEL"))
-    assert result["content"].split() == ["/scratch/work/here", "123"]
+    assert result["content"].split() == ["/scratch/app/here", "123"]
 
 
 @pytest.mark.parametrize(
