@@ -1,4 +1,4 @@
-"""Which part of the project may import which. The table is the one in docs/conventions.md, top to bottom.
+"""Which part of the project may import which: the table in docs/conventions.md, read from there, top to bottom.
 
 Every import counts, also one inside a function or under TYPE_CHECKING: a reader of the part has to know of it.
 """
@@ -14,25 +14,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cascade", "flows", "tasks")
 
-ROWS = """
-cli
-flows
-tasks commands
-stages
-report decisions
-evaluation
-launch training curation pretraining
-rollout
-policy tracking
-recipe
-environments
-judges
-sandbox utils chat
-layout errors
-"""
+ROWS = (
+    (ROOT / "docs" / "conventions.md")
+    .read_text(encoding="utf-8")
+    .partition("## Who may import whom")[2]
+    .split("```")[1]
+)
 """A part imports only parts of rows below its own, and itself."""
 
-ROW = {part: number for number, row in enumerate(ROWS.split("\n")) for part in row.split()}
+ROW = {part: number for number, row in enumerate(ROWS.splitlines()) for part in row.replace(",", " ").split()}
 
 ALONE = {"prefect": ("flows/", "tasks/", "cascade/launch/ui_servers.py"), "dvc": ("flows/", "tasks/")}
 """Library → who alone may import it: a node runs where it is not installed."""
