@@ -45,6 +45,11 @@ class Layout:
         """results/plots/GATE/: heat_map.csv, recovery.csv (DVC plots)."""
         return self.root / "results" / "plots" / gate
 
+    def solution(self, node: str) -> Path:
+        """results/solutions/NODE/: what a solve node found. trail.jsonl (every response and judgement), answers.jsonl
+        (one row for each problem), curve.csv (DVC plot), summary.json, manifest.json."""
+        return self.root / "results" / "solutions" / node
+
     def journal(self, node: str) -> Path:
         return self.root / ".cascade" / "journal" / f"{node}.jsonl"
 

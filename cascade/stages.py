@@ -12,7 +12,7 @@ from cascade.evaluation.rounds import enter_round
 from cascade.launch import process_setup
 from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
-from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
+from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, SolveNode, TeachersNode, load
 from cascade.tracking import Journal, live
 from cascade.utils import distributed
 from cascade.utils.progress import say
@@ -79,6 +79,11 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         from cascade.decisions.repair import repair
 
         repair(recipe, name, layout)
+    elif isinstance(node, SolveNode):
+        with process_setup.importing_engine():
+            from cascade.test_time.node import solve
+
+        solve(recipe, name, layout)
     elif isinstance(node, SFTNode):
         with process_setup.importing_engine():
             from cascade.training.sft import run_sft

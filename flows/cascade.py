@@ -59,7 +59,7 @@ def cascade_flow(
         # Nodes that need no approval first, so that a pause does not keep them from being submitted.
         for name in sorted(graph.ordered(), key=unapproved.__contains__):
             needs = [evaluated[member] for member in graph.awaited(name)]
-            if name in graph.training:
+            if name in graph.training or name in graph.solve:
                 needs += [curated, *(built[parent] for parent in graph.parents(name))]
             if name in approve:
                 wait_for_approval(name, needs, graph, layout)

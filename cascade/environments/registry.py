@@ -19,6 +19,8 @@ MODULES = {
     "code": "cascade.environments.code",
     "swe_agentless": "cascade.environments.swe_agentless",
     "swe_agentic": "cascade.environments.swe_agentic",
+    "proofs": "cascade.environments.proofs",
+    "competition": "cascade.environments.competition",
     "verifiers": "cascade.environments.verifiers",
     "harbor": "cascade.environments.harbor",
 }

@@ -21,6 +21,7 @@ from cascade.recipe.sections import (
     RLNode,
     Rollout,
     SFTNode,
+    SolveNode,
     TeacherMemory,
     TeachersNode,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Rollout",
     "SFTNode",
     "Section",
+    "SolveNode",
     "Source",
     "TeacherMemory",
     "TeachersNode",

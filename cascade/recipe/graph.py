@@ -6,7 +6,7 @@ from pydantic import Field
 
 from cascade.errors import RecipeError
 from cascade.recipe.names import Name
-from cascade.recipe.sections import DistillNode, GateNode, Node, RepairNode, RLNode, SFTNode, TeachersNode
+from cascade.recipe.sections import DistillNode, GateNode, Node, RepairNode, RLNode, SFTNode, SolveNode, TeachersNode
 from cascade.utils.config import Section
 
 BASE = "base"
@@ -36,6 +36,7 @@ class Graph(Section):
     distill: dict[str, DistillNode] = Field(default_factory=dict)
     repair: dict[str, RepairNode] = Field(default_factory=dict)
     gate: dict[str, GateNode] = Field(default_factory=dict)
+    solve: dict[str, SolveNode] = Field(default_factory=dict)
 
     @property
     def training(self) -> dict[str, Node]:
@@ -43,7 +44,7 @@ class Graph(Section):
         return {name: node for name, node in self.ordered().items() if isinstance(node, Node)}
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "distill", "repair", "gate")}
+        return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "distill", "repair", "gate", "solve")}
 
     def kind(self, name: str) -> str:
         """The section of a node. Raises RecipeError naming the known nodes."""
@@ -68,6 +69,8 @@ class Graph(Section):
             parents = [node.init, node.teachers]
         elif isinstance(node, RepairNode):
             parents = [node.init, *node.against]
+        elif isinstance(node, SolveNode):
+            parents = node.checkpoints
         else:
             assert isinstance(node, Node)
             parents = [node.init]

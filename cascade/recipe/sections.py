@@ -227,3 +227,90 @@ class GateNode(Comparison):
     candidate: str
     registered_name: Name
     alias: Alias = "champion"
+
+
+class GenerateVerifyRefine(Section):
+    """Generate–verify–refine: answers, each verified by a model; the best ones refined by what verifiers say. Defaults:
+    the paper's, for problems of the IMO."""
+
+    name: Literal["generate-verify-refine"]
+    candidates: Count = 128
+    """Answers of the first round, by each checkpoint that writes."""
+    verifications: Count = 64
+    """Of each answer, each with a score of 0, 0.5 or 1; dealt out over the verifiers."""
+    keep: Count = 32
+    """Answers, the best of all so far, that a round refines."""
+    critiques: Count = 8
+    """Verifications that a refinement is told, the lowest scores first."""
+    critiques_per_score: Count | None = None
+    """Of these at most so many of each score."""
+    refinements: Count = 4
+    """Of each answer that is kept, by each checkpoint that writes."""
+    rounds: Count = 8
+    accept: Share = 0.99999
+    """Mean score from which the search ends."""
+    grades: Count = 64
+    """Final grades of the answer, asked anew; one zero makes it zero. Not part of the budget."""
+
+
+class GenerateSelectSubmit(Section):
+    """Generate–select–submit: programs for each subtask that is not solved, run on samples and generated inputs; of the
+    largest groups that behave alike one is submitted. Defaults: the paper's, for problems of the IOI; what it has no
+    number for is said."""
+
+    name: Literal["generate-select-submit"]
+    rounds: Count = 50
+    candidates: Count = 40
+    """Programs a round for each subtask that is not solved, by each checkpoint."""
+    inputs: Annotated[int, Field(ge=0)] = 8
+    """Generated inputs of each subtask; not in the paper."""
+    submissions: Count = 1
+    """The most a round for each subtask; not in the paper."""
+    accepted_shown: Annotated[int, Field(ge=0)] = 2
+    """Accepted programs of other subtasks that the prompt shows; not in the paper."""
+    rejected_shown: Annotated[int, Field(ge=0)] = 2
+    """Own submissions that failed, with their verdicts, that the prompt shows; not in the paper."""
+
+
+class Budget(Section):
+    """Hard limits; without one, the strategy's rounds end the search. Responses of every kind count, except final
+    grades."""
+
+    generations: Count | None = None
+    """Responses for each problem."""
+    tokens: Count | None = None
+    """Sampled tokens for each problem. A response is asked for only while `max_new_tokens` are left."""
+    submissions: Count | None = None
+    """Submissions for each problem."""
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """Of the whole node, over all its processes."""
+
+
+class SolveNode(Section):
+    """Test-time scaling: a strategy on a benchmark's problems, compared with plain sampling at the same budget."""
+
+    init: str
+    """The node, or `base`, whose checkpoint writes answers, and verifies them where `verifiers` names no other."""
+    others: list[str] = Field(default=[])
+    """Further checkpoints that write. They are upstream of `init`, so that DVC, which compares that one, sees every
+    change of theirs."""
+    verifiers: list[str] = Field(default=[])
+    """Checkpoints that verify and grade: `init` or upstream of it."""
+    benchmark: str
+    """The domain whose benchmark has the problems."""
+    problems: Count | None = None
+    """Only the first so many of them."""
+    strategy: Annotated[GenerateVerifyRefine | GenerateSelectSubmit, Field(discriminator="name")]
+    budget: Budget = Budget()
+    rollout: Rollout
+    plain: bool = True
+    """Also sample answers from scratch at the same budget, for the comparison in the report: as much again."""
+
+    @property
+    def writers(self) -> list[str]:
+        return [self.init, *self.others]
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """All of them, each once; their order is the numbers that strategies know them by."""
+        return list(dict.fromkeys([*self.writers, *self.verifiers]))

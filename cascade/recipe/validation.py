@@ -7,7 +7,7 @@ from typing import Any
 from cascade.errors import RecipeError
 from cascade.recipe.data import Curation
 from cascade.recipe.graph import BASE, RESERVED, Graph
-from cascade.recipe.sections import Distillation, DistillNode, RepairNode, SFTNode, TeachersNode
+from cascade.recipe.sections import Distillation, DistillNode, RepairNode, SFTNode, SolveNode, TeachersNode
 
 
 def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
@@ -32,8 +32,11 @@ def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
     # Rounds first: one that is wrong makes a cycle of nodes that wait for each other's evaluations.
     for kind, section in graph.sections().items():
         for name, node in section.items():
-            _check_round(f"{kind}.{name}", node, graph)
+            if not isinstance(node, SolveNode):
+                _check_round(f"{kind}.{name}", node, graph)
     graph.ordered()
+    for name, solve in graph.solve.items():
+        _check_solve(f"solve.{name}", solve, graph, curation)
     for name, node in graph.distill.items():
         candidates = graph.teachers[node.teachers].candidates
         _check_teachers(f"distill.{name}", node, "teachers", f" of {node.teachers}", candidates, graph, curation)
@@ -53,6 +56,8 @@ def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> 
     references = {
         "init": ([getattr(node, "init", None)], starts),
         "teachers": ([getattr(node, "teachers", None)], list(graph.teachers)),
+        "others": (getattr(node, "others", []), starts),
+        "verifiers": (getattr(node, "verifiers", []), starts),
         "candidates": (getattr(node, "candidates", []), makers),
         "against": (getattr(node, "against", []), makers),
         "candidate": ([getattr(node, "candidate", None)], makers),
@@ -92,6 +97,28 @@ def _check_teachers(
                 f"{key}.mix.{domain}: without a benchmark of it no teacher can be chosen; give a source "
                 "of this domain a benchmark"
             )
+
+
+def _check_solve(key: str, node: SolveNode, graph: Graph, curation: Curation) -> None:
+    if node.benchmark not in curation.domains:
+        known = ", ".join(curation.domains) or "none"
+        raise RecipeError(f"{key}.benchmark: {node.benchmark!r} is no domain with a benchmark; there are {known}")
+    for field, names in {"others": node.others, "verifiers": node.verifiers}.items():
+        for name in names:
+            if name not in (BASE, node.init) and name not in graph.ancestors(node.init):
+                raise RecipeError(
+                    f"{key}.{field}: {name!r} is not upstream of {node.init!r}, so DVC would not see it change; leave "
+                    "it out, or make it `init`"
+                )
+    submits = node.strategy.name == "generate-select-submit"
+    kinds = {source.rows_name for source in curation.sources.values() if source.domain == node.benchmark}
+    if submits and kinds != {"competition"}:
+        raise RecipeError(
+            f"{key}.strategy.name: generate-select-submit needs problems with subtasks, and the rows of "
+            f"{node.benchmark} are of {', '.join(sorted(kinds))}; say generate-verify-refine"
+        )
+    if not submits and node.budget.submissions is not None:
+        raise RecipeError(f"{key}.budget.submissions: generate-verify-refine submits nothing; take it out")
 
 
 def _check_round(key: str, node: Any, graph: Graph) -> None:

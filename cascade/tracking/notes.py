@@ -1,6 +1,6 @@
 """Descriptions of experiments, runs and model versions in MLflow, in Markdown."""
 
-from cascade.recipe import CURATE, Distillation, GateNode, Node, OnPolicyNode, Recipe, TeachersNode
+from cascade.recipe import CURATE, Distillation, GateNode, Node, OnPolicyNode, Recipe, SolveNode, TeachersNode
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's or experiment's description."""
@@ -13,6 +13,7 @@ UNITS = """\
 `quality` on the judge's scale, where rewards are relative to a group |
 | `eval/<domain>/` | the benchmark: `avg_at_k` the mean reward, between `ci_low` and `ci_high`, `pass_at_k` solved |
 | `gate/`, `repair/` | the comparison with the best earlier checkpoint: scores in [0, 1], p-values |
+| `solve/` | test-time scaling: true scores in [0, 1]; the step is the budget, in responses for each problem |
 | `curate/` | rows, tokens and shares of the data |
 | `time/` | seconds (`_share`: of a step) |
 | `speed/` | tokens a second |
@@ -65,6 +66,8 @@ def _sentence(recipe: Recipe, name: str) -> str:
         return f"chooses the best of {', '.join(node.candidates)} as each domain's teacher"
     if isinstance(node, GateNode):
         return f"lets {node.candidate} pass if it is in no domain significantly below {', '.join(node.against)}"
+    if isinstance(node, SolveNode):
+        return f"{node.strategy.name} on the benchmark {node.benchmark}, with {', '.join(node.checkpoints)}"
     assert isinstance(node, Node)
     if not isinstance(node, OnPolicyNode):
         return f"supervised fine-tuning of {node.init}"

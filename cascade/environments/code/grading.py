@@ -102,32 +102,86 @@ def grade_check(problem: Check, source: str) -> Grade:
     return Grade(verdict["passed"] is True, reason)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Inputs that a program is run on until one goes wrong, and its limits for each: `seconds` of CPU time, twice that
+    of wall time, `memory_bytes` of address space. `outputs` are such as are expected: they limit what it may write."""
+
+    inputs: list[str]
+    outputs: list[str]
+    seconds: float = SECONDS_A_TEST
+    memory_bytes: int = MEMORY_BYTES
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a program did with an input: `status` is empty where it ended well."""
+
+    status: str
+    output: str
+
+
 def grade_streams(problem: Streams, answer: Answer) -> Grade:
     """Raises Undecided (`no_compiler`)."""
-    room = 2 * max(map(len, problem.outputs)) + (1 << 16)
-    # A character may take six bytes in JSON.
-    output = 8 * sum(map(len, problem.outputs)) + (len(problem.outputs) << 18)
-    job: dict[str, Any] = {"inputs": problem.inputs, "seconds": SECONDS_A_TEST, "room": room}
-    files: dict[str, str | bytes] = {**_WITHOUT_PEER}
-    if answer.language == "cpp":
-        program = _compiled(answer.code)
-        if isinstance(program, Grade):
-            return program
-        files["program"] = program
-    else:
-        job |= {"source": answer.code, "prelude": problem.prelude}
-    result = execute([*PYTHON, "streams.py"], files, stdin=json.dumps(job), limits=_limits(len(problem.inputs), output))
-    results = _lines(result)
-    for number, expected in enumerate(problem.outputs):
-        ran = results[number] if number < len(results) else None
-        if ran is None or ran.get("status") != "":
-            return Grade(False, f"test {number + 1}: {_why(ran, result)}")
-        if not same_output(expected, str(ran.get("output")), gym=problem.gym):
+    program = compiled(answer.code) if answer.language == "cpp" else answer.code
+    if isinstance(program, Grade):
+        return program
+    part = Part(problem.inputs, problem.outputs)
+    [runs] = run_streams(program, [part], problem.prelude)
+    for number, (expected, ran) in enumerate(zip(problem.outputs, runs, strict=True)):
+        if ran.status:
+            return Grade(False, f"test {number + 1}: {ran.status}")
+        if not same_output(expected, ran.output, gym=problem.gym):
             return Grade(False, f"test {number + 1}: a wrong output")
     return Grade(True, f"all {len(problem.outputs)} tests passed")
 
 
-def _compiled(code: str) -> bytes | Grade:
+def run_streams(program: str | bytes, parts: list[Part], prelude: bool = False) -> list[list[Ran]]:
+    """Run a program, Python's source or compiled, on the inputs of each part; behind one that goes wrong, the others of
+    its part are said to go wrong likewise. Raises SandboxError."""
+    outputs, count = [text for part in parts for text in part.outputs], sum(len(part.inputs) for part in parts)
+    room = 2 * max(map(len, outputs), default=0) + (1 << 16)
+    # A character may take six bytes in JSON.
+    output_bytes = 8 * sum(map(len, outputs)) + (count << 18)
+    job: dict[str, Any] = {
+        "parts": [
+            {
+                "inputs": part.inputs,
+                "seconds": part.seconds,
+                "memory": part.memory_bytes if part.memory_bytes != MEMORY_BYTES else None,
+            }
+            for part in parts
+        ],
+        "room": room,
+    }
+    files: dict[str, str | bytes] = {**_WITHOUT_PEER}
+    if isinstance(program, bytes):
+        files["program"] = program
+    else:
+        job |= {"source": program, "prelude": prelude}
+    memory_bytes = max(MEMORY_BYTES, *(part.memory_bytes for part in parts))
+    result = execute(
+        [*PYTHON, "streams.py"], files, stdin=json.dumps(job), limits=_limits(count, output_bytes, memory_bytes)
+    )
+    lines = iter(_lines(result))
+    line, runs = next(lines, None), list[list[Ran]]()
+    for part in parts:
+        of_part: list[Ran] = []
+        for _ in part.inputs:
+            if of_part and of_part[-1].status:
+                of_part.append(of_part[-1])
+                continue
+            status = _why(line, result) if line is None or line.get("status") != "" else ""
+            of_part.append(Ran(status, "" if status else str((line or {}).get("output"))))
+            # A program that does not compile says so once, for all.
+            if "does not compile" not in status:
+                line = next(lines, None)
+        runs.append(of_part)
+    return runs
+
+
+def compiled(code: str) -> bytes | Grade:
+    """The program; a failed grade where it does not compile. Raises Undecided (`no_compiler`)."""
     built = execute(COMPILER, {"main.cpp": code}, limits=COMPILING, keep=["program"])
     if built.exit_code == 127:
         raise Undecided("no_compiler", f"there is no {COMPILER[0]} here; install one, or leave out rows in C++")
@@ -136,9 +190,9 @@ def _compiled(code: str) -> bytes | Grade:
     return built.files["program"]
 
 
-def _limits(tests: int, output_bytes: int = 0) -> Limits:
+def _limits(tests: int, output_bytes: int = 0, memory_bytes: int = MEMORY_BYTES) -> Limits:
     seconds = min(SECONDS_A_TEST * tests, SECONDS)
-    return Limits(seconds, 2 * seconds, MEMORY_BYTES, output_bytes=(1 << 20) + output_bytes)
+    return Limits(seconds, 2 * seconds, memory_bytes, output_bytes=(1 << 20) + output_bytes)
 
 
 def _lines(result: Execution) -> list[dict[str, Any] | None]:

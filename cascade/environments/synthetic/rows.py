@@ -41,6 +41,13 @@ def nano_rows(
     """
     if level not in range(1, levels + 1):
         raise CascadeError(f"{environment} has levels 1 to {levels}; there is no level {level}")
+    return generate_rows(environment, domain, count, seed, level, make)
+
+
+def generate_rows(
+    environment: str, domain: str, count: int, seed: int, level: int, make: Callable[[Random, int], NanoTask]
+) -> Iterator[Row]:
+    """As `nano_rows`, of an environment whose levels are not 1, 2, 3, …; it has checked that there is such a one."""
     return (
         _row(environment, domain, level, make(Random(derive_seed("nano", environment, seed, level, index)), level))
         for index in range(count)
