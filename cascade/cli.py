@@ -157,14 +157,16 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
 @recipe.command("plan")
 @click.argument("source", required=False)
 def recipe_plan(source: str | None) -> None:
-    """GPU memory that each training node needs, in GiB for each GPU; fails where a node does not fit."""
+    """GPU memory that each training node needs, in GiB for each GPU; fails where a node does not fit. And what solve
+    nodes take at most: responses, tokens, GPU hours."""
     from cascade.launch.memory_plan import table
     from cascade.recipe import load
     from cascade.recipe.library import find
+    from cascade.test_time import plan
 
     loaded = load(find(source, _layout()))
     lines, refused = table(loaded, list(loaded.training), _layout())
-    click.echo("\n".join(lines))
+    click.echo("\n".join([*lines, *plan.table(loaded, _layout())]))
     if refused:
         raise CascadeError("\n".join(refused))
 
@@ -211,6 +213,75 @@ def chat(checkpoint: str, no_thinking: bool, max_new_tokens: int, temperature: f
     from cascade.commands.chat import chat as chat_with
 
     chat_with(checkpoint, _layout(), not no_thinking, max_new_tokens, temperature, seed)
+
+
+@main.command()
+@click.argument("checkpoint")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--other", "others", multiple=True, help="A further checkpoint that writes answers; may be repeated.")
+@click.option("--verifier", help="The checkpoint that verifies and grades; default: CHECKPOINT.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["generate-verify-refine", "generate-select-submit"]),
+    help="Default: what the rows need.",
+)
+@click.option("--candidates", type=click.IntRange(min=1), help="Answers of the first round; programs a round.")
+@click.option("--rounds", type=click.IntRange(min=1))
+@click.option("--verifications", type=click.IntRange(min=1), help="Of each answer.")
+@click.option("--keep", type=click.IntRange(min=1), help="Answers that a round refines.")
+@click.option("--refinements", type=click.IntRange(min=1), help="Of each of them.")
+@click.option("--generations", type=click.IntRange(min=1), help="Budget of responses for each problem.")
+@click.option("--tokens", type=click.IntRange(min=1), help="Budget of tokens for each problem.")
+@click.option("--submissions", type=click.IntRange(min=1), help="Budget of submissions for each problem.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Budget of time for the whole file.")
+@click.option("--server", "servers", multiple=True, help="Address of a vLLM server, http://host:port; may be repeated.")
+@click.option("--max-new-tokens", default=512, show_default=True)
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--top-p", default=1.0, show_default=True)
+@click.option("--no-thinking", is_flag=True, help="Answer without reasoning.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory of the trail.")
+def solve(
+    checkpoint: str,
+    file: Path,
+    others: tuple[str, ...],
+    verifier: str | None,
+    strategy: str | None,
+    generations: int | None,
+    tokens: int | None,
+    submissions: int | None,
+    seconds: float | None,
+    servers: tuple[str, ...],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    no_thinking: bool,
+    seed: int,
+    out: Path | None,
+    **settings: int | None,
+) -> None:
+    """Solve the problems of FILE with CHECKPOINT (a node's name or a directory), spending many responses on each.
+
+    FILE has rows in NeMo Gym's form (.jsonl, .json), or is one problem in words. Answers are printed with how they were
+    found. Killed and run again, the command goes on.
+    """
+    from cascade.commands.solve import solve_file
+    from cascade.recipe.sections import Budget, Rollout
+
+    rollout = Rollout(
+        engine="vllm" if servers else "torch",
+        servers=list(servers),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        thinking=not no_thinking,
+    )
+    budget = Budget(generations=generations, tokens=tokens, submissions=submissions, seconds=seconds)
+    given = {key: value for key, value in settings.items() if value is not None}
+    for line in solve_file(
+        [checkpoint, *others], verifier, file, strategy, given, budget, rollout, seed, out, _layout()
+    ):
+        click.echo(line)
 
 
 @main.command()

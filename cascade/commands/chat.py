@@ -1,11 +1,9 @@
 """`cascade chat`: a conversation with a checkpoint, on the terminal."""
 
-from pathlib import Path
-
 import click
 
 from cascade.chat import Message, encode_prompt, parse_response
-from cascade.errors import CheckpointError
+from cascade.commands.checkpoints import directory_of
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.rollout.base import SampleRequest
@@ -18,7 +16,7 @@ def chat(checkpoint: str, layout: Layout, thinking: bool, max_new_tokens: int, t
 
     Raises CheckpointError where `checkpoint` is neither a node that was built nor a checkpoint directory.
     """
-    policy = make_policy("hf", _directory(checkpoint, layout), None)
+    policy = make_policy("hf", directory_of(checkpoint, layout), None)
     sampler = TorchSampler(policy)
     messages: list[Message] = []
     click.echo("One message a line; an empty line starts over, Ctrl-D ends.", err=True)
@@ -43,16 +41,6 @@ def chat(checkpoint: str, layout: Layout, thinking: bool, max_new_tokens: int, t
         if not sample.finished:
             click.secho(f"(cut off after {max_new_tokens} tokens)", dim=True)
         messages.append({"role": "assistant", "content": response.content})
-
-
-def _directory(checkpoint: str, layout: Layout) -> Path:
-    for path in (layout.checkpoint(checkpoint), Path(checkpoint)):
-        if (path / "config.json").is_file():
-            return path
-    nodes = sorted(p.parent.name for p in layout.checkpoint("").glob("*/config.json"))
-    raise CheckpointError(
-        f"{checkpoint}: neither a node that was built ({', '.join(nodes) or 'none yet'}) nor a checkpoint directory"
-    )
 
 
 def _read() -> str | None:

@@ -71,7 +71,7 @@ def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
     """Of a training node. Raises CascadeError where the base model's configuration is not known."""
     node, place = recipe.training[name], recipe.place(name)
     longest = recipe.longest_rollout(node) if isinstance(node, OnPolicyNode) else recipe.curation.max_tokens
-    shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
+    shape, gpus = shape_of(base_config(recipe, layout)), max(1, place.machines * place.gpus)
     return plan_node(shape, node, gpus, longest, resident_models(recipe, name))
 
 
@@ -120,7 +120,7 @@ _REMEDY = {
 }
 
 
-def _config(recipe: Recipe, layout: Layout) -> Path:
+def base_config(recipe: Recipe, layout: Layout) -> Path:
     """The base model's configuration; where the model is missing, the copy in recipes/base."""
     base_config = layout.root / recipe.base / "config.json"
     library_config = layout.root / "recipes" / "base" / f"{Path(recipe.base).name}.json"

@@ -7,7 +7,7 @@ import yaml
 
 from cascade.errors import CheckpointError, RecipeError
 from cascade.layout import Layout
-from cascade.recipe import BASE, OnPolicyNode, Placement, Recipe, Section, SFTNode, load
+from cascade.recipe import BASE, OnPolicyNode, Placement, Recipe, Section, SFTNode, SolveNode, load
 from cascade.utils.files import write_atomic
 
 
@@ -66,6 +66,14 @@ def _settings(node: Section) -> list[str]:
         mix = ", ".join(f"{domain} {100 * share:g} %" for domain, share in node.mix.items())
         size = f"{node.prompts} prompts × {node.rollouts} rollouts of up to {node.rollout.max_new_tokens:,} tokens"
         return [mix, f"{node.steps} steps of {size}, {_rate(node)}"]
+    if isinstance(node, SolveNode):
+        strategy = node.strategy.model_dump(exclude={"name"}, exclude_none=True)
+        limits = node.budget.model_dump(exclude_none=True) or {"budget": "the strategy's rounds"}
+        return [
+            f"{node.strategy.name} on {node.benchmark}, up to {node.rollout.max_new_tokens:,} tokens a response",
+            ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in strategy.items()),
+            ", ".join(f"{key} {value:,}" if key != "budget" else f"{key}: {value}" for key, value in limits.items()),
+        ]
     return []
 
 

@@ -194,6 +194,32 @@ def versus(curves: dict[str, list[tuple[int, float]]]) -> Figure:
     return figure
 
 
+def budget_curve(summary: dict[str, Any]) -> Figure:
+    """A strategy's score by responses a problem, on a logarithmic axis, with 95 % intervals, beside choices from plain
+    samples."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for number, method in enumerate(dict.fromkeys(point["method"] for point in summary["curve"])):
+            points = [point for point in summary["curve"] if point["method"] == method]
+            xs, ys = [point["budget"] for point in points], [point["score"] for point in points]
+            strong = number == 0
+            axes.plot(
+                xs, ys, color=COLOURS[number], marker=MARKERS[number], markersize=4, label=method,
+                linewidth=2.2 if strong else 1.2, linestyle="--" if method == "pass@k" else "-",
+            )  # fmt: skip
+            if number < 2:  # more bands than these would hide each other
+                low, high = [point["ci_low"] for point in points], [point["ci_high"] for point in points]
+                axes.fill_between(xs, low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set_xlabel("responses a problem")
+        axes.set_ylabel("score")
+        axes.set_ylim(-0.02, 1.02)
+        axes.legend()
+    return figure
+
+
 def to_svg(figure: Figure) -> str:
     """The <svg> element alone, the same bytes for the same figure."""
     text = io.StringIO()

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from cascade.recipe import BASE, DistillNode, GateNode, Node, TeachersNode
+from cascade.recipe import BASE, DistillNode, GateNode, Node, SolveNode, TeachersNode
 from cascade.report.results import Results
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 120, 46, 26, 22, 4
@@ -14,6 +14,7 @@ FILLS = {
     "repair": "#d5efe3",
     "teachers": "#f6e3ef",
     "gate": "#fff3cc",
+    "solve": "#e6e0f3",
 }
 LABELS = {
     "sft": "SFT",
@@ -22,6 +23,7 @@ LABELS = {
     "repair": "repair",
     "teachers": "teacher selection",
     "gate": "gate",
+    "solve": "test-time",
     "base": "base model",
 }
 
@@ -63,6 +65,8 @@ def _label(results: Results, name: str) -> str:
         return f"{LABELS[kind]}, {100 * results.mean(name):.1f} %"
     if kind == "gate" and name in results.decisions:
         return "gate: passed" if results.decisions[name]["passed"] else "gate: FAILED"
+    if name in results.solutions:
+        return f"{LABELS[kind]}, {100 * results.solutions[name]['score']:.1f} %"
     return LABELS[kind]
 
 
@@ -78,6 +82,8 @@ def _edges(results: Results) -> list[tuple[str, str, bool]]:
         if isinstance(node, GateNode):
             # Edges from `against` would cross the whole graph; the gate's table names these nodes.
             edges.append((node.candidate, name, True))
+        if isinstance(node, SolveNode):
+            edges += [(checkpoint, name, True) for checkpoint in node.checkpoints]
     return edges
 
 

@@ -38,6 +38,8 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
     for node, found in recoveries.items():
         if found:
             figures_by_name[f"recovery_{node}"] = figures.recovery_curve(results, node, found)
+    for node, summary in results.solutions.items():
+        figures_by_name[f"budget_{node}"] = figures.budget_curve(summary)
     if versus:
         figures_by_name[VERSUS] = figures.versus(versus)
     pngs = [figures.to_png(figure, directory / "figures" / f"{name}.png") for name, figure in figures_by_name.items()]
@@ -56,6 +58,7 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         panels={node: _svgs(figures.stage_panels(results, node)) for node in results.steps},
         curves={n: _svgs(figures.recovery_panels(results, n, found)) for n, found in recoveries.items()},
         recoveries=recoveries,
+        budgets={node: _svgs({"": figures_by_name[f"budget_{node}"]})[""] for node in results.solutions},
         pooled={node: pooled_recovery(found) for node, found in recoveries.items()},
         samples={node: _last_samples(rows) for node, rows in results.samples.items()},
         answered=answers,
@@ -100,6 +103,7 @@ def _contents(
         (any(node in decided for node in recipe.repair), "checks", "Regression checks"),
         *((node in decided, node, f"Teachers: {node}") for node in recipe.teachers),
         *((bool(found), f"recovery-{node}", f"Recovery: {node}") for node, found in recoveries.items()),
+        (bool(results.solutions), "test-time", "Test-time scaling"),
         (versus, "versus", "Distillation against RL"),
         (bool(results.steps), "training", "Training"),
         (answered, "answers", "Before and after"),

@@ -1,6 +1,6 @@
 """The results of the active recipe, read from results/. Nodes that have not run are left out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cascade.evaluation.statistics import recovery_rate
@@ -35,6 +35,8 @@ class Results:
     manifests: dict[str, dict[str, Any]]
     decisions: dict[str, dict[str, Any]]
     samples: dict[str, list[dict[str, Any]]]
+    solutions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Solve node → its summary."""
 
     @property
     def line(self) -> list[str]:
@@ -100,4 +102,5 @@ def load_results(recipe: Recipe, layout: Layout) -> Results:
             if (p := layout.decision(n)).exists()
         },
         {n: rows for n, d in training.items() if (p := d / "samples.jsonl").exists() and (rows := list(read_jsonl(p)))},
+        {n: read_json(p) for n in recipe.solve if (p := layout.solution(n) / "summary.json").exists()},
     )

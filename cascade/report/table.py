@@ -1,5 +1,7 @@
 """The result table: nodes × domains, aligned as text and valid as Markdown."""
 
+from typing import Any
+
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.report.results import Results, load_results, pooled_recovery
@@ -69,4 +71,14 @@ def _conclusions(results: Results) -> list[str]:
     for node in results.recipe.gate:
         if decision := results.decisions.get(node):
             lines.append(f"{node}: {'passed' if decision['passed'] else 'FAILED'}: {decision['words']}.")
+    for node, found in results.solutions.items():
+        plain = found["plain"][headline(found)] if "plain" in found else None
+        against = f", {headline(found)} of plain samples {_percent(plain['score'], best=False)}" if plain else ""
+        budget = f"{found['budget']:,} responses a problem"
+        lines.append(f"{node}: {_percent(found['score'], best=False)} on {found['benchmark']} with {budget}{against}.")
     return lines
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The choice from plain samples that a strategy is compared with."""
+    return next(iter(summary["plain"]), "")

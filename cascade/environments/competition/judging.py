@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cascade.environments.code.answers import Answer
 from cascade.environments.code.grading import Grade, Part, Ran, Undecided, compiled, run_streams
 from cascade.environments.code.outputs import same_output
-from cascade.environments.competition.problems import Problem, Subtask, Test
+from cascade.environments.competition.problems import Case, Problem, Subtask
 from cascade.environments.shared.memoize import Once
 from cascade.sandbox import PYTHON, Execution, Limits, Program, connect, execute
 
@@ -114,7 +114,7 @@ def generated_inputs(problem: Problem, subtask: int, count: int) -> list[str]:
 
 
 def _on_tests(
-    problem: Problem, answer: Answer, groups: list[tuple[Subtask, tuple[Test, ...]]]
+    problem: Problem, answer: Answer, groups: list[tuple[Subtask, tuple[Case, ...]]]
 ) -> list[tuple[float, str]]:
     """For each group of tests, run under the limits of a subtask: the smallest share of its tests, and the first
     verdict that is not the full one."""
@@ -144,7 +144,7 @@ def _least(results: Iterable[tuple[float, str]]) -> tuple[float, str]:
     return share, words
 
 
-def _compare(problem: Problem, test: Test, run: Ran) -> tuple[float, str]:
+def _compare(problem: Problem, test: Case, run: Ran) -> tuple[float, str]:
     if run.status:
         return 0.0, _verdict(run)
     if problem.checker is None:
@@ -156,7 +156,7 @@ def _compare(problem: Problem, test: Test, run: Ran) -> tuple[float, str]:
     return share, RIGHT if share == 1 else WRONG
 
 
-def _interact(interactor: Answer, subtask: Subtask, program: str | bytes, test: Test) -> tuple[float, str]:
+def _interact(interactor: Answer, subtask: Subtask, program: str | bytes, test: Case) -> tuple[float, str]:
     command, files = _command(interactor, "interactor")
     files |= {"input.txt": test.input, "answer.txt": test.output}
     limits = Limits(subtask.seconds, 2 * subtask.seconds + 1, max(subtask.memory_bytes, 64 << 20))

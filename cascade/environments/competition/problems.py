@@ -26,7 +26,7 @@ MAX_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Test:
+class Case:
     input: str
     output: str
 
@@ -35,7 +35,7 @@ class Test:
 class Subtask:
     points: float
     limits: str
-    tests: tuple[Test, ...]
+    tests: tuple[Case, ...]
     seconds: float
     """CPU time for each test; twice that of wall time."""
     memory_bytes: int
@@ -45,7 +45,7 @@ class Subtask:
 class Problem:
     statement: str
     subtasks: tuple[Subtask, ...]
-    samples: tuple[Test, ...] = ()
+    samples: tuple[Case, ...] = ()
     generator: Answer | None = None
     checker: Answer | None = None
     interactor: Answer | None = None
@@ -85,10 +85,10 @@ def _subtask(raw: dict[str, Any]) -> Subtask:
     return Subtask(points, str(raw.get("limits", "")), tests, seconds, int(memory * MIB))
 
 
-def _test(raw: dict[str, Any]) -> Test:
+def _test(raw: dict[str, Any]) -> Case:
     if not isinstance(raw["input"], str) or not isinstance(raw["output"], str):
         raise TypeError("inputs and outputs must be texts")
-    return Test(raw["input"], raw["output"])
+    return Case(raw["input"], raw["output"])
 
 
 def _program(raw: dict[str, Any], name: str) -> Answer | None:

@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 from cascade.environments.code.answers import Answer
-from cascade.environments.competition.problems import MIB, Problem, Subtask, Test
+from cascade.environments.competition.problems import MIB, Case, Problem, Subtask
 from cascade.environments.competition.wording import Attempt, fenced, prompt
 from cascade.environments.synthetic.rows import NanoTask
 
@@ -176,8 +176,8 @@ def _problem(rng: Random, family: _Family, level: int) -> Problem:
     return Problem(family.statement(), tuple(subtasks), samples, Answer(generator, "python"))
 
 
-def _test(family: _Family, low: int, n: int) -> Test:
-    return Test(f"{low} {n}\n" if family.ranged else f"{n}\n", f"{family.result(low, n)}\n")
+def _test(family: _Family, low: int, n: int) -> Case:
+    return Case(f"{low} {n}\n" if family.ranged else f"{n}\n", f"{family.result(low, n)}\n")
 
 
 def _solution(family: _Family, problem: Problem, target: int) -> tuple[str, str]:
