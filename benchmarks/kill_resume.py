@@ -2,6 +2,8 @@
 
     python -m benchmarks.kill_resume if_rl mopd --kills 20
 
+Of a solve node the trail and the answers are compared.
+
 Works on a copy of the project, whose nodes up to the ones named must have been built. Every kill is SIGKILL
 to the whole process group, at a moment drawn over the length of the unkilled run. Where a run ends before its
 kill comes, its checkpoint is compared too, and the node starts anew; so the kills spread over all of the node.
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.utils.files import hash_directory
+from cascade.utils.files import fingerprint, hash_directory, hash_file
 
 COMMAND = (sys.executable, "-m", "cascade", "node")
 COPIED = ("params.yaml", "data", "models", "results")
@@ -33,7 +35,7 @@ class Outcome:
     finished: int
     """Runs that ended by themselves, after any number of kills."""
     different: int
-    """Those whose checkpoint differs from the unkilled run's."""
+    """Those whose result differs from the unkilled run's."""
 
 
 def kill_and_resume(project: Path, node: str, kills: int, seed: int = 0, command: tuple[str, ...] = COMMAND) -> Outcome:
@@ -45,8 +47,8 @@ def kill_and_resume(project: Path, node: str, kills: int, seed: int = 0, command
         began = time.monotonic()
         _run(copy.root, (*command, node), None)
         length = time.monotonic() - began
-        expected = hash_directory(copy.checkpoint(node))
-        print(f"{node}: unkilled in {length:.1f} s, checkpoint {expected[:12]}", flush=True)
+        expected = _result(copy, node)
+        print(f"{node}: unkilled in {length:.1f} s, result {expected[:12]}", flush=True)
 
         dealt = finished = different = 0
         _forget(copy, node)
@@ -57,10 +59,10 @@ def kill_and_resume(project: Path, node: str, kills: int, seed: int = 0, command
                 print(f"{node}: kill {dealt} after {moment:.1f} s", flush=True)
                 continue
             finished += 1
-            found = hash_directory(copy.checkpoint(node))
+            found = _result(copy, node)
             different += found != expected
             verdict = "equal" if found == expected else "DIFFERENT"
-            print(f"{node}: finished, checkpoint {found[:12]}, {verdict}", flush=True)
+            print(f"{node}: finished, result {found[:12]}, {verdict}", flush=True)
             if dealt == kills:
                 return Outcome(dealt, finished, different)
             _forget(copy, node)
@@ -76,10 +78,18 @@ def _copy_project(project: Path, target: Path) -> None:
             shutil.copy(source, target / name)
 
 
+def _result(layout: Layout, node: str) -> str:
+    """Hash of the checkpoint; of a solve node, which makes none, of its trail and its answers."""
+    if layout.checkpoint(node).exists():
+        return hash_directory(layout.checkpoint(node))
+    files = [layout.solution(node) / name for name in ("trail.jsonl", "answers.jsonl")]
+    return fingerprint({path.name: hash_file(path) for path in files})
+
+
 def _forget(layout: Layout, node: str) -> None:
     """As if the node had never run."""
-    shutil.rmtree(layout.checkpoint(node), ignore_errors=True)
-    shutil.rmtree(layout.work(node), ignore_errors=True)
+    for directory in (layout.checkpoint(node), layout.solution(node), layout.work(node)):
+        shutil.rmtree(directory, ignore_errors=True)
     layout.journal(node).unlink(missing_ok=True)
 
 
@@ -103,7 +113,7 @@ def _run(project: Path, command: tuple[str, ...], moment: float | None) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nodes", nargs="+", help="training nodes of the active recipe")
+    parser.add_argument("nodes", nargs="+", help="training or solve nodes of the active recipe")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--project", type=Path, default=Path.cwd())
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

@@ -48,8 +48,8 @@ def solve_file(
     out: Path | None,
     layout: Layout,
 ) -> Iterator[str]:
-    """The lines to print: each problem's trail and answer. `named`: checkpoints that write; `settings`: of the strategy,
-    instead of `SMALL`'s.
+    """The lines to print: each problem's trail and answer. `named`: checkpoints that write; `settings`: of the
+    strategy, instead of `SMALL`'s.
 
     Run again with the same arguments, it goes on where it was killed, or gives the same answers. Raises CascadeError.
     """
@@ -106,7 +106,8 @@ def solve_file(
 
 
 def read_questions(file: Path) -> list[Question]:
-    """Rows in NeMo Gym's form of a .jsonl or .json file; any other file is one problem in words. Raises CascadeError."""
+    """Rows in NeMo Gym's form of a .jsonl or .json file; any other file is one problem in words. Raises
+    CascadeError."""
     if not file.is_file():
         raise CascadeError(f"{file}: no such file; give a .jsonl file of rows, or a text with one problem")
     if file.suffix not in (".jsonl", ".json"):
@@ -138,7 +139,7 @@ def _suited(questions: list[Question], file: Path) -> str:
 
 
 def _strategy(name: str, settings: dict[str, int]) -> Strategy:
-    kind = {REFINE: GenerateVerifyRefine, SUBMIT: GenerateSelectSubmit}[name]
+    kind: type[Strategy] = GenerateVerifyRefine if name == REFINE else GenerateSelectSubmit
     if unknown := [key for key in settings if key not in kind.model_fields]:
         raise CascadeError(f"--{unknown[0]}: {name} has no such setting; leave it out")
     return kind(name=name, **{**SMALL[name], **settings})  # type: ignore[arg-type]

@@ -1,10 +1,8 @@
 """Costs, provenance, machine and package versions of a run, for the report and the model cards."""
 
-import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -86,25 +84,6 @@ def provenance(recipe: Recipe, layout: Layout) -> dict[str, str]:
         **({"git revision": revision} if (revision := git_revision(layout.root)) else {}),
         **({"dvc.lock, SHA-256": hash_file(lock)[:12]} if lock.exists() else {}),
     }
-
-
-def machine() -> dict[str, str]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0))),
-        "memory": f"{memory:.0f} GiB",
-    }
-
-
-def _processor() -> str:
-    """The processor's name on Linux; on other systems the architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def versions() -> dict[str, str]:

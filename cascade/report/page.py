@@ -15,6 +15,7 @@ from cascade.report.graph import graph_svg
 from cascade.report.results import Recovery, Results, load_results, pooled_recovery
 from cascade.tracking import Journal
 from cascade.utils.files import read_json, write_atomic
+from cascade.utils.machine import machine
 
 VERSUS = "distillation_versus_rl"
 
@@ -64,7 +65,7 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         answered=answers,
         shortened=shortened,
         costs=costs,
-        made_with={**facts.provenance(recipe, layout), **facts.machine(), **facts.versions()},
+        made_with={**facts.provenance(recipe, layout), **machine(), **facts.versions()},
         names=[domain.replace("_", " ") for domain in recipe.domains],
         contents=_contents(results, recoveries, bool(versus), bool(answers), bool(costs)),
     )

@@ -165,6 +165,7 @@ def conclude(
         for budget, values in by_budget.items()
         if method != "strategy" or budget >= min((m[0].generations for m in marks.values() if m), default=budget)
     ]
+    plain = {method: by_budget[grid[-1]] for method, by_budget in methods.items() if method != "strategy"}
     answers = [
         {
             "id": question.id,
@@ -175,6 +176,7 @@ def conclude(
             "tokens": ledger.spent_tokens,
             **outcomes[question.id].facts,
             **({"grade": grades[question.id]} if question.id in grades else {}),
+            **({"plain": {method: found[question.id] for method, found in plain.items()}} if plain else {}),
         }
         for question, ledger in zip(questions, ledgers, strict=True)
     ]
@@ -191,8 +193,7 @@ def conclude(
         "rounds": _rounds(marks, score_of, plan, reading),
         "curve": curve,
     }
-    if with_plain:
-        plain = {method: by_budget[grid[-1]] for method, by_budget in methods.items() if method != "strategy"}
+    if plain:
         summary["plain"] = {
             method: {
                 **_rounded(scores.with_interval(values)),

@@ -60,7 +60,7 @@ def table(recipe: Recipe, layout: Layout) -> list[str]:
         return []
     lines = [
         "",
-        f"{'test-time, at most':22} {'problems':>8} {'responses':>13} {'tokens':>10} {'submissions':>11} {'GPU hours':>10}",
+        f"{'at most':22} {'problems':>8} {'responses':>13} {'tokens':>10} {'submissions':>11} {'GPU hours':>10}",
     ]
     for name, node in recipe.solve.items():
         problems = _problems(recipe, node)

@@ -15,7 +15,7 @@ LEVELS = 8
 of each are sums, the others orders."""
 
 _LETTERS = "abcdefghkmnpqrstuvwxyz"
-_TERMS = {1: (3, 4), 2: (5, 6), 3: (7, 8), 4: (9, 12)}
+_TERMS = {1: (3, 5), 2: (6, 8), 3: (9, 11), 4: (12, 15)}
 _PATH = {5: (2, 3), 6: (3, 4), 7: (4, 5), 8: (5, 6)}
 _BRANCHES = {5: 1, 6: 1, 7: 2, 8: 3}
 
@@ -65,15 +65,16 @@ def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
 
 
 def _sum(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
-    """A number, and ones, tens or hundreds that are added or taken away: each is a step that needs no further ones."""
-    terms = [rng.randint(20, 199)]
+    """A number, and ones or tens that are added or taken away: each is a step that needs no further ones. Totals stay
+    between 1 and 99."""
+    terms = [rng.randint(20, 79)]
     for _ in range(rng.randint(*_TERMS[difficulty]) - 1):
-        term = rng.randint(1, 9) * rng.choice((1, 1, 10, 10, 100))
-        # Totals stay positive.
-        terms.append(-term if sum(terms) > term + 10 and rng.random() < 0.5 else term)
+        term, total = rng.randint(1, 9) * rng.choice((1, 1, 10)), sum(terms)
+        signs = [sign for sign in (1, -1) if 1 <= total + sign * term <= 99]
+        terms.append(rng.choice(signs or [0]) * term or (-1 if total > 50 else 1))
     total = sum(terms)
     relation = rng.choice("<>")
-    bound = total + rng.randint(1, 30) * (1 if relation == "<" else -1)
+    bound = total + rng.randint(1, 20) * (1 if relation == "<" else -1)
     return {"kind": "sum", "terms": terms, "relation": relation, "bound": bound}, None
 
 
@@ -114,7 +115,7 @@ def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: lis
             )
         value = total + term
         if number == slip and kind >= 0.3:
-            value += rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 20, 100 if value > 150 else 10))
+            value += rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 20))
         steps.append(f"{total}{signed(term)} = {value}")
         total, number = value, number + 1
     return [*steps, f"{total} {relation} {bound}"]
