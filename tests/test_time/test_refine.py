@@ -34,13 +34,13 @@ def settings(**changed) -> GenerateVerifyRefine:
 def drive(search, answer) -> tuple[list[list[Generate]], Outcome]:
     """Run a search with `answer(request)` as its model: what was asked, step by step, and its outcome."""
     asked = []
-    requests = next(search)
-    while True:
-        asked.append(requests)
-        try:
+    try:
+        requests = next(search)
+        while True:
+            asked.append(requests)
             requests = search.send([answer(request) for request in requests])
-        except StopIteration as end:
-            return asked, end.value
+    except StopIteration as end:
+        return asked, end.value
 
 
 def said(text: str, finished: bool = True) -> Generated:
@@ -173,35 +173,30 @@ def test_without_a_rated_answer_the_next_round_begins_anew():
     assert (outcome.answer, outcome.reason) == ("", "rounds")
 
 
-@pytest.mark.parametrize(("generations", "steps"), [(2, []), (3, [1, 2]), (12, [4, 8]), (17, [4, 8, 1, 2]), (36, [4, 8] * 3)])
-def test_the_budget_of_generations_is_hard(generations, steps):
+@pytest.mark.parametrize(
+    ("generations", "steps", "reason"),
+    [
+        (2, [], "budget"),
+        (3, [1, 2], "budget"),
+        (12, [4, 8], "budget"),
+        (17, [4, 8, 1, 2], "budget"),
+        (36, [4, 8] * 3, "rounds"),
+    ],
+)
+def test_the_budget_of_generations_is_hard(generations, steps, reason):
     ledger = Ledger(100, generations=generations)
     numbers = iter(range(100))
 
     def model(request: Generate) -> Generated:
         return said(critique("no", 0.5)) if request.role == "verify" else said(f"p{next(numbers)}")
 
-    search = generate_verify_refine("P", settings(), ledger, [0], [0])
-    try:
-        first = next(search)
-    except StopIteration as end:
-        assert (steps, end.value.reason) == ([], "budget")
-        return
-    sizes = [len(first)]
-    results = first
-    while True:
-        try:
-            results = search.send([model(request) for request in results])
-        except StopIteration as end:
-            assert end.value.reason == ("rounds" if generations == 36 else "budget")
-            break
-        sizes.append(len(results))
-    assert sizes == steps
+    asked, outcome = drive(generate_verify_refine("P", settings(), ledger, [0], [0]), model)
+    assert ([len(step) for step in asked], outcome.reason) == (steps, reason)
     assert ledger.spent_generations <= generations
 
 
 def test_the_budget_of_tokens_counts_what_a_response_may_take():
-    # 100 tokens each at most: 12 responses need 1,200, of which they use 10 each; then 1,080 are left, enough for 3 × 3.
+    # 100 tokens each at most: 12 responses need 1,200 and use 10 each; then 1,080 are left, enough for 3 × 3.
     ledger = Ledger(100, tokens=1200)
     numbers = iter(range(100))
     asked, _ = drive(
@@ -218,7 +213,10 @@ def test_a_search_that_is_stopped_returns_the_best_so_far():
     requests = search.send([said(f"p{number}") for number in range(4)])
     scores = {"p2": (1.0, 0.5)}
     requests = search.send(
-        [said(critique("x", scores.get(request.prompt.split("\n")[3], (0.5, 0.5))[i % 2])) for i, request in enumerate(requests)]
+        [
+            said(critique("x", scores.get(request.prompt.split("\n")[3], (0.5, 0.5))[i % 2]))
+            for i, request in enumerate(requests)
+        ]
     )
     assert requests[0].role == "refine"
     with pytest.raises(StopIteration) as end:
@@ -237,7 +235,7 @@ def test_several_checkpoints_write_and_verify_in_turn():
 
 class Prover:
     """A model of known success rates: a proof has `steps` steps, each right with chance `step`; a verifier finds the
-    first wrong one with chance `verify`, and a refinement keeps what is before it. Content: the number of right steps."""
+    first wrong one with chance `verify`, and a refinement keeps what is before it. Content: how many steps are right."""
 
     def __init__(self, seed: int, steps: int = 6, step: float = 0.7, verify: float = 0.9):
         self.rng, self.steps, self.step, self.verify = Random(seed), steps, step, verify

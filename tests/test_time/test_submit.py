@@ -139,8 +139,8 @@ KNOWN = {
 
 
 def test_the_rounds_of_a_search():
-    """Round 1: for subtask 3 the bad program is the largest sound group and is refused; the loop solves 2 and 1 with one
-    submission. Round 2 asks for subtask 3 alone, and tells of both."""
+    """Round 1: for subtask 3 the bad program is the largest sound group and is refused; the loop solves 2 and 1 with
+    one submission. Round 2 asks for subtask 3 alone, and tells of both."""
     first = ["bad", "loop", "worse", "bad", "loop", "loop", "worse", "loop", "bad"]
     model = Coder([*first, "formula", "bad", "bad"], KNOWN)
     ledger = Ledger(100, submissions=4)

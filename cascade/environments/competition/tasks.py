@@ -120,7 +120,7 @@ def make_task(rng: Random, level: int) -> NanoTask:
         accepted.append((rng.randrange(min(target, looped)), Answer(family.loop(), "python")))
     if not accepted or rng.random() < 0.6:
         slow = target >= looped and rng.random() < 0.3
-        code = family.loop() if slow else _spoiled(rng, family.formula())
+        code = family.loop() if slow else _spoiled(rng, family, problem)
         fails = "too slow" if slow else "wrong answer"
         verdicts = tuple("accepted" if slow and n < looped else fails for n in range(len(problem.subtasks)))
         earned = sum(p.points for p, v in zip(problem.subtasks, verdicts, strict=True) if v == "accepted")
@@ -194,8 +194,9 @@ def _looped(family: _Family, problem: Problem) -> int:
     return len(problem.subtasks) - (2 if family.value == "pairs" else 1)
 
 
-def _spoiled(rng: Random, code: str) -> str:
-    """A formula with a slip that the first sample shows."""
+def _spoiled(rng: Random, family: _Family, problem: Problem) -> str:
+    """A formula with a slip that every subtask shows; a number too many where none does."""
+    code = family.formula()
     slips = [
         ("q + 1", "q - 1"),
         ("q - 1", "q + 1"),
@@ -206,9 +207,22 @@ def _spoiled(rng: Random, code: str) -> str:
     ]
     slips += [(str(k), str(k + d)) for k in range(2, 10) for d in (-1, 1)]
     slips += [("f(m - 1)", "f(m)"), ("print(q)", "print(q + 1)"), ("return q", "return q + 1"), ("q = n", "q = n - 1")]
-    found = [(old, new) for old, new in slips if old in code]
-    old, new = rng.choice(found)
-    return code.replace(old, new, 1)
+    found = [code.replace(old, new, 1) for old, new in slips if old in code]
+    rng.shuffle(found)
+    wrong = (
+        each for each in found if all(_prints(each, s.tests[0].input) != s.tests[0].output for s in problem.subtasks)
+    )
+    return next(wrong, f"{code}print(0)\n")
+
+
+def _prints(code: str, text: str) -> str:
+    """What a program of this file prints; nothing where it fails."""
+    printed: list[str] = []
+    try:
+        exec(code, {"input": lambda: text, "print": lambda value: printed.append(f"{value}\n")})
+    except ZeroDivisionError:
+        return ""
+    return "".join(printed)
 
 
 def _as_json(problem: Problem) -> dict[str, Any]:
