@@ -235,7 +235,7 @@ def test_several_checkpoints_write_and_verify_in_turn():
 
 class Prover:
     """A model of known success rates: a proof has `steps` steps, each right with chance `step`; a verifier finds the
-    first wrong one with chance `verify`, and a refinement keeps what is before it. Content: how many steps are right."""
+    first wrong one with chance `verify`, and a refinement keeps what is before it. It says how many are right."""
 
     def __init__(self, seed: int, steps: int = 6, step: float = 0.7, verify: float = 0.9):
         self.rng, self.steps, self.step, self.verify = Random(seed), steps, step, verify
