@@ -10,15 +10,19 @@ from cascade.environments.registry import get
 from cascade.errors import CascadeError, RowError
 
 PROOFS = get("proofs")
-SUM = {"kind": "sum", "terms": [47, 30, -8, 9], "relation": ">", "bound": 70}
+SUM = {"kind": "chain", "terms": [47, 30, -8, 9], "relation": ">", "bound": 70}
 ORDER = {"kind": "order", "given": [["a", "b"], ["b", "c"], ["c", "d"], ["b", "x"]], "goal": ["a", "d"]}
-RIGHT_SUM = "1. 47 + 30 = 77\n2. 77 - 8 = 69\n3. 69 + 9 = 78\n4. 78 > 70"
+RIGHT_SUM = "b = 47 + 30 = 77\nc = 77 - 8 = 69\nd = 69 + 9 = 78\n78 > 70"
 RIGHT_ORDER = "1. a < b\n2. b < c so a < c\n3. c < d so a < d"
 
 
 def row(statement: dict, **fields) -> dict:
-    text = f"Prove step by step that {in_words(statement)}."
-    return {"responses_create_params": {"input": text}, "environment": "proofs", "statement": statement, **fields}
+    return {
+        "responses_create_params": {"input": in_words(statement)},
+        "environment": "proofs",
+        "statement": statement,
+        **fields,
+    }
 
 
 def verdict(fields: dict, content: str):
@@ -27,8 +31,8 @@ def verdict(fields: dict, content: str):
 
 
 def test_a_statement_in_words():
-    assert in_words(SUM) == "47 + 30 - 8 + 9 > 70"
-    assert in_words(ORDER) == "a < d, given a < b, b < c, c < d, b < x"
+    assert in_words(SUM) == "Given a = 47, b = a + 30, c = b - 8, d = c + 9. Prove that d > 70."
+    assert in_words(ORDER) == "Given a < b, b < c, c < d, b < x. Prove that a < d."
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,7 @@ def test_a_statement_in_words():
         (SUM, f"\n{RIGHT_SUM}  \n\n"),
         (ORDER, RIGHT_ORDER),
         ({**SUM, "relation": "<", "bound": 79}, RIGHT_SUM.replace("> 70", "< 79")),
-        ({"kind": "sum", "terms": [5, -9], "relation": "<", "bound": 0}, "1. 5 - 9 = -4\n2. -4 < 0"),
+        ({"kind": "chain", "terms": [5, -9], "relation": "<", "bound": 0}, "b = 5 - 9 = -4\n-4 < 0"),
     ],
 )
 def test_right_proofs(statement, proof):
@@ -49,21 +53,24 @@ def test_right_proofs(statement, proof):
 @pytest.mark.parametrize(
     ("statement", "proof", "step", "score", "words"),
     [
-        (SUM, RIGHT_SUM.replace("= 69", "= 70"), 2, 0.0, "77 - 8 = 69"),
-        (SUM, RIGHT_SUM.replace("2. 77", "2. 76"), 2, 0.0, "the total is 77"),
-        (SUM, RIGHT_SUM.replace("- 8", "- 9"), 2, 0.0, "the next term is - 8"),
-        (SUM, "1. 47 + 30 = 77\n2. 77 > 70", 2, 0.0, "the next term is - 8"),
-        (SUM, RIGHT_SUM.replace("> 70", "> 77"), 4, 0.0, "it must say > 70"),
-        (SUM, f"{RIGHT_SUM}\n5. 78 > 70", 5, 0.0, "It does not end there"),
-        (SUM, RIGHT_SUM.replace("2. ", "3. "), 2, 0.0, "cannot be read"),
-        (SUM, "47 + 30 - 8 + 9 = 78 > 70", 1, 0.0, "cannot be read"),
-        (SUM, f"1. 47 + {'9' * 5000} = 1", 1, 0.0, "it cannot be read"),
+        (SUM, RIGHT_SUM.replace("= 69", "= 70"), 2, 0.0, "c is wrong: 77 - 8 = 69."),
+        (SUM, RIGHT_SUM.replace("c = 77", "c = 76"), 2, 0.0, "c is wrong: b is 77."),
+        (SUM, RIGHT_SUM.replace("- 8", "- 9"), 2, 0.0, "c is wrong: c = b - 8."),
+        (SUM, RIGHT_SUM.replace("c = ", "d = ", 1), 2, 0.0, "c is wrong: c = b - 8."),
+        (SUM, RIGHT_SUM.replace("c = ", "b = ", 1), 2, 0.0, "c is wrong: b is not next."),
+        (SUM, "b = 47 + 30 = 77\n77 > 70", 2, 0.0, "c is wrong: it is left out."),
+        (SUM, RIGHT_SUM.replace("> 70", "> 77"), 4, 0.0, "The end is wrong: it must say > 70."),
+        (SUM, RIGHT_SUM.replace("78 >", "77 >"), 4, 0.0, "The end is wrong: d is 78."),
+        (SUM, f"{RIGHT_SUM}\n78 > 70", 5, 0.0, "It does not end there"),
+        (SUM, RIGHT_SUM.replace("c = ", "2. c = ", 1), 2, 0.0, "it cannot be read"),
+        (SUM, "47 + 30 - 8 + 9 = 78 > 70", 1, 0.0, "it cannot be read"),
+        (SUM, f"b = 47 + {'9' * 5000} = 1", 1, 0.0, "it cannot be read"),
         ({**SUM, "bound": 78}, RIGHT_SUM.replace("> 70", "> 78"), 4, 0.0, "it is not true"),
         (SUM, "\n".join(RIGHT_SUM.split("\n")[:3]), 4, 0.5, "The end is missing"),
         (SUM, "", 1, 0.5, "The end is missing"),
-        (SUM, "1. 47 + 30 - 8 = 69\n2. 69 + 9 = 78\n3. 78 > 70", 1, 0.5, "leaves out steps"),
+        (SUM, "c = 47 + 30 - 8 = 69\nd = 69 + 9 = 78\n78 > 70", 1, 0.5, "b is left out."),
         # What is wrong counts before what is left out.
-        (SUM, "1. 47 + 30 - 8 = 69\n2. 69 + 9 = 79\n3. 79 > 70", 2, 0.0, "69 + 9 = 78"),
+        (SUM, "c = 47 + 30 - 8 = 69\nd = 69 + 9 = 79\n79 > 70", 2, 0.0, "69 + 9 = 78"),
         (ORDER, "1. a < b\n2. b < d so a < d", 2, 0.0, "b < d is not given"),
         (ORDER, "1. a < b\n2. c < d so a < d", 2, 0.5, "leaves out steps"),
         (ORDER, "1. b < c\n2. c < d so a < d", 1, 0.5, "leaves out steps"),
@@ -82,7 +89,7 @@ def test_the_first_fault(statement, proof, step, score, words):
 
 
 @pytest.mark.parametrize(
-    ("proof", "score"), [(RIGHT_SUM, 1.0), (RIGHT_SUM.replace("= 69", "= 70"), 0.0), ("1. 47 + 30 = 77", 0.5)]
+    ("proof", "score"), [(RIGHT_SUM, 1.0), (RIGHT_SUM.replace("= 69", "= 70"), 0.0), ("b = 47 + 30 = 77", 0.5)]
 )
 def test_a_verification_is_right_where_its_score_is(proof, score):
     for given in (0.0, 0.5, 1.0):
@@ -102,9 +109,10 @@ def test_a_proof_in_prose_is_verified_by_the_score_that_its_row_has():
     [
         ({"statement": SUM, "task": "invent"}, "bad_task"),
         ({}, "bad_statement"),
-        ({"statement": {"kind": "sum", "terms": [1], "relation": "<", "bound": 3}}, "bad_statement"),
-        ({"statement": {"kind": "sum", "terms": [1, 2.5], "relation": "<", "bound": 3}}, "bad_statement"),
+        ({"statement": {"kind": "chain", "terms": [1], "relation": "<", "bound": 3}}, "bad_statement"),
+        ({"statement": {"kind": "chain", "terms": [1, 2.5], "relation": "<", "bound": 3}}, "bad_statement"),
         ({"statement": {"kind": "order", "given": [["a"]], "goal": ["a", "b"]}}, "bad_statement"),
+        ({"statement": {"kind": "chain", "terms": [1] * 27, "relation": "<", "bound": 3}}, "bad_statement"),
         ({"statement": {"kind": "limit"}}, "bad_statement"),
         ({"statement": "1 + 1 > 1"}, "bad_statement"),
         ({"statement": SUM, "task": "verify"}, "bad_statement"),
@@ -118,7 +126,7 @@ def test_bad_rows_are_refused(fields, code):
 
 
 HOSTILE = ["", "\x00\ud800", "1. " * 50_000, "1. a < b\n" * 50_000, "\\boxed{" * 5000, "9" * 100_000,
-           "1. 1" + " + 1" * 50_000 + " = 2", "1. " + "a" * 100_000 + " < b", "١. ٤٧ + ٣٠ = ٧٧"]  # fmt: skip
+           "b = 1" + " + 1" * 50_000 + " = 2", "1. " + "a" * 100_000 + " < b", "b = ٤٧ + ٣٠ = ٧٧"]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", HOSTILE)

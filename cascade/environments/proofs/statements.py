@@ -1,12 +1,13 @@
-"""Statements whose proofs a rule can check step by step: sums in order, and chains of inequalities.
+"""Statements whose proofs a rule can check step by step: chains of definitions, and chains of inequalities.
 
 A statement is a row's `statement`, one of
 
-    {"kind": "sum", "terms": [47, 38, -19], "relation": ">", "bound": 50}
+    {"kind": "chain", "terms": [47, 30, -8], "relation": ">", "bound": 50}
     {"kind": "order", "given": [["a", "b"], ["b", "c"]], "goal": ["a", "c"]}      each pair: less than
 
-A proof has a numbered step a line. Of a sum, each adds the next term to the total so far (`1. 47 + 38 = 85`), and the
-last one compares (`3. 66 > 50`). Of an order, each goes on by a given fact (`2. b < c so a < c`).
+The first says: given a = 47, b = a + 30, c = b - 8, it is c > 50. A proof has a step a line. Of a chain, each has the
+next value (`b = 47 + 30 = 77`), and the last one compares (`69 > 50`). Of an order, each is numbered and goes on by a
+given fact (`2. b < c so a < c`).
 """
 
 import re
@@ -19,12 +20,17 @@ from cascade.errors import RowError
 GAP = 0.5
 """Score of a proof whose steps are right, but which leaves something out."""
 
+NAMES = "abcdefghijklmnopqrstuvwxyz"
+"""Of the values of a chain."""
+
 MAX_STEPS = 200
 MAX_DIGITS = 18
 
 _STEP = re.compile(r"(?P<number>\d{1,4})\. (?P<text>.+)")
 _NUMBER = rf"-?\d{{1,{MAX_DIGITS}}}"
-_EQUATION = re.compile(rf"(?P<left>{_NUMBER})(?P<added>(?: [+-] \d{{1,{MAX_DIGITS}}})+) = (?P<value>{_NUMBER})")
+_EQUATION = re.compile(
+    rf"(?P<name>[a-z]) = (?P<left>{_NUMBER})(?P<added>(?: [+-] \d{{1,{MAX_DIGITS}}})+) = (?P<value>{_NUMBER})"
+)
 _COMPARISON = re.compile(rf"(?P<left>{_NUMBER}) (?P<relation>[<>]) (?P<right>{_NUMBER})")
 _ADDED = re.compile(rf" ([+-]) (\d{{1,{MAX_DIGITS}}})")
 _FIRST = re.compile(r"(?P<low>\w+) < (?P<high>\w+)")
@@ -43,8 +49,8 @@ class Fault:
 def check_statement(statement: Any) -> None:
     """Raises RowError (`bad_statement`)."""
     try:
-        if statement["kind"] == "sum":
-            known = statement["relation"] in ("<", ">") and len(statement["terms"]) > 1
+        if statement["kind"] == "chain":
+            known = statement["relation"] in ("<", ">") and 1 < len(statement["terms"]) <= len(NAMES)
             known = known and all(type(number) is int for number in (*statement["terms"], statement["bound"]))
         else:
             pairs = [*statement["given"], statement["goal"]]
@@ -58,16 +64,17 @@ def check_statement(statement: Any) -> None:
 
 
 def in_words(statement: dict[str, Any]) -> str:
-    """The statement, to be put behind `Prove that`."""
-    if statement["kind"] == "sum":
-        return f"{expression(statement['terms'])} {statement['relation']} {statement['bound']}"
+    """What is given, and what is to be proved."""
+    if statement["kind"] == "chain":
+        terms = statement["terms"]
+        later = [
+            f"{name} = {before}{signed(term)}" for (before, name), term in zip(pairwise(NAMES), terms[1:], strict=False)
+        ]
+        goal = f"{NAMES[len(terms) - 1]} {statement['relation']} {statement['bound']}"
+        return f"Given {', '.join([f'{NAMES[0]} = {terms[0]}', *later])}. Prove that {goal}."
     given = ", ".join(f"{low} < {high}" for low, high in statement["given"])
     low, high = statement["goal"]
-    return f"{low} < {high}, given {given}"
-
-
-def expression(terms: list[int]) -> str:
-    return str(terms[0]) + "".join(map(signed, terms[1:]))
+    return f"Given {given}. Prove that {low} < {high}."
 
 
 def signed(term: int) -> str:
@@ -76,48 +83,57 @@ def signed(term: int) -> str:
 
 def steps_of(statement: dict[str, Any], path: list[str] | None = None) -> list[str]:
     """The steps of the right proof; of an order along `path`, from the goal's lower end to its upper one."""
-    if statement["kind"] == "sum":
+    if statement["kind"] == "chain":
         terms = statement["terms"]
         totals = list(accumulate(terms))
-        steps = [f"{total}{signed(term)} = {total + term}" for total, term in zip(totals, terms[1:], strict=False)]
+        steps = [
+            f"{name} = {total}{signed(term)} = {total + term}"
+            for name, total, term in zip(NAMES[1:], totals, terms[1:], strict=False)
+        ]
         return [*steps, f"{totals[-1]} {statement['relation']} {statement['bound']}"]
     assert path is not None
     steps = [f"{path[0]} < {path[1]}"]
     return steps + [f"{a} < {b} so {path[0]} < {b}" for a, b in pairwise(path[1:])]
 
 
-def numbered(steps: list[str]) -> str:
+def written(statement: dict[str, Any], steps: list[str]) -> str:
+    """A proof of these steps, a line each; those of an order are numbered."""
+    if statement["kind"] == "chain":
+        return "\n".join(steps)
     return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
 
 
 def find_fault(statement: dict[str, Any], proof: str) -> Fault | None:
     """The first wrong step; where none is wrong, the first one that leaves something out; None for a right proof."""
-    lines = [line.strip() for line in proof.strip().split("\n") if line.strip()]
-    if len(lines) > MAX_STEPS:
+    steps = [line.strip() for line in proof.strip().split("\n") if line.strip()]
+    if len(steps) > MAX_STEPS:
         return Fault(MAX_STEPS + 1, 0.0, f"There are more than {MAX_STEPS} steps.")
-    steps: list[str] = []
-    for number, line in enumerate(lines, 1):
-        match = _STEP.fullmatch(line)
-        if match is None or int(match["number"]) != number:
-            return Fault(number, 0.0, f"Step {number} cannot be read.")
-        steps.append(match["text"].rstrip())
-    faults = (_faults_of_sum if statement["kind"] == "sum" else _faults_of_order)(statement, steps)
+    if statement["kind"] == "chain":
+        faults = _faults_of_chain(statement, steps)
+    else:
+        for number, line in enumerate(steps, 1):
+            match = _STEP.fullmatch(line)
+            if match is None or int(match["number"]) != number:
+                return Fault(number, 0.0, f"Step {number} cannot be read.")
+            steps[number - 1] = match["text"].rstrip()
+        faults = _faults_of_order(statement, steps)
     return min(faults, key=lambda fault: (fault.score, fault.step), default=None)
 
 
-def _faults_of_sum(statement: dict[str, Any], steps: list[str]) -> list[Fault]:
+def _faults_of_chain(statement: dict[str, Any], steps: list[str]) -> list[Fault]:
     terms, total, done = statement["terms"], statement["terms"][0], 1
     faults: list[Fault] = []
     for number, step in enumerate(steps, 1):
+        label = NAMES[done] if done < len(terms) else "The end"
 
-        def wrong(words: str, number: int = number) -> list[Fault]:
-            return [*faults, Fault(number, 0.0, f"Step {number} is wrong: {words}.")]
+        def wrong(words: str, number: int = number, label: str = label) -> list[Fault]:
+            return [*faults, Fault(number, 0.0, f"{label} is wrong: {words}.")]
 
         if comparison := _COMPARISON.fullmatch(step):
-            if int(comparison["left"]) != total:
-                return wrong(f"the total is {total}")
             if done < len(terms):
-                return wrong(f"the next term is{signed(terms[done])}")
+                return wrong("it is left out")
+            if int(comparison["left"]) != total:
+                return wrong(f"{NAMES[done - 1]} is {total}")
             if (comparison["relation"], int(comparison["right"])) != (statement["relation"], statement["bound"]):
                 return wrong(f"it must say {statement['relation']} {statement['bound']}")
             if not (total < statement["bound"] if statement["relation"] == "<" else total > statement["bound"]):
@@ -126,16 +142,18 @@ def _faults_of_sum(statement: dict[str, Any], steps: list[str]) -> list[Fault]:
         equation = _EQUATION.fullmatch(step)
         if equation is None:
             return wrong("it cannot be read")
-        if int(equation["left"]) != total:
-            return wrong(f"the total is {total}")
         added = [int(f"{sign}{digits}") for sign, digits in _ADDED.findall(equation["added"])]
-        if added != terms[done : done + len(added)]:
-            return wrong(f"the next term is{signed(terms[done])}" if done < len(terms) else "all terms are added")
+        if done == len(terms) or equation["name"] not in NAMES[done : len(terms)]:
+            return wrong(f"{equation['name']} is not next")
+        if int(equation["left"]) != total:
+            return wrong(f"{NAMES[done - 1]} is {total}")
+        if added != terms[done : done + len(added)] or equation["name"] != NAMES[done + len(added) - 1]:
+            return wrong(f"{NAMES[done]} = {NAMES[done - 1]}{signed(terms[done])}")
         value = total + sum(added)
         if int(equation["value"]) != value:
             return wrong(f"{total}{equation['added']} = {value}")
         if len(added) > 1:
-            faults.append(Fault(number, GAP, f"Step {number} leaves out steps."))
+            faults.append(Fault(number, GAP, f"{label} is left out."))
         total, done = value, done + len(added)
     return [*faults, Fault(len(steps) + 1, GAP, "The end is missing.")]
 

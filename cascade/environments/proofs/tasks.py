@@ -5,14 +5,14 @@ from random import Random
 from typing import Any
 
 from cascade.environments.proofs import statements
-from cascade.environments.proofs.statements import GAP, Fault, find_fault, in_words, numbered, signed, steps_of
+from cascade.environments.proofs.statements import GAP, NAMES, Fault, find_fault, in_words, signed, steps_of, written
 from cascade.environments.proofs.wording import critique, refine_prompt, verify_prompt
 from cascade.environments.synthetic.rows import NanoTask
 
 TASKS = ("write", "verify", "refine")
 LEVELS = 8
 """Difficulties of each task: levels 1 to 8 are proofs to write, 11 to 18 to verify, 21 to 28 to refine. The first four
-of each are sums, the others orders."""
+of each are chains, the others orders."""
 
 _LETTERS = "abcdefghkmnpqrstuvwxyz"
 _TERMS = {1: (3, 5), 2: (6, 8), 3: (9, 11), 4: (12, 15)}
@@ -22,19 +22,19 @@ _BRANCHES = {5: 1, 6: 1, 7: 2, 8: 3}
 
 def make_task(rng: Random, level: int) -> NanoTask:
     task, difficulty = TASKS[level // 10], level % 10
-    statement, path = _sum(rng, difficulty) if difficulty in _TERMS else _order(rng, difficulty)
+    statement, path = _chain(rng, difficulty) if difficulty in _TERMS else _order(rng, difficulty)
     fields: dict[str, Any] = {"task": task, "statement": statement}
-    problem = f"Prove step by step that {in_words(statement)}."
+    problem = in_words(statement)
     right = steps_of(statement, path)
-    plan = "Add from left to right." if path is None else f"Go from {path[0]} to {path[-1]}."
+    plan = "One value after the other." if path is None else f"Go from {path[0]} to {path[-1]}."
     if task == "write":
-        return NanoTask(problem, plan, numbered(right), fields)
-    faulty = numbered(_spoiled(rng, statement, right, path))
+        return NanoTask(problem, plan, written(statement, right), fields)
+    faulty = written(statement, _spoiled(rng, statement, right, path))
     if task == "refine":
         fault = _fault(rng, statement, faulty, right, path)
         text = refine_prompt(problem, fault[0], [fault[1].words])
-        return NanoTask(text, f"{fault[1].words} {plan}", numbered(right), fields)
-    proof = numbered(right) if rng.random() < 0.4 else faulty
+        return NanoTask(text, f"{fault[1].words} {plan}", written(statement, right), fields)
+    proof = written(statement, right) if rng.random() < 0.4 else faulty
     return NanoTask(verify_prompt(problem, proof), *_verification(statement, proof), {**fields, "proof": proof})
 
 
@@ -43,7 +43,7 @@ def _fault(
 ) -> tuple[str, Fault]:
     """A faulty proof with its fault: `proof`, or another one where spoiling it left it right."""
     while (fault := find_fault(statement, proof)) is None:
-        proof = numbered(_spoiled(rng, statement, right, path))
+        proof = written(statement, _spoiled(rng, statement, right, path))
     return proof, fault
 
 
@@ -53,18 +53,17 @@ def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
     wrong_at = fault.step if fault and fault.score == 0 else None
     notes = []
     for number, line in enumerate(proof.split("\n"), 1):
-        text = line.partition(". ")[2]
         if number == wrong_at:
             assert fault is not None
-            notes.append(f"{number}. {fault.words.partition(': ')[2].rstrip('.') or 'wrong'}, wrong")
+            notes.append(fault.words)
             break
-        notes.append(f"{number}. {text}")
+        notes.append(line)
     if fault is None:
         return "\n".join(notes), critique("Every step holds.", 1.0)
     return "\n".join(notes), critique(fault.words, fault.score)
 
 
-def _sum(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
+def _chain(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
     """A number, and ones or tens that are added or taken away: each is a step that needs no further ones. Totals stay
     between 1 and 99."""
     terms = [rng.randint(20, 79)]
@@ -75,7 +74,7 @@ def _sum(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
     total = sum(terms)
     relation = rng.choice("<>")
     bound = total + rng.randint(1, 20) * (1 if relation == "<" else -1)
-    return {"kind": "sum", "terms": terms, "relation": relation, "bound": bound}, None
+    return {"kind": "chain", "terms": terms, "relation": relation, "bound": bound}, None
 
 
 def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
@@ -103,7 +102,7 @@ def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: lis
         term = terms[number]
         if number == slip and kind < 0.1 and number + 1 < len(terms):  # two steps in one
             both = signed(term) + signed(terms[number + 1])
-            steps.append(f"{total}{both} = {total + term + terms[number + 1]}")
+            steps.append(f"{NAMES[number + 1]} = {total}{both} = {total + term + terms[number + 1]}")
             total, number = total + term + terms[number + 1], number + 2
             continue
         if number == slip and kind < 0.2:  # a term left out
@@ -116,7 +115,7 @@ def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: lis
         value = total + term
         if number == slip and kind >= 0.3:
             value += rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 20))
-        steps.append(f"{total}{signed(term)} = {value}")
+        steps.append(f"{NAMES[number]} = {total}{signed(term)} = {value}")
         total, number = value, number + 1
     return [*steps, f"{total} {relation} {bound}"]
 
