@@ -1,5 +1,5 @@
-"""Models that judge: a generative reward model (two responses), a judge of answers (against a reference), and a reward
-model of patches (against the issue).
+"""Models that judge: a generative reward model (two responses), a judge of answers (against a reference), a reward
+model of patches (against the issue), and a grader of proofs.
 
 The recipe's `judges` names the models. A process runs one recipe, and environments are global objects found by name, so
 `use` sets the judges once for the process.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cascade.judges.base import AnswerJudge, Comparison, JudgeError, PatchJudge, PreferenceJudge, Usage
+from cascade.judges.base import AnswerJudge, Comparison, JudgeError, PatchJudge, PreferenceJudge, ProofJudge, Usage
 
 if TYPE_CHECKING:
     from cascade.judges.client import ChatClient
@@ -21,11 +21,13 @@ __all__ = [
     "JudgeError",
     "PatchJudge",
     "PreferenceJudge",
+    "ProofJudge",
     "Usage",
     "answer",
     "any_named",
     "patch",
     "preference",
+    "proof",
     "report_usage",
     "take_usage",
     "use",
@@ -34,14 +36,15 @@ __all__ = [
 _preference: PreferenceJudge | None = None
 _answer: AnswerJudge | None = None
 _patch: PatchJudge | None = None
+_proof: ProofJudge | None = None
 _clients: list[ChatClient] = []
 _reported: list[Usage] = []
 
 
 def use(settings: Judges) -> None:
     """Set the judges of this process. Sends no request yet, because a node may not need them."""
-    global _preference, _answer, _patch
-    _preference = _answer = _patch = None
+    global _preference, _answer, _patch, _proof
+    _preference = _answer = _patch = _proof = None
     while _clients:
         _clients.pop().close()
     if not settings.named:
@@ -50,6 +53,7 @@ def use(settings: Judges) -> None:
     from cascade.judges.genrm import GenRM
     from cascade.judges.llm_judge import LLMJudge
     from cascade.judges.patch_rm import PatchRM
+    from cascade.judges.proof_grader import ProofGrader
 
     if settings.preference is not None:
         _clients.append(ChatClient(settings.preference))
@@ -60,6 +64,9 @@ def use(settings: Judges) -> None:
     if settings.patch is not None:
         _clients.append(ChatClient(settings.patch))
         _patch = PatchRM(_clients[-1])
+    if settings.proof is not None:
+        _clients.append(ChatClient(settings.proof))
+        _proof = ProofGrader(_clients[-1], settings.proof.grades)
 
 
 def preference() -> PreferenceJudge | None:
@@ -75,6 +82,11 @@ def answer() -> AnswerJudge | None:
 def patch() -> PatchJudge | None:
     """The recipe's `judges.patch`, if it has one."""
     return _patch
+
+
+def proof() -> ProofJudge | None:
+    """The recipe's `judges.proof`, if it has one."""
+    return _proof
 
 
 def any_named() -> bool:

@@ -54,6 +54,12 @@ class PatchJudge(Protocol):
         ...
 
 
+class ProofJudge(Protocol):
+    def grade(self, problem: str, proof: str) -> float:
+        """The proof's grade in [0, 1]. Raises JudgeError."""
+        ...
+
+
 @dataclass
 class Usage:
     """Usage of judge models."""

@@ -44,15 +44,16 @@ class ChatClient:
         self._lock = threading.Lock()
         self._usage = Usage()
 
-    def ask(self, messages: Sequence[Message], read: Callable[[str], T]) -> T:
-        """`read` of the model's answer; `read` raises ValueError for a malformed one.
+    def ask(self, messages: Sequence[Message], read: Callable[[str], T], draw: int = 0) -> T:
+        """`read` of the model's answer; `read` raises ValueError for a malformed one. `draw`: another one is another
+        answer to the same question.
 
         Raises JudgeError when the last attempt has failed too.
         """
         url = f"{self._endpoint.url.rstrip('/')}/chat/completions"
         try:
             return self._client.ask(
-                url, lambda attempt: self._body(messages, attempt), lambda content: self._read(content, read)
+                url, lambda attempt: self._body(messages, attempt, draw), lambda content: self._read(content, read)
             )
         except Unanswered as error:
             self._count(Usage(failures=1))
@@ -69,6 +70,17 @@ class ChatClient:
 
         return list(self._pool.map(attempt, questions))
 
+    def ask_often(self, messages: Sequence[Message], read: Callable[[str], T], count: int) -> list[T | JudgeError]:
+        """`ask` of the same question `count` times, concurrently."""
+
+        def attempt(draw: int) -> T | JudgeError:
+            try:
+                return self.ask(messages, read, draw)
+            except JudgeError as error:
+                return error
+
+        return list(self._pool.map(attempt, range(count)))
+
     def take_usage(self) -> Usage:
         """Usage since the last call."""
         with self._lock:
@@ -79,8 +91,9 @@ class ChatClient:
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
 
-    def _body(self, messages: Sequence[Message], attempt: int) -> bytes:
+    def _body(self, messages: Sequence[Message], attempt: int, draw: int) -> bytes:
         endpoint = self._endpoint
+        keys = ("judge", endpoint.model, json.dumps(messages, sort_keys=True), attempt)
         body = {
             "model": endpoint.model,
             "messages": list(messages),
@@ -88,7 +101,7 @@ class ChatClient:
             "top_p": TOP_P,
             "max_tokens": endpoint.max_tokens,
             # The same question is answered the same way where the server honours it; a retry is another draw.
-            "seed": derive_seed("judge", endpoint.model, json.dumps(messages, sort_keys=True), attempt) % 2**31,
+            "seed": derive_seed(*keys, *([draw] if draw else [])) % 2**31,
         }
         # As ASCII: what a model wrote may hold characters that have no UTF-8.
         return json.dumps(body).encode()

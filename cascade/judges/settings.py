@@ -32,6 +32,11 @@ class PreferenceEndpoint(JudgeEndpoint):
     """The model takes the responses in the roles response_1 and response_2, as NVIDIA's GenRM models do."""
 
 
+class ProofEndpoint(JudgeEndpoint):
+    grades: Count = 64
+    """How often each proof is graded; one zero makes it zero."""
+
+
 class Judges(Section):
     """Judge models, for rewards that no rule decides. The nano recipe needs none."""
 
@@ -41,6 +46,9 @@ class Judges(Section):
     """Compares an answer with the reference answer."""
     patch: JudgeEndpoint | None = None
     """Says how likely a patch is to resolve an issue, where there are no tests to run: a generative reward model."""
+
+    proof: ProofEndpoint | None = None
+    """Grades proofs in prose, which no rule can check."""
 
     @property
     def named(self) -> dict[str, JudgeEndpoint]:

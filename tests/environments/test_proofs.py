@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from cascade import judges
 from cascade.chat import Response, prompt_of
 from cascade.environments.proofs.statements import find_fault, in_words
 from cascade.environments.registry import get
@@ -108,7 +109,8 @@ def test_a_proof_in_prose_is_verified_by_the_score_that_its_row_has():
     ("fields", "code"),
     [
         ({"statement": SUM, "task": "invent"}, "bad_task"),
-        ({}, "bad_statement"),
+        ({}, "no_judge"),
+        ({"statement": None}, "bad_statement"),
         ({"statement": {"kind": "chain", "terms": [1], "relation": "<", "bound": 3}}, "bad_statement"),
         ({"statement": {"kind": "chain", "terms": [1, 2.5], "relation": "<", "bound": 3}}, "bad_statement"),
         ({"statement": {"kind": "order", "given": [["a"]], "goal": ["a", "b"]}}, "bad_statement"),
@@ -172,3 +174,23 @@ def test_the_answer_to_another_statement_is_wrong():
 def test_there_is_no_such_level(level):
     with pytest.raises(CascadeError, match="no level"):
         PROOFS.generate(1, 0, level)
+
+
+def test_a_proof_in_prose_is_graded_by_the_judge(monkeypatch):
+    asked = []
+
+    class Grader:
+        def grade(self, problem: str, proof: str) -> float:
+            asked.append((problem, proof))
+            if proof == "?":
+                raise judges.JudgeError("judge_timeout", "too late")
+            return 0.75
+
+    prose = {"responses_create_params": {"input": "Prove it."}, "environment": "proofs"}
+    monkeypatch.setattr(judges, "_proof", Grader())
+    assert verdict(prose, "By induction.").reward == 0.75
+    assert asked == [("Prove it.", "By induction.")]
+    assert verdict(prose, "?").failure == "judge_timeout"
+    assert verdict(prose, " ").reward == 0.0
+    monkeypatch.setattr(judges, "_proof", None)
+    assert PROOFS.verify(prose, Response("By induction.")).failure == "no_judge"
