@@ -69,6 +69,8 @@ class Source(Section):
     """Prompts for RL and distillation; 0 takes none, -1 all."""
     benchmark: Annotated[int, Field(ge=-1)] = 0
     """Held-out prompts for the domain's benchmark; 0 takes none, -1 all."""
+    evaluated: bool = True
+    """Whether checkpoints are evaluated on the benchmark; if not, it is for solve nodes alone."""
 
     @property
     def rows_name(self) -> str:
@@ -104,6 +106,8 @@ class Source(Section):
                 raise ValueError("grading: a generator's rows are none of NeMo Gym's; take it out")
         elif self.brief:
             raise ValueError("brief: only a generator's demonstrations can be shortened; take it out")
+        if not self.evaluated and not self.benchmark:
+            raise ValueError("evaluated: there is no benchmark; take it out")
         if self.gym_url is not None:
             from cascade.environments.gym_server import is_server_url  # brings httpx, and few recipes have a server
 
@@ -147,8 +151,9 @@ class Curation(Section):
 
     @property
     def domains(self) -> list[str]:
-        """Every domain with a benchmark, in the order of the sources."""
-        return list(dict.fromkeys(source.domain for source in self.sources.values() if source.benchmark))
+        """Every domain with a benchmark that checkpoints are evaluated on, in the order of the sources."""
+        found = (source.domain for source in self.sources.values() if source.benchmark and source.evaluated)
+        return list(dict.fromkeys(found))
 
     @model_validator(mode="after")
     def _a_conversation_fits(self) -> "Curation":

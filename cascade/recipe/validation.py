@@ -100,8 +100,9 @@ def _check_teachers(
 
 
 def _check_solve(key: str, node: SolveNode, graph: Graph, curation: Curation) -> None:
-    if node.benchmark not in curation.domains:
-        known = ", ".join(curation.domains) or "none"
+    domains = list(dict.fromkeys(source.domain for source in curation.sources.values() if source.benchmark))
+    if node.benchmark not in domains:
+        known = ", ".join(domains) or "none"
         raise RecipeError(f"{key}.benchmark: {node.benchmark!r} is no domain with a benchmark; there are {known}")
     for field, names in {"others": node.others, "verifiers": node.verifiers}.items():
         for name in names:
