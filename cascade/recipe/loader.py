@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cascade.errors import RecipeError
 from cascade.recipe.recipe import Recipe
+from cascade.recipe.sections import STRATEGIES
 from cascade.utils.config import Section
 from cascade.utils.files import hash_file
 
@@ -55,7 +56,7 @@ def recipe_hash(path: Path) -> str:
 
 def _line(problem: Any, content: Any) -> str:
     """A pydantic problem as `key: what is wrong`, with the nearest known key for a misspelt one."""
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"] if part not in STRATEGIES)
     if problem["type"] == "extra_forbidden":
         fields = _fields(problem["loc"][:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1)
@@ -72,7 +73,9 @@ def _fields(location: tuple[Any, ...]) -> list[str]:
     """Known keys of the section at a location of the recipe."""
     section: Any = Recipe
     for part in location:
-        if isinstance(section, type) and issubclass(section, Section):
+        if str(part) in STRATEGIES:
+            section = STRATEGIES[str(part)]
+        elif isinstance(section, type) and issubclass(section, Section):
             section = section.model_fields[str(part)].annotation
         else:
             section = section.__args__[-1]

@@ -272,6 +272,13 @@ class GenerateSelectSubmit(Section):
     """Own submissions that failed, with their verdicts, that the prompt shows; not in the paper."""
 
 
+STRATEGIES: dict[str, type[Section]] = {
+    "generate-verify-refine": GenerateVerifyRefine,
+    "generate-select-submit": GenerateSelectSubmit,
+}
+"""By the `name` that a solve node gives."""
+
+
 class Budget(Section):
     """Hard limits; without one, the strategy's rounds end the search. Responses of every kind count, except final
     grades."""
