@@ -41,14 +41,14 @@ def flow_graph(recipe: Recipe) -> dict[str, set[str]]:
     for name in recipe.ordered():
         stage = stage_of(recipe, name)
         graph[stage] = {evaluation_of(recipe, member) for member in recipe.awaited(name)}
-        if name in recipe.training:
+        if name in recipe.training or name in recipe.solve:
             graph[stage] |= {CURATE, *(stage_of(recipe, parent) for parent in recipe.parents(name))}
         if name in recipe.training:
             graph[evaluation_of(recipe, name)] = {stage}
     return graph
 
 
-@pytest.mark.parametrize("name", ["nano", "nemotron-cascade-2-30b-a3b"])
+@pytest.mark.parametrize("name", ["nano", "nano-test-time", "nemotron-cascade-2-30b-a3b"])
 def test_dvc_orders_the_stages_as_the_flow_does(project: Path, name: str) -> None:
     (project / "params.yaml").write_text((ROOT / "recipes" / f"{name}.yaml").read_text())
     with Repo(str(project)) as repo:
@@ -81,7 +81,7 @@ def test_a_repair_waits_for_all_that_it_compares(project: Path) -> None:
 
 def test_dvc_yaml_names_no_node_and_no_domain_of_a_recipe() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    kinds = {"sft", "rl", "teachers", "distill", "repair", "gate"}
+    kinds = {"sft", "rl", "teachers", "distill", "repair", "gate", "solve"}
     assert set(stages) == {"curate", *kinds, *(f"evaluate-{kind}" for kind in ("sft", "rl", "distill", "repair"))}
     for recipe in map(load, sorted((ROOT / "recipes").glob("*.yaml"))):
         for word in {*recipe.ordered(), *recipe.domains} - kinds:
