@@ -1,4 +1,4 @@
-"""Nano problems: how many numbers up to n, or their sum. A loop is right and slow; large subtasks need a formula."""
+"""Nano problems: how many numbers up to n, or sums of them. A loop is right and slow; large subtasks need a formula."""
 
 from dataclasses import dataclass
 from random import Random
@@ -25,8 +25,8 @@ n = n if seed == 0 else random.randint(n // 2, n)
 
 
 @dataclass(frozen=True)
-class _Family:
-    """Numbers i from 1, or m, to n that meet a condition: how many, a sum over them, or how many pairs."""
+class _Part:
+    """Numbers i that meet a condition: how many, or a sum over them."""
 
     condition: str
     """As Python, of i; empty: all."""
@@ -35,69 +35,69 @@ class _Family:
     """The formula of how many there are up to n."""
     total: str
     """The formula of their sum, in q, how many they are."""
-    value: str
-    """`count`, `sum`, `scaled` or `pairs`."""
     times: int
     plus: int
-    ranged: bool
-    """From m instead of from 1."""
-
-    def statement(self) -> str:
-        among = f"from {'m' if self.ranged else '1'} to n{self.says}"
-        what = {
-            "count": f"how many numbers there are {among}",
-            "sum": f"the sum of the numbers {among}",
-            "scaled": f"the sum of {self._term} over the numbers i {among}",
-            "pairs": f"how many pairs of different numbers there are {among}",
-        }[self.value]
-        return f"Given {'m and n' if self.ranged else 'n'}, print {what}."
+    """The sum is over `times * i + plus`: 0 and 1 count, 1 and 0 add up."""
 
     @property
-    def _term(self) -> str:
-        return f"{self.times} * i" + (f" + {self.plus}" if self.plus else "")
+    def term(self) -> str:
+        if self.times == 0:
+            return "1"
+        scaled = "i" if self.times == 1 else f"{self.times} * i"
+        return scaled + (f" + {self.plus}" if self.plus else "")
+
+    def words(self) -> str:
+        if self.times == 0:
+            return f"how many {self.says}" if self.says else "how many there are"
+        those = f"those that {self.says}" if self.says else "all of them"
+        return f"the sum of {those}" if self.term == "i" else f"the sum of {self.term} over {those}"
+
+    def formula(self) -> str:
+        """The value, in q."""
+        if self.times == 0:
+            return "q"
+        total = self.total if self.times == 1 else f"{self.times} * ({self.total})"
+        return total + (f" + {self.plus} * q" if self.plus else "")
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Parts to be added up, over the numbers from 1, or from m, to n."""
+
+    parts: tuple[_Part, ...]
+    ranged: bool
+
+    def statement(self) -> str:
+        given, low = ("m and n", "m") if self.ranged else ("n", "1")
+        asked = "; ".join(part.words() for part in self.parts)
+        total = f"the total of: {asked}" if len(self.parts) > 1 else asked
+        return f"Given {given}, look at the numbers i from {low} to n. Print {total}."
 
     @property
     def _reads(self) -> str:
         return "m, n = map(int, input().split())" if self.ranged else "n = int(input())"
 
-    @property
-    def _combined(self) -> str:
-        """The value as a formula in q."""
-        if self.value == "count":
-            return "q"
-        if self.value == "pairs":
-            return "q * (q - 1) // 2"
-        if self.value == "sum":
-            return self.total
-        return f"{self.times} * ({self.total})" + (f" + {self.plus} * q" if self.plus else "")
-
     def loop(self) -> str:
-        when = f" if {self.condition}" if self.condition else ""
-        low = "m" if self.ranged else "1"
-        if self.value == "pairs":
-            also = f" if {self.condition.replace('i', 'j')}" if self.condition else ""
-            inner = f" for j in range(i + 1, n + 1){also}"
-            return f"{self._reads}\nprint(sum(1 for i in range({low}, n + 1){when}{inner}))\n"
-        term = {"count": "1", "sum": "i", "scaled": self._term}[self.value]
-        return f"{self._reads}\nprint(sum({term} for i in range({low}, n + 1){when}))\n"
-
-    def counting(self) -> str:
-        """Pairs by a loop over single numbers."""
-        when = f" if {self.condition}" if self.condition else ""
-        return f"{self._reads}\nq = sum(1 for i in range(1, n + 1){when})\nprint(q * (q - 1) // 2)\n"
+        lines = [self._reads, "s = 0", f"for i in range({'m' if self.ranged else '1'}, n + 1):"]
+        for part in self.parts:
+            if part.condition:
+                lines += [f"    if {part.condition}:", f"        s += {part.term}"]
+            else:
+                lines.append(f"    s += {part.term}")
+        return "\n".join([*lines, "print(s)\n"])
 
     def formula(self) -> str:
+        lines = ["s = 0"]
+        for part in self.parts:
+            lines += [f"q = {part.count}", f"s += {part.formula()}"]
         if not self.ranged:
-            return f"{self._reads}\nq = {self.count}\nprint({self._combined})\n"
-        return f"def f(n):\n    q = {self.count}\n    return {self._combined}\n{self._reads}\nprint(f(n) - f(m - 1))\n"
+            return "\n".join([self._reads, *lines, "print(s)\n"])
+        inside = [f"    {line}" for line in [*lines, "return s"]]
+        return "\n".join(["def f(n):", *inside, self._reads, "print(f(n) - f(m - 1))\n"])
 
     def result(self, low: int, n: int) -> int:
-        names: dict[str, Any] = {}
-
         def up_to(n: int) -> int:
-            names.update(n=n, q=0)
-            names["q"] = eval(self.count, {}, names)
-            return int(eval(self._combined, {}, names))
+            return sum(int(eval(part.formula(), {"q": eval(part.count, {"n": n})})) for part in self.parts)
 
         return up_to(n) - (up_to(low - 1) if self.ranged else 0)
 
@@ -114,7 +114,7 @@ def make_task(rng: Random, level: int) -> NanoTask:
         fields |= {} if whole else {"subtask": target + 1}
         return NanoTask(text, *_solution(family, problem, target), fields)
     target = rng.choice((last, rng.randrange(1, last + 1)))
-    looped = _looped(family, problem)
+    looped = last  # how many subtasks the loop solves
     accepted, rejected = [], []
     if rng.random() < 0.6:
         accepted.append((rng.randrange(min(target, looped)), Answer(family.loop(), "python")))
@@ -134,34 +134,30 @@ def check_level(level: int) -> bool:
 
 
 def _draw(rng: Random, level: int) -> _Family:
-    """Level 1: how many, or their sum; 2: sums of a multiple; 3: pairs too; 4: from m to n too."""
-    k = rng.randint(2, 9)
+    """Level 1: one part; 2: two; 3: three; 4: two or three, from m to n."""
+    count = rng.choice((2, 3)) if level == 4 else level
+    return _Family(tuple(_part(rng, level) for _ in range(count)), level == 4)
+
+
+def _part(rng: Random, level: int) -> _Part:
+    k = rng.randint(3, 9)
     r = rng.randint(1, k - 1)
-    conditions = [
+    rest = f"(n - {r}) // {k} + 1"
+    conditions = (
         ("", "", "n", "q * (q + 1) // 2"),
-        ("i % 2 == 1", " that are odd", "(n + 1) // 2", "q * q"),
-        ("i % 2 == 0", " that are even", "n // 2", "q * (q + 1)"),
-        (f"i % {k} == 0", f" that are multiples of {k}", f"n // {k}", f"{k} * q * (q + 1) // 2"),
-    ]
-    if level > 1:
-        rest = f"(n - {r}) // {k} + 1"
-        conditions += 2 * [
-            (f"i % {k} == {r}", f" that leave {r} when divided by {k}", rest, f"{r} * q + {k} * q * (q - 1) // 2")
-        ]
-    values = {1: ("count", "sum"), 2: ("count", "sum", "scaled"), 3: ("scaled", "pairs"), 4: ("count", "sum", "scaled")}
-    value = rng.choice(values[level])
-    ranged = level == 4
-    times, plus = (rng.randint(2, 9), rng.choice((0, rng.randint(1, 9)))) if value == "scaled" else (1, 0)
-    return _Family(*rng.choice(conditions), value, times, plus, ranged)
+        ("i % 2 == 1", "are odd", "(n + 1) // 2", "q * q"),
+        ("i % 2 == 0", "are even", "n // 2", "q * (q + 1)"),
+        (f"i % {k} == 0", f"are multiples of {k}", f"n // {k}", f"{k} * q * (q + 1) // 2"),
+        (f"i % {k} == {r}", f"leave {r} when divided by {k}", rest, f"{r} * q + {k} * q * (q - 1) // 2"),
+    )
+    scaled = (rng.randint(2, 9), rng.choice((0, rng.randint(1, 9))))
+    return _Part(*rng.choice(conditions), *rng.choice(((0, 1), (1, 0)) if level == 1 else ((0, 1), (1, 0), scaled)))
 
 
 def _problem(rng: Random, family: _Family, level: int) -> Problem:
-    if family.value == "pairs":
-        plan = [(20, 50), (30, 20_000), (50, 10**9)]
-    else:
-        plan = {1: [(40, 100), (60, 10**12)], 4: [(10, 50), (20, 1000), (20, 20_000), (50, 10**12)]}.get(
-            level, [(20, 50), (30, 10_000), (50, 10**12)]
-        )
+    plan = {1: [(40, 100), (60, 10**12)], 4: [(10, 50), (20, 1000), (20, 10_000), (50, 10**12)]}.get(
+        level, [(20, 50), (30, 10_000), (50, 10**12)]
+    )
     subtasks = []
     for points, limit in plan:
         tests = []
@@ -182,16 +178,9 @@ def _test(family: _Family, low: int, n: int) -> Case:
 
 def _solution(family: _Family, problem: Problem, target: int) -> tuple[str, str]:
     """Reasoning and answer: a loop where the subtask allows one."""
-    if target < _looped(family, problem):
+    if target < len(problem.subtasks) - 1:
         return "n is small: a loop.", fenced(Answer(family.loop(), "python"))
-    if family.value == "pairs" and target == 1:
-        return "Count them in a loop, then the pairs.", fenced(Answer(family.counting(), "python"))
     return "n is large: a formula.", fenced(Answer(family.formula(), "python"))
-
-
-def _looped(family: _Family, problem: Problem) -> int:
-    """How many subtasks the loop solves."""
-    return len(problem.subtasks) - (2 if family.value == "pairs" else 1)
 
 
 def _spoiled(rng: Random, family: _Family, problem: Problem) -> str:
@@ -206,7 +195,7 @@ def _spoiled(rng: Random, family: _Family, problem: Problem) -> str:
         ("q * q", "2 * q"),
     ]
     slips += [(str(k), str(k + d)) for k in range(2, 10) for d in (-1, 1)]
-    slips += [("f(m - 1)", "f(m)"), ("print(q)", "print(q + 1)"), ("return q", "return q + 1"), ("q = n", "q = n - 1")]
+    slips += [("f(m - 1)", "f(m)"), ("print(s)", "print(s + 1)"), ("return s", "return s + 1"), ("q = n", "q = n - 1")]
     found = [code.replace(old, new, 1) for old, new in slips if old in code]
     rng.shuffle(found)
     wrong = (
