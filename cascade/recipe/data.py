@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cascade import environments
+from cascade.errors import CascadeError
 from cascade.recipe.names import Name
 from cascade.utils.config import Count, Section, Share, check_sums_to_one
 
@@ -16,6 +17,13 @@ def _registered(name: str) -> str:
 
 
 EnvironmentName = Annotated[str, BeforeValidator(_registered)]
+
+
+def _check_level(generator: str, level: int) -> None:
+    try:
+        environments.check_level(generator, level)
+    except CascadeError as error:
+        raise ValueError(f"levels: {error}") from None
 
 
 class HubEnvironment(Section):
@@ -98,6 +106,8 @@ class Source(Section):
                 )
         if self.generator is not None:
             check_sums_to_one("levels", self.levels)
+            for level in self.levels:
+                _check_level(self.generator, level)
             if -1 in (self.sft, self.rl, self.benchmark):
                 raise ValueError("a generator has no end: give a number of rows instead of -1")
             if self.grading is not None:
