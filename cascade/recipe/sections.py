@@ -15,16 +15,22 @@ TeacherMemory = Literal["device", "host", "disk"]
 
 class Optimizer(Section):
     learning_rate: Annotated[float, Field(gt=0)]
-    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    min_learning_rate: Annotated[float, Field(ge=0)] | None = None
+    """Learning rate at the last step of a cosine; by default it would reach 0 one step later."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    warmup_from: Annotated[float, Field(ge=0)] = 0.0
-    """Learning rate at the first step of a linear warm-up."""
+    warmup_from: Annotated[float, Field(ge=0)] | None = None
+    """Learning rate at the first step of a linear warm-up; by default it would have been 0 one step earlier."""
     schedule: Literal["constant", "cosine"] = "constant"
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     micro_batch_tokens: Count = 8192
     """Tokens of one forward and backward pass; changes memory and speed, not results beyond rounding."""
+
+    @property
+    def first_rate(self) -> float:
+        """Of the warm-up."""
+        return self.learning_rate / (self.warmup_steps + 1) if self.warmup_from is None else self.warmup_from
 
 
 PLACEMENT = {"servers", "weights", "memory"}
