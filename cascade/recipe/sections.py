@@ -106,6 +106,9 @@ class Node(Section):
     parallel: Parallel = Parallel()
     checkpoint_every: Count = 20
     """Steps between saves of the resumable state."""
+    checkpoint_dtype: Literal["init", "float32"] = "init"
+    """Type in which the checkpoint's weights are stored: those of the checkpoint that the node starts from, as engine
+    nemo always does, or float32, in which engine hf trains."""
 
     @model_validator(mode="after")
     def _parallel_engine(self) -> "Node":
@@ -114,6 +117,8 @@ class Node(Section):
             raise ValueError(
                 f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo"
             )
+        if self.engine == "nemo" and self.checkpoint_dtype != "init":
+            raise ValueError("checkpoint_dtype: engine nemo stores weights in the types of init; take it out or say hf")
         return self
 
 

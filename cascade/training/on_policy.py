@@ -44,7 +44,12 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     run.set_up_torch()
 
     policy = make_policy(
-        node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
+        node.engine,
+        run.parent,
+        node.optimizer,
+        update_router=node.update_router,
+        parallel=node.parallel,
+        checkpoint_dtype=node.checkpoint_dtype,
     )
     advantages = _advantage_source(node, run, teachers)
     state = run.resume(policy)
