@@ -134,7 +134,8 @@ class Decontamination(Section):
 
 
 class Difficulty(Section):
-    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped."""
+    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped. The checkpoint alone,
+    `difficulty: base`, keeps the prompts that some rollouts solve and some do not."""
 
     checkpoint: str
     rollouts: Count = 8
@@ -142,6 +143,11 @@ class Difficulty(Section):
     keep_unsolved: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the prompts without a solved rollout that is kept: most of them give no advantage for a long time."""
     maximum: float = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_checkpoint(cls, given: Any) -> Any:
+        return {"checkpoint": given, "keep_unsolved": 0.0, "maximum": 0.999} if isinstance(given, str) else given
 
 
 class Curation(Section):

@@ -166,6 +166,12 @@ class RLNode(OnPolicyNode):
     """Further rounds of sampling to fill the batch; after them the step runs with the groups that it has."""
     min_best_reward: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Drop a group whose best reward does not exceed this, as a zero-variance group is dropped; 0 disables this."""
+    difficulty: Annotated[int, Field(ge=0)] = 0
+    """Prompts of each domain and level that are sampled before the first step, `rollouts` each: what share of them can
+    teach is said, and levels of which fewer than `min_teaching` do are left out. 0: none, all levels are drawn."""
+    min_teaching: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the prompts that must teach, their rollouts' rewards differ: over ten steps (or all, where there are
+    fewer) the node stops below it, with advice; and where no step trained anything. 0: only then."""
     overlong: Literal["zero", "mask", "keep"] = "zero"
     """An unfinished response: reward 0, masked from the loss, or judged as it is."""
 
