@@ -3,10 +3,8 @@
 The configuration, and the dtype of each stored weight, are those of the checkpoint that the model was loaded from.
 """
 
-import json
 import re
 import shutil
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.errors import CheckpointError
-from cascade.policy.checkpoint import save_tokenizer
+from cascade.policy.checkpoint import save_tokenizer, stored_types, usual_type
 from cascade.policy.master_weights import WRAPPER, local
 from cascade.utils import distributed
 from cascade.utils.files import publish_directory, write_json
@@ -31,7 +29,6 @@ SHARD_BYTES = "5GB"
 GATHERED_BYTES = 2**28
 """Size of the weights that are gathered at a time, unless one is larger."""
 CONFIGURATION = ("config.json", "generation_config.json")
-_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def save_consolidated(
@@ -63,21 +60,11 @@ def save_consolidated(
     distributed.barrier()
 
 
-def stored_types(directory: Path) -> dict[str, torch.dtype]:
-    """Name → type of every floating-point tensor in the *.safetensors files of a checkpoint."""
-    found: dict[str, torch.dtype] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        found |= {name: _TYPES[info["dtype"]] for name, info in header.items() if info.get("dtype") in _TYPES}
-    return found
-
-
 def stored_narrower(net: nn.Module, source: Path) -> dict[str, torch.dtype]:
     """Name → dtype in the checkpoint, for parameters that the model holds in a wider dtype. NeMo keeps some of Mamba's
     in float32 for all checkpoints."""
     types = stored_types(source)
-    usual = max(set(types.values()), key=list(types.values()).count)
+    usual = usual_type(types)
     found = {}
     for name, parameter in net.named_parameters():
         name = name.replace(WRAPPER, "")
@@ -218,7 +205,7 @@ def _released_names(net: nn.Module, name: str, value: Tensor) -> list[tuple[str,
 def _write_weights(net: nn.Module, weights: dict[str, Tensor], types: dict[str, torch.dtype], directory: Path) -> None:
     if isinstance(net, PreTrainedModel):
         # transformers maps names in memory to names in files; all of its types are equal.
-        usual = max(set(types.values()), key=list(types.values()).count)
+        usual = usual_type(types)
         net.save_pretrained(
             directory, state_dict={n: w.to(usual) if w.is_floating_point() else w for n, w in weights.items()}
         )

@@ -17,7 +17,7 @@ from cascade.policy import forward
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
 from cascade.policy.batching import MicroBatch, MicroBatches, micro_batches, trained_count
 from cascade.policy.blocks import Block
-from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
+from cascade.policy.checkpoint import load_checkpoint, save_checkpoint, stored_types
 from cascade.policy.gradient_buckets import GradientBuckets
 from cascade.policy.logits import Transform, token_log_probs
 from cascade.recipe import Optimizer
@@ -47,9 +47,11 @@ class HFPolicy:
         update_router: bool = True,
         micro_batch_tokens: int = 8192,
         checkpoint_activations: bool = False,
+        checkpoint_dtype: str = "init",
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
+        self._types = stored_types(Path(checkpoint_dir)) if checkpoint_dtype == "init" else None
         self._fast = forward.supports(model)
         if model.config.model_type != "nemotron_h":
             _check_logits(model.eval(), self._fast, checkpoint_dir)
@@ -120,7 +122,7 @@ class HFPolicy:
         return StepReport(sum(p[0] for p in parts), norm, _collected(total, found), shares, sum(p[1] for p in parts))
 
     def save(self, directory: Path) -> None:
-        save_checkpoint(self.model, self.tokenizer, directory)
+        save_checkpoint(self.model, self.tokenizer, directory, self._types)
 
     def to_host(self) -> None:
         """Move to the host's memory, until `to_device`."""
