@@ -285,8 +285,10 @@ def train(
     found = timed(step, 3 if brief else STEPS)
     report = step()
     settings: dict[str, Any] = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "engine": engine}
-    # A plan is for full micro-batches.
-    largest = max(part.tokens for part in policy._split(batch, distributed.size()))
+    # A plan is for full micro-batches. Engine nemo's budget counts padding.
+    parts = policy._split(batch, distributed.size())
+    nemo = engine == "nemo"
+    largest = max(parts.block_tokens(n) if nemo else parts[n].tokens for n in range(len(parts)))
     optimizer = optimizer.model_copy(update={"micro_batch_tokens": largest})
     node = SFTNode(**settings, optimizer=optimizer, parallel=parallel)
     planned = plan_node(shape_of(checkpoint / "config.json"), node, distributed.size(), longest=0, teachers=0)
