@@ -65,6 +65,10 @@ def test_activations_by_hand() -> None:
     assert shape.kept(True, True) == 52 * 2 * 2688 + moe
     # Without expert parallelism NeMo computes Mamba layers again, and no others.
     assert shape.kept(True, False) == 23 * 2 * 2688 + 23 * moe + 6 * attention + mamba
+    # NeMo's Mamba layers keep their projection and their output.
+    fused = 2 * (2 * 2688 + 10304 + 4096)
+    assert shape.kept(False, False, nemo=True) == 23 * fused + 23 * moe + 6 * attention
+    assert shape.kept(True, False, nemo=True) == 23 * 2 * 2688 + 23 * moe + 6 * attention + fused
 
 
 @pytest.mark.parametrize("model_type", ["qwen3", "qwen3_moe"])
