@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 USABLE = 0.9
 """Share of a GPU's memory that the parts of a plan may fill."""
 GIB = 2**30
-AUTOCAST = 2.05
-"""What engine hf keeps for each byte of activations: autocast leaves most of them in both types. On an H100, of two
-NemotronH of 5M and 141M parameters: 2.0 with mamba_ssm's kernels; 2.15 of the latter without (docs/gpu.md)."""
+AUTOCAST = 1.98
+"""What engine hf keeps for each byte of activations: autocast leaves most of them in both types. On an H200, of a
+NemotronH of 141M parameters with mamba_ssm's kernels (docs/gpu.md); without them about 2.1."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def plan_node(
         optimizer=trained * (12 if nemo else 8),
         gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
         activations=tokens
-        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or not nemo)
+        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or not nemo, nemo)
         * (1 if nemo else AUTOCAST),
         # With sequences split, the last hidden states are put together, and so are their gradients.
         logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
