@@ -113,7 +113,7 @@ def _kind(config: Any, n: int, experts: bool) -> str:
     """The parts of layer n."""
     kinds = getattr(config, "layers_block_type", None) or getattr(config, "layer_types", None)
     kind = kinds[n] if kinds else "attention"
-    mixer = ("mamba" if _mamba(config) else "delta") if kind == "linear_attention" else _MIXERS.get(kind, kind)
+    mixer = ("mamba" if mamba_sizes(config) else "delta") if kind == "linear_attention" else _MIXERS.get(kind, kind)
     return mixer if config.model_type == "nemotron_h" else f"{mixer}+{'moe' if experts else 'mlp'}"
 
 
@@ -121,7 +121,7 @@ def _bytes(config: Any, part: str) -> float:
     """Bytes that a part saves per token: inputs of its matrices and nonlinearities, 2 bytes each; sums in float32."""
     width = config.hidden_size
     if part in ("mamba", FUSED):
-        heads, size, groups, state, chunk = _mamba(config)  # type: ignore[misc]
+        heads, size, groups, state, chunk = mamba_sizes(config)  # type: ignore[misc]
         inner, channels = heads * size, 2 * groups * state
         projected = 2 * inner + channels + heads
         if part == FUSED:
@@ -165,7 +165,7 @@ def _cache(config: Any, kind: str) -> float:
 
 def _state(config: Any, kind: str) -> float:
     if "mamba" in kind:
-        heads, size, _, state, _ = _mamba(config)  # type: ignore[misc]
+        heads, size, _, state, _ = mamba_sizes(config)  # type: ignore[misc]
         return 4 * heads * size * state
     return _delta(config)[2] if "delta" in kind else 0
 
@@ -184,7 +184,7 @@ def _head_size(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _mamba(config: Any) -> tuple[int, int, int, int, int] | None:
+def mamba_sizes(config: Any) -> tuple[int, int, int, int, int] | None:
     """Heads, their size, groups, states, tokens of a chunk; None without Mamba-2 layers."""
     for names in (
         ("mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "chunk_size"),
