@@ -97,7 +97,8 @@ def with_adapters(model: nn.Module, settings: Lora, seed: int) -> nn.Module:
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)
     targets = _all_linear(model) if settings.targets == "all-linear" else list(settings.targets)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
+    alpha: Any = settings.alpha  # Declared as an integer there, and only divided by the rank.
+    config = LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
