@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cascade.chat.messages import ToolCall
@@ -57,6 +58,7 @@ def render_tool_call(call: ToolCall) -> str:
     return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>"
 
 
+_CONSTANTS = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
 _BLANK = re.compile(r"\s*")
 
 
@@ -90,6 +92,10 @@ def _typed(value: str) -> Any:
         return value
 
 
+def _typed_by_python(value: str) -> Any:
+    return _CONSTANTS[value] if value in ("True", "False", "None") else _typed(value)
+
+
 # <tool_call>, with Nemotron's XML or JSON inside.
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
@@ -101,12 +107,12 @@ _SWALLOWED = re.compile(r"^<parameter=|</function>\s*</tool_call>\s*<tool_call>"
 """What a value holds that ran on past its end, because a tag is missing there."""
 
 
-def _read_tool_call(text: str, at: int) -> tuple[list[ToolCall], int]:
+def _read_tool_call(text: str, at: int, typed: Callable[[str], Any] = _typed) -> tuple[list[ToolCall], int]:
     """The call whose `<tool_call>` ends at `at`, and where its `</tool_call>` ends. Raises ValueError."""
     function = _FUNCTION.match(text, at)
     if function is not None:
         written, at = _read_parameters(text, function.end())
-        values = {name: _typed(value) for name, value in written.items()}
+        values = {name: typed(value) for name, value in written.items()}
         return [ToolCall(function[1].strip(), values, written)], at
     try:
         call, at = _decode(text, at)
@@ -244,7 +250,6 @@ def _read_deepseek(text: str, at: int) -> tuple[list[ToolCall], int]:
 # LFM2: Python's calls in a list.
 
 _LFM_CLOSE = "<|tool_call_end|>"
-_CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 def _read_lfm(text: str, at: int) -> tuple[list[ToolCall], int]:
@@ -265,8 +270,8 @@ def _python_call(node: ast.expr) -> ToolCall:
         raise ValueError("not a call with named arguments alone")
     arguments: dict[str, Any] = {}
     for keyword in node.keywords:
-        if keyword.arg is None:
-            raise ValueError("an argument without a name")
+        if keyword.arg is None or keyword.arg in arguments:
+            raise ValueError("an argument without a name, or given twice")
         arguments[keyword.arg] = _python_value(keyword.value)
     return ToolCall(ast.unparse(node.func), arguments)
 
@@ -294,6 +299,8 @@ TOOL_CALL = Dialect("tool_call", re.compile(_OPEN), _CLOSE, _read_tool_call)
 writes no calls at all."""
 DIALECTS = (
     TOOL_CALL,
+    # Nemotron 3 and Qwen3.5 write the booleans and null of XML as Python does.
+    Dialect("python xml", TOOL_CALL.opening, _CLOSE, partial(_read_tool_call, typed=_typed_by_python)),
     Dialect("glm", re.compile(_OPEN), _CLOSE, _read_glm),
     Dialect("llama", _LLAMA_OPENING, "", _read_llama, tagged=False),
     Dialect("mistral", re.compile(r"\[TOOL_CALLS\]"), "", _read_mistral),

@@ -43,7 +43,7 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"text": {"type": "string", "description": "A text."}}},
     },
 }
-_CALL = ToolCall("probe", {"text": MARK, "number": 3, "list": ["a"]})
+_CALL = ToolCall("probe", {"text": MARK, "number": 3, "yes": True, "list": ["a"]})
 
 
 @dataclass(frozen=True)

@@ -98,15 +98,18 @@ def _parts_of_tool(tool: dict) -> Iterator[str]:
 
 
 def _parts_of_schema(schema: Any) -> Iterator[str]:
-    if not isinstance(schema, dict):
-        return
-    properties = schema.get("properties")
-    for name, inner in properties.items() if isinstance(properties, dict) else ():
-        yield name
-        if isinstance(inner, dict):
-            yield inner.get("description") or ""
+    if isinstance(schema, list):
+        for inner in schema:
             yield from _parts_of_schema(inner)
-    yield from _parts_of_schema(schema.get("items"))
+    elif isinstance(schema, dict):
+        properties = schema.get("properties")
+        for name, inner in properties.items() if isinstance(properties, dict) else ():
+            yield name
+            if isinstance(inner, dict) and isinstance(inner.get("description"), str):
+                yield inner["description"]
+        for inner in schema.values():
+            if isinstance(inner, dict | list):
+                yield from _parts_of_schema(inner)
 
 
 def _leaves(value: Any) -> Iterator[str]:
