@@ -74,6 +74,22 @@ def test_the_stream_is_the_templates_rendering_of_the_conversation_with_its_reas
     assert answer.verdict.reward == 1
 
 
+@pytest.mark.parametrize("thinking", [False, True])
+def test_an_answer_without_a_thought_counts_where_the_template_opens_none(thinking):
+    plain = tokenizer()
+    plain.chat_template = plain.chat_template.replace("{% if enable_thinking %}<think> {% endif %}", "")
+    settings = LIMITS | {"thinking": thinking}
+    request = RolloutRequest({**ROW, "word": "w3"}, FindTheWord(), [7])
+    ((answer,),) = rollouts(Scripted(["w3 w4 </s>"]), [request], settings, of=plain)
+    assert answer.verdict.reward == 1
+    episode = RolloutRequest(ROW, Counting(), [7])
+    ((answer,),) = rollouts(Scripted(["go </s>", "end </s>"]), [episode], settings, of=plain)
+    assert answer.verdict.reward == 1
+    # Where it opens one, an answer that does not close it is none.
+    ((answer,),) = rollouts(Scripted(["w3 w4 </s>"]), [request], settings)
+    assert answer.verdict.reward == (not thinking)
+
+
 @pytest.mark.parametrize(("judged", "reason"), [(False, None), (True, "go | go")])
 @pytest.mark.parametrize(
     ("texts", "settings", "turns"),
