@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import count, product
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from jinja2 import TemplateError
 
@@ -91,7 +91,7 @@ class ChatFormat:
     `markers`: the tokens that begin and end turns. Within a message's text they would start another role's turn."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self._tokenizer = tokenizer
+        self._reference = ref(tokenizer)
         self.shape = Shape()
         self.dialect: Dialect | None = None
         self.response_template: dict[str, Any] | None = None
@@ -103,6 +103,14 @@ class ChatFormat:
         self._find_calls()
         self.reasoning_key = next(filter(self._shows_reasoning, _REASONING_KEYS), None)
         self.markers = self._turn_markers()
+
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        """Not held, so that the cache of formats lets tokenizers go."""
+        tokenizer = self._reference()
+        if tokenizer is None:
+            raise ReferenceError("a ChatFormat lives no longer than its tokenizer")
+        return tokenizer
 
     def render(
         self,

@@ -4,6 +4,8 @@ The templates in templates/ have the structure of the published ones, in few wor
 it brings are held against the same table.
 """
 
+import gc
+import weakref
 from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -229,6 +231,22 @@ def test_mistrals_system_text_stays_where_the_prompt_has_it() -> None:
     with pytest.raises(RowError) as caught:
         chat.encode_checked_prompt(tokenizer("mistral"), messages[:4], TOOLS)
     assert caught.value.code == "template_loses_content"
+
+
+def test_what_is_found_does_not_keep_the_tokenizer() -> None:
+    made = tokenizer_of((TEMPLATES / "hermes.jinja").read_text(), "<|im_end|>")
+    assert format_of(made) is format_of(made)
+    seen = weakref.ref(made)
+    del made
+    gc.collect()
+    assert seen() is None
+
+
+def test_another_template_is_looked_at_anew() -> None:
+    made = tokenizer_of((TEMPLATES / "hermes.jinja").read_text(), "<|im_end|>")
+    assert format_of(made).reasoning_key is None
+    made.chat_template = (TEMPLATES / "qwen3.jinja").read_text()
+    assert format_of(made).reasoning_key == "reasoning_content"
 
 
 def test_the_date_of_a_template_does_not_change_with_the_day() -> None:
