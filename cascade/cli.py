@@ -302,6 +302,23 @@ def doctor() -> None:
     sys.exit(0 if examine(_layout()) else 1)
 
 
+@main.command("import")
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("models/base"), show_default=True)
+@click.option("--chat-template", help="hermes, nemotron or qwen3, or a Jinja file, in place of the model's own.")
+@click.option("--add-tokens", is_flag=True, help="Make single tokens of <think> and <tool_call> and their ends.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the weights; default: the source's own.")
+def import_(source: str, out: Path, chat_template: str | None, add_tokens: bool, dtype: str | None) -> None:
+    """Make a base model of SOURCE: a name on the Hub, a directory or a .gguf file.
+
+    Prints what was changed, and what the model can be trained for.
+    """
+    from cascade.commands.import_model.importer import import_model
+
+    for line in import_model(source, out, chat_template, add_tokens, dtype):
+        click.echo(line)
+
+
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path), default=Path("recipes/base/nano.yaml"))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("models/base"), show_default=True)
