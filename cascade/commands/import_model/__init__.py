@@ -1,1 +1,1 @@
-"""`cascade import`: a model from the Hub, a directory or a GGUF file becomes a base model that the cascade can train."""
+"""`cascade import`: a base model for the cascade from the Hub, a directory or a GGUF file."""

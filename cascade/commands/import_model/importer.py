@@ -47,7 +47,9 @@ def import_model(
         tokenizer.chat_template = template(chat_template)
         yield f"chat template: {chat_template}"
     elif not tokenizer.chat_template:
-        raise CascadeError(f"{source}: it has no chat template; give one: --chat-template {'|'.join(TEMPLATES)} or a file")
+        raise CascadeError(
+            f"{source}: it has no chat template; give one: --chat-template {'|'.join(TEMPLATES)} or a file"
+        )
     if chat_template is not None or add_tokens:
         wanted = _MARKERS.findall(str(tokenizer.chat_template)) if chat_template is not None else []
         yield from _add(model, tokenizer, [*dict.fromkeys(wanted), *(TAGS if add_tokens else ())])
@@ -117,11 +119,13 @@ def _end_of_turn(model: Any, tokenizer: PreTrainedTokenizerBase, source: str) ->
     messages = [{"role": "user", "content": "Probe question"}, {"role": "assistant", "content": probe}]
     rest = chat.render(tokenizer, messages, thinking=False).rpartition(probe)[2]
     special = {token for token in tokenizer.get_added_vocab() if token in rest}
-    ends = sorted(special | ({str(tokenizer.eos_token)} if tokenizer.eos_token and tokenizer.eos_token in rest else set()))
+    ends = sorted(
+        special | ({str(tokenizer.eos_token)} if tokenizer.eos_token and tokenizer.eos_token in rest else set())
+    )
     if not ends:
         raise CascadeError(
-            f"{source}: the chat template ends an answer with {rest!r}, which holds no special token, so that a response "
-            "has no end; give another: --chat-template"
+            f"{source}: the chat template ends an answer with {rest!r}, which holds no special token, so that a "
+            "response has no end; give another: --chat-template"
         )
     end, old = min(ends, key=rest.index), tokenizer.eos_token
     if end != old:
@@ -142,7 +146,9 @@ def _end_of_turn(model: Any, tokenizer: PreTrainedTokenizerBase, source: str) ->
     settings.eos_token_id = ids if len(ids) > 1 else number
     settings.pad_token_id = tokenizer.pad_token_id
     model.generation_config = settings
-    drawn = {k: getattr(settings, k) for k in ("temperature", "top_p", "top_k") if getattr(settings, k, None) is not None}
+    drawn = {
+        k: getattr(settings, k) for k in ("temperature", "top_p", "top_k") if getattr(settings, k, None) is not None
+    }
     words = ", ".join(f"{k} {v:g}" for k, v in drawn.items()) or "none of its own"
     yield f"generation config: ends at {ids}; sampling settings: {words} (a recipe's `rollout` has its own)"
 

@@ -79,7 +79,7 @@ def _gguf(path: Path, dtype: torch.dtype) -> Loaded:
     except Exception as error:
         line = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{path}: cannot be loaded as a causal language model ({line[:200]})") from None
-    # transformers keeps the model bound to its quantized file, and then refuses to save it: a plain one gets its weights.
+    # transformers keeps the model bound to its quantized file, and refuses to save it: a plain one gets its weights.
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
