@@ -136,6 +136,22 @@ def recipe_check(source: str | None) -> None:
     click.echo(f"{path}: {loaded.name}, {len(loaded.ordered())} nodes, no problem found")
 
 
+@recipe.command("new")
+@click.option(
+    "--model", type=click.Path(path_type=Path), required=True, help="A directory, as `cascade import` writes."
+)
+@click.option("--data", multiple=True, required=True, help="FILE of rows (.jsonl, .parquet), or FILE:ENVIRONMENT.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: recipes/ and the model's name.")
+@click.option("--gpus", type=click.IntRange(min=0), default=1, show_default=True, help="0: on CPU.")
+@click.option("--gpu-gib", default=80.0, show_default=True, help="Memory of each GPU.")
+def recipe_new(model: Path, data: tuple[str, ...], out: Path | None, gpus: int, gpu_gib: float) -> None:
+    """Write a commented recipe for a model and files of rows, with sizes that fit."""
+    from cascade.commands.new_recipe import new_recipe
+
+    for line in new_recipe(model, data, _layout(), out, gpus, gpu_gib):
+        click.echo(line)
+
+
 @recipe.command("export")
 @click.argument("system", type=click.Choice(["nemo-rl"]))
 @click.argument("source", required=False)
