@@ -20,6 +20,7 @@ def make_policy(
     *,
     update_router: bool = False,
     parallel: Parallel | None = None,
+    checkpoint_dtype: str = "init",
 ) -> Policy:
     """Load a checkpoint into an engine, on this process's GPU if there is one. Without optimizer it only scores.
 
@@ -29,7 +30,7 @@ def make_policy(
     if not module or find_spec(module) is None:
         raise CascadeError(f"policy engine {engine!r} is not here; `cascade doctor` lists the engines")
     parallel = parallel or Parallel()
-    whole = {"checkpoint_activations": parallel.checkpoint_activations}
+    whole = {"checkpoint_activations": parallel.checkpoint_activations, "checkpoint_dtype": checkpoint_dtype}
     settings: dict[str, Any] = {"parallel": parallel} if engine == "nemo" else whole
     make = getattr(importlib.import_module(module), name)
     policy: Policy = make(checkpoint, optimizer, distributed.device(), update_router=update_router, **settings)

@@ -5,7 +5,7 @@ Several processes distribute a batch by micro-batches and sum their gradients: t
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import forward
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
-from cascade.policy.batching import MicroBatch, micro_batches, trained_count
+from cascade.policy.batching import MicroBatch, MicroBatches, micro_batches, trained_count
 from cascade.policy.blocks import Block
-from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
+from cascade.policy.checkpoint import load_checkpoint, save_checkpoint, stored_types
 from cascade.policy.gradient_buckets import GradientBuckets
 from cascade.policy.logits import Transform, token_log_probs
 from cascade.recipe import Optimizer
@@ -47,9 +47,11 @@ class HFPolicy:
         update_router: bool = True,
         micro_batch_tokens: int = 8192,
         checkpoint_activations: bool = False,
+        checkpoint_dtype: str = "init",
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
+        self._types = stored_types(Path(checkpoint_dir)) if checkpoint_dtype == "init" else None
         self._fast = forward.supports(model)
         if model.config.model_type != "nemotron_h":
             _check_logits(model.eval(), self._fast, checkpoint_dir)
@@ -70,7 +72,7 @@ class HFPolicy:
     def score(self, sequences: list[Sequence]) -> Scores:
         found = []
         with torch.no_grad():
-            for batch, live in self._own_batches(sequences):
+            for batch, live, _ in self._own_batches(sequences):
                 log_probs, entropy, _ = self._forward(batch)
                 distributed.alive()
                 if live and self._reports:
@@ -91,10 +93,10 @@ class HFPolicy:
         self._optimizer.zero_grad(set_to_none=True)
         if self._recompute and not self._fast:
             self.model.train()
-        for batch, live, last in _with_last(self._own_batches(sequences)):
+        for batch, live, last in self._own_batches(sequences):
             log_probs, entropy, routed = self._forward(batch)
             self._before_backward(last)
-            part = objective(log_probs, batch.index.to(self.device)) if live else 0 * log_probs.sum()
+            part = objective(log_probs, batch.index) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
             self._take_gradients()
             distributed.alive()
@@ -120,7 +122,7 @@ class HFPolicy:
         return StepReport(sum(p[0] for p in parts), norm, _collected(total, found), shares, sum(p[1] for p in parts))
 
     def save(self, directory: Path) -> None:
-        save_checkpoint(self.model, self.tokenizer, directory)
+        save_checkpoint(self.model, self.tokenizer, directory, self._types)
 
     def to_host(self) -> None:
         """Move to the host's memory, until `to_device`."""
@@ -156,12 +158,14 @@ class HFPolicy:
                 device = "cpu" if key == "step" and self.device.type == "cpu" else self.device
                 self._optimizer.state[parameters[parameter]][key] = value.to(device, copy=True)
 
-    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
-        """This process's micro-batches, and whether each counts in the loss."""
-        for batch in distributed.shard(self._split(sequences, distributed.size())):
-            yield batch, True
+    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool, bool]]:
+        """This process's micro-batches, whether each counts in the loss, and whether it is the last."""
+        batches = self._split(sequences, distributed.size())
+        own = range(distributed.rank(), len(batches), distributed.size())
+        for number in own:
+            yield batches[number], True, number == own[-1]
 
-    def _split(self, sequences: list[Sequence], parts: int) -> list[MicroBatch]:
+    def _split(self, sequences: list[Sequence], parts: int) -> MicroBatches:
         return micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device, parts)
 
     def _before_backward(self, last: bool) -> None:
@@ -235,13 +239,6 @@ class HFPolicy:
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
-def _with_last(batches: Iterable[tuple[MicroBatch, bool]]) -> Iterator[tuple[MicroBatch, bool, bool]]:
-    """Add to each batch whether it is the last."""
-    own = list(batches)
-    for number, (batch, live) in enumerate(own):
-        yield batch, live, number + 1 == len(own)
-
-
 def _check_logits(model: Any, fast: bool, directory: Path) -> None:
     """Log-probabilities are computed from hidden states, by the engine's own forward pass if there is one, and the
     output matrix. Check in float32 on the CPU that these reproduce the model's logits."""
@@ -278,6 +275,7 @@ def _collected(count: int, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scores
     entropies)."""
     scores = Scores(torch.zeros(count), torch.zeros(count))
     for index, log_probs, entropy in parts:
+        index = index.cpu()
         scores.log_probs[index] = log_probs.float().cpu()
         scores.entropy[index] = entropy.float().cpu()
     distributed.all_reduce_sum(scores.log_probs, scores.entropy)

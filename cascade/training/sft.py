@@ -35,7 +35,12 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
     run = NodeRun(recipe, name, layout, files, {})
     run.set_up_torch()
     policy = make_policy(
-        node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
+        node.engine,
+        run.parent,
+        node.optimizer,
+        update_router=node.update_router,
+        parallel=node.parallel,
+        checkpoint_dtype=node.checkpoint_dtype,
     )
     step = run.resume(policy).step
     data = PackedSequences(files, run.work / "sequences.arrow")
