@@ -26,13 +26,6 @@ ENDING = 20.0
 PATIENCE = 30.0
 """Seconds that a stopped step has to end by itself."""
 
-_EVALUATE_BASE = (
-    "from pathlib import Path; from cascade.layout import Layout; from cascade.stages import evaluate_checkpoint; "
-    "import sys; layout = Layout(Path.cwd()); "
-    "evaluate_checkpoint(Path(sys.argv[1]), layout.evaluation('base'), layout)"
-)
-
-
 @dataclass(frozen=True)
 class Step:
     name: str
@@ -62,7 +55,7 @@ def steps(recipe: Recipe, layout: Layout, gguf: Path | None, template: str) -> l
         arguments = ("import", str(gguf), "--chat-template", template, "--out", str(base))
         found.append(Step("import", ("-m", "cascade", *arguments), base / "config.json", (gguf,)))
     found.append(Step("curate", ("-m", "cascade", "node", "curate"), data, (base / "config.json",)))
-    evaluations = [_evaluation(BASE, ("-c", _EVALUATE_BASE, str(base)), layout, (base / "config.json", data))]
+    evaluations = [_evaluation(BASE, layout, (base / "config.json", data))]
     for name, node in recipe.ordered().items():
         parents = [layout.checkpoint(n) if n in recipe.training else layout.decision(n) for n in recipe.parents(name)]
         awaited = [_summary(n, layout) for n in recipe.awaited(name)]
@@ -74,13 +67,12 @@ def steps(recipe: Recipe, layout: Layout, gguf: Path | None, template: str) -> l
         needs = (base / "config.json", data, *parents, *awaited)
         found.append(Step(name, ("-m", "cascade", "node", name), makes, needs))
         if training:
-            command = ("-m", "cascade", "evaluate", name)
-            evaluations.append(_evaluation(name, command, layout, (layout.checkpoint(name), data)))
+            evaluations.append(_evaluation(name, layout, (layout.checkpoint(name), data)))
     return found + evaluations
 
 
-def _evaluation(node: str, command: tuple[str, ...], layout: Layout, needs: tuple[Path, ...]) -> Step:
-    return Step(f"evaluate {node}", command, _summary(node, layout), needs)
+def _evaluation(node: str, layout: Layout, needs: tuple[Path, ...]) -> Step:
+    return Step(f"evaluate {node}", ("-m", "cascade", "evaluate", node), _summary(node, layout), needs)
 
 
 def _summary(node: str, layout: Layout) -> Path:

@@ -115,19 +115,12 @@ def _add(model: Any, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) 
 
 def _end_of_turn(model: Any, tokenizer: PreTrainedTokenizerBase, source: str) -> Iterator[str]:
     """Make the token that ends the template's turns the end of a response, and see that there is a padding token."""
-    probe = "Probe answer"
-    messages = [{"role": "user", "content": "Probe question"}, {"role": "assistant", "content": probe}]
-    rest = chat.render(tokenizer, messages, thinking=False).rpartition(probe)[2]
-    special = {token for token in tokenizer.get_added_vocab() if token in rest}
-    ends = sorted(
-        special | ({str(tokenizer.eos_token)} if tokenizer.eos_token and tokenizer.eos_token in rest else set())
-    )
-    if not ends:
+    old, end = tokenizer.eos_token, chat.format_of(tokenizer).end
+    if end not in tokenizer.get_vocab():
         raise CascadeError(
-            f"{source}: the chat template ends an answer with {rest!r}, which holds no special token, so that a "
-            "response has no end; give another: --chat-template"
+            f"{source}: the chat template ends an answer with {end!r}, which is no token, so that a response has no "
+            "end; give another: --chat-template"
         )
-    end, old = min(ends, key=rest.index), tokenizer.eos_token
     if end != old:
         tokenizer.eos_token = end
         yield f"end of a response: {end}, which ends the template's turns (was {old})"
