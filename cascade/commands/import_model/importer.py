@@ -54,7 +54,7 @@ def import_model(
         wanted = _MARKERS.findall(str(tokenizer.chat_template)) if chat_template is not None else []
         yield from _add(model, tokenizer, [*dict.fromkeys(wanted), *(TAGS if add_tokens else ())])
     yield from _end_of_turn(model, tokenizer, source)
-    yield from _vocabulary(model, tokenizer)
+    yield from _vocabulary(model, tokenizer, source)
     save_checkpoint(model, tokenizer, out)
     if loaded.card is not None:
         write_atomic(out / "README.md", loaded.card.read_text(encoding="utf-8"))
@@ -146,8 +146,10 @@ def _end_of_turn(model: Any, tokenizer: PreTrainedTokenizerBase, source: str) ->
     yield f"generation config: ends at {ids}; sampling settings: {words} (a recipe's `rollout` has its own)"
 
 
-def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, source: str) -> Iterator[str]:
     rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise CheckpointError(f"{source}: its tokenizer has {len(tokenizer)} tokens, the model embeds {rows}")
     padded = f", padded to {rows:,}" if rows > len(tokenizer) else ""
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     tied = "the output matrix is the embedding" if head is embedding else "the output matrix is its own"
