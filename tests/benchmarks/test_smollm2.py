@@ -296,6 +296,19 @@ def test_steps_of_the_recipe_wait_for_what_they_read(tmp_path: Path) -> None:
     assert finish("release") == []
 
 
+def test_a_domain_can_be_left_out(tmp_path: Path) -> None:
+    """Where programs cannot be confined, there is no code: neither its rows nor its node nor a teacher of it."""
+    recipe, layout = driver.open_project(ROOT / "recipes" / "smollm2.yaml", tmp_path / "work", ["code"])
+    assert "code" not in recipe.domains
+    assert len(recipe.domains) == 6
+    assert "code_rl" not in recipe.training
+    assert "code_rl" not in recipe.teachers["select_teachers"].candidates
+    assert set(recipe.distill["mopd"].mix) == set(recipe.domains)
+    before = layout.params.stat().st_mtime_ns
+    driver.open_project(ROOT / "recipes" / "smollm2.yaml", tmp_path / "work", ["code"])
+    assert layout.params.stat().st_mtime_ns == before
+
+
 def test_the_table_of_a_project_in_which_nothing_ran(tmp_path: Path) -> None:
     recipe, layout = driver.open_project(ROOT / "recipes" / "smollm2.yaml", tmp_path / "work")
     table = driver.table(recipe, layout, {"device": "cpu"}, ["sft"])

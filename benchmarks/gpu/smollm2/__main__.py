@@ -43,15 +43,21 @@ def run(arguments: argparse.Namespace) -> None:
     import transformers
 
     from benchmarks.gpu.smollm2 import run as steps
+    from cascade import sandbox
     from cascade.utils.files import write_json
 
-    recipe, layout = steps.open_project(arguments.recipe, arguments.work)
+    without = {}
+    if lacks := sandbox.missing():
+        without["code"] = f"programs cannot be confined here: {'; '.join(lacks)}"
+        print(f"without code: {without['code']}", flush=True)
+    recipe, layout = steps.open_project(arguments.recipe, arguments.work, without)
     gguf = None if arguments.source is None else unpack(arguments.source, layout.root)
     todo = steps.steps(recipe, layout, gguf, arguments.chat_template)
     facts = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "jobs": arguments.jobs,
+        "without": without,
     }
 
     def progress() -> None:

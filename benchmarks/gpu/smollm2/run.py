@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cascade.layout import Layout
 from cascade.recipe import BASE, Node, Recipe, load
 from cascade.report.results import load_results, pooled_recovery
@@ -25,6 +27,7 @@ ENDING = 20.0
 """Seconds at the end of the limit in which nothing new is started."""
 PATIENCE = 30.0
 """Seconds that a stopped step has to end by itself."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -226,10 +229,23 @@ def keep(layout: Layout, archive: Path) -> None:
     temporary.replace(archive)
 
 
-def open_project(recipe: Path, work: Path) -> tuple[Recipe, Layout]:
-    """The work directory with this recipe as its active one."""
-    work.mkdir(parents=True, exist_ok=True)
+def open_project(recipe: Path, work: Path, without: Iterable[str] = ()) -> tuple[Recipe, Layout]:
+    """The work directory with this recipe as its active one, without some of its domains."""
+    content = recipe.read_text(encoding="utf-8")
+    if left_out := set(without):
+        content = yaml.safe_dump(_reduced(yaml.safe_load(content), left_out), sort_keys=False)
     layout = Layout(work.resolve())
-    if not layout.params.exists() or layout.params.read_bytes() != recipe.read_bytes():
-        layout.params.write_bytes(recipe.read_bytes())
+    layout.root.mkdir(parents=True, exist_ok=True)
+    if not layout.params.exists() or layout.params.read_text(encoding="utf-8") != content:
+        layout.params.write_text(content, encoding="utf-8")
     return load(layout.params), layout
+
+
+def _reduced(content: dict[str, Any], without: set[str]) -> dict[str, Any]:
+    """A recipe without the sources and RL nodes of some domains."""
+    sources = content["curation"]["sources"]
+    content["curation"]["sources"] = {name: s for name, s in sources.items() if s["domain"] not in without}
+    content["rl"] = {name: node for name, node in content["rl"].items() if not without & set(node["mix"])}
+    for node in content["teachers"].values():
+        node["candidates"] = [name for name in node["candidates"] if name in {**content["sft"], **content["rl"]}]
+    return content
