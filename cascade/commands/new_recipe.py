@@ -1,6 +1,7 @@
 """`cascade recipe new`: a recipe for a model and files of rows, with sizes that fit the rows and the GPU."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ READ = 2000
 """Rows of a file that are read to learn their form and length; all are counted."""
 BENCHMARK = 200
 """Prompts of a domain's benchmark at most, a tenth of the rows at most."""
+STEPS = 50
+"""Steps of fine-tuning, at least, where there are as many sequences."""
 MICRO_BATCHES = (65536, 32768, 16384, 8192, 4096, 2048)
 COVERED = 0.98
 """Share of the rows that the limits in tokens let in."""
@@ -48,6 +51,8 @@ class File:
     """Demonstrations with reasoning."""
     lengths: list[int] = field(default_factory=list)
     """Tokens of conversations and prompts."""
+    shown_tokens: int = 0
+    """Of all conversations that were read."""
     answers: list[int] = field(default_factory=list)
     """Tokens of demonstrations."""
     problems: Counter[str] = field(default_factory=Counter)
@@ -143,6 +148,7 @@ def _count(found: File, row: Candidate, tokenizer: PreTrainedTokenizerBase) -> N
     found.thought += any(message.get("reasoning_content") for message in row.messages)
     examples = [chat.encode_conversation(tokenizer, turn, row.tools) for turn in chat.split_turns(row.messages)]
     found.lengths += [len(example.token_ids) for example in examples]
+    found.shown_tokens += sum(len(example.token_ids) for example in examples)
     found.answers += [sum(example.trained) for example in examples]
 
 
@@ -181,10 +187,14 @@ def _content(
     small = parameters < 500e6
     domains = list(dict.fromkeys(file.domain for file in files if file.prompts))
     shown = any(file.demonstrations for file in files)
-    content: dict[str, Any] = {"name": name, "family": name, "seed": 0, "threads": 8, "base": base, "judges": {}}
+    # Tokens of all demonstrations: few rows are packed into short sequences and small batches, so that there are steps.
+    tokens = sum(file.rows * file.shown_tokens // min(file.rows, READ) for file in files)
+    sequence = max(longest, 2048) if tokens > 2048 * STEPS else longest
+    threads = min(8, len(os.sched_getaffinity(0)))
+    content: dict[str, Any] = {"name": name, "family": name, "seed": 0, "threads": threads, "base": base, "judges": {}}
     content["curation"] = {
         "max_tokens": longest,
-        "sequence_length": max(longest, 2048),
+        "sequence_length": sequence,
         "sources": {f"{_name(Path(file.path).stem)}": _source(file) for file in files},
     }
     if shown:
@@ -194,8 +204,8 @@ def _content(
                 "init": "base",
                 "round": 1,
                 "epochs": 1.0,
-                "batch": 16,
-                "optimizer": {"learning_rate": rate, "warmup_steps": 5, "warmup_from": rate / 10, "schedule": "cosine"},
+                "batch": min(16, max(1, tokens // (sequence * STEPS))),
+                "optimizer": {"learning_rate": rate, "warmup_steps": 5, "schedule": "cosine"},
             }
         }
     start = "sft" if shown else "base"

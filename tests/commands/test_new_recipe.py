@@ -56,7 +56,8 @@ def test_one_domain_with_demonstrations(model: Path, tmp_path: Path) -> None:
     assert list(recipe.training) == ["sft", "math_rl"]
     assert (recipe.rl["math_rl"].init, recipe.rl["math_rl"].rollout.thinking) == ("sft", True)
     assert recipe.gate["release"].against == ["sft"]
-    assert recipe.curation.max_tokens == 256
+    assert recipe.curation.max_tokens == recipe.curation.sequence_length == 256
+    assert recipe.sft["sft"].batch == 1  # 40 rows are few tokens: many small steps
     assert recipe.place("math_rl").gpu_gib == 80
 
 
@@ -78,6 +79,15 @@ def test_several_domains_branch_from_sft_and_are_distilled(model: Path, tmp_path
     assert (talk.domain, talk.sft, talk.rl, talk.benchmark) == ("chat", -1, 0, 0)
     assert recipe.curation.sources["choices_2"].domain == "mcqa"
     assert lines[-1].endswith("made.yaml: sft, math_rl, mcqa_rl, select_teachers, mopd, release")
+
+
+def test_many_tokens_make_large_batches(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_recipe, "READ", 10)
+    recipe, _ = new(model, [written(tmp_path / "a.jsonl", [QUESTION] * 8000)], tmp_path)
+    rows = recipe.sft["sft"].batch * recipe.curation.sequence_length
+    assert recipe.curation.sequence_length == 2048
+    # Ten rows tell how long 8,000 are: about 140 letters each with the template, a token a letter.
+    assert 100 * 8000 / new_recipe.STEPS / 2 < rows <= 200 * 8000 / new_recipe.STEPS
 
 
 def test_without_demonstrations_domains_follow_each_other(model: Path, tmp_path: Path) -> None:
