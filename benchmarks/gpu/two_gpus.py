@@ -11,7 +11,7 @@ fsdp2    plain transformers and FSDP2, wide, two GPUs                     → ne
 refresh  the torch sampler's weights after a step of nemo, 141M and wide  → refresh_seconds (of 141M)
 mopd     a step of distillation from three teachers beside one of RL      → mopd_over_rl_step
 graph    models/base by each engine: SFT, RL, distillation from two teachers, a node killed and resumed
-plan     planned over measured peak memory, of all runs so far            → plan_ratio_min, plan_ratio_max
+plan     what `cascade recipe plan` now says of the runs so far            → plan_ratio_min, plan_ratio_max
 
 Each part adds to the file what it measured, under `runs` each run with its seconds, its tokens a second, its peak and
 planned memory, and for one step what its kernels took (of that, communication), by name.
@@ -130,7 +130,8 @@ def main() -> None:
         if part == "prepare":
             prepare(options.work)
         elif part == "plan":
-            keep(options.out, {})
+            runs = json.loads(options.out.read_text())["runs"] if options.out.exists() else {}
+            keep(options.out, {name: planned_anew(run, options.work) for name, run in runs.items() if "task" in run})
         elif part == "graph":
             chosen = {name: engine for name, engine in GRAPHS.items() if not options.only or options.only in name}
             keep(options.out, {}, two_gpus_graph.run(options.work, chosen))
@@ -284,13 +285,16 @@ def train(
 
     found = timed(step, 3 if brief else STEPS)
     report = step()
-    settings: dict[str, Any] = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "engine": engine}
-    # A plan is for full micro-batches.
-    largest = max(part.tokens for part in policy._split(batch, distributed.size()))
-    optimizer = optimizer.model_copy(update={"micro_batch_tokens": largest})
-    node = SFTNode(**settings, optimizer=optimizer, parallel=parallel)
-    planned = plan_node(shape_of(checkpoint / "config.json"), node, distributed.size(), longest=0, teachers=0)
+    # Full micro-batches are planned. Engine nemo's budget counts padding.
+    parts = policy._split(batch, distributed.size())
+    largest = max(parts.block_tokens(n) if engine == "nemo" else parts[n].tokens for n in range(len(parts)))
+    planned = planned_bytes(checkpoint, engine, parallel, largest, distributed.size())
     return found | {
+        "task": {
+            "model": checkpoint.parent.name,
+            "engine": engine,
+            "parallel": parallel.model_dump(exclude_defaults=True),
+        },
         "largest micro-batch": largest,
         "class": type(getattr(policy, "_net", policy.model)).__module__,
         "load s": round(loaded, 1),
@@ -299,10 +303,32 @@ def train(
         "tokens": report.tokens,
         "tokens/s": round(report.tokens / found["step s"]),
         "peak MiB": peak(),
-        "planned MiB": round(planned.total / 2**20, 1),
-        "planned parts MiB": {name: round(value / 2**20) for name, value in vars(planned).items()},
+        **planned,
         "kernels": {} if brief else profiled(step),
     }
+
+
+def planned_bytes(checkpoint: Path, engine: str, parallel: Parallel, tokens: int, processes: int) -> dict[str, Any]:
+    """What `cascade recipe plan` says of an SFT node with micro-batches of so many tokens."""
+    settings: dict[str, Any] = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "engine": engine}
+    optimizer = OPTIMIZER.model_copy(update={"micro_batch_tokens": tokens})
+    node = SFTNode(**settings, optimizer=optimizer, parallel=parallel)
+    plan = plan_node(shape_of(checkpoint / "config.json"), node, processes, longest=0, teachers=0)
+    return {
+        "planned MiB": round(plan.total / 2**20, 1),
+        "planned parts MiB": {name: round(value / 2**20) for name, value in vars(plan).items()},
+    }
+
+
+def planned_anew(run: dict[str, Any], work: Path) -> dict[str, Any]:
+    """A run with the plan of today's code, beside the peak that it had."""
+    task = run["task"]
+    config = work / task["model"] / "config"
+    if not config.exists():
+        made = wide_model.config() if task["model"] == "wide" else nemo_step.random_config()
+        made.save_pretrained(config)
+    parallel, tokens = Parallel(**task["parallel"]), run["largest micro-batch"]
+    return run | planned_bytes(config, task["engine"], parallel, tokens, run["processes"])
 
 
 def timed(step: Callable[[], Any], steps: int | None = None) -> dict[str, Any]:

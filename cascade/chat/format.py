@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import count, product
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from jinja2 import TemplateError
 
@@ -91,7 +91,7 @@ class ChatFormat:
     `markers`: the tokens that begin and end turns. Within a message's text they would start another role's turn."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self._tokenizer = tokenizer
+        self._reference = ref(tokenizer)
         self.shape = Shape()
         self.dialect: Dialect | None = None
         self.response_template: dict[str, Any] | None = None
@@ -103,6 +103,14 @@ class ChatFormat:
         self._find_calls()
         self.reasoning_key = next(filter(self._shows_reasoning, _REASONING_KEYS), None)
         self.markers = self._turn_markers()
+
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        """Not held, so that the cache of formats lets tokenizers go."""
+        tokenizer = self._reference()
+        if tokenizer is None:
+            raise ReferenceError("a ChatFormat lives no longer than its tokenizer")
+        return tokenizer
 
     def render(
         self,
@@ -128,14 +136,21 @@ class ChatFormat:
 
     def reply(self, messages: Sequence[Message], index: int, tools: Sequence[dict] | None) -> tuple[str, str]:
         """The prompt of the assistant's message `index`, and the message with the token that ends its turn, as the
-        model would sample it. Raises RowError (`template`) where the template does not continue its prompt."""
+        model would sample it.
+
+        Where the template rewrites what stands before a reply (Mistral's moves the system text), the prompt is the one
+        that is sampled from. Raises RowError (`template`) where a reply does not follow its prompt's last message."""
         message = messages[index]
         thinking = bool(message.get("reasoning_content"))
         prompt = self.render(messages[:index], tools, thinking=thinking, for_generation=True)
         text = self.render(messages[: index + 1], tools, thinking=thinking)
-        if not text.startswith(prompt):
-            text = _with_thought(prompt, text, message, index)
-        written = text[len(prompt) :]
+        if text.startswith(prompt):
+            written = text[len(prompt) :]
+        else:
+            written = _behind_thought(prompt, text, message) or _behind_last(prompt, text, messages[index - 1])
+            if not written:
+                reason = f"the chat template does not render message {index} as a continuation of its prompt"
+                raise RowError("template", reason)
         end = self.call_end if message.get("tool_calls") else self.end
         # Behind it a template may write more (Phi-3's eos), or leave it to the next turn (GLM).
         at = written.rfind(end)
@@ -298,11 +313,27 @@ def _shaped_call(call: dict, shape: Shape, identity: str) -> dict:
     return {**call, "function": function, **({"id": call.get("id") or identity} if shape.ids else {})}
 
 
-def _with_thought(prompt: str, text: str, message: Message, index: int) -> str:
-    """The rendering of a message whose prompt opens a thought that the template does not render (DeepSeek)."""
+def _behind_thought(prompt: str, text: str, message: Message) -> str:
+    """What follows a prompt that opens a thought, where the template does not render it (DeepSeek); empty elsewhere."""
     opening = OPEN_THOUGHT.search(prompt)
     if opening is None or not text.startswith(prompt[: opening.start()]):
-        raise RowError("template", f"the chat template does not render message {index} as a continuation of its prompt")
+        return ""
     rest = text[opening.start() :]
     closing = "" if rest.startswith("</think>") else "\n</think>\n\n" if opening[0].endswith("\n") else "</think>"
-    return prompt + (message.get("reasoning_content") or "") + closing + rest
+    return (message.get("reasoning_content") or "") + closing + rest
+
+
+def _behind_last(prompt: str, text: str, last: Message) -> str:
+    """What follows the prompt's last message and the header behind it; empty where the text does not have both."""
+    for form in written_forms(last.get("content") or ""):
+        at = prompt.rfind(form) if form else -1
+        if at >= 0:
+            _, found, written = text.rpartition(prompt[at:])
+            return written if found else ""
+    return ""
+
+
+def written_forms(text: str) -> tuple[str, str, str]:
+    """A message's text as templates write it: as it is, blanks around it aside, or within JSON."""
+    text = text.strip()
+    return text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]

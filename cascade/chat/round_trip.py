@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cascade.chat.format import ChatFormat
+from cascade.chat.format import ChatFormat, written_forms
 from cascade.chat.messages import Message, ToolCall
 from cascade.errors import RowError
 
@@ -124,15 +124,15 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _find(text: str, part: str, at: int) -> int:
-    """Where `part` ends in the text from `at` on, as it is or as JSON writes it; -1 where it is not there."""
-    part = part.strip()
-    found = text.find(part, at)
+    """Where `part` ends in the text from `at` on; -1 where it is not there."""
+    plain = part.strip()
+    found = text.find(plain, at)
     if found >= 0:
-        return found + len(part)
-    for escaped in (json.dumps(part, ensure_ascii=False)[1:-1], json.dumps(part)[1:-1]):
-        found = text.find(escaped, at)
+        return found + len(plain)
+    for form in written_forms(part):
+        found = text.find(form, at)
         if found >= 0:
-            return found + len(escaped)
+            return found + len(form)
     return -1
 
 

@@ -1,25 +1,32 @@
 """The memory that a node needs on each GPU, estimated from the model's configuration before anything is loaded.
 
 Bytes: bfloat16 2, float32 4. A trained parameter of engine nemo is 2 (weight) + 4 (gradient) + 12 (float32 weight, two
-moments), split over all GPUs; of engine hf 4 + 4 + 8, whole on each. Parameters are counted exactly, on a model without
-storage. Activations are those that the layers' backward passes read; the estimate leaves `USABLE` of a GPU, the rest is
-for CUDA, NCCL and fragmentation.
+moments), split over all GPUs; of engine hf 4 + 4 + 8, whole on each. With `lora` the adapters are what is trained, each
+weight is 4, and those that have an adapter are there twice: merged, and as they were. Parameters are counted exactly,
+on a model without storage. Activations are those that the layers' backward passes read; the estimate leaves `USABLE` of
+a GPU, the rest is for CUDA, NCCL and fragmentation.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy.model_size import Shape, shape_of
 from cascade.recipe import Distillation, Node, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
 
+if TYPE_CHECKING:
+    from cascade.policy.lora import Sizes
+
 USABLE = 0.9
 """Share of a GPU's memory that the parts of a plan may fill."""
 GIB = 2**30
-AUTOCAST = 2.05
-"""What engine hf keeps for each byte of activations: autocast leaves most of them in both types. On an H100, of two
-NemotronH of 5M and 141M parameters: 2.0 with mamba_ssm's kernels; 2.15 of the latter without (docs/gpu.md)."""
+AUTOCAST = 1.98
+"""What engine hf keeps for each byte of activations: autocast leaves most of them in both types. On an H200, of a
+NemotronH of 141M parameters with mamba_ssm's kernels (docs/gpu.md); without them about 2.1."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +50,31 @@ class Plan:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int, memory: float | None = None) -> Plan:
+def plan_node(
+    shape: Shape,
+    node: Node,
+    gpus: int,
+    longest: int,
+    teachers: int,
+    memory: float | None = None,
+    adapters: Sizes | None = None,
+) -> Plan:
     """`longest`: tokens of the longest sequence. `teachers`: further models in memory, without gradient. `memory`: of
-    each GPU, in bytes, where it is known."""
+    each GPU, in bytes, where it is known. `adapters`: of a node with `lora`."""
     assert isinstance(node, OnPolicyNode | SFTNode)
     parallel, optimizer = node.parallel, node.optimizer
     nemo = node.engine == "nemo"
     split = gpus if nemo else 1
     parameters = shape.parameters / split
     tokens = max(optimizer.micro_batch_tokens, longest) / parallel.context
+    trained = adapters.adapters if adapters else parameters
     return Plan(
-        weights=parameters * (2 if nemo else 4),
-        gradients=parameters * 4,
-        optimizer=parameters * (12 if nemo else 8),
+        weights=parameters * (2 if nemo else 4) + (4 * (adapters.adapted + adapters.adapters) if adapters else 0),
+        gradients=4 * (trained + (adapters.largest if adapters else 0)),
+        optimizer=trained * (12 if nemo else 8),
         gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
         activations=tokens
-        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or not nemo)
+        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or not nemo, nemo)
         * (1 if nemo else AUTOCAST),
         # With sequences split, the last hidden states are put together, and so are their gradients.
         logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
@@ -74,7 +90,12 @@ def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
     longest = recipe.longest_rollout(node) if isinstance(node, OnPolicyNode) else recipe.curation.max_tokens
     shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
     memory = place.gpu_gib * GIB if place.gpu_gib else None
-    return plan_node(shape, node, gpus, longest, resident_models(recipe, name), memory)
+    adapters = None
+    if node.lora is not None:
+        from cascade.policy.lora import sizes_of
+
+        adapters = sizes_of(_config(recipe, layout), node.lora)
+    return plan_node(shape, node, gpus, longest, resident_models(recipe, name), memory, adapters)
 
 
 def check(recipe: Recipe, name: str, layout: Layout) -> list[str]:
@@ -116,10 +137,12 @@ def _remedy(part: str, node: Node) -> str:
     more = "use more GPUs" if nemo else "use engine nemo on several GPUs"
     recompute = [] if node.parallel.checkpoint_activations else ["set parallel.checkpoint_activations"]
     context = ["raise parallel.context"] if nemo else []
+    adapters = [] if nemo or node.lora else ["train adapters (lora)"]
+    trained = ", or ".join([*adapters, more])
     return {
         "weights": more,
-        "gradients": more,
-        "optimizer": more,
+        "gradients": trained,
+        "optimizer": trained,
         "gathered": "raise parallel.expert" if nemo else more,
         "activations": ", ".join([*recompute, *context, "lower optimizer.micro_batch_tokens"]),
         "logits": "a smaller vocabulary would help, nothing else",

@@ -20,7 +20,8 @@ from cascade.policy.blocks import Block
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint, stored_types
 from cascade.policy.gradient_buckets import GradientBuckets
 from cascade.policy.logits import Transform, token_log_probs
-from cascade.recipe import Optimizer
+from cascade.policy.lora import Adapters
+from cascade.recipe import Lora, Optimizer
 from cascade.utils import distributed
 
 ROUTERS = ("Router", "Gate")
@@ -30,12 +31,15 @@ ROUTERS = ("Router", "Gate")
 class HFPolicy:
     """Computes scores with a checkpoint's model and, given an optimizer, trains it. On CUDA it uses bfloat16 autocast.
 
+    With `lora` it trains adapters, drawn from `seed`, that are always merged into the model's weights.
+
     Raises CheckpointError for a directory that is not a checkpoint. Dropout is off: the policy that is trained
     is the policy that samples.
     """
 
     sharded = False
     _recompute = False
+    _adapters: Adapters | None = None
     _reports = True
     """Whether this process's results are used; if several processes compute the same tokens, only one's are."""
 
@@ -48,6 +52,8 @@ class HFPolicy:
         micro_batch_tokens: int = 8192,
         checkpoint_activations: bool = False,
         checkpoint_dtype: str = "init",
+        lora: Lora | None = None,
+        seed: int = 0,
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
@@ -66,6 +72,7 @@ class HFPolicy:
             self.model.gradient_checkpointing_enable()
         for module in self._routers():
             module.requires_grad_(update_router)
+        self._adapters = Adapters(self.model, lora, seed) if lora and optimizer else None
         self._optimizer = self._adamw(optimizer) if optimizer else None
         self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
 
@@ -114,6 +121,8 @@ class HFPolicy:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
+        if self._adapters is not None:
+            self._adapters.merge()
         loss = sum(map(float, losses))
         parts = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
         routed_to = [routed for *_, routed in parts if routed is not None]
@@ -132,25 +141,32 @@ class HFPolicy:
         self.model.to(self.device)  # type: ignore[arg-type]
 
     def training_state(self) -> dict[str, Tensor]:
-        state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        if self._adapters is not None:  # All other weights are the parent checkpoint's.
+            state = {f"lora.{name}": value for name, value in self._adapters.state().items()}
+        else:
+            state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         if self._optimizer is not None:
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._named().items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     state[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
         return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Raises CheckpointError if the state is of a different model."""
-        weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        prefix = "model." if self._adapters is None else "lora."
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         try:
-            self.model.load_state_dict(weights)
+            if self._adapters is None:
+                self.model.load_state_dict(weights)
+            else:
+                self._adapters.load(weights)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the training state is of another model ({str(error).splitlines()[-1].strip()})"
             ) from None
         if self._optimizer is None:
             return
-        parameters = dict(self.model.named_parameters())
+        parameters = self._named()
         self._optimizer.state.clear()
         for name, value in state.items():
             if name.startswith("optimizer."):
@@ -223,8 +239,12 @@ class HFPolicy:
         )
         return output.last_hidden_state
 
+    def _named(self) -> dict[str, nn.Parameter]:
+        """What the optimizer may have state of, by name."""
+        return dict(self.model.named_parameters()) if self._adapters is None else self._adapters.parameters
+
     def _trainable(self) -> list[nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return [p for p in self._named().values() if p.requires_grad]
 
     def _routers(self) -> list[nn.Module]:
         return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]

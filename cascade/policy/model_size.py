@@ -39,15 +39,19 @@ class Shape:
     own_pass: bool
     """Whether the engine has a forward pass of its own for the model, and samples from a copy in bfloat16."""
 
-    def kept(self, checkpointed: bool, expert_parallel: bool) -> float:
+    fused_mamba: float
+    """`activations` of a Mamba layer in one kernel, which recomputes its convolution and its states: NeMo's layers."""
+
+    def kept(self, checkpointed: bool, expert_parallel: bool, nemo: bool = False) -> float:
         """Bytes of activations per token of all layers. With activation checkpointing a layer keeps only its input; one
         layer at a time is recomputed."""
+        saved = {**self.activations, "mamba": self.fused_mamba} if nemo else self.activations
         if not checkpointed:
-            return sum(self.activations[kind] for kind in self.kinds)
+            return sum(saved[kind] for kind in self.kinds)
         hybrid = not any("+" in kind for kind in self.kinds)
-        again = RECOMPUTED_ALONE if hybrid and not expert_parallel else tuple(self.activations)
-        inputs = sum(2 * self.width if kind in again else self.activations[kind] for kind in self.kinds)
-        return inputs + max((self.activations[kind] for kind in again if kind in self.activations), default=0)
+        again = RECOMPUTED_ALONE if hybrid and not expert_parallel else tuple(saved)
+        inputs = sum(2 * self.width if kind in again else saved[kind] for kind in self.kinds)
+        return inputs + max((saved[kind] for kind in again if kind in self.kinds), default=0)
 
     def dispatched(self, expert: int) -> float:
         """Additional temporary bytes per token of a layer's experts: tokens of all processes, and each copy's result
@@ -88,6 +92,7 @@ def shape_of(file: Path) -> Shape:
         activations=activations,
         cache=cache,
         state=state,
+        fused_mamba=_bytes(config, FUSED) if "mamba" in kinds else 0,
         own_pass=forward.supports(model),
     )
 
@@ -100,6 +105,7 @@ def _experts(layer: Any) -> list[Any]:
     return [module for name, module in layer.named_modules() if name.split(".")[-1] == "experts"]
 
 
+FUSED = "fused mamba"
 _MIXERS = {"full_attention": "attention", "sliding_attention": "attention", "hybrid": "attention+mamba"}
 
 
@@ -107,17 +113,19 @@ def _kind(config: Any, n: int, experts: bool) -> str:
     """The parts of layer n."""
     kinds = getattr(config, "layers_block_type", None) or getattr(config, "layer_types", None)
     kind = kinds[n] if kinds else "attention"
-    mixer = ("mamba" if _mamba(config) else "delta") if kind == "linear_attention" else _MIXERS.get(kind, kind)
+    mixer = ("mamba" if mamba_sizes(config) else "delta") if kind == "linear_attention" else _MIXERS.get(kind, kind)
     return mixer if config.model_type == "nemotron_h" else f"{mixer}+{'moe' if experts else 'mlp'}"
 
 
 def _bytes(config: Any, part: str) -> float:
     """Bytes that a part saves per token: inputs of its matrices and nonlinearities, 2 bytes each; sums in float32."""
     width = config.hidden_size
-    if part == "mamba":
-        heads, size, groups, state, chunk = _mamba(config)  # type: ignore[misc]
+    if part in ("mamba", FUSED):
+        heads, size, groups, state, chunk = mamba_sizes(config)  # type: ignore[misc]
         inner, channels = heads * size, 2 * groups * state
         projected = 2 * inner + channels + heads
+        if part == FUSED:
+            return 2 * (2 * width + projected + inner)
         return 2 * (2 * width + projected + (inner + channels) + 2 * inner) + 4 * inner * state / chunk
     if part == "delta":
         keys, values, state = _delta(config)
@@ -157,7 +165,7 @@ def _cache(config: Any, kind: str) -> float:
 
 def _state(config: Any, kind: str) -> float:
     if "mamba" in kind:
-        heads, size, _, state, _ = _mamba(config)  # type: ignore[misc]
+        heads, size, _, state, _ = mamba_sizes(config)  # type: ignore[misc]
         return 4 * heads * size * state
     return _delta(config)[2] if "delta" in kind else 0
 
@@ -176,7 +184,7 @@ def _head_size(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _mamba(config: Any) -> tuple[int, int, int, int, int] | None:
+def mamba_sizes(config: Any) -> tuple[int, int, int, int, int] | None:
     """Heads, their size, groups, states, tokens of a chunk; None without Mamba-2 layers."""
     for names in (
         ("mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "chunk_size"),

@@ -134,8 +134,8 @@ class Decontamination(Section):
 
 
 class Difficulty(Section):
-    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped. The checkpoint alone,
-    `difficulty: base`, keeps the prompts that some rollouts solve and some do not."""
+    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped. The checkpoint
+    alone, `difficulty: base`, keeps the prompts that some rollouts solve and some do not."""
 
     checkpoint: str
     rollouts: Count = 8

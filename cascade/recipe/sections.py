@@ -97,6 +97,18 @@ class Parallel(Section):
         return self
 
 
+class Lora(Section):
+    """Low-rank adapters, of engine hf: only these are trained, and every checkpoint has them merged into its weights
+    (docs/algorithms.md)."""
+
+    rank: Count = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapters' product is multiplied by alpha / rank."""
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Ends of the names of the layers that have one, such as q_proj; `all-linear`: every linear layer but the output
+    matrix (of Mamba layers without out_proj). Experts that transformers keeps as one tensor are none."""
+
+
 class Node(Section):
     init: str
     """The node, or `base`, whose checkpoint this node starts from."""
@@ -109,6 +121,8 @@ class Node(Section):
     checkpoint_dtype: Literal["init", "float32"] = "init"
     """Type in which the checkpoint's weights are stored: those of the checkpoint that the node starts from, as engine
     nemo always does, or float32, in which engine hf trains."""
+    lora: Lora | None = None
+    """Train low-rank adapters instead of all weights."""
 
     @model_validator(mode="after")
     def _parallel_engine(self) -> "Node":
@@ -117,6 +131,8 @@ class Node(Section):
             raise ValueError(
                 f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo"
             )
+        if self.engine == "nemo" and self.lora is not None:
+            raise ValueError("lora: of engine hf alone; take it out or say hf")
         if self.engine == "nemo" and self.checkpoint_dtype != "init":
             raise ValueError("checkpoint_dtype: engine nemo stores weights in the types of init; take it out or say hf")
         return self

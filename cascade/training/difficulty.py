@@ -133,9 +133,9 @@ class SignalWatch:
         self._steps = list(earlier)
 
     def step(self, metrics: Metrics, groups: list[Group]) -> None:
-        """Call after each step, with its metrics and all groups that it sampled. Raises CascadeError where, over as many
-        steps as are watched, fewer prompts than `min_teaching` teach, and after the last step where no step trained
-        anything."""
+        """Call after each step, with its metrics and all groups that it sampled. Raises CascadeError where, over as
+        many steps as are watched, fewer prompts than `min_teaching` teach, and after the last step where no step
+        trained anything."""
         if not self._steps:
             self._say_start(groups)
         self._steps.append(metrics)

@@ -33,6 +33,7 @@ from cascade.training.samples import sample_rows
 from cascade.training.teacher_scoring import Teacher, Teachers, check_compatible, chosen_teachers, shares
 from cascade.utils import distributed
 from cascade.utils.progress import Progress, say
+from cascade.utils.seeds import derive_seed
 
 
 def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
@@ -59,6 +60,8 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
         update_router=node.update_router,
         parallel=node.parallel,
         checkpoint_dtype=node.checkpoint_dtype,
+        lora=node.lora,
+        seed=derive_seed(recipe.seed, name, "lora"),
     )
     advantages = _advantage_source(node, run, teachers)
     state = run.resume(policy)

@@ -4,6 +4,8 @@ The templates in templates/ have the structure of the published ones, in few wor
 it brings are held against the same table.
 """
 
+import gc
+import weakref
 from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -58,7 +60,7 @@ EXPECTED = {
     "lfm2": [K, K, K, K, THOUGHT, K, K, K, K, K, K, THOUGHT],
     "deepseek_v3_1": [K, K, K, K, K, K, K, K, K, K, K, THOUGHT],
     "llama3_1": [K, K, K, K, THOUGHT, K, K, TEXT, "template", K, K, THOUGHT],
-    "mistral": [K, "template", K, K, THOUGHT, K, K, TEXT, K, K, K, THOUGHT],
+    "mistral": [K, K, K, K, THOUGHT, K, K, TEXT, K, K, K, THOUGHT],
     "deepseek_r1": [K, K, K, K, K, *[TOOL] * 7],
     "llama3": [K, K, K, K, THOUGHT, *[TOOL] * 7],
     "smollm2": [K, K, K, K, THOUGHT, *[TOOL] * 7],
@@ -213,6 +215,40 @@ def test_qwen3_without_thinking_keeps_each_turn_as_it_was_sampled() -> None:
     assert answer == "Rain.<|im_end|>"
 
 
+def test_mistrals_system_text_stays_where_the_prompt_has_it() -> None:
+    """The template writes it at the last message alone, so that a finished conversation has none."""
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        ASKED,
+        assistant("", OSLO),
+        result("rain"),
+        assistant("Rain."),
+    ]
+    (prompt, _), (context, answer) = chat.replies(tokenizer("mistral"), messages, TOOLS)
+    assert prompt.endswith("[/AVAILABLE_TOOLS][INST]Be brief.\n\nWeather in Oslo?[/INST]")
+    assert context == '[TOOL_RESULTS]{"content": rain, "call_id": "call00000"}[/TOOL_RESULTS]'
+    assert answer == "Rain.</s>"
+    with pytest.raises(RowError) as caught:
+        chat.encode_checked_prompt(tokenizer("mistral"), messages[:4], TOOLS)
+    assert caught.value.code == "template_loses_content"
+
+
+def test_what_is_found_does_not_keep_the_tokenizer() -> None:
+    made = tokenizer_of((TEMPLATES / "hermes.jinja").read_text(), "<|im_end|>")
+    assert format_of(made) is format_of(made)
+    seen = weakref.ref(made)
+    del made
+    gc.collect()
+    assert seen() is None
+
+
+def test_another_template_is_looked_at_anew() -> None:
+    made = tokenizer_of((TEMPLATES / "hermes.jinja").read_text(), "<|im_end|>")
+    assert format_of(made).reasoning_key is None
+    made.chat_template = (TEMPLATES / "qwen3.jinja").read_text()
+    assert format_of(made).reasoning_key == "reasoning_content"
+
+
 def test_the_date_of_a_template_does_not_change_with_the_day() -> None:
     assert "Today Date: 26 Jul 2024" in chat.render(tokenizer("llama3_1"), [ASKED], for_generation=True)
 
@@ -233,15 +269,16 @@ EPISODES = {
 }
 
 
+THINKING = ["nemotron", "nemotron3", "qwen3", "glm4_moe", "deepseek_v3_1"]
+DIRECT = [*THINKING, "hermes", "lfm2", "mistral"]
+
+
 @pytest.mark.parametrize("episode", list(EPISODES))
-@pytest.mark.parametrize("thinking", [False, True])
 @pytest.mark.parametrize(
-    "name", ["nemotron", "nemotron3", "qwen3", "glm4_moe", "hermes", "lfm2", "mistral", "deepseek_v3_1"]
+    ("name", "thinking"), [*((name, True) for name in THINKING), *((name, False) for name in DIRECT)]
 )
 def test_an_episode_is_the_stream_that_is_sampled(name: str, thinking: bool, episode: str) -> None:
     made = tokenizer(name)
-    if thinking and format_of(made).reasoning_key is None:
-        pytest.skip("the template has no thoughts")
     messages = [dict(message) for message in EPISODES[episode]]
     after_results = name == "deepseek_v3_1"  # It thinks only after the user.
     for index, message in enumerate(messages):

@@ -65,6 +65,10 @@ def test_activations_by_hand() -> None:
     assert shape.kept(True, True) == 52 * 2 * 2688 + moe
     # Without expert parallelism NeMo computes Mamba layers again, and no others.
     assert shape.kept(True, False) == 23 * 2 * 2688 + 23 * moe + 6 * attention + mamba
+    # NeMo's Mamba layers keep their projection and their output.
+    fused = 2 * (2 * 2688 + 10304 + 4096)
+    assert shape.kept(False, False, nemo=True) == 23 * fused + 23 * moe + 6 * attention
+    assert shape.kept(True, False, nemo=True) == 23 * 2 * 2688 + 23 * moe + 6 * attention + fused
 
 
 @pytest.mark.parametrize("model_type", ["qwen3", "qwen3_moe"])
@@ -195,6 +199,25 @@ def test_every_kind_of_model_has_a_plan(name: str, tmp_path: Path) -> None:
         assert (sizes[1] - sizes[0]) / 8 == 2 * shape.cache
 
 
+def test_adapters_are_trained_in_place_of_the_weights(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="pip install -e '.[lora]'")
+    config = {"model_type": "qwen3", "vocab_size": 100, "hidden_size": 8, "intermediate_size": 24}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4}
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    (tmp_path / "models" / "base" / "config.json").write_text(json.dumps(config | layers))
+    content = load(ROOT / "recipes" / "nano-mopd.yaml").model_dump(mode="json")
+    full = plan(Recipe.model_validate(content), "sft", Layout(tmp_path))
+    content["sft"]["sft"]["lora"] = {"rank": 3}
+    found = plan(Recipe.model_validate(content), "sft", Layout(tmp_path))
+    shapes = [(8, 8), (4, 8), (4, 8), (8, 8), (24, 8), (24, 8), (8, 24)]
+    adapted = 2 * sum(outputs * inputs for outputs, inputs in shapes)
+    adapters = 2 * 3 * sum(outputs + inputs for outputs, inputs in shapes)
+    assert found.weights == full.weights + 4 * (adapted + adapters)
+    assert found.gradients == 4 * (adapters + 24 * 8)
+    assert found.optimizer == 8 * adapters
+    assert (found.activations, found.logits) == (full.activations, full.logits)
+
+
 def test_advice_is_what_the_engine_accepts() -> None:
     recipe, layout = load(ROOT / "recipes" / "nano-mopd.yaml"), Layout(ROOT)
 
@@ -208,7 +231,7 @@ def test_advice_is_what_the_engine_accepts() -> None:
 
     assert advice() == "set parallel.checkpoint_activations, lower optimizer.micro_batch_tokens"
     assert advice(parallel={"checkpoint_activations": True}) == "lower optimizer.micro_batch_tokens"
-    assert advice(engine="nemo") == (
+    assert advice(engine="nemo", checkpoint_dtype="init") == (
         "set parallel.checkpoint_activations, raise parallel.context, lower optimizer.micro_batch_tokens"
     )
 

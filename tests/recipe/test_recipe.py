@@ -11,7 +11,7 @@ from cascade import environments
 from cascade.environments.registry import LEVELS
 from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
-from cascade.recipe import Recipe, load
+from cascade.recipe import Lora, Recipe, load
 from cascade.recipe.library import find, use
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +145,31 @@ def test_the_engine_of_whole_models_computes_layers_again_and_splits_nothing(
     assert load(path).rl["if_rl"].parallel.checkpoint_activations
     content["rl"]["if_rl"]["parallel"] = {"checkpoint_activations": True, "tensor": 2}
     assert "engine hf keeps the whole model on each GPU" in problem(content)[0]
+
+
+@pytest.mark.parametrize(
+    ("lora", "line"),
+    [
+        ({"rank": 0}, "sft.sft.lora.rank: Input should be greater than 0"),
+        ({"ranks": 8}, "sft.sft.lora.ranks: unknown key; did you mean rank?"),
+        ({"alpha": 0}, "sft.sft.lora.alpha: Input should be greater than 0"),
+        ({"targets": []}, "sft.sft.lora.targets"),
+    ],
+)
+def test_adapters_have_a_rank(content: dict, problem: Any, lora: dict, line: str) -> None:
+    content["sft"]["sft"]["lora"] = lora
+    assert problem(content)[0].startswith(line)
+
+
+def test_adapters_and_their_engine(content: dict, problem: Any) -> None:
+    content["sft"]["sft"]["lora"] = {"rank": 8, "targets": ["q_proj", "v_proj"]}
+    assert Recipe.model_validate(content).sft["sft"].lora == Lora(rank=8, alpha=32.0, targets=("q_proj", "v_proj"))
+    content["sft"]["sft"] |= {"lora": {}, "engine": "nemo"}
+    del content["sft"]["sft"]["checkpoint_dtype"]
+    assert problem(content) == ["sft.sft: lora: of engine hf alone; take it out or say hf"]
+    content["sft"]["sft"] |= {"lora": None, "checkpoint_dtype": "float32"}
+    [line] = problem(content)
+    assert line.startswith("sft.sft: checkpoint_dtype: engine nemo stores weights in the types of init")
 
 
 @pytest.mark.parametrize("share", [0.5, 0.31])

@@ -161,6 +161,8 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
             "on-policy: MOPD runs on asynchronous GRPO there; a rollout may be a step older than the weights",
             f"teachers: {TO_FILL_IN} until {node.teachers} has chosen, then export again; their parallelism: to be set",
         ]
+    if node.lora is not None:
+        lines.append(f"lora of rank {node.lora.rank}: all weights are trained there; set policy.dtensor_cfg.lora_cfg")
     if not node.rollout.thinking:
         lines.append("rollout.thinking false: set it for the policy server of NeMo Gym too")
     for domain in node.mix:
