@@ -20,6 +20,7 @@ from cascade.policy.blocks import Block
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.gradient_buckets import GradientBuckets
 from cascade.policy.logits import Transform, token_log_probs
+from cascade.policy.optimizer import make_optimizer
 from cascade.recipe import Optimizer
 from cascade.utils import distributed
 
@@ -64,7 +65,7 @@ class HFPolicy:
             self.model.gradient_checkpointing_enable()
         for module in self._routers():
             module.requires_grad_(update_router)
-        self._optimizer = self._adamw(optimizer) if optimizer else None
+        self._optimizer = make_optimizer(self._trainable(), optimizer) if optimizer else None
         self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
@@ -224,15 +225,6 @@ class HFPolicy:
 
     def _routers(self) -> list[nn.Module]:
         return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]
-
-    def _adamw(self, settings: Optimizer) -> torch.optim.AdamW:
-        """Weight decay on matrices only: not on norms, biases, and the per-head parameters of the state space."""
-        trainable = self._trainable()
-        groups = [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
 def _with_last(batches: Iterable[tuple[MicroBatch, bool]]) -> Iterator[tuple[MicroBatch, bool, bool]]:

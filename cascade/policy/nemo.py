@@ -85,7 +85,7 @@ class NemoPolicy(HFPolicy):
                 module.gate_precision = module.score_dtype = torch.float32  # type: ignore[assignment]
         stored = stored_narrower(self._net, self._source) if optimizer else {}
         self._masters = MasterWeights(self._net, optimizer, stored) if optimizer else None
-        self._optimizer = self._masters.adamw if self._masters else None
+        self._optimizer = self._masters.optimizer if self._masters else None
         self._whole: PreTrainedModel | None = None
         self._changed = False
         self._hosted: list[tuple[torch.UntypedStorage, Tensor]] | None = None

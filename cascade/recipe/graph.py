@@ -121,3 +121,16 @@ class Graph(Section):
 
     def ancestors(self, name: str) -> set[str]:
         return set().union(*({p} | self.ancestors(p) for p in self.parents(name))) if name != BASE else set()
+
+    def common_start(self, names: list[str]) -> str:
+        """The last node, or `base`, from whose checkpoint all of these nodes' checkpoints descend by training; a node
+        descends from itself."""
+        lines = [self._line(name) for name in names]
+        return next(name for name in lines[0] if all(name in line for line in lines[1:]))
+
+    def _line(self, name: str) -> list[str]:
+        """The node, the `init` it was trained from, and so on to `base`."""
+        line = [name]
+        while line[-1] != BASE:
+            line.append(self.makers()[line[-1]].init)
+        return line

@@ -14,6 +14,8 @@ TeacherMemory = Literal["device", "host", "disk"]
 
 
 class Optimizer(Section):
+    algorithm: Literal["adamw", "sgd"] = "adamw"
+    """sgd: without momentum (arXiv 2610.02179); `betas` are AdamW's."""
     learning_rate: Annotated[float, Field(gt=0)]
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -159,11 +161,46 @@ class RLNode(OnPolicyNode):
     """An unfinished response: reward 0, masked from the loss, or judged as it is."""
 
 
+class HeldOut(Section):
+    """Prompts of each domain that are set aside from training, on which recovery is measured while a node trains."""
+
+    every: Count
+    """Steps between measurements; the first is before the first step."""
+    prompts: Count = 32
+    """Of each domain: the last of its RL prompts."""
+    rollouts: Count = 1
+
+
+class Corrections(Section):
+    """Steps along the task vectors of the teachers whose domains recover too little (IM-MOPD, arXiv 2609.34745)."""
+
+    threshold: Share = 0.6
+    """Measured recovery up to which a domain is corrected."""
+    scale: Annotated[float, Field(gt=0)] = 0.3
+    """Length of a step, in task vectors."""
+    at_most: Count = 3
+    """Measurements after which corrections are made; the one before the first step is none of them."""
+
+
 class Distillation(OnPolicyNode):
     """MOPD: the teacher's log-ratio on the sampled token as advantage."""
 
     importance: tuple[float, float] = (0.5, 2.0)
     """Range of π_train/π_inf outside which a token is dropped."""
+    aggregation: Literal["response", "token"] = "response"
+    """The loss is a mean over responses of their means over tokens, or one mean over all tokens."""
+    domain_weights: Literal["spread", "share"] | None = None
+    """Weight of a domain's tokens in the loss: the spread of the log-ratio over all tokens divided by that over the
+    domain's (DN-MOPD, arXiv 2609.35347); or, for `aggregation: token`, the domain's share of the prompts divided by its
+    share of the tokens (Open-MOPD, arXiv 2608.19098)."""
+    advantage_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest absolute advantage of a token, in nats."""
+    held_out: HeldOut | None = None
+    prompts_by: Literal["mix", "headroom"] = "mix"
+    """Shares of the prompts: those of `mix`, or by how far the student is below each domain's teacher on the held-out
+    prompts, measured anew each time."""
+    anchor: Share = 0.2
+    """With `prompts_by: headroom`, the share of the prompts that is distributed by `mix`."""
     teacher_memory: TeacherMemory = "device"
     """Where the teachers are kept: all on the device, or in host memory or on disk, from where they are loaded one at a
     time, the next one while another scores."""
@@ -174,10 +211,31 @@ class Distillation(OnPolicyNode):
             raise ValueError("teacher_memory: disk is of engine hf; nemo's teachers wait on device or host")
         return self
 
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> "Distillation":
+        if self.prompts_by == "headroom" and self.held_out is None:
+            raise ValueError("prompts_by: headroom is measured on held-out prompts; give held_out, e.g. {every: 10}")
+        if self.domain_weights == "share" and self.aggregation != "token":
+            raise ValueError("domain_weights: share is for aggregation: token; by response, shares are the prompts'")
+        return self
+
 
 class DistillNode(Distillation):
     teachers: str
     """The teachers node that chose them."""
+    start: Literal["init", "merge"] = "init"
+    """Initial weights: those of `init`; or the mean of the teachers, which is their common start plus the mean of their
+    task vectors (IM-MOPD, arXiv 2609.34745). The common start is the last node from which all teachers descend; where
+    it teaches itself, it does not count in the mean."""
+    corrections: Corrections | None = None
+
+    @model_validator(mode="after")
+    def _merges(self) -> "DistillNode":
+        if self.corrections is not None and self.held_out is None:
+            raise ValueError("corrections: decided by held-out prompts; give held_out, e.g. {every: 10}")
+        if self.engine == "nemo" and (self.corrections is not None or self.start == "merge"):
+            raise ValueError("start, corrections: weights are merged by engine hf only")
+        return self
 
 
 class Comparison(Section):

@@ -51,6 +51,19 @@ because a model trained in float32 may be stored in bfloat16."""
 RULES = {"reads_round", *Comparison.model_fields}
 """The keys of a repair beyond those of a distillation."""
 
+LATER = {
+    "start",
+    "corrections",
+    "held_out",
+    "prompts_by",
+    "anchor",
+    "aggregation",
+    "domain_weights",
+    "advantage_clip",
+}
+"""Keys that are not among the inputs where they have their default, so that states saved before there were such keys
+are resumed."""
+
 
 class NodeRun:
     """One run of one training node, from its inputs to its published checkpoint.
@@ -76,8 +89,13 @@ class NodeRun:
         # These keys do not change the checkpoint: the place in the pipeline, how often the node saves, where it samples
         # and keeps its teachers. A repair's rules only choose its teachers, which are inputs themselves.
         excluded = dict.fromkeys({"round", "checkpoint_every", "teacher_memory", *RULES}, True)
+        defaults = {key for key, field in type(node).model_fields.items() if getattr(node, key) == field.default}
+        excluded |= dict.fromkeys(LATER & defaults, True)
         unset = {"keep_gathered"} if node.parallel.keep_gathered is None else set()
-        section = node.model_dump(mode="json", exclude=excluded | {"rollout": PLACEMENT, "parallel": unset})
+        adamw = {"algorithm"} if node.optimizer.algorithm == "adamw" else set()
+        section = node.model_dump(
+            mode="json", exclude=excluded | {"rollout": PLACEMENT, "parallel": unset, "optimizer": adamw}
+        )
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],

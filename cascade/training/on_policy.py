@@ -5,15 +5,21 @@ or teacher log-ratio); one optimizer step; log; save. Strictly on-policy: one st
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
-from cascade.recipe import Distillation, OnPolicyNode, Recipe, RLNode
+from cascade.policy.base import Policy
+from cascade.recipe import Distillation, DistillNode, OnPolicyNode, Recipe, RLNode
+from cascade.recipe.library import checkpoint_of
 from cascade.rollout import make_sampler
+from cascade.training import task_vectors
 from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
 from cascade.training.batch import Batch
 from cascade.training.collector import Collector
@@ -21,14 +27,20 @@ from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import Metrics, agreement_metrics, rollout_metrics, step_metrics
 from cascade.training.node_run import NodeRun, require_files
 from cascade.training.prompts import Cursor, PromptSource, load_prompts
+from cascade.training.recovery import HeldOutScores, RecoveryMonitor, set_aside
 from cascade.training.samples import sample_rows
 from cascade.training.teacher_scoring import Teacher, Teachers, check_compatible, chosen_teachers, shares
 from cascade.utils import distributed
+from cascade.utils.files import hash_directory
 from cascade.utils.progress import Progress
 
+AfterStep = Callable[[int, Policy, Metrics], None]
+"""(number of finished steps, policy, metrics of the last step)."""
 
-def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
-    """Train node `name` of section `rl`, `distill` or `repair` and publish its checkpoint.
+
+def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterStep | None = None) -> None:
+    """Train node `name` of section `rl`, `distill` or `repair` and publish its checkpoint. `after_step` is called
+    after every step.
 
     Raises CascadeError when trainer and sampler disagree by more than `max_log_prob_gap`, when too many
     rollouts have no verdict, and when an input is missing or does not fit.
@@ -39,8 +51,8 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     files = {domain: layout.prompts(domain) for domain in node.mix}
     require_files(list(files.values()), "`cascade node curate` writes it")
     teachers = chosen_teachers(recipe, name, layout) if isinstance(node, Distillation) else {}
-    teacher_hashes = {"teachers": {domain: teacher.hash for domain, teacher in teachers.items()}}
-    run = NodeRun(recipe, name, layout, list(files.values()), teacher_hashes if teachers else {})
+    common_start = _common_start(recipe, node, teachers, layout)
+    run = NodeRun(recipe, name, layout, list(files.values()), _teacher_inputs(teachers, common_start))
     run.set_up_torch()
 
     policy = make_policy(
@@ -48,8 +60,10 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     )
     advantages = _advantage_source(node, run, teachers)
     state = run.resume(policy)
+    recovery = state.progress.pop("recovery", None)
     cursor = Cursor(**state.progress)
     prompts = {domain: load_prompts(path, domain) for domain, path in files.items()}
+    held_out = set_aside(prompts, node.held_out) if isinstance(node, Distillation) and node.held_out else None
     mix = shares(node, teachers) if isinstance(node, Distillation) else node.mix
     source = PromptSource(prompts, mix, recipe.seed, name, cursor=cursor)
     progress = Progress(name, node.steps, state.step)
@@ -59,12 +73,22 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
         closing(make_sampler(node.rollout, policy)) as sampler,
     ):
         collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
+        monitor = None
+        if held_out is not None:
+            assert isinstance(node, Distillation)
+            scores = HeldOutScores(held_out, node, policy.tokenizer, pool, recipe.seed, name)
+            monitor = RecoveryMonitor(node, scores, teachers, common_start, source, recovery)
+            monitor.measure_ends(policy, sampler)
+        if state.step == 0 and isinstance(node, DistillNode) and node.start == "merge":
+            assert common_start is not None
+            task_vectors.merge_into(policy.model, common_start, [teacher.checkpoint for teacher in teachers.values()])
         for step in range(state.step, node.steps):
             began = time.perf_counter()
             with distributed.step():
                 sampler.refresh(policy)
+                metrics: Metrics = {} if monitor is None else monitor.step(step, policy, sampler)
                 collected = collector.collect(step)
-                metrics: Metrics = rollout_metrics(collected)
+                metrics |= rollout_metrics(collected)
                 batch = Batch.of(collected.kept, rewarded=isinstance(node, RLNode))
                 if batch is None:
                     metrics["train/tokens"] = 0  # No optimizer step, so its moments stay as they are.
@@ -86,15 +110,39 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
                 run.add_samples(sample_rows(collected.rollouts, step))
             progress.step(step, _headline(metrics))
             if (step + 1) % node.checkpoint_every == 0 or step + 1 == node.steps:
-                run.save(policy, step + 1, cursor.as_json())
+                run.save(policy, step + 1, cursor.as_json() | ({} if monitor is None else monitor.as_json()))
+            if after_step is not None:
+                after_step(step + 1, policy, metrics)
     run.finish(policy)
+
+
+def _common_start(recipe: Recipe, node: OnPolicyNode, teachers: dict[str, Teacher], layout: Layout) -> Path | None:
+    """The checkpoint from which all teachers descend, for a distillation that merges or corrects."""
+    if not isinstance(node, DistillNode) or (node.start == "init" and node.corrections is None):
+        return None
+    names = sorted({teacher.node for teacher in teachers.values()})
+    if earlier := [name for name in names if name not in recipe.training]:
+        raise RecipeError(
+            f"teacher {earlier[0]}: of an earlier run, whose common start with the others is not here; "
+            f"leave start and corrections out, or earlier_runs of {node.teachers}"
+        )
+    return checkpoint_of(recipe, layout, recipe.common_start(names))
+
+
+def _teacher_inputs(teachers: dict[str, Teacher], common_start: Path | None) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    if teachers:
+        inputs["teachers"] = {domain: teacher.hash for domain, teacher in teachers.items()}
+    if common_start is not None:
+        inputs["common start"] = distributed.broadcast_from_main(partial(hash_directory, common_start))
+    return inputs
 
 
 def _advantage_source(node: OnPolicyNode, run: NodeRun, teachers: dict[str, Teacher]) -> AdvantageSource:
     if isinstance(node, Distillation):
         for checkpoint in sorted({teacher.checkpoint for teacher in teachers.values()}):
             check_compatible(run.parent, checkpoint)
-        return partial(MOPD, teachers=Teachers(teachers, node), importance=node.importance)
+        return partial(MOPD, teachers=Teachers(teachers, node), node=node)
     assert isinstance(node, RLNode)
     if node.kl == 0:
         return GRPO
