@@ -238,6 +238,32 @@ class DistillNode(Distillation):
         return self
 
 
+class OffPolicyNode(Node):
+    """Off-policy distillation: SFT on the teachers' answers, sampled once, that their verifiers accept (sequence-level
+    knowledge distillation, arXiv 1606.07947). A control for on-policy distillation, or its warm-up."""
+
+    teachers: str
+    """The teachers node that chose them."""
+    mix: dict[str, Share]
+    """Domain → share of the prompts; as of an on-policy node."""
+    prompts: Count
+    rollouts: Count
+    """Answers sampled to each prompt."""
+    rollout: Rollout
+    min_reward: Share = 1.0
+    """Smallest reward of an answer that is trained on."""
+    epochs: Annotated[float, Field(gt=0)]
+    batch: Count
+    """Answers a step."""
+    optimizer: Optimizer
+    update_router: bool = False
+
+    @model_validator(mode="after")
+    def _mix(self) -> "OffPolicyNode":
+        check_sums_to_one("mix", self.mix)
+        return self
+
+
 class Comparison(Section):
     """When a checkpoint counts as worse than the best earlier one in a domain."""
 

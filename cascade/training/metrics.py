@@ -72,12 +72,16 @@ def rollout_metrics(collected: Collected) -> Metrics:
         values[f"rollout/failure_code/{code}"] = float(count)
     dropped = {id(group) for group in collected.dropped}
     low_best = {id(group) for group in collected.low_best}
+    tokens = sum(_lengths(collected.rollouts))
     for domain in ["", *sorted({group.prompt.domain for group in collected.groups})]:
         groups = [group for group in collected.groups if domain in ("", group.prompt.domain)]
         suffix = f"/{domain}" if domain else ""
         group_values = _group_metrics(groups)
         group_values["filtered"] = _share(id(group) in dropped for group in groups)
         group_values["low_best"] = _share(id(group) in low_best for group in groups)
+        if domain:
+            group_values["prompt_share"] = len(groups) / len(collected.groups)
+            group_values["token_share"] = group_values["length"] * sum(len(group.rollouts) for group in groups) / tokens
         values |= {f"rollout/{name}{suffix}": value for name, value in group_values.items()}
     return values
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cascade
 from cascade.errors import CascadeError, CheckpointError
 from cascade.layout import Layout
-from cascade.recipe import PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
+from cascade.recipe import PLACEMENT, Comparison, OffPolicyNode, OnPolicyNode, Recipe, SFTNode
 from cascade.recipe.library import checkpoint_of
 from cascade.tracking import Journal
 from cascade.tracking.curves import write_curves
@@ -78,7 +78,7 @@ class NodeRun:
     def __init__(self, recipe: Recipe, name: str, layout: Layout, data: list[Path], extra_inputs: dict[str, Any]):
         self.name = name
         node = recipe.node(name)
-        assert isinstance(node, SFTNode | OnPolicyNode)
+        assert isinstance(node, SFTNode | OffPolicyNode | OnPolicyNode)
         self.node = node
         self.parent = checkpoint_of(recipe, layout, node.init)
         self.work = layout.work(name)

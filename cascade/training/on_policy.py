@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
@@ -29,7 +28,14 @@ from cascade.training.node_run import NodeRun, require_files
 from cascade.training.prompts import Cursor, PromptSource, load_prompts
 from cascade.training.recovery import HeldOutScores, RecoveryMonitor, set_aside
 from cascade.training.samples import sample_rows
-from cascade.training.teacher_scoring import Teacher, Teachers, check_compatible, chosen_teachers, shares
+from cascade.training.teacher_scoring import (
+    Teacher,
+    Teachers,
+    check_compatible,
+    chosen_teachers,
+    shares,
+    teacher_inputs,
+)
 from cascade.utils import distributed
 from cascade.utils.files import hash_directory
 from cascade.utils.progress import Progress
@@ -52,7 +58,10 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
     require_files(list(files.values()), "`cascade node curate` writes it")
     teachers = chosen_teachers(recipe, name, layout) if isinstance(node, Distillation) else {}
     common_start = _common_start(recipe, node, teachers, layout)
-    run = NodeRun(recipe, name, layout, list(files.values()), _teacher_inputs(teachers, common_start))
+    inputs = teacher_inputs(teachers)
+    if common_start is not None:
+        inputs["common start"] = distributed.broadcast_from_main(partial(hash_directory, common_start))
+    run = NodeRun(recipe, name, layout, list(files.values()), inputs)
     run.set_up_torch()
 
     policy = make_policy(
@@ -109,10 +118,10 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
             if step in (0, node.steps // 2, node.steps - 1):
                 run.add_samples(sample_rows(collected.rollouts, step))
             progress.step(step, _headline(metrics))
-            if (step + 1) % node.checkpoint_every == 0 or step + 1 == node.steps:
-                run.save(policy, step + 1, cursor.as_json() | ({} if monitor is None else monitor.as_json()))
             if after_step is not None:
                 after_step(step + 1, policy, metrics)
+            if (step + 1) % node.checkpoint_every == 0 or step + 1 == node.steps:
+                run.save(policy, step + 1, cursor.as_json() | ({} if monitor is None else monitor.as_json()))
     run.finish(policy)
 
 
@@ -127,15 +136,6 @@ def _common_start(recipe: Recipe, node: OnPolicyNode, teachers: dict[str, Teache
             f"leave start and corrections out, or earlier_runs of {node.teachers}"
         )
     return checkpoint_of(recipe, layout, recipe.common_start(names))
-
-
-def _teacher_inputs(teachers: dict[str, Teacher], common_start: Path | None) -> dict[str, Any]:
-    inputs: dict[str, Any] = {}
-    if teachers:
-        inputs["teachers"] = {domain: teacher.hash for domain, teacher in teachers.items()}
-    if common_start is not None:
-        inputs["common start"] = distributed.broadcast_from_main(partial(hash_directory, common_start))
-    return inputs
 
 
 def _advantage_source(node: OnPolicyNode, run: NodeRun, teachers: dict[str, Teacher]) -> AdvantageSource:
