@@ -117,9 +117,11 @@ class NemoPolicy(HFPolicy):
         self._reshard()
         return scores
 
-    def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
+    def step(
+        self, sequences: list[Sequence], objective: Objective, learning_rate: float, parts: list[int] | None = None
+    ) -> StepReport:
         distributed.main_thread_only("a step of engine nemo")
-        report = super().step(sequences, objective, learning_rate)
+        report = super().step(sequences, objective, learning_rate, parts)
         self._reshard()
         assert self._masters is not None
         self._masters.write_back()

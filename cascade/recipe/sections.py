@@ -137,20 +137,30 @@ class OnPolicyNode(Node):
     max_failure_rate: Share = 0.1
     """Share of rollouts without a verdict above which the node stops."""
     update_router: bool = False
+    gradient_shares: bool = False
+    """Measure each domain's share of the squared gradient norm, every step: micro-batches are then of one domain. One
+    process of engine hf only."""
 
     @model_validator(mode="after")
     def _mix(self) -> "OnPolicyNode":
         check_sums_to_one("mix", self.mix)
+        if self.gradient_shares and self.engine != "hf":
+            raise ValueError("gradient_shares: of engine hf only; take it out")
         return self
 
 
 class RLNode(OnPolicyNode):
-    """GRPO, strictly on-policy (recipe, common settings)."""
+    """GRPO, strictly on-policy unless `updates` says otherwise (recipe, common settings)."""
 
     rollouts: Annotated[int, Field(gt=1)]
     """Rollouts of a group; its mean is the baseline, so at least two."""
     kl: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL term to the node's initial policy."""
+    objective: Literal["grpo", "p3o"] = "grpo"
+    """p3o: for batches that are not strictly on-policy, by several updates or a sampler in lower precision
+    (arXiv 2605.12380); another forward pass an update."""
+    updates: Count = 1
+    """Optimizer steps on each batch of rollouts."""
     dynamic_filtering: bool = True
     """Drop zero-variance groups and draw other prompts in their place."""
     max_refills: Annotated[int, Field(ge=0)] = 2
@@ -159,6 +169,12 @@ class RLNode(OnPolicyNode):
     """Drop a group whose best reward does not exceed this, as a zero-variance group is dropped; 0 disables this."""
     overlong: Literal["zero", "mask", "keep"] = "zero"
     """An unfinished response: reward 0, masked from the loss, or judged as it is."""
+
+    @model_validator(mode="after")
+    def _on_policy(self) -> "RLNode":
+        if self.updates > 1 and self.objective == "grpo":
+            raise ValueError("updates: grpo is for strictly on-policy batches; say objective: p3o")
+        return self
 
 
 class HeldOut(Section):

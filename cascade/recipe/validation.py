@@ -34,7 +34,8 @@ def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
         for name, node in section.items():
             _check_round(f"{kind}.{name}", node, graph)
     graph.ordered()
-    for name, node in {**graph.off_policy, **graph.distill}.items():
+    students: dict[str, DistillNode | OffPolicyNode] = {**graph.off_policy, **graph.distill}
+    for name, node in students.items():
         candidates = graph.teachers[node.teachers].candidates
         _check_teachers(
             f"{graph.kind(name)}.{name}", node, "teachers", f" of {node.teachers}", candidates, graph, curation

@@ -60,6 +60,9 @@ LATER = {
     "aggregation",
     "domain_weights",
     "advantage_clip",
+    "gradient_shares",
+    "objective",
+    "updates",
 }
 """Keys that are not among the inputs where they have their default, so that states saved before there were such keys
 are resumed."""

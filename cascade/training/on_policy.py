@@ -1,7 +1,8 @@
 """The one on-policy loop, for RL and for multi-domain distillation.
 
 Draw prompts; sample a group for each; verify; drop zero-variance groups and refill; advantages (group-relative,
-or teacher log-ratio); one optimizer step; log; save. Strictly on-policy: one step per batch of fresh rollouts.
+or teacher log-ratio); one optimizer step; log; save. Strictly on-policy: one step per batch of fresh rollouts, unless
+an RL node asks for several.
 """
 
 import time
@@ -19,11 +20,11 @@ from cascade.recipe import Distillation, DistillNode, OnPolicyNode, Recipe, RLNo
 from cascade.recipe.library import checkpoint_of
 from cascade.rollout import make_sampler
 from cascade.training import task_vectors
-from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
+from cascade.training.algorithms import GRPO, MOPD, P3O, AdvantageSource, Signal
 from cascade.training.batch import Batch
 from cascade.training.collector import Collector
 from cascade.training.lr_schedule import learning_rate
-from cascade.training.metrics import Metrics, agreement_metrics, rollout_metrics, step_metrics
+from cascade.training.metrics import Halves, Metrics, agreement_metrics, rollout_metrics, step_metrics
 from cascade.training.node_run import NodeRun, require_files
 from cascade.training.prompts import Cursor, PromptSource, load_prompts
 from cascade.training.recovery import HeldOutScores, RecoveryMonitor, set_aside
@@ -67,7 +68,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
     policy = make_policy(
         node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
     )
-    advantages = _advantage_source(node, run, teachers)
+    advantages = _advantage_source(node, run, policy, teachers)
     state = run.resume(policy)
     recovery = state.progress.pop("recovery", None)
     cursor = Cursor(**state.progress)
@@ -106,9 +107,13 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
                     signal = advantages(batch)
                     training = time.perf_counter()
                     rate = learning_rate(node.optimizer, step, node.steps)
-                    report = policy.step(batch.sequences, signal, rate)
+                    halves = Halves.of(batch) if node.gradient_shares else None
+                    report = policy.step(batch.sequences, signal, rate, halves.parts if halves else None)
+                    for _ in range(1, node.updates if isinstance(node, RLNode) else 1):
+                        policy.step(batch.sequences, advantages(batch), rate)
                     metrics |= step_metrics(report, rate, time.perf_counter() - training)
                     metrics |= agreement_metrics(batch, report) | signal.metrics(report.scores.log_probs)
+                    metrics |= halves.metrics(report.products) if halves else {}
                     metrics["time/scoring_seconds"] = training - scoring
             metrics["rollout/skipped_step"] = float(batch is None)
             metrics["time/step_seconds"] = time.perf_counter() - began
@@ -138,16 +143,19 @@ def _common_start(recipe: Recipe, node: OnPolicyNode, teachers: dict[str, Teache
     return checkpoint_of(recipe, layout, recipe.common_start(names))
 
 
-def _advantage_source(node: OnPolicyNode, run: NodeRun, teachers: dict[str, Teacher]) -> AdvantageSource:
+def _advantage_source(
+    node: OnPolicyNode, run: NodeRun, policy: Policy, teachers: dict[str, Teacher]
+) -> AdvantageSource:
     if isinstance(node, Distillation):
         for checkpoint in sorted({teacher.checkpoint for teacher in teachers.values()}):
             check_compatible(run.parent, checkpoint)
         return partial(MOPD, teachers=Teachers(teachers, node), node=node)
     assert isinstance(node, RLNode)
+    algorithm: Callable[..., Signal] = GRPO if node.objective == "grpo" else partial(P3O, policy=policy)
     if node.kl == 0:
-        return GRPO
+        return algorithm
     start = make_policy(node.engine, run.parent, None, parallel=node.parallel)
-    return partial(GRPO, kl=node.kl, start=start)
+    return partial(algorithm, kl=node.kl, start=start)
 
 
 def _check_sampling(name: str, node: OnPolicyNode) -> None:
