@@ -72,7 +72,7 @@ def work_off(place: Place, runs: list[Run], processes: int, deadline: float) -> 
         while to_train or to_evaluate or running:
             while len(running) < processes and (to_evaluate or to_train):
                 work = to_evaluate.pop(0) if to_evaluate else (to_train.pop(0), None)
-                running[pool.submit(_do, place, *work)] = work
+                running[pool.submit(jobs.do, place, *work)] = work
             finished, _ = wait(running, timeout=max(0.0, deadline - time.monotonic()), return_when=FIRST_COMPLETED)
             if not finished:
                 for process in multiprocessing.active_children():
@@ -90,13 +90,6 @@ def work_off(place: Place, runs: list[Run], processes: int, deadline: float) -> 
 
 def _trained(place: Place, run: Run) -> bool:
     return all(jobs.checkpoint_at(place, run, step).exists() for step in run.steps())
-
-
-def _do(place: Place, run: Run, step: int | None) -> None:
-    if step is None:
-        jobs.train(place, run)
-    else:
-        jobs.evaluate(place, run, step, run.steps()[step])
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from benchmarks.distillation.variants import CURVE, LONGER, START, STEPS, VARIANTS
+from benchmarks.distillation.variants import CURVE, START, STEPS, VARIANTS
 from cascade.layout import Layout
 from cascade.policy.base import Policy
 from cascade.recipe import Recipe, load
 from cascade.training.metrics import Metrics
-from cascade.utils.files import hash_directory, read_json, write_atomic, write_json
+from cascade.utils.files import hash_directory, read_json, write_json
 
 TEACHERS = "select_teachers"
 
@@ -57,7 +57,7 @@ class Run:
         if self.domain:
             return {_own_steps(self): 4}
         if nodes[-1][0] == "rl":
-            return {**dict.fromkeys(CURVE, 1), STEPS: 4, LONGER: 4}
+            return {**dict.fromkeys(CURVE, 1), STEPS: 4, nodes[-1][1]["steps"]: 4}
         if nodes[-1][0] == "off_policy":
             return {-1: 4}  # The last, whose number depends on how many answers are accepted.
         return {**{step: 1 for step in CURVE if step < nodes[-1][1]["steps"]}, nodes[-1][1]["steps"]: 4}
@@ -65,6 +65,14 @@ class Run:
 
 def domains_of(place: Place) -> list[str]:
     return list(read_json(place.start / "teachers.json"))
+
+
+def do(place: Place, run: Run, step: int | None) -> None:
+    """Train a run; or, with a step, evaluate its checkpoint after it."""
+    if step is None:
+        train(place, run)
+    else:
+        evaluate(place, run, step, run.steps()[step])
 
 
 def train(place: Place, run: Run) -> None:
@@ -139,7 +147,7 @@ def _prepare(place: Place, run: Run, project: Layout) -> Recipe:
         before = f"node{number}"
         content.setdefault(kind, {})[before] = node
     project.root.mkdir(parents=True, exist_ok=True)
-    write_atomic(project.params, yaml.safe_dump(content, sort_keys=False))
+    write_json(project.params, content)  # JSON is YAML, without anchors for what two nodes have in common.
     links = {project.root / "data": place.start / "data"}
     links |= {project.checkpoint(path.name): path for path in (place.start / "models").iterdir()}
     for link, target in links.items():
@@ -172,10 +180,7 @@ def _merge(place: Place, recipe: Recipe, project: Layout, scale: float) -> None:
     nodes = sorted(set(read_json(place.start / "teachers.json").values()))
     common = project.checkpoint(recipe.common_start(nodes))
     policy = make_policy("hf", project.checkpoint(START), None)
-    start = task_vectors.load_weights(common, task_vectors.weights_of(policy.model))
-    others = [task_vectors.load_weights(project.checkpoint(node), start) for node in nodes]
-    weights = task_vectors.moved(start, start, others, scale) if scale else task_vectors.merged(start, others)
-    task_vectors.set_weights(policy.model, weights)
+    task_vectors.merge_into(policy.model, common, [project.checkpoint(node) for node in nodes], scale or None)
     policy.save(project.root / "steps" / "0")
 
 

@@ -240,9 +240,11 @@ class DistillNode(Distillation):
     teachers: str
     """The teachers node that chose them."""
     start: Literal["init", "merge"] = "init"
-    """Initial weights: those of `init`; or the mean of the teachers, which is their common start plus the mean of their
-    task vectors (IM-MOPD, arXiv 2609.34745). The common start is the last node from which all teachers descend; where
-    it teaches itself, it does not count in the mean."""
+    """Initial weights: those of `init`, or a merge of the teachers: their common start plus their task vectors, each
+    times `merge_scale` (arXiv 2212.04089). The common start is the last node from which all teachers descend; it may be
+    a teacher itself, and then has no task vector."""
+    merge_scale: Annotated[float, Field(gt=0)] | None = None
+    """By default 1/K for K task vectors: the mean (IM-MOPD, arXiv 2609.34745)."""
     corrections: Corrections | None = None
 
     @model_validator(mode="after")
@@ -251,6 +253,8 @@ class DistillNode(Distillation):
             raise ValueError("corrections: decided by held-out prompts; give held_out, e.g. {every: 10}")
         if self.engine == "nemo" and (self.corrections is not None or self.start == "merge"):
             raise ValueError("start, corrections: weights are merged by engine hf only")
+        if self.merge_scale is not None and self.start != "merge":
+            raise ValueError("merge_scale: is for start: merge; say so, or take it out")
         return self
 
 

@@ -56,8 +56,7 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, total_tokens: in
 
 
 def effective_sample_size(ratios: Tensor) -> float:
-    """[N] w = π / π_old → (Σ w)² / (N Σ w²), the effective share of the samples: 1 where all are equal, 1/N where one is
-    all."""
+    """[N] w = π / π_old → (Σ w)² / (N Σ w²), the effective share of the samples: 1 where all are equal."""
     weights = ratios.double()
     return float(weights.sum().square() / (len(weights) * weights.square().sum()))
 

@@ -53,6 +53,7 @@ RULES = {"reads_round", *Comparison.model_fields}
 
 LATER = {
     "start",
+    "merge_scale",
     "corrections",
     "held_out",
     "prompts_by",

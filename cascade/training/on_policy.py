@@ -91,7 +91,8 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
             monitor.measure_ends(policy, sampler)
         if state.step == 0 and isinstance(node, DistillNode) and node.start == "merge":
             assert common_start is not None
-            task_vectors.merge_into(policy.model, common_start, [teacher.checkpoint for teacher in teachers.values()])
+            checkpoints = [teacher.checkpoint for teacher in teachers.values()]
+            task_vectors.merge_into(policy.model, common_start, checkpoints, node.merge_scale)
         for step in range(state.step, node.steps):
             began = time.perf_counter()
             with distributed.step():

@@ -12,25 +12,22 @@ from cascade.policy.checkpoint import load_checkpoint
 Weights = dict[str, Tensor]
 
 
-def merged(common: Weights, teachers: list[Weights]) -> Weights:
-    """θ + 1/K Σ (φ_k - θ): the common start θ plus the mean of the K teachers' task vectors."""
-    return moved(common, common, teachers, 1 / len(teachers))
-
-
 def moved(weights: Weights, common: Weights, teachers: list[Weights], scale: float) -> Weights:
-    """w + scale · Σ (φ_k - θ): a step along these teachers' task vectors from their common start θ."""
+    """w + scale · Σ (φ_k - θ): a step along the teachers' task vectors from their common start θ. From w = θ, with the
+    scale 1/K for K teachers, it is the mean of the teachers."""
     return {
         name: value + scale * sum(teacher[name] - common[name] for teacher in teachers)
         for name, value in weights.items()
     }
 
 
-def merge_into(model: PreTrainedModel, common: Path, teachers: list[Path]) -> None:
-    """Give the model the weights of `merged`. The common start may be among the teachers and is not counted; where it
-    is the only one, the model gets its weights."""
+def merge_into(model: PreTrainedModel, common: Path, teachers: list[Path], scale: float | None) -> None:
+    """Give the model the weights of the common start, moved along the teachers' task vectors by `scale`; None: by 1/K.
+    The common start may be among the teachers and is not counted; where it is the only one, the model gets its
+    weights."""
     start = load_weights(common, weights_of(model))
     others = [load_weights(checkpoint, start) for checkpoint in dict.fromkeys(teachers) if checkpoint != common]
-    set_weights(model, merged(start, others) if others else start)
+    set_weights(model, moved(start, start, others, scale or 1 / len(others)) if others else start)
 
 
 def correct(model: PreTrainedModel, common: Path, teachers: list[Path], scale: float) -> None:
