@@ -12,7 +12,7 @@ from pathlib import Path
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy.model_size import Shape, shape_of
-from cascade.recipe import Distillation, Node, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
+from cascade.recipe import Distillation, Node, OffPolicyNode, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
 
 USABLE = 0.9
 """Share of a GPU's memory that the parts of a plan may fill."""
@@ -45,7 +45,7 @@ class Plan:
 
 def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) -> Plan:
     """`longest`: tokens of the longest sequence. `teachers`: further models in memory, without gradient."""
-    assert isinstance(node, OnPolicyNode | SFTNode)
+    assert isinstance(node, OnPolicyNode | OffPolicyNode | SFTNode)
     parallel, optimizer = node.parallel, node.optimizer
     nemo = node.engine == "nemo"
     split = gpus if nemo else 1
@@ -62,7 +62,7 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
         # With sequences split, the last hidden states are put together, and so are their gradients.
         logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
         + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
-        sampler=_sampler(shape, node, gpus, longest) if isinstance(node, OnPolicyNode) else 0.0,
+        sampler=_sampler(shape, node, gpus, longest) if isinstance(node, OnPolicyNode | OffPolicyNode) else 0.0,
         teachers=teachers * parameters * (2 if nemo else 4),
     )
 
@@ -70,7 +70,9 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
 def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
     """Of a training node. Raises CascadeError where the base model's configuration is not known."""
     node, place = recipe.training[name], recipe.place(name)
-    longest = recipe.longest_rollout(node) if isinstance(node, OnPolicyNode) else recipe.curation.max_tokens
+    longest = (
+        recipe.longest_rollout(node) if isinstance(node, OnPolicyNode | OffPolicyNode) else recipe.curation.max_tokens
+    )
     shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
     return plan_node(shape, node, gpus, longest, resident_models(recipe, name))
 
@@ -133,10 +135,13 @@ def _config(recipe: Recipe, layout: Layout) -> Path:
 
 
 def resident_models(recipe: Recipe, name: str) -> int:
-    """Models in memory besides the trained one: the largest number of teachers, or the initial policy of a KL term."""
+    """Models in memory besides the trained one: the largest number of teachers, or the initial policy of a KL term.
+    Off policy, the teachers sample one after another."""
     node = recipe.training[name]
     if isinstance(node, RLNode):
         return int(node.kl > 0)
+    if isinstance(node, OffPolicyNode):
+        return 1
     if not isinstance(node, Distillation):
         return 0
     teachers_node = recipe.teachers.get(getattr(node, "teachers", ""))
@@ -170,7 +175,7 @@ def _logits(shape: Shape, tokens: float, dispatched: float) -> float:
     return shape.head * (2 + 2 + 4) + max(4 * saved + 3 * 4 * chunk, dispatched)
 
 
-def _sampler(shape: Shape, node: OnPolicyNode, gpus: int, longest: int) -> float:
+def _sampler(shape: Shape, node: OnPolicyNode | OffPolicyNode, gpus: int, longest: int) -> float:
     """The torch engine's copy of the weights and its caches, and of engine nemo the whole model that they come from;
     vLLM's, where it can only be on the one GPU there is."""
     if node.rollout.engine == "vllm" and gpus > 1:

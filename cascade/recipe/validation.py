@@ -119,7 +119,7 @@ def _check_round(key: str, node: Any, graph: Graph) -> None:
                 raise RecipeError(f"{key}.{reads}: {last}, but its {field} {name!r} is of round {earliest}")
     if isinstance(node, DistillNode | OffPolicyNode) and node.round != graph.teachers[node.teachers].round + 1:
         raise RecipeError(
-            f"{key}.round: {node.round}; a distillation is of the round after its teachers', "
+            f"{key}.round: {node.round}; a distillation opens the round after its teachers', "
             f"{graph.teachers[node.teachers].round + 1}"
         )
     if isinstance(node, RepairNode) and node.round != last + 1:
