@@ -6,13 +6,12 @@
 Every variant (variants.py) trains from one start that has lost something, with three seeds, each run in a process of
 one thread on the CPU, and is evaluated on 240 held-out prompts × 4 rollouts a domain, on fewer rollouts on the way.
 Killed or ended by --limit-seconds, it goes on when it is called again. --out: the figures of all evaluations so far
-(parts/ beside it, merged with what is there), and a Markdown table of the same name.
+(--parts), and a Markdown table of the same name; with --limit-seconds 0 nothing else is done.
 """
 
 import argparse
 import multiprocessing
 import os
-import platform
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -52,12 +51,21 @@ def main() -> None:
     os.environ.update(ONE_THREAD)
     runs = table.runs_of(options.variants, options.seeds, place)
     left = work_off(place, runs, options.jobs, deadline)
-    summary = {"machine": f"{os.cpu_count()} CPUs, {platform.processor() or platform.machine()}", "jobs": options.jobs}
-    summary |= table.summarise(place)
+    if any(jobs.missing(place, run, 0) for run in table.runs_of([], [], place)):
+        print(f"the start or a teacher is still to be evaluated; {left} jobs left: call it again")
+        return
+    summary = table.summarise(place)
+    summary["about"] |= {"machine": f"{os.cpu_count()} CPUs, {_processor()}", "processes": options.jobs}
     write_json(options.out, summary)
     write_atomic(options.out.with_suffix(".md"), table.as_markdown(summary))
     print(table.as_markdown(summary))
     print(f"{left} jobs left" if left else "finished")
+
+
+def _processor() -> str:
+    """The model's name, as Linux has it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def work_off(place: Place, runs: list[Run], processes: int, deadline: float) -> int:
@@ -66,6 +74,8 @@ def work_off(place: Place, runs: list[Run], processes: int, deadline: float) -> 
     to_train = [run for run in waiting if not _trained(place, run)]
     to_evaluate: list[Work] = [(run, step) for run in waiting if run not in to_train for step in waiting[run][::-1]]
     running: dict[Future[None], Work] = {}
+    if time.monotonic() >= deadline:
+        return len(to_train) + sum(map(len, waiting.values()))
     done, total = 0, len(to_train) + sum(map(len, waiting.values()))
     # Spawned: torch's threads do not survive a fork.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:

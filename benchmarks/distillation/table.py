@@ -85,6 +85,8 @@ def as_means(part: dict[str, Any]) -> np.ndarray:
 
 
 def summarise(place: Place) -> dict[str, Any]:
+    """`about`, and by variant: `recovery` and `gain_over_rl`, the difference of recoveries at equal seconds, with 95 %
+    intervals; CPU `seconds` and sampled `tokens` of a run; scores `after` it; the `curve` over its steps."""
     results = Results(place)
     start, teacher = results.start(), results.teacher()
     gaps = {d: float(np.nanmean(teacher[d]) - np.nanmean(start[d])) for d in results.domains}
@@ -108,14 +110,14 @@ def summarise(place: Place) -> dict[str, Any]:
             "curve": curve(results, variant, draws),
         }
         if results.points["rl"] and variant != START:
-            row["gain_over_rl"] = {
-                f"equal_{by}": draws.interval(
-                    draws.recoveries(means) - draws.recoveries(results.interpolated("rl", by, row[by]))
-                )
-                for by in ("tokens", "seconds")
-            }
+            recoveries = draws.recoveries(means)
+            for key, by in (("gain_over_rl", "seconds"), ("gain_over_rl_at_equal_tokens", "tokens")):
+                rival = draws.recoveries(results.interpolated("rl", by, row[by]))
+                row[key] = draws.interval(recoveries - rival)
         table[variant] = row
-    return {
+    about = {
+        "prompts": len(start[results.domains[0]]),
+        "rollouts": 4,
         "domains": {
             d: {
                 "start": float(np.nanmean(start[d])),
@@ -125,10 +127,8 @@ def summarise(place: Place) -> dict[str, Any]:
             }
             for d in results.domains
         },
-        "prompts": len(start[results.domains[0]]),
-        "rollouts": 4,
-        "variants": table,
     }
+    return {"about": about, **table}
 
 
 class Draws:
@@ -191,17 +191,18 @@ def as_markdown(summary: dict[str, Any]) -> str:
     def percent(interval: dict[str, float]) -> str:
         return f"{100 * interval['value']:.0f} [{100 * interval['low']:.0f}, {100 * interval['high']:.0f}]"
 
-    domains = summary["domains"]
+    domains = summary["about"]["domains"]
     lines = [
-        "| variant | recovery, % | over RL at equal tokens | at equal seconds | CPU s | tokens | "
+        "| variant | recovery, % | over RL at equal seconds | at equal tokens | CPU s | tokens | "
         + " | ".join(domains)
         + " |",
         "| --- |" + " ---: |" * (5 + len(domains)),
         "| teachers | 100 | | | | | " + " | ".join(f"{100 * d['teacher']:.1f}" for d in domains.values()) + " |",
     ]
-    for name, row in summary["variants"].items():
-        gain = row.get("gain_over_rl")
-        gains = [percent(gain[f"equal_{by}"]) if gain else "" for by in ("tokens", "seconds")]
+    for name, row in summary.items():
+        if name == "about":
+            continue
+        gains = [percent(row[key]) if key in row else "" for key in ("gain_over_rl", "gain_over_rl_at_equal_tokens")]
         after = " | ".join(f"{100 * row['after'][d]:.1f}" for d in domains)
         lines.append(
             f"| {name} | {percent(row['recovery'])} | {gains[0]} | {gains[1]} | {row['seconds']:.0f} | "
