@@ -1,9 +1,16 @@
-"""The gate: a candidate passes unless it is significantly below the best earlier checkpoint in some domain."""
+"""The gate: a candidate passes unless it is significantly below the best earlier checkpoint in some domain, or nothing
+could have been found."""
 
 from typing import Any
 
 from cascade.decisions.history import History, inputs_read, open_history, read_results
-from cascade.decisions.regression import compare_with_best, comparison_metrics, conclusion, regressed_domains
+from cascade.decisions.regression import (
+    compare_with_best,
+    comparison_metrics,
+    conclusion,
+    regressed_domains,
+    unmeasured_domains,
+)
 from cascade.layout import Layout
 from cascade.recipe import Recipe, recipe_hash
 from cascade.tracking import Journal
@@ -16,6 +23,7 @@ def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = No
     """Compare the candidate with the best earlier checkpoint, domain by domain (`compare_with_best`), and write the
     decision.
 
+    It does not pass where in no domain a regression could have been found (`measured`).
     A failed gate is a result, not an error: `passed` is false and nothing is registered. A checkpoint that passed is
     written to the journal with its lineage, and from there to MLflow's model registry under the recipe's name and
     alias. Raises CascadeError where results are missing or are of other prompts.
@@ -26,7 +34,7 @@ def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = No
     results = read_results([*order, node.candidate], layout, history)
     domains = compare_with_best(recipe, name, node, node.candidate, results)
     decision = {
-        "passed": not regressed_domains(domains),
+        "passed": not regressed_domains(domains) and len(unmeasured_domains(domains)) < len(domains),
         "candidate": node.candidate,
         "checkpoint": results[node.candidate].checkpoint,
         "words": conclusion(node.candidate, domains),

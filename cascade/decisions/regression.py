@@ -20,14 +20,30 @@ def compare_with_best(
     recipe's significance and the drop reaches its minimum effect. Significance holds for all domains together
     (Holm): with ten domains tested at 5 % each, two comparisons in five would find a loss where there is none.
     Among equals the earlier in the cascade is the best. `results` are of `candidate` and all of `rules.against`;
-    `name`, the deciding node, seeds the test. Raises CascadeError where the results are of other prompts.
+    `name`, the deciding node, seeds the test. `measured` is false where no result of the candidate could have been a
+    regression of this domain: nothing is known of it. Raises CascadeError where the results are of other prompts.
     """
     order = [earlier for earlier in recipe.training if earlier in rules.against]
     candidate_result = results[candidate]
     best = {d: results[max(order, key=lambda n: results[n].score(d))] for d in recipe.domains}
     tests = {d: paired_on_shared(d, candidate_result, best[d], recipe.seed, name) for d in recipe.domains}
     adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
-    return {d: _verdict(rules, d, candidate_result, best[d], test, adjusted[d]) for d, test in tests.items()}
+    return {
+        d: _verdict(rules, d, candidate_result, best[d], test, adjusted[d], could_fall(rules, d, best[d], len(tests)))
+        for d, test in tests.items()
+    }
+
+
+def could_fall(rules: Comparison, domain: str, reference: EvaluationResult, domains: int) -> bool:
+    """Whether a candidate that loses all of the reference's rewards would be found to have regressed: the p-value of
+    the sign-flip test is then 2^-n, n the prompts with a reward, times the number of domains by Holm's correction."""
+    rewarded = sum(result.reward > 0 for result in reference.of(domain))
+    return domains * 0.5**rewarded <= rules.significance and reference.score(domain) >= rules.minimum_effect
+
+
+def unmeasured_domains(domains: dict[str, dict[str, Any]]) -> list[str]:
+    """The domains of which the comparison says nothing."""
+    return [domain for domain, verdict in domains.items() if not verdict["measured"]]
 
 
 def regressed_domains(domains: dict[str, dict[str, Any]]) -> list[str]:
@@ -38,7 +54,12 @@ def regressed_domains(domains: dict[str, dict[str, Any]]) -> list[str]:
 def conclusion(candidate: str, domains: dict[str, dict[str, Any]]) -> str:
     if regressions := regressed_domains(domains):
         return f"{candidate} falls significantly below the best earlier checkpoint in {', '.join(regressions)}"
-    return f"{candidate} is in no domain significantly below the best earlier checkpoint"
+    unmeasured = unmeasured_domains(domains)
+    why = "too few benchmark prompts for which a checkpoint gets a reward"
+    if len(unmeasured) == len(domains):
+        return f"nothing is measured of {candidate}: in every domain {why}"
+    unknown = f"; nothing is measured in {', '.join(unmeasured)}: {why}" if unmeasured else ""
+    return f"{candidate} is in no domain significantly below the best earlier checkpoint{unknown}"
 
 
 def comparison_metrics(domains: dict[str, dict[str, Any]], prefix: str) -> dict[str, float]:
@@ -71,17 +92,21 @@ def _verdict(
     reference: EvaluationResult,
     test: PairedTest,
     adjusted: float,
+    measured: bool,
 ) -> dict[str, Any]:
     significant = adjusted <= rules.significance
     worse = significant and test.difference <= -rules.minimum_effect
     if worse:
         result = "a regression"
+    elif not measured:
+        result = "nothing is measured, no drop could have been significant"
     elif significant:
         result = f"significant, but smaller than the minimum effect {rules.minimum_effect:g}"
     else:
         result = "no significant regression"
     return {
         "passed": not worse,
+        "measured": measured,
         "score": candidate.score(domain),
         "best": reference.node,
         "best_score": reference.score(domain),

@@ -44,7 +44,14 @@ def run_off_policy(
     for checkpoint in sorted({teacher.checkpoint for teacher in teachers.values()}):
         check_compatible(run.parent, checkpoint)
     policy = make_policy(
-        node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
+        node.engine,
+        run.parent,
+        node.optimizer,
+        update_router=node.update_router,
+        parallel=node.parallel,
+        checkpoint_dtype=node.checkpoint_dtype,
+        lora=node.lora,
+        seed=derive_seed(recipe.seed, name, "lora"),
     )
     step = run.resume(policy).step
     began = time.perf_counter()

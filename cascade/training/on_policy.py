@@ -23,10 +23,18 @@ from cascade.training import task_vectors
 from cascade.training.algorithms import GRPO, MOPD, P3O, AdvantageSource, Signal
 from cascade.training.batch import Batch
 from cascade.training.collector import Collector
+from cascade.training.difficulty import (
+    SignalWatch,
+    as_json,
+    choose_levels,
+    from_json,
+    in_words,
+    measure,
+)
 from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import Halves, Metrics, agreement_metrics, rollout_metrics, step_metrics
 from cascade.training.node_run import NodeRun, require_files
-from cascade.training.prompts import Cursor, PromptSource, load_prompts
+from cascade.training.prompts import Cursor, Prompt, PromptSource, load_prompts
 from cascade.training.recovery import HeldOutScores, RecoveryMonitor, set_aside
 from cascade.training.samples import sample_rows
 from cascade.training.teacher_scoring import (
@@ -39,7 +47,8 @@ from cascade.training.teacher_scoring import (
 )
 from cascade.utils import distributed
 from cascade.utils.files import hash_directory
-from cascade.utils.progress import Progress
+from cascade.utils.progress import Progress, say
+from cascade.utils.seeds import derive_seed
 
 AfterStep = Callable[[int, Policy, Metrics], None]
 """(number of finished steps, policy, metrics of the last step)."""
@@ -50,7 +59,8 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
     after every step.
 
     Raises CascadeError when trainer and sampler disagree by more than `max_log_prob_gap`, when too many
-    rollouts have no verdict, and when an input is missing or does not fit.
+    rollouts have no verdict, when too few prompts of an RL node teach (`min_teaching`), and when an input is missing or
+    does not fit.
     """
     node = recipe.node(name)
     assert isinstance(node, OnPolicyNode)
@@ -66,28 +76,52 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
     run.set_up_torch()
 
     policy = make_policy(
-        node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
+        node.engine,
+        run.parent,
+        node.optimizer,
+        update_router=node.update_router,
+        parallel=node.parallel,
+        checkpoint_dtype=node.checkpoint_dtype,
+        lora=node.lora,
+        seed=derive_seed(recipe.seed, name, "lora"),
     )
     advantages = _advantage_source(node, run, policy, teachers)
     state = run.resume(policy)
     recovery = state.progress.pop("recovery", None)
+    measured = state.progress.pop("difficulty", None)
     cursor = Cursor(**state.progress)
     prompts = {domain: load_prompts(path, domain) for domain, path in files.items()}
     held_out = set_aside(prompts, node.held_out) if isinstance(node, Distillation) and node.held_out else None
     mix = shares(node, teachers) if isinstance(node, Distillation) else node.mix
-    source = PromptSource(prompts, mix, recipe.seed, name, cursor=cursor)
     progress = Progress(name, node.steps, state.step)
+    watch = SignalWatch(node, name, run.earlier_metrics()) if isinstance(node, RLNode) else None
 
     with (
         ThreadPoolExecutor(recipe.judging_threads) as pool,
         closing(make_sampler(node.rollout, policy)) as sampler,
     ):
-        collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
+
+        def collector_of(prompts: dict[str, list[Prompt]]) -> Collector:
+            source = PromptSource(prompts, mix, recipe.seed, name, cursor=cursor)
+            return Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
+
+        if isinstance(node, RLNode) and node.difficulty:
+            if measured:
+                found = from_json(measured)
+            else:
+                with distributed.step():
+                    sampler.refresh(policy)
+                    found = measure(node, name, recipe.seed, prompts, collector_of(prompts))
+            for domain, words in in_words(node, found).items():
+                say(f"{name}: {domain}: {words}")
+                run.journal.tags({f"difficulty/{domain}": words})
+            prompts, measured = choose_levels(node, name, prompts, found), as_json(found)
+        collector = collector_of(prompts)
         monitor = None
         if held_out is not None:
             assert isinstance(node, Distillation)
             scores = HeldOutScores(held_out, node, policy.tokenizer, pool, recipe.seed, name)
-            monitor = RecoveryMonitor(node, scores, teachers, common_start, source, recovery)
+            monitor = RecoveryMonitor(node, scores, teachers, common_start, collector.source, recovery)
             monitor.measure_ends(policy, sampler)
         if state.step == 0 and isinstance(node, DistillNode) and node.start == "merge":
             assert common_start is not None
@@ -120,6 +154,8 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
             metrics["time/step_seconds"] = time.perf_counter() - began
             metrics["time/verification_wait_share"] = collected.waiting_seconds / metrics["time/step_seconds"]
             run.journal.metrics(metrics, step)
+            if watch is not None:
+                watch.step(metrics, collected.groups)
             _check_gap(name, node, step, metrics)
             if step in (0, node.steps // 2, node.steps - 1):
                 run.add_samples(sample_rows(collected.rollouts, step))
@@ -127,7 +163,8 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
             if after_step is not None:
                 after_step(step + 1, policy, metrics)
             if (step + 1) % node.checkpoint_every == 0 or step + 1 == node.steps:
-                run.save(policy, step + 1, cursor.as_json() | ({} if monitor is None else monitor.as_json()))
+                extra = monitor.as_json() if monitor else {"difficulty": measured} if measured else {}
+                run.save(policy, step + 1, cursor.as_json() | extra)
     run.finish(policy)
 
 

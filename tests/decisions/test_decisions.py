@@ -120,6 +120,30 @@ def test_a_drop_below_the_minimum_effect_passes(layout):
     assert "smaller than the minimum effect 0.3" in decision["domains"]["one"]["words"]
 
 
+def test_a_gate_that_could_not_have_failed_does_not_pass(layout, recipe):
+    """No reward in one domain, six prompts in the other: 2 · 2⁻⁵ for the five solved is above 0.05."""
+    for node in ("sft", "rl", "mopd"):
+        write_evaluation(layout, node, {"one": share(0), "two": share(5, prompts=6)})
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    assert not decision["passed"]
+    assert decision["words"].startswith("nothing is measured of mopd: in every domain too few benchmark prompts")
+    assert not [e for e in Journal(layout.journal("release")).entries() if e["kind"] == "model"]
+
+
+def test_a_gate_says_of_which_domains_it_knows_nothing(layout, recipe):
+    """Six solved prompts: 2 · 2⁻⁶ = 0.03 would be a regression, and is one when they are lost."""
+    for node in ("sft", "rl", "mopd"):
+        write_evaluation(layout, node, {"one": share(0), "two": share(6, prompts=6)})
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    assert decision["passed"]
+    assert [verdict["measured"] for verdict in decision["domains"].values()] == [False, True]
+    assert "; nothing is measured in one: too few" in decision["words"]
+    write_evaluation(layout, "mopd", {"one": share(0), "two": share(0, prompts=6)})
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    assert decision["domains"]["two"]["p_adjusted"] == pytest.approx(2 / 64)
+    assert not decision["domains"]["two"]["passed"]
+
+
 def test_significance_is_of_the_gate_as_a_whole(layout, recipe):
     decision = gate(recipe, "release", layout, FileHistory(layout))
     one, two = decision["domains"]["one"], decision["domains"]["two"]

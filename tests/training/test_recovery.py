@@ -114,6 +114,7 @@ def test_by_headroom_prompts_go_where_the_student_is_behind(project: Layout, mon
     [
         ({"prompts_by": "headroom"}, "prompts_by: headroom is measured on held-out prompts"),
         ({"corrections": {}}, "corrections: decided by held-out prompts"),
+        ({"start": "merge", "lora": {"rank": 2}}, "lora: adapters train on the weights of init"),
         ({"domain_weights": "share"}, "domain_weights: share is for aggregation: token"),
     ],
 )
