@@ -288,9 +288,9 @@ def coverage(world: World, runs: int) -> dict[str, float]:
 
 
 def confidence_sequence_ratio(rate: float, miss_rate: float) -> float:
-    """Rollouts that a test by the always-valid confidence sequence of a normal mixture (asymptotic: Waudby-Smith et
-    al., arXiv 2103.06476, equation 14) needs for the power of the six looks; the mixture is the
-    best for the last of them."""
+    """Rollouts that a test by the always-valid confidence sequence of a normal mixture (asymptotic, one-sided:
+    Waudby-Smith et al., arXiv 2103.06476) needs for the power of the six looks; the mixture is the best for the last
+    of them."""
     last = boundaries(tuple(2.0 ** (look - MAX_LOOKS + 1) for look in range(MAX_LOOKS)), rate, REGRESSED_SPENDING)[-1]
 
     def squared(log_m: float) -> float:

@@ -182,6 +182,7 @@ class Pipeline:
         for number, (_, _, row) in enumerate(sorted(lowest, reverse=True)):
             if number >= count:
                 row.use = "held_out"
+                self._tally.reject("benchmark", "draw", "held_out", name, source.domain)
                 self._tally.draw("held_out", name, source.domain)
             self._keep(row)
 
@@ -233,19 +234,19 @@ class Pipeline:
         ]
 
     def _training_overlap(self) -> Step:
-        """Reject prompts that overlap a training prompt of the same source, as training rows that overlap a benchmark
-        are."""
+        """Reject prompts that overlap a training prompt of the same source. Reasons are those of training rows that
+        overlap a benchmark."""
         settings = self._recipe.curation.decontamination
         overlap = {name: Decontaminator(settings, prompts) for name, prompts in self._trained.items()}
         known = {name: {prompt for prompt, _ in prompts} for name, prompts in self._trained.items()}
 
         def check(rows: Sequence[Candidate]) -> list[RowError | None]:
-            errors: list[RowError | None] = []
-            for row in rows:
-                exact = RowError("in_training", "a training prompt of its own source")
-                (error,) = [exact] if row.id in known[row.source] else overlap[row.source].check([self._compared(row)])
-                errors.append(error)
-            return errors
+            if not rows:
+                return []
+            source = rows[0].source  # All rows of a batch are of one source.
+            exact = RowError("in_training", "a training prompt of its own source")
+            errors = overlap[source].check([self._compared(row) for row in rows])
+            return [exact if row.id in known[source] else error for row, error in zip(rows, errors, strict=True)]
 
         return check
 

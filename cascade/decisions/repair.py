@@ -4,6 +4,7 @@ from typing import Any
 
 from cascade.decisions.history import History, inputs_read, open_history, read_results
 from cascade.decisions.regression import comparison_metrics, conclusion, regressed_domains, sampled_comparison
+from cascade.errors import CascadeError
 from cascade.evaluation.benchmark import sampling_inputs
 from cascade.launch import process_setup
 from cascade.layout import Layout
@@ -54,6 +55,12 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     return decision
 
 
+def check(recipe: Recipe, name: str, layout: Layout) -> dict[str, Any]:
+    """The decision of the check alone, saved for `repair`. For a node of several processes: one of them cannot sample
+    beside the others (collectives, memory, their patience)."""
+    return _load_or_decide(recipe, name, layout, None)[0]
+
+
 def _load_or_decide(recipe: Recipe, name: str, layout: Layout, history: History | None) -> tuple[dict[str, Any], str]:
     """(decision, source of its results): the decision saved in the work directory where its inputs are unchanged,
     else a new one."""
@@ -76,6 +83,8 @@ def _load_or_decide(recipe: Recipe, name: str, layout: Layout, history: History 
     path = layout.work(name) / "decision.json"
     if path.exists() and (saved := read_json(path))["inputs"] == inputs:
         return saved["decision"], saved["history"]
+    if distributed.size() > 1:
+        raise CascadeError(f"{name}: not decided yet, which takes one process; `cascade check {name}` decides it")
     history = history or open_history(recipe, layout)
     decision = _decide(recipe, name, layout, history, names)
     write_json(path, {"inputs": inputs, "history": history.source, "decision": decision})
