@@ -44,6 +44,9 @@ MIN_SHARED = 0.9
 MIN_PROMPTS = 4
 """Prompts of a benchmark, so that there are two to choose by and two to test on."""
 
+_ROUNDING = 1e-9
+"""Tolerance of budgets, which are sums of fractions."""
+
 
 class Further(Protocol):
     """Where further rollouts come from (`FurtherRollouts`)."""
@@ -83,10 +86,12 @@ class _Test:
         assert self.bounds is not None
         return float(self.bounds.mean)
 
-    def cost(self) -> float:
-        """Further rollouts that the next look needs, as a multiple of those of the domain's evaluation."""
+    def cost(self, look: int | None = None) -> float:
+        """Further rollouts up to the next look, or up to a given one, as a multiple of those of the domain's
+        evaluation."""
+        look = self.look + 1 if look is None else look
         now, then = (
-            (len(self.benchmark) + size.held_out) * size.passes for size in self.sizes[self.look : self.look + 2]
+            (len(self.benchmark) + size.held_out) * size.passes for size in (self.sizes[self.look], self.sizes[look])
         )
         return (then - now) / self.prompts
 
@@ -102,9 +107,8 @@ def compare_with_best(
 
     A domain has not regressed where a loss of the margin or more is excluded, regressed where a loss is shown, and is
     undecided otherwise (`sequential`); the error rates hold over all looks. `significance` holds for all domains
-    together, by equal parts (Bonferroni). In each round, the half of the undecided domains whose losses are the largest
-    so far, and which the rest of the budget allows, goes to its next look. Among equals the earlier in the cascade is
-    the best. `results` are of `candidate` and all of `rules.against`. Raises CascadeError where the results are of
+    together, by equal parts (Bonferroni). Undecided domains go to their next look in rounds (`_next`), until the budget
+    is spent. Among equals the earlier in the cascade is the best. `results` are of `candidate` and all of `rules.against`. Raises CascadeError where the results are of
     other prompts.
     """
     tests = [_opened(recipe, rules, domain, candidate, results, further) for domain in recipe.domains]
@@ -221,11 +225,19 @@ def _opened(
 
 
 def _next(tests: list[_Test], left: float) -> list[_Test]:
-    """The domains that go to their next look together; none where nothing is undecided or the budget is spent."""
-    waiting = [test for test in tests if test.verdict == UNDECIDED and test.look + 1 < len(test.sizes)]
-    chosen: list[_Test] = []
-    for test in sorted(waiting, key=lambda test: test.mean):
-        if 2 * len(chosen) < len(waiting) and test.cost() <= left + 1e-9:
+    """The domains that go to their next look together; none where nothing is undecided or the budget is spent.
+
+    The one with the largest loss so far; and of the half with the largest losses, as many as leave enough of the budget
+    for its last look.
+    """
+    waiting = sorted((t for t in tests if t.verdict == UNDECIDED and t.look + 1 < len(t.sizes)), key=lambda t: t.mean)
+    affordable = [test for test in waiting if test.cost() <= left + _ROUNDING]
+    if not affordable:
+        return []
+    chosen = affordable[:1]
+    left -= chosen[0].cost(len(chosen[0].sizes) - 1)
+    for test in affordable[1:]:
+        if 2 * len(chosen) < len(waiting) and test.cost() <= left + _ROUNDING:
             left -= test.cost()
             chosen.append(test)
     return chosen
