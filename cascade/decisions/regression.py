@@ -108,8 +108,8 @@ def compare_with_best(
     A domain has not regressed where a loss of the margin or more is excluded, regressed where a loss is shown, and is
     undecided otherwise (`sequential`); the error rates hold over all looks. `significance` holds for all domains
     together, by equal parts (Bonferroni). Undecided domains go to their next look in rounds (`_next`), until the budget
-    is spent. Among equals the earlier in the cascade is the best. `results` are of `candidate` and all of `rules.against`. Raises CascadeError where the results are of
-    other prompts.
+    is spent. Among equals the earlier in the cascade is the best. `results` are of `candidate` and all of
+    `rules.against`. Raises CascadeError where the results are of other prompts.
     """
     tests = [_opened(recipe, rules, domain, candidate, results, further) for domain in recipe.domains]
     for test in tests:
