@@ -87,7 +87,7 @@ def node(name: str) -> None:
 @main.command()
 @click.argument("name")
 def evaluate(name: str) -> None:
-    """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
+    """Evaluate a node's checkpoint, or `base`, on every benchmark (what a DVC stage calls)."""
     began = time.time()
     from cascade.launch import fork_server
 

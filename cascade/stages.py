@@ -35,17 +35,18 @@ def run_node(name: str, layout: Layout, began: float | None = None) -> None:
 
 
 def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None:
-    """Evaluate a node's checkpoint on every benchmark and write its scores and its entry in the round; `began` as in
-    `run_node`. Raises CascadeError."""
+    """Evaluate a node's checkpoint on every benchmark and write its scores and its entry in the round, which the base
+    model has none of; `began` as in `run_node`. Raises CascadeError."""
     recipe = _prepare(layout)
-    if name not in recipe.training:
-        evaluated = ", ".join(recipe.training)
+    if name != BASE and name not in recipe.training:
+        evaluated = ", ".join([BASE, *recipe.training])
         raise RecipeError(f"{recipe.kind(name)}.{name}: makes no checkpoint to evaluate; these do: {evaluated}")
     from cascade.evaluation.benchmark import evaluate
 
     with live(recipe, layout, name, evaluation=True, began=began):
         evaluate(recipe, name, layout)
-        enter_round(recipe, name, layout)
+        if name != BASE:
+            enter_round(recipe, name, layout)
 
 
 def check_node(name: str, layout: Layout) -> None:

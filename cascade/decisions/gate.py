@@ -1,9 +1,16 @@
-"""The gate: a candidate passes unless it has regressed against the best earlier checkpoint in some domain."""
+"""The gate: a candidate passes unless it has regressed against the best earlier checkpoint in some domain, or nothing
+could have been found."""
 
 from typing import Any
 
 from cascade.decisions.history import History, inputs_read, open_history, read_results
-from cascade.decisions.regression import comparison_metrics, conclusion, regressed_domains, sampled_comparison
+from cascade.decisions.regression import (
+    comparison_metrics,
+    conclusion,
+    regressed_domains,
+    sampled_comparison,
+    unmeasured_domains,
+)
 from cascade.layout import Layout
 from cascade.recipe import Recipe, recipe_hash
 from cascade.tracking import Journal
@@ -16,6 +23,7 @@ def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = No
     """Compare the candidate with the best earlier checkpoint, domain by domain (`compare_with_best`), and write the
     decision. Undecided domains do not keep it from passing; they are named.
 
+    It does not pass where in no domain a regression could have been found (`measured`).
     A failed gate is a result, not an error: `passed` is false and nothing is registered. A checkpoint that passed is
     written to the journal with its lineage, and from there to MLflow's model registry under the recipe's name and
     alias. Raises CascadeError where results are missing or are of other prompts.
@@ -27,7 +35,7 @@ def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = No
     rollouts = layout.check(name) / "rollouts.parquet"
     domains = sampled_comparison(recipe, node, node.candidate, results, layout, rollouts)
     decision = {
-        "passed": not regressed_domains(domains),
+        "passed": not regressed_domains(domains) and len(unmeasured_domains(domains)) < len(domains),
         "candidate": node.candidate,
         "checkpoint": results[node.candidate].checkpoint,
         "words": conclusion(node.candidate, domains),

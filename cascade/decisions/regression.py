@@ -23,6 +23,7 @@ from cascade.evaluation.sequential import (
     REGRESSED_SPENDING,
     UNDECIDED,
     Bounds,
+    Floats,
     Size,
     affordable_looks,
     boundaries,
@@ -109,7 +110,8 @@ def compare_with_best(
     undecided otherwise (`sequential`); the error rates hold over all looks. `significance` holds for all domains
     together, by equal parts (Bonferroni). Undecided domains go to their next look in rounds (`_next`), until the budget
     is spent. Among equals the earlier in the cascade is the best. `results` are of `candidate` and all of
-    `rules.against`. Raises CascadeError where the results are of other prompts.
+    `rules.against`. `measured` is false where no result of the candidate could have been a regression of this domain.
+    Raises CascadeError where the results are of other prompts.
     """
     tests = [_opened(recipe, rules, domain, candidate, results, further) for domain in recipe.domains]
     for test in tests:
@@ -133,17 +135,27 @@ def sampled_comparison(
     return domains
 
 
+def unmeasured_domains(domains: dict[str, dict[str, Any]]) -> list[str]:
+    """The domains of which the comparison says nothing."""
+    return [domain for domain, verdict in domains.items() if not verdict["measured"]]
+
+
 def regressed_domains(domains: dict[str, dict[str, Any]]) -> list[str]:
     """The domains that did not pass."""
     return [domain for domain, verdict in domains.items() if not verdict["passed"]]
 
 
 def conclusion(candidate: str, domains: dict[str, dict[str, Any]]) -> str:
-    undecided = [domain for domain, verdict in domains.items() if verdict["verdict"] == UNDECIDED]
+    undecided = [d for d, verdict in domains.items() if verdict["verdict"] == UNDECIDED and verdict["measured"]]
     open_ends = f"; undecided: {', '.join(undecided)}" if undecided else ""
     if regressions := regressed_domains(domains):
         return f"{candidate} falls below the best earlier checkpoint in {', '.join(regressions)}{open_ends}"
-    return f"{candidate} falls in no domain below the best earlier checkpoint{open_ends}"
+    unmeasured = unmeasured_domains(domains)
+    why = "too few benchmark prompts for which a checkpoint gets a reward"
+    if len(unmeasured) == len(domains):
+        return f"nothing is measured of {candidate}: in every domain {why}"
+    unknown = f"; nothing is measured in {', '.join(unmeasured)}: {why}" if unmeasured else ""
+    return f"{candidate} falls in no domain below the best earlier checkpoint{open_ends}{unknown}"
 
 
 def comparison_metrics(domains: dict[str, dict[str, Any]], prefix: str) -> dict[str, float]:
@@ -261,18 +273,27 @@ def _advanced(test: _Test) -> list[Sample]:
 
 def _look(test: _Test, recipe: Recipe, rules: Comparison, further: Further) -> None:
     """Compute the bounds and the verdict of the present look."""
-    ours, theirs = (_rewards(test, result, further) for result in (test.candidate, test.reference))
-    differences = np.array([ours[prompt] - theirs[prompt] for prompt in ours if prompt in theirs])
-    shares = fractions(len(test.benchmark), test.sizes)
-    upper = boundaries(shares, rules.significance / len(recipe.domains), REGRESSED_SPENDING)
-    lower = boundaries(shares, rules.miss_rate, HELD_SPENDING)
-    squares = float((differences**2).sum())
-    test.bounds = bounds(len(differences), float(differences.sum()), squares, upper[test.look], lower[test.look])
-    test.count = len(differences)
+    ours, theirs = _paired(test, further)
+    test.bounds = _bounds(test, recipe, rules, ours - theirs)
+    test.count = len(ours)
     if is_excluded(test.bounds, rules.margin) or test.candidate.checkpoint == test.reference.checkpoint:
         test.verdict = HELD
     elif is_shown(test.bounds, rules.minimum_effect):
         test.verdict = REGRESSED
+
+
+def _bounds(test: _Test, recipe: Recipe, rules: Comparison, differences: Floats) -> Bounds:
+    shares = fractions(len(test.benchmark), test.sizes)
+    upper = boundaries(shares, rules.significance / len(recipe.domains), REGRESSED_SPENDING)[test.look]
+    lower = boundaries(shares, rules.miss_rate, HELD_SPENDING)[test.look]
+    return bounds(len(differences), float(differences.sum()), float((differences**2).sum()), upper, lower)
+
+
+def _paired(test: _Test, further: Further) -> tuple[Floats, Floats]:
+    """[prompts]: mean rewards of candidate and reference on the tested prompts that both have results for."""
+    ours, theirs = (_rewards(test, result, further) for result in (test.candidate, test.reference))
+    prompts = [prompt for prompt in ours if prompt in theirs]
+    return np.array([ours[prompt] for prompt in prompts]), np.array([theirs[prompt] for prompt in prompts])
 
 
 def _rewards(test: _Test, result: EvaluationResult, further: Further) -> dict[str, float]:
@@ -286,6 +307,11 @@ def _rewards(test: _Test, result: EvaluationResult, further: Further) -> dict[st
     return {prompt: total / count for prompt, (total, count) in totals.items()}
 
 
+def _is_measured(test: _Test, rules: Comparison, recipe: Recipe, further: Further) -> bool:
+    """Whether a candidate that loses all of the reference's rewards would be found to have regressed at this look."""
+    return bool(is_shown(_bounds(test, recipe, rules, -_paired(test, further)[1]), rules.minimum_effect))
+
+
 def _verdict(test: _Test, rules: Comparison, recipe: Recipe, further: Further) -> dict[str, Any]:
     assert test.bounds is not None
     score, best = test.candidate.score(test.domain), test.reference.score(test.domain)
@@ -296,9 +322,12 @@ def _verdict(test: _Test, rules: Comparison, recipe: Recipe, further: Further) -
         if test.verdict == HELD
         else smallest_visible_loss(test.bounds, rules.minimum_effect, rules.miss_rate)
     )
+    measured = _is_measured(test, rules, recipe, further)
+    unknown = "" if measured else " (nothing is measured: no loss could have been found)"
     return {
         "passed": test.verdict != REGRESSED,
         "verdict": test.verdict,
+        "measured": measured,
         "score": score,
         "best": test.reference.node,
         "best_score": best,
@@ -309,5 +338,5 @@ def _verdict(test: _Test, rules: Comparison, recipe: Recipe, further: Further) -
         "looks": test.look + 1,
         "further_rollouts": sum(further.count(r.node, test.domain) for r in (test.candidate, test.reference)),
         "words": f"{score:.3f} against {best:.3f} of {test.reference.node}; on the {test.count} tested prompts "
-        f"{test.mean:+.3f} [{low:+.3f}, {high:+.3f}], smallest visible loss {visible:.3f}: {test.verdict}",
+        f"{test.mean:+.3f} [{low:+.3f}, {high:+.3f}], smallest visible loss {visible:.3f}: {test.verdict}{unknown}",
     }

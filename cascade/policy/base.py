@@ -70,7 +70,8 @@ class Policy(Protocol):
         ...
 
     def save(self, directory: Path) -> None:
-        """Write a Hugging Face directory that transformers, vLLM and NeMo Automodel load unchanged."""
+        """Write a Hugging Face directory that transformers, vLLM and NeMo Automodel load unchanged. It ends training:
+        the model is rounded to the type in which its weights are stored."""
         ...
 
     def to_host(self) -> None:

@@ -5,7 +5,7 @@ Several processes distribute a batch by micro-batches and sum their gradients: t
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import forward
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
-from cascade.policy.batching import MicroBatch, micro_batches, trained_count
+from cascade.policy.batching import MicroBatch, MicroBatches, micro_batches, trained_count
 from cascade.policy.blocks import Block
-from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
+from cascade.policy.checkpoint import load_checkpoint, save_checkpoint, stored_types
 from cascade.policy.gradient_buckets import GradientBuckets
 from cascade.policy.logits import Transform, token_log_probs
-from cascade.recipe import Optimizer
+from cascade.policy.lora import Adapters
+from cascade.recipe import Lora, Optimizer
 from cascade.utils import distributed
 
 ROUTERS = ("Router", "Gate")
@@ -30,12 +31,15 @@ ROUTERS = ("Router", "Gate")
 class HFPolicy:
     """Computes scores with a checkpoint's model and, given an optimizer, trains it. On CUDA it uses bfloat16 autocast.
 
+    With `lora` it trains adapters, drawn from `seed`, that are always merged into the model's weights.
+
     Raises CheckpointError for a directory that is not a checkpoint. Dropout is off: the policy that is trained
     is the policy that samples.
     """
 
     sharded = False
     _recompute = False
+    _adapters: Adapters | None = None
     _reports = True
     """Whether this process's results are used; if several processes compute the same tokens, only one's are."""
 
@@ -47,9 +51,13 @@ class HFPolicy:
         update_router: bool = True,
         micro_batch_tokens: int = 8192,
         checkpoint_activations: bool = False,
+        checkpoint_dtype: str = "init",
+        lora: Lora | None = None,
+        seed: int = 0,
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
+        self._types = stored_types(Path(checkpoint_dir)) if checkpoint_dtype == "init" else None
         self._fast = forward.supports(model)
         if model.config.model_type != "nemotron_h":
             _check_logits(model.eval(), self._fast, checkpoint_dir)
@@ -64,13 +72,14 @@ class HFPolicy:
             self.model.gradient_checkpointing_enable()
         for module in self._routers():
             module.requires_grad_(update_router)
+        self._adapters = Adapters(self.model, lora, seed) if lora and optimizer else None
         self._optimizer = self._adamw(optimizer) if optimizer else None
         self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
         found = []
         with torch.no_grad():
-            for batch, live in self._own_batches(sequences):
+            for batch, live, _ in self._own_batches(sequences):
                 log_probs, entropy, _ = self._forward(batch)
                 distributed.alive()
                 if live and self._reports:
@@ -91,10 +100,10 @@ class HFPolicy:
         self._optimizer.zero_grad(set_to_none=True)
         if self._recompute and not self._fast:
             self.model.train()
-        for batch, live, last in _with_last(self._own_batches(sequences)):
+        for batch, live, last in self._own_batches(sequences):
             log_probs, entropy, routed = self._forward(batch)
             self._before_backward(last)
-            part = objective(log_probs, batch.index.to(self.device)) if live else 0 * log_probs.sum()
+            part = objective(log_probs, batch.index) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
             self._take_gradients()
             distributed.alive()
@@ -112,6 +121,8 @@ class HFPolicy:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
+        if self._adapters is not None:
+            self._adapters.merge()
         loss = sum(map(float, losses))
         parts = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
         routed_to = [routed for *_, routed in parts if routed is not None]
@@ -120,7 +131,7 @@ class HFPolicy:
         return StepReport(sum(p[0] for p in parts), norm, _collected(total, found), shares, sum(p[1] for p in parts))
 
     def save(self, directory: Path) -> None:
-        save_checkpoint(self.model, self.tokenizer, directory)
+        save_checkpoint(self.model, self.tokenizer, directory, self._types)
 
     def to_host(self) -> None:
         """Move to the host's memory, until `to_device`."""
@@ -130,25 +141,32 @@ class HFPolicy:
         self.model.to(self.device)  # type: ignore[arg-type]
 
     def training_state(self) -> dict[str, Tensor]:
-        state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        if self._adapters is not None:  # All other weights are the parent checkpoint's.
+            state = {f"lora.{name}": value for name, value in self._adapters.state().items()}
+        else:
+            state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         if self._optimizer is not None:
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._named().items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     state[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
         return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Raises CheckpointError if the state is of a different model."""
-        weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        prefix = "model." if self._adapters is None else "lora."
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         try:
-            self.model.load_state_dict(weights)
+            if self._adapters is None:
+                self.model.load_state_dict(weights)
+            else:
+                self._adapters.load(weights)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the training state is of another model ({str(error).splitlines()[-1].strip()})"
             ) from None
         if self._optimizer is None:
             return
-        parameters = dict(self.model.named_parameters())
+        parameters = self._named()
         self._optimizer.state.clear()
         for name, value in state.items():
             if name.startswith("optimizer."):
@@ -156,12 +174,14 @@ class HFPolicy:
                 device = "cpu" if key == "step" and self.device.type == "cpu" else self.device
                 self._optimizer.state[parameters[parameter]][key] = value.to(device, copy=True)
 
-    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
-        """This process's micro-batches, and whether each counts in the loss."""
-        for batch in distributed.shard(self._split(sequences, distributed.size())):
-            yield batch, True
+    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool, bool]]:
+        """This process's micro-batches, whether each counts in the loss, and whether it is the last."""
+        batches = self._split(sequences, distributed.size())
+        own = range(distributed.rank(), len(batches), distributed.size())
+        for number in own:
+            yield batches[number], True, number == own[-1]
 
-    def _split(self, sequences: list[Sequence], parts: int) -> list[MicroBatch]:
+    def _split(self, sequences: list[Sequence], parts: int) -> MicroBatches:
         return micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device, parts)
 
     def _before_backward(self, last: bool) -> None:
@@ -219,8 +239,12 @@ class HFPolicy:
         )
         return output.last_hidden_state
 
+    def _named(self) -> dict[str, nn.Parameter]:
+        """What the optimizer may have state of, by name."""
+        return dict(self.model.named_parameters()) if self._adapters is None else self._adapters.parameters
+
     def _trainable(self) -> list[nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return [p for p in self._named().values() if p.requires_grad]
 
     def _routers(self) -> list[nn.Module]:
         return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]
@@ -233,13 +257,6 @@ class HFPolicy:
             {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
-
-
-def _with_last(batches: Iterable[tuple[MicroBatch, bool]]) -> Iterator[tuple[MicroBatch, bool, bool]]:
-    """Add to each batch whether it is the last."""
-    own = list(batches)
-    for number, (batch, live) in enumerate(own):
-        yield batch, live, number + 1 == len(own)
 
 
 def _check_logits(model: Any, fast: bool, directory: Path) -> None:
@@ -278,6 +295,7 @@ def _collected(count: int, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scores
     entropies)."""
     scores = Scores(torch.zeros(count), torch.zeros(count))
     for index, log_probs, entropy in parts:
+        index = index.cpu()
         scores.log_probs[index] = log_probs.float().cpu()
         scores.entropy[index] = entropy.float().cpu()
     distributed.all_reduce_sum(scores.log_probs, scores.entropy)

@@ -75,7 +75,8 @@ def _place(place: Placement) -> str:
 
 
 def _rate(node: SFTNode | OnPolicyNode) -> str:
-    return f"learning rate {node.optimizer.learning_rate:g}"
+    adapters = f", adapters of rank {node.lora.rank}" if node.lora else ""
+    return f"learning rate {node.optimizer.learning_rate:g}{adapters}"
 
 
 def _keys(path: Path) -> dict[str, Any]:

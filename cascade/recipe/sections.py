@@ -15,16 +15,22 @@ TeacherMemory = Literal["device", "host", "disk"]
 
 class Optimizer(Section):
     learning_rate: Annotated[float, Field(gt=0)]
-    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    min_learning_rate: Annotated[float, Field(ge=0)] | None = None
+    """Learning rate at the last step of a cosine; by default it would reach 0 one step later."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    warmup_from: Annotated[float, Field(ge=0)] = 0.0
-    """Learning rate at the first step of a linear warm-up."""
+    warmup_from: Annotated[float, Field(ge=0)] | None = None
+    """Learning rate at the first step of a linear warm-up; by default it would have been 0 one step earlier."""
     schedule: Literal["constant", "cosine"] = "constant"
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     micro_batch_tokens: Count = 8192
     """Tokens of one forward and backward pass; changes memory and speed, not results beyond rounding."""
+
+    @property
+    def first_rate(self) -> float:
+        """Of the warm-up."""
+        return self.learning_rate / (self.warmup_steps + 1) if self.warmup_from is None else self.warmup_from
 
 
 PLACEMENT = {"servers", "weights", "memory"}
@@ -91,6 +97,18 @@ class Parallel(Section):
         return self
 
 
+class Lora(Section):
+    """Low-rank adapters, of engine hf: only these are trained, and every checkpoint has them merged into its weights
+    (docs/algorithms.md)."""
+
+    rank: Count = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapters' product is multiplied by alpha / rank."""
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Ends of the names of the layers that have one, such as q_proj; `all-linear`: every linear layer but the output
+    matrix (of Mamba layers without out_proj). Experts that transformers keeps as one tensor are none."""
+
+
 class Node(Section):
     init: str
     """The node, or `base`, whose checkpoint this node starts from."""
@@ -100,6 +118,11 @@ class Node(Section):
     parallel: Parallel = Parallel()
     checkpoint_every: Count = 20
     """Steps between saves of the resumable state."""
+    checkpoint_dtype: Literal["init", "float32"] = "init"
+    """Type in which the checkpoint's weights are stored: those of the checkpoint that the node starts from, as engine
+    nemo always does, or float32, in which engine hf trains."""
+    lora: Lora | None = None
+    """Train low-rank adapters instead of all weights."""
 
     @model_validator(mode="after")
     def _parallel_engine(self) -> "Node":
@@ -108,6 +131,10 @@ class Node(Section):
             raise ValueError(
                 f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo"
             )
+        if self.engine == "nemo" and self.lora is not None:
+            raise ValueError("lora: of engine hf alone; take it out or say hf")
+        if self.engine == "nemo" and self.checkpoint_dtype != "init":
+            raise ValueError("checkpoint_dtype: engine nemo stores weights in the types of init; take it out or say hf")
         return self
 
 
@@ -155,6 +182,12 @@ class RLNode(OnPolicyNode):
     """Further rounds of sampling to fill the batch; after them the step runs with the groups that it has."""
     min_best_reward: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Drop a group whose best reward does not exceed this, as a zero-variance group is dropped; 0 disables this."""
+    difficulty: Annotated[int, Field(ge=0)] = 0
+    """Prompts of each domain and level that are sampled before the first step, `rollouts` each: what share of them can
+    teach is said, and levels of which fewer than `min_teaching` do are left out. 0: none, all levels are drawn."""
+    min_teaching: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the prompts that must teach, their rollouts' rewards differ: over ten steps (or all, where there are
+    fewer) the node stops below it, with advice; and where no step trained anything. 0: only then."""
     overlong: Literal["zero", "mask", "keep"] = "zero"
     """An unfinished response: reward 0, masked from the loss, or judged as it is."""
 

@@ -79,12 +79,14 @@ def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> 
 def _check_teachers(
     key: str, node: Distillation, field: str, of: str, candidates: list[str], graph: Graph, curation: Curation
 ) -> None:
-    upstream = graph.ancestors(node.init) | {node.init}
+    student = _sft_of(node.init, graph)
     for candidate in candidates:
-        if candidate not in upstream and not (graph.ancestors(candidate) | {candidate}) & upstream & set(graph.sft):
+        # Every node descends from the base model; two fine-tunings of it may write in different formats.
+        teacher = _sft_of(candidate, graph)
+        if student and teacher and not student & teacher:
             raise RecipeError(
-                f"{key}.{field}: candidate {candidate!r}{of} is not upstream of "
-                f"{node.init!r} and has no SFT node in common with it; leave it out"
+                f"{key}.{field}: candidate {candidate!r}{of} is fine-tuned by {', '.join(sorted(teacher))}, "
+                f"{node.init!r} by {', '.join(sorted(student))}: no SFT node in common; leave it out"
             )
     for domain in node.mix:
         if domain not in curation.domains:
@@ -92,6 +94,11 @@ def _check_teachers(
                 f"{key}.mix.{domain}: without a benchmark of it no teacher can be chosen; give a source "
                 "of this domain a benchmark"
             )
+
+
+def _sft_of(name: str, graph: Graph) -> set[str]:
+    """The SFT nodes from the base model to a node, itself included."""
+    return (graph.ancestors(name) | {name}) & set(graph.sft)
 
 
 def _check_round(key: str, node: Any, graph: Graph) -> None:

@@ -1,6 +1,6 @@
 """Descriptions of experiments, runs and model versions in MLflow, in Markdown."""
 
-from cascade.recipe import CURATE, Distillation, GateNode, Node, OnPolicyNode, Recipe, TeachersNode
+from cascade.recipe import BASE, CURATE, Distillation, GateNode, Node, OnPolicyNode, Recipe, TeachersNode
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's or experiment's description."""
@@ -60,6 +60,8 @@ def version_note(name: str, tags: dict[str, str]) -> str:
 def _sentence(recipe: Recipe, name: str) -> str:
     if name == CURATE:
         return f"data of {len(recipe.curation.sources)} sources, filtered, without duplicates, split and packed"
+    if name == BASE:
+        return f"the base model, {recipe.base}"
     node = recipe.node(name)
     if isinstance(node, TeachersNode):
         return f"chooses the best of {', '.join(node.candidates)} as each domain's teacher"

@@ -116,6 +116,12 @@ class NodeRun:
         self._open_journal(state.step)
         return state
 
+    def earlier_metrics(self) -> list[dict[str, float]]:
+        """The metrics of each step before the one at which the node was resumed."""
+        return distributed.broadcast_from_main(
+            lambda: [entry["values"] for entry in self.journal.entries() if entry["kind"] == "metrics"]
+        )
+
     def _open_journal(self, step: int) -> None:
         """Truncate the journal and the samples to before `step`, and log parameters, inputs and data sets."""
         self.journal.rewind(step)

@@ -17,21 +17,31 @@ from cascade.rollout import make_sampler
 from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
 from cascade.training.batch import Batch
 from cascade.training.collector import Collector
+from cascade.training.difficulty import (
+    SignalWatch,
+    as_json,
+    choose_levels,
+    from_json,
+    in_words,
+    measure,
+)
 from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import Metrics, agreement_metrics, rollout_metrics, step_metrics
 from cascade.training.node_run import NodeRun, require_files
-from cascade.training.prompts import Cursor, PromptSource, load_prompts
+from cascade.training.prompts import Cursor, Prompt, PromptSource, load_prompts
 from cascade.training.samples import sample_rows
 from cascade.training.teacher_scoring import Teacher, Teachers, check_compatible, chosen_teachers, shares
 from cascade.utils import distributed
-from cascade.utils.progress import Progress
+from cascade.utils.progress import Progress, say
+from cascade.utils.seeds import derive_seed
 
 
 def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     """Train node `name` of section `rl`, `distill` or `repair` and publish its checkpoint.
 
     Raises CascadeError when trainer and sampler disagree by more than `max_log_prob_gap`, when too many
-    rollouts have no verdict, and when an input is missing or does not fit.
+    rollouts have no verdict, when too few prompts of an RL node teach (`min_teaching`), and when an input is missing or
+    does not fit.
     """
     node = recipe.node(name)
     assert isinstance(node, OnPolicyNode)
@@ -44,21 +54,45 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
     run.set_up_torch()
 
     policy = make_policy(
-        node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
+        node.engine,
+        run.parent,
+        node.optimizer,
+        update_router=node.update_router,
+        parallel=node.parallel,
+        checkpoint_dtype=node.checkpoint_dtype,
+        lora=node.lora,
+        seed=derive_seed(recipe.seed, name, "lora"),
     )
     advantages = _advantage_source(node, run, teachers)
     state = run.resume(policy)
+    measured = state.progress.pop("difficulty", None)
     cursor = Cursor(**state.progress)
     prompts = {domain: load_prompts(path, domain) for domain, path in files.items()}
     mix = shares(node, teachers) if isinstance(node, Distillation) else node.mix
-    source = PromptSource(prompts, mix, recipe.seed, name, cursor=cursor)
     progress = Progress(name, node.steps, state.step)
+    watch = SignalWatch(node, name, run.earlier_metrics()) if isinstance(node, RLNode) else None
 
     with (
         ThreadPoolExecutor(recipe.judging_threads) as pool,
         closing(make_sampler(node.rollout, policy)) as sampler,
     ):
-        collector = Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
+
+        def collector_of(prompts: dict[str, list[Prompt]]) -> Collector:
+            source = PromptSource(prompts, mix, recipe.seed, name, cursor=cursor)
+            return Collector(node, name, recipe.seed, sampler, policy.tokenizer, source, pool)
+
+        if isinstance(node, RLNode) and node.difficulty:
+            if measured:
+                found = from_json(measured)
+            else:
+                with distributed.step():
+                    sampler.refresh(policy)
+                    found = measure(node, name, recipe.seed, prompts, collector_of(prompts))
+            for domain, words in in_words(node, found).items():
+                say(f"{name}: {domain}: {words}")
+                run.journal.tags({f"difficulty/{domain}": words})
+            prompts, measured = choose_levels(node, name, prompts, found), as_json(found)
+        collector = collector_of(prompts)
         for step in range(state.step, node.steps):
             began = time.perf_counter()
             with distributed.step():
@@ -81,12 +115,14 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout) -> None:
             metrics["time/step_seconds"] = time.perf_counter() - began
             metrics["time/verification_wait_share"] = collected.waiting_seconds / metrics["time/step_seconds"]
             run.journal.metrics(metrics, step)
+            if watch is not None:
+                watch.step(metrics, collected.groups)
             _check_gap(name, node, step, metrics)
             if step in (0, node.steps // 2, node.steps - 1):
                 run.add_samples(sample_rows(collected.rollouts, step))
             progress.step(step, _headline(metrics))
             if (step + 1) % node.checkpoint_every == 0 or step + 1 == node.steps:
-                run.save(policy, step + 1, cursor.as_json())
+                run.save(policy, step + 1, cursor.as_json() | ({"difficulty": measured} if measured else {}))
     run.finish(policy)
 
 

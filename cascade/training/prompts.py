@@ -25,6 +25,8 @@ class Prompt:
     environment: str
     json: str
     """The Gym row, as JSON text: parsed, it would take several times the memory."""
+    level: int | None = None
+    """Difficulty, where the source has levels."""
 
     @property
     def row(self) -> Row:
@@ -104,8 +106,9 @@ def load_prompts(path: Path, domain: str) -> list[Prompt]:
         raise CascadeError(f"{path}: no column {missing[0]!r}; prompt files have {', '.join(COLUMNS)}")
     prompts: list[Prompt] = []
     rejected: Counter[str] = Counter()
-    for row in pq.read_table(path, columns=COLUMNS).to_pylist():
-        prompt = Prompt(row["id"], domain, sys.intern(row["environment"]), row["row"])
+    columns = [*COLUMNS, *(["level"] if "level" in names else [])]
+    for row in pq.read_table(path, columns=columns).to_pylist():
+        prompt = Prompt(row["id"], domain, sys.intern(row["environment"]), row["row"], row.get("level"))
         try:
             _check(prompt)
         except RowError as error:

@@ -91,6 +91,25 @@ def test_packed_conversations_are_the_demonstrations(
     assert sorted(text.reasoning or "" for text in texts) == sorted(f"{n} + {n + 3} = {2 * n + 3}" for n in range(20))
 
 
+def test_rows_that_the_template_loses_are_counted_by_reason(
+    layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], question_file: Path
+):
+    """A question's steps are reasoning: trained on without them, a model would learn the boxed numbers alone."""
+    template = layout.root / "models" / "base" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("message.reasoning_content and", "false and"))
+    (question_file.parent / "plain.jsonl").write_text(
+        json.dumps({"question": "Two and two make?", "answer": "#### 4"}) + "\n"
+    )
+    report = build(make_recipe(questions(sft=-1)), layout, journal)
+    assert report["sft"]["kept"] == 1
+    assert report["sft"]["steps"]["length"]["rejected"] == {"template_loses_reasoning": 20}
+    assert report["sft"]["sources"]["questions"]["rejected"] == {"template_loses_reasoning": 20}
+    assert all("the reasoning of message 1; give the base model" in row["message"] for row in rejects(layout))
+    (question_file.parent / "plain.jsonl").unlink()
+    with pytest.raises(CascadeError, match=r"no row is left for sft \(template_loses_reasoning 20\)"):
+        build(make_recipe(questions(sft=-1)), layout, journal)
+
+
 def test_a_stored_source_holds_its_benchmark_out(
     layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], question_file: Path
 ):

@@ -127,6 +127,30 @@ def test_a_drop_below_the_minimum_effect_passes(layout):
     assert one["verdict"] == "undecided"
 
 
+def test_a_gate_that_could_not_have_failed_does_not_pass(layout, recipe):
+    """No reward in one domain, three tested prompts in the other: t with two degrees of freedom needs 4.3 errors."""
+    for node in ("sft", "rl", "mopd"):
+        write_evaluation(layout, node, {"one": share(0), "two": share(5, prompts=6)})
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    assert not decision["passed"]
+    assert decision["words"].startswith("nothing is measured of mopd: in every domain too few benchmark prompts")
+    assert not [e for e in Journal(layout.journal("release")).entries() if e["kind"] == "model"]
+
+
+def test_a_gate_says_of_which_domains_it_knows_nothing(layout, recipe):
+    """Six tested prompts, all solved: a regression, if they are lost."""
+    for node in ("sft", "rl", "mopd"):
+        write_evaluation(layout, node, {"one": share(0), "two": share(12, prompts=12)})
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    assert decision["passed"]
+    assert [verdict["measured"] for verdict in decision["domains"].values()] == [False, True]
+    assert "; undecided: two; nothing is measured in one: too few" in decision["words"]
+    write_evaluation(layout, "mopd", {"one": share(0), "two": share(0, prompts=12)})
+    decision = gate(recipe, "release", layout, FileHistory(layout))
+    assert decision["domains"]["two"]["verdict"] == "regressed"
+    assert not decision["domains"]["two"]["passed"]
+
+
 @pytest.mark.parametrize(("margin", "verdict"), [(0.06, "undecided"), (0.07, "not regressed")])
 def test_a_domain_has_held_where_the_margin_is_excluded(layout, margin, verdict):
     decision = gate(recipe_with_gate(margin=margin), "release", layout, FileHistory(layout))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cascade.errors import CascadeError, CheckpointError, RecipeError
 from cascade.layout import Layout
@@ -72,17 +73,24 @@ def test_tokens_on_which_trainer_and_sampler_disagree_are_counted(project: Layou
     assert step["train/mismatch_share"] == step["train/mismatch_share/two"] == 1
 
 
-def test_steps_without_any_variance_are_skipped_and_change_nothing(project: Layout):
+def test_steps_without_any_variance_are_skipped_change_nothing_and_are_no_success(project: Layout):
     for domain in ("one", "two"):
         write_rows(project.prompts(domain), prompt_rows(domain, 20, word="never"))
-    run_on_policy(make_recipe(), "rl", project)
+    before = hash_directory(project.checkpoint("rl"))
+    with pytest.raises(
+        CascadeError, match=r"^rl: of the prompts of steps 1 to 4 0% .*100% solved by no rollout.*no step trained any"
+    ):
+        run_on_policy(make_recipe(rl={"min_teaching": 0}), "rl", project)
     steps = steps_of(project, "rl")
     assert [step["rollout/skipped_step"] for step in steps] == [1.0] * 4
     assert all(step["rollout/filtered"] == step["rollout/solved_by_none"] == 1 for step in steps)
     assert all("train/loss" not in step and step["rollout/refills"] == 2 for step in steps)
     assert all(step["rollout/groups"] == 4 * (1 + 2) for step in steps)
-    weights = "model.safetensors"
-    assert (project.checkpoint("rl") / weights).read_bytes() == (project.checkpoint("sft") / weights).read_bytes()
+    assert hash_directory(project.checkpoint("rl")) == before
+    state = load_file(project.work("rl") / "state.safetensors")
+    sft = load_file(project.checkpoint("sft") / "model.safetensors")
+    assert all(torch.equal(state[f"model.{name}"], value) for name, value in sft.items())
+    assert not any(name.startswith("optimizer.") for name in state)
 
 
 def test_refills_replace_within_the_domain_and_spare_the_other(project: Layout):

@@ -161,6 +161,8 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
             "on-policy: MOPD runs on asynchronous GRPO there; a rollout may be a step older than the weights",
             f"teachers: {TO_FILL_IN} until {node.teachers} has chosen, then export again; their parallelism: to be set",
         ]
+    if node.lora is not None:
+        lines.append(f"lora of rank {node.lora.rank}: all weights are trained there; set policy.dtensor_cfg.lora_cfg")
     if not node.rollout.thinking:
         lines.append("rollout.thinking false: set it for the policy server of NeMo Gym too")
     for domain in node.mix:
@@ -213,7 +215,7 @@ def _megatron(node: OnPolicyNode) -> dict[str, Any]:
         **({} if node.update_router else {"moe_router_bias_update_rate": 0.0}),
         "optimizer": {
             "lr": rate.learning_rate,
-            "min_lr": rate.min_learning_rate if cosine else rate.learning_rate,
+            "min_lr": (rate.min_learning_rate or 0.0) if cosine else rate.learning_rate,
             "weight_decay": rate.weight_decay,
             "adam_beta1": rate.betas[0],
             "adam_beta2": rate.betas[1],
@@ -222,7 +224,7 @@ def _megatron(node: OnPolicyNode) -> dict[str, Any]:
             "lr_decay_style": rate.schedule,
             "lr_decay_iters": node.steps if cosine else None,
             "lr_warmup_iters": rate.warmup_steps,
-            "lr_warmup_init": rate.warmup_from,
+            "lr_warmup_init": rate.first_rate if rate.warmup_steps else 0.0,
         },
     }
 
