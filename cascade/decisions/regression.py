@@ -274,19 +274,16 @@ def _advanced(test: _Test) -> list[Sample]:
 def _look(test: _Test, recipe: Recipe, rules: Comparison, further: Further) -> None:
     """Compute the bounds and the verdict of the present look."""
     ours, theirs = _paired(test, further)
-    test.bounds = _bounds(test, recipe, rules, ours - theirs)
+    differences = ours - theirs
+    shares = fractions(len(test.benchmark), test.sizes)
+    upper = boundaries(shares, rules.significance / len(recipe.domains), REGRESSED_SPENDING)[test.look]
+    lower = boundaries(shares, rules.miss_rate, HELD_SPENDING)[test.look]
+    test.bounds = bounds(len(ours), float(differences.sum()), float((differences**2).sum()), upper, lower)
     test.count = len(ours)
     if is_excluded(test.bounds, rules.margin) or test.candidate.checkpoint == test.reference.checkpoint:
         test.verdict = HELD
     elif is_shown(test.bounds, rules.minimum_effect):
         test.verdict = REGRESSED
-
-
-def _bounds(test: _Test, recipe: Recipe, rules: Comparison, differences: Floats) -> Bounds:
-    shares = fractions(len(test.benchmark), test.sizes)
-    upper = boundaries(shares, rules.significance / len(recipe.domains), REGRESSED_SPENDING)[test.look]
-    lower = boundaries(shares, rules.miss_rate, HELD_SPENDING)[test.look]
-    return bounds(len(differences), float(differences.sum()), float((differences**2).sum()), upper, lower)
 
 
 def _paired(test: _Test, further: Further) -> tuple[Floats, Floats]:
@@ -308,8 +305,12 @@ def _rewards(test: _Test, result: EvaluationResult, further: Further) -> dict[st
 
 
 def _is_measured(test: _Test, rules: Comparison, recipe: Recipe, further: Further) -> bool:
-    """Whether a candidate that loses all of the reference's rewards would be found to have regressed at this look."""
-    return bool(is_shown(_bounds(test, recipe, rules, -_paired(test, further)[1]), rules.minimum_effect))
+    """Whether a candidate that loses all of the reference's rewards would be found to have regressed, were this the
+    only look."""
+    drops = -_paired(test, further)[1]
+    (boundary,) = boundaries((1.0,), rules.significance / len(recipe.domains), REGRESSED_SPENDING)
+    found = bounds(len(drops), float(drops.sum()), float((drops**2).sum()), boundary, 0.0)
+    return bool(is_shown(found, rules.minimum_effect))
 
 
 def _verdict(test: _Test, rules: Comparison, recipe: Recipe, further: Further) -> dict[str, Any]:
