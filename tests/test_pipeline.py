@@ -29,7 +29,7 @@ def small_recipe() -> dict:
     recipe = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     sources = recipe["curation"]["sources"]
     recipe["curation"]["sources"] = {
-        name: {**source, "levels": {1: 1.0}, "sft": 100, "rl": 40, "benchmark": 20, "held_out": 20}
+        name: {**source, "levels": {1: 1.0}, "sft": 100, "rl": 40, "benchmark": 40, "held_out": 40}
         for name, source in sources.items()
         if name in DOMAINS
     }
