@@ -13,13 +13,12 @@ import argparse
 import multiprocessing
 import os
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from benchmarks.distillation import jobs, table
 from benchmarks.distillation.jobs import Place, Run
 from benchmarks.distillation.variants import VARIANTS
-from cascade.errors import CascadeError
 from cascade.utils.files import write_atomic, write_json
 
 ONE_THREAD = {
@@ -100,9 +99,11 @@ def work_off(place: Place, runs: list[Run], processes: int, deadline: float, fai
                 done += 1
                 try:
                     future.result()
-                except CascadeError as error:  # One variant's end is a result, not the end of all.
-                    print(f"{done}/{total} {run.name} failed: {error}", flush=True)
-                    failed[run.name] = str(error)
+                except BrokenExecutor:
+                    raise
+                except Exception as error:  # One variant's end is a result, not the end of all.
+                    print(f"{done}/{total} {run.name} failed: {error!r}", flush=True)
+                    failed[run.name] = repr(error)
                     continue
                 print(f"{done}/{total} {run.name}{'' if step is None else f' step {step}'}", flush=True)
                 if step is None:
