@@ -66,7 +66,7 @@ class Results:
         return {seed: steps[min(steps)] for seed, steps in full.items() if steps}
 
     def interpolated(self, variant: str, by: str, at: float) -> dict[int, Means]:
-        """Seed → means of the variant's curve, which begins at the start, where `by` (seconds or tokens) is `at`; beyond
+        """Seed → means of the variant's curve, which begins at the start, where `by` (seconds, tokens) is `at`. Beyond
         its end, its end."""
         found = {}
         for seed, steps in self.points[variant].items():
