@@ -100,6 +100,17 @@ def evaluate(name: str) -> None:
         evaluate_node(name, _layout(), began)
 
 
+@main.command(hidden=True)
+@click.argument("name")
+def check(name: str) -> None:
+    """Decide a regression check (what a launcher of several processes runs before they train)."""
+    from cascade.launch.launcher import launched
+    from cascade.stages import check_node
+
+    if not launched("check", name, _layout()):
+        check_node(name, _layout())
+
+
 @main.group()
 def recipe() -> None:
     """The active recipe, params.yaml."""
