@@ -13,6 +13,7 @@ _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>\s*")
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?")
 _PARAMETER_END = re.compile(r"</parameter>\s*(?=<parameter\b|(?P<last></function>\s*</tool_call>))")
 _FUNCTION_END = re.compile(r"</function>\s*</tool_call>")
+_THOUGHT = re.compile(r"\s*<(think|thinking)>")
 _SWALLOWED = re.compile(r"^<parameter=|</function>\s*</tool_call>\s*<tool_call>", re.MULTILINE)
 """What a value holds that ran on past its end, because a tag is missing there."""
 
@@ -21,13 +22,15 @@ def parse_response(text: str, *, thinking: bool, finished: bool = True) -> Respo
     """Parse the text sampled after the prompt, without the end-of-turn token.
 
     In thinking mode everything up to `</think>` is reasoning; where it is missing there is no answer. A response that
-    starts with `<think>` is in thinking mode, whatever `thinking` says.
+    starts with `<think>` is in thinking mode, whatever `thinking` says, and so is one that starts with `<thinking>`, up
+    to `</thinking>`.
 
     A tag within a parameter's value is text: a value ends where the next parameter, or the call's end, follows.
     Ambiguous tags and text between parameters make the call malformed, so that no argument is lost silently."""
     reasoning: str | None = None
-    while thinking or text.lstrip().startswith("<think>"):
-        thought, closed, text = text.lstrip().removeprefix("<think>").partition("</think>")
+    while (opening := _THOUGHT.match(text)) or thinking:
+        name = opening[1] if opening and not thinking else "think"
+        thought, closed, text = text.lstrip().removeprefix(f"<{name}>").partition(f"</{name}>")
         reasoning = f"{reasoning}\n{thought.strip()}" if reasoning is not None else thought.strip()
         if not closed:
             return Response("", reasoning, finished=finished)

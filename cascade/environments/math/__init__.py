@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from cascade import judges
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict, in_gym
-from cascade.environments.math.numbers import equal, read, tidy
+from cascade.environments.math.numbers import equal, joined_by_two, read, tidy
 from cascade.environments.math.tasks import make_task
 from cascade.environments.registry import is_named
 from cascade.environments.shared import killable_worker
@@ -118,6 +118,10 @@ def _same(expected: str, answer: str, gym: bool) -> bool:
     one, other = read(expected), read(answer)
     if one is not None and other is not None:
         return equal(one, other)
+    if "," in expected or "," in answer:
+        one, other = read(joined_by_two(expected)), read(joined_by_two(answer))
+        if one is not None and other is not None and equal(one, other):
+            return True
     based, other_based = _based(expected), _based(answer)
     if based and other_based:
         return based == other_based
