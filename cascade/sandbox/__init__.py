@@ -14,7 +14,7 @@ package.
 """
 
 from cascade.errors import SandboxError
-from cascade.sandbox.program import Ending, Execution, Limits, Program
+from cascade.sandbox.program import Ending, Execution, Limits, Program, compiled
 from cascade.sandbox.run import PYTHON, REMEDY, connect, execute, missing, require
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Limits",
     "Program",
     "SandboxError",
+    "compiled",
     "connect",
     "execute",
     "missing",
