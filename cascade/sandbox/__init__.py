@@ -8,9 +8,9 @@ CPU time, wall time, memory, processes, file size and output are limited. When `
 command have been killed and the scratch directory, a tmpfs, is removed.
 
 Isolation uses user, mount, PID, network, IPC and UTS namespaces, seccomp and resource limits, set up by a separate
-process. The library sandlock was not used: it needs Linux 6.12 (Landlock ABI 6), which GPU hosts seldom have, forks
-inside the calling process, which has threads, and limits neither CPU time nor output. bubblewrap is not a Python
-package.
+process (`launcher`), which runs one command after another. The library sandlock was not used: it needs Linux 6.12
+(Landlock ABI 6), which GPU hosts seldom have, forks inside the calling process, which has threads, and limits neither
+CPU time nor output. bubblewrap is not a Python package.
 """
 
 from cascade.errors import SandboxError

@@ -14,7 +14,8 @@ import os
 import sys
 
 PREPARED = (
-    *("collections", "functools", "importlib", "itertools", "json", "math", "operator", "re", "resource", "select"),
+    *("__future__", "_sitebuiltins", "collections", "functools", "importlib", "itertools", "json", "math", "operator"),
+    *("re", "resource", "select"),
 )
 """Modules that most programs import, or those that test them. Each makes forking dearer."""
 SIGINT, SIGPIPE, SIGXFSZ = 2, 13, 25
@@ -46,7 +47,7 @@ def settle(own: tuple) -> None:
 LOADED: dict = {}
 
 
-def load(arguments: list):
+def load(arguments: list) -> tuple | None:
     """The code of a program and its namespace, after the options of Python's command line: `-c SOURCE …` or `FILE …`.
     None where it is for Python itself to say what is wrong with them. Raises what compiling raises."""
     main = type(sys)("__main__")
@@ -90,7 +91,7 @@ def restart() -> None:
         raw.name = f"<{name}>"
         buffer = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
         text = io.TextIOWrapper(buffer, before.encoding, before.errors, newline="\n", line_buffering=name == "stderr")
-        text.mode = mode
+        text.mode = mode  # type: ignore[misc]
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)
 
@@ -138,7 +139,7 @@ def _loaded_since() -> list:
     return [module for module in modules if type(module) is type(sys)]
 
 
-def _status(code) -> int:
+def _status(code: object) -> int:
     if code is None:
         return 0
     if isinstance(code, int):

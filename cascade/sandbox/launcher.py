@@ -39,7 +39,7 @@ NOT_FOUND = 127
 OWN = ("interpreter", "namespaces", "watch")
 
 
-def main():
+def main() -> tuple:
     """Returns in the process of a Python program alone: its code and its namespace."""
     for number in (SIGINT, SIGPIPE, SIGXFSZ):
         # Python handles SIGINT, which the command could send to process 1, and ignores the other two, which the
@@ -127,7 +127,7 @@ def can_unshare(name: str) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def become_command(settings: dict, limits: dict, request_file: int, streams: list, filters):
+def become_command(settings: dict, limits: dict, request_file: int, streams: list, filters: object) -> tuple:
     """In the command's own process, from which nothing comes back but by its streams. Does not return where the command
     is no Python program."""
     try:
@@ -181,7 +181,7 @@ def write(path: str, content: memoryview) -> None:
     os.close(descriptor)
 
 
-def send_files(settings: dict, request_file: int, filters) -> None:
+def send_files(settings: dict, request_file: int, filters: object) -> None:
     """The files that the caller asks for now, by a process without privileges: the command has made them."""
     child = os.fork()
     if child == 0:

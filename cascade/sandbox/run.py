@@ -86,11 +86,10 @@ def connect(asker: Program, answerer: Program) -> tuple[Execution, Execution | N
     require()
     with _slots, ExitStack() as stack:
         asked, answering = (stack.enter_context(_Task(program)) for program in (asker, answerer))
-        for task in (asked, answering):
-            os.close(task.streams[0])
-            os.close(task.streams[1])
-        answering.streams[0], asked.streams[1] = os.pipe()
-        asked.streams[0], answering.streams[1] = os.pipe()
+        for one, other in ((asked, answering), (answering, asked)):
+            reads, writes = os.pipe()
+            one.replace(1, writes)
+            other.replace(0, reads)
         for task in (asked, answering):
             task.start(stack.enter_context(_launcher()))
             # An end that stays open here would hide from the one that the other has gone.
@@ -147,13 +146,14 @@ class _Launcher:
         self._channel, theirs = socket.socketpair()
         self.process = subprocess.Popen(
             [*PYTHON, _LAUNCHER],
-            stdin=theirs,
+            stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=_ENVIRONMENT,
             start_new_session=True,
         )
         theirs.close()
+        self.roots = tuple(settings.get("roots", ()))
         self.stopped = False
         self.send(settings, _GRACE_SECONDS)
 
@@ -204,16 +204,21 @@ class _Launcher:
 _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 """With more executions than processors they would only use up each other's wall time."""
 _idle: list[_Launcher] = []
+_MOST_IDLE = 2 * (os.cpu_count() or 1)
+"""Two for each pair of connected commands."""
 
 
 @contextmanager
 def _launcher(roots: tuple[str, ...] = ()) -> Iterator[_Launcher]:
-    """An idle launcher, or a new one. It is reused, unless there was an error, or the root has links of its own."""
-    launcher = None
-    while _idle and not roots and launcher is None:
-        with contextlib.suppress(IndexError):
-            launcher = _idle.pop()
-    if launcher is None:
+    """An idle launcher with these links in its root, or a new one. It is stopped after an error, else reused."""
+    for launcher in reversed(_idle):
+        if launcher.roots == roots:
+            try:
+                _idle.remove(launcher)
+                break
+            except ValueError:
+                continue  # another thread was faster
+    else:
         launcher = _Launcher(_settings(roots))
         try:
             launcher.receive()
@@ -225,10 +230,11 @@ def _launcher(roots: tuple[str, ...] = ()) -> Iterator[_Launcher]:
     except BaseException:
         launcher.stop()
         raise
-    if roots:
-        launcher.stop()
-    elif not launcher.stopped:
+    if not launcher.stopped:
         _idle.append(launcher)
+        while len(_idle) > _MOST_IDLE:
+            with contextlib.suppress(IndexError):
+                _idle.pop(0).stop()
 
 
 @atexit.register
@@ -283,11 +289,15 @@ class _Task:
         message = {**asdict(self._limits), "keeps": bool(self._keep)}
         launcher.send(message, self._limits.wall_seconds + _GRACE_SECONDS, (self._request, *self.streams))
 
+    def replace(self, number: int, descriptor: int) -> None:
+        before, self.streams[number] = self.streams[number], descriptor
+        os.close(before)
+
     def give_away(self) -> None:
         """Close the pipes among the streams here."""
-        for descriptor in self.streams[:2]:
+        given, self.streams = self.streams[:2], self.streams[2:]
+        for descriptor in given:
             os.close(descriptor)
-        self.streams[:2] = []
 
     def result(self, seconds: float | None = None) -> Execution:
         """Raises SandboxError, and TimeoutError after `seconds`, if given."""

@@ -123,8 +123,9 @@ def compile_filter(machine: str) -> bytes:
         call = numbers[column]
         if call is not None:
             code += _refuse(_op(_EQUAL, call, 0, 1), errno.EPERM)
-    for *numbers, kind in OF_ITSELF.values():
-        code += [_op(_EQUAL, numbers[column], 0, 4 if kind is None else 6), _op(_LOAD, _FIRST_ARGUMENT)]
+    for on_x86_64, on_aarch64, kind in OF_ITSELF.values():
+        call = on_x86_64 if column == 0 else on_aarch64
+        code += [_op(_EQUAL, call, 0, 4 if kind is None else 6), _op(_LOAD, _FIRST_ARGUMENT)]
         if kind is not None:
             code += [_op(_EQUAL, kind, 0, 2), _op(_LOAD, _SECOND_ARGUMENT)]
         code += [_op(_EQUAL, 0, 1, 0), _op(_RETURN, _ERRNO | errno.EPERM), _op(_RETURN, _ALLOW)]

@@ -49,9 +49,8 @@ class Watch:
             return None
         seconds = time.monotonic() - self.began
         try:
-            if ended or self.others():
-                # None can be forked past this: the kernel lets no process fork that is about to be killed.
-                os.kill(-1, SIGKILL)
+            # None can be forked past this: the kernel lets no process fork that is about to be killed.
+            os.kill(-1, SIGKILL)
             while True:
                 os.waitpid(-1, 0)  # others are this process's children too, once their parents have ended
         except (ProcessLookupError, ChildProcessError):

@@ -50,7 +50,8 @@ SAME = {
     "other output": "import sys, io; sys.stdout = io.StringIO(); print('unseen')",
     "unicode": "print('ä \\udc80'.encode('utf-8', 'surrogateescape')); print('\\udc80')",
     "recursion": "import sys\ndef f(n):\n    try: return f(n + 1)\n    except RecursionError: return n\nprint(f(1))",
-    "children": "import subprocess, sys; print(subprocess.run([sys.executable, '-c', 'print(3)'], capture_output=True))",
+    "children": "import subprocess, sys\n"
+    "print(subprocess.run([sys.executable, '-c', 'print(3)'], capture_output=True))",
     "forks": "import os\nif os.fork() == 0:\n    print('child'); os._exit(0)\nos.wait(); print('parent')",
     "pools": "from multiprocessing import get_context\ndef f(x): return x * x\n"
     "if __name__ == '__main__':\n    with get_context('fork').Pool(2) as p: print(p.map(f, [1, 2]))",
@@ -58,7 +59,8 @@ SAME = {
     "dataclasses": "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int = 1\nprint(A())",
     "a local module": "import sys; sys.path.insert(0, '.'); import other; print(other.X)",
     "no local module": "import other",
-    "no modules of the launcher": "import sys; print([n for n in ('watch', 'namespaces', 'interpreter') if n in sys.modules])",
+    "no modules of the launcher": "import sys\n"
+    "print([n for n in ('watch', 'namespaces', 'interpreter') if n in sys.modules])",
     "annotations": "def f(x: int): pass\nprint(f.__annotations__, __annotations__)\ny: int = 1\nprint(__annotations__)",
     "hash of a number": "print(hash(12345), hash(1.5))",
 }
@@ -121,16 +123,19 @@ def test_prepared_modules_show_nothing_that_importing_them_does_not() -> None:
 MARK = "kept in no memory"
 PLANTS = {
     "memory": f"held = [bytearray({MARK!r}.encode()) for _ in range(1000)]; x = {MARK!r} * 3",
-    "modules": "import json, builtins, sys\njson.dumps = lambda *a: 'planted'\nbuiltins.print = None\nsys.modules['re'] = 1\n"
-    "sys.path.append('/planted')\nsys.setrecursionlimit(77)",
-    "files": "import os\nopen('planted', 'w').write('x'); os.mkdir('d'); os.umask(0o777); os.symlink('/', 'l'); os.chmod('.', 0)",
+    "modules": "import json, builtins, sys\njson.dumps = lambda *a: 'planted'\nbuiltins.print = None\n"
+    "sys.modules['re'] = 1\nsys.path.append('/planted')\nsys.setrecursionlimit(77)",
+    "files": "import os\nopen('planted', 'w').write('x'); os.mkdir('d'); os.symlink('/', 'l')\n"
+    "os.umask(0o777); os.chmod('.', 0)",
     "processes": "import os, time\nfor _ in range(5):\n    if os.fork() == 0:\n        os.setsid(); time.sleep(60)",
     "environment": "import os; os.environ['PLANTED'] = '1'; os.putenv('PLANTED', '1')",
     "limits and priority": "import os, resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (9, 9)); os.nice(5)\n"
-    "try: os.setpriority(os.PRIO_USER, 0, 19)\nexcept OSError: pass\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+    "try: os.setpriority(os.PRIO_USER, 0, 19)\nexcept OSError: pass\n"
+    "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
     "sockets": "import socket, os, time\ns = socket.socket(socket.AF_UNIX); s.bind('\\0planted'); s.listen()\n"
     "f = socket.socket(socket.AF_UNIX); f.bind('planted')\nif os.fork() == 0: time.sleep(60)",
-    "signals": "import signal\nfor n in range(1, 32):\n  try: signal.signal(n, signal.SIG_IGN)\n  except (OSError, ValueError): pass\n"
+    "signals": "import signal\n"
+    "for n in range(1, 32):\n  try: signal.signal(n, signal.SIG_IGN)\n  except (OSError, ValueError): pass\n"
     "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); signal.alarm(1)",
     "crash": "import ctypes; ctypes.string_at(0)",
     "locks": "import fcntl, os\nf = open(os.__file__); fcntl.flock(f, fcntl.LOCK_EX)",
@@ -139,7 +144,7 @@ PLANTS = {
 LOOK = """
 import ctypes, fcntl, gc, json, os, re, resource, signal, socket, sys
 seen = {}
-seen["python"] = [json.dumps([1]), re.sub("a", "b", "a"), "/planted" in sys.path, sys.getrecursionlimit(), len(sys.modules)]
+seen["python"] = [json.dumps([1]), re.sub("a", "b", "a"), sys.path, sys.getrecursionlimit(), len(sys.modules)]
 seen["files"] = [sorted(os.listdir(".")), os.stat(".").st_mode, os.umask(0)]
 seen["process"] = [os.getpid(), os.getppid(), os.getpriority(os.PRIO_PROCESS, 0), os.getpriority(os.PRIO_PROCESS, 1)]
 seen["processors"] = len(os.sched_getaffinity(0))

@@ -27,7 +27,10 @@ COMPILING = Limits(cpu_seconds=60, wall_seconds=120, memory_bytes=2 << 30)
 
 _FUTURE = re.compile(r"^from __future__ import [\w, ]+\n", re.MULTILINE)
 _INSIDE = {f"{path.name}c": compiled(path.read_text(), path.name) for path in Path(values.__file__).parent.glob("*.py")}
-_WITHOUT_PEER = {name: code for name, code in _INSIDE.items() if name not in ("peer.pyc", "check.pyc")}
+_FOR_CALLS = {name: _INSIDE[name] for name in ("functions.pyc", "values.pyc")}
+_FOR_STREAMS = _FOR_CALLS | {"streams.pyc": _INSIDE["streams.pyc"]}
+_FOR_CANDIDATE = _FOR_CALLS | {"peer.pyc": _INSIDE["peer.pyc"]}
+_FOR_CHECK = {name: _INSIDE[name] for name in ("check.pyc", "peer.pyc", "values.pyc")}
 
 
 class Undecided(Exception):
@@ -57,7 +60,7 @@ def grade_calls(problem: Calls, source: str) -> Grade:
     job = {"source": source, "function": problem.function, "prelude": problem.prelude, "seconds": SECONDS_A_TEST}
     lines = [job, *({"args": values.encode(call)} for call in problem.arguments)]
     stdin = "".join(json.dumps(line) + "\n" for line in lines)
-    result = execute([*PYTHON, "functions.pyc"], _WITHOUT_PEER, stdin=stdin, limits=_limits(len(lines)))
+    result = execute([*PYTHON, "functions.pyc"], _FOR_CALLS, stdin=stdin, limits=_limits(len(lines)))
     loaded, *results = [*_lines(result), None]
     if loaded is None or "loaded" not in loaded:
         return Grade(False, f"does not load: {_why(loaded, result)}")
@@ -88,8 +91,8 @@ def grade_check(problem: Check, source: str) -> Grade:
     # The judge waits for the candidate, so it must be given longer.
     patient = Limits(2 * SECONDS, limits.wall_seconds + 10, MEMORY_BYTES)
     judge, candidate = connect(
-        Program([*PYTHON, "check.pyc"], {**_INSIDE, "job.json": json.dumps(job)}, patient),
-        Program([*PYTHON, "functions.pyc"], _INSIDE, limits),
+        Program([*PYTHON, "check.pyc"], {**_FOR_CHECK, "job.json": json.dumps(job)}, patient),
+        Program([*PYTHON, "functions.pyc"], _FOR_CANDIDATE, limits),
     )
     try:
         verdict = json.loads(judge.stderr)
@@ -108,7 +111,7 @@ def grade_streams(problem: Streams, answer: Answer) -> Grade:
     # A character may take six bytes in JSON.
     output = 8 * sum(map(len, problem.outputs)) + (len(problem.outputs) << 18)
     job: dict[str, Any] = {"inputs": problem.inputs, "seconds": SECONDS_A_TEST, "room": room}
-    files: dict[str, str | bytes] = {**_WITHOUT_PEER}
+    files: dict[str, str | bytes] = {**_FOR_STREAMS}
     if answer.language == "cpp":
         program = _compiled(answer.code)
         if isinstance(program, Grade):
