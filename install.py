@@ -22,6 +22,7 @@ HANDED_OVER = {
     "trusted-host": "UV_INSECURE_HOST",
     "no-index": "UV_NO_INDEX",
     "cert": "SSL_CERT_FILE",
+    "client-cert": "SSL_CLIENT_CERT",
     "proxy": "ALL_PROXY",
     "default-timeout": "UV_HTTP_TIMEOUT",
     "timeout": "UV_HTTP_TIMEOUT",
@@ -60,7 +61,8 @@ def found_uv() -> str | None:
 
 def uv_environment() -> dict[str, str]:
     """pip's configuration as uv's environment; what is set for uv itself stays."""
-    listed = subprocess.run([*PIP, "config", "list"], capture_output=True, text=True).stdout
+    # Without --quiet, which silences this too.
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
     options: dict[str, str] = {}
     # By rank: an environment variable before a section for `install`, and that before the one for all commands.
     for section in ("global", "install", ":env:"):
