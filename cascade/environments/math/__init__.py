@@ -85,7 +85,7 @@ class Math(Environment):
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Word problems, levels 1 to 3."""
-        return nano_rows(self.name, self.name, count, seed, level, make_task, levels=3)
+        return nano_rows(self.name, self.name, count, seed, level, make_task)
 
 
 def _has_judge(row: Row) -> bool:
