@@ -84,9 +84,9 @@ def solve_file(
         graded = [] if plan.submits else grading_tasks(questions, searched, plan)
         Runner(models, rollout, trail, pool, (seed, "solve")).run(graded)
         checked = [question for question in questions if not plan.submits and _can_check(question)]
-        check_answers(checked, trail, rollout.thinking, pool)
+        check_answers(checked, trail, pool)
     grades = {task.id: task.outcome.facts.get("grade") for task in graded if task.outcome is not None}
-    reading, rows = Reading(trail, rollout.thinking), []
+    reading, rows = Reading(trail), []
     for question, task in zip(questions, searched, strict=True):
         assert task.outcome is not None
         truth = reading.truth(question.id, task.outcome.facts.get("key", "")) if question in checked else None

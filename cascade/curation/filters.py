@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from cascade import chat, environments
 from cascade.curation.rows import Candidate, message_text
 from cascade.environments import registry
 from cascade.errors import RowError
+from cascade.utils.progress import say
 
 _BROKEN = re.compile("[\ud800-\udfff\ufffd\x00]")
 _MAY_FOLLOW = {
@@ -30,32 +30,42 @@ def check_form(rows: Sequence[Candidate]) -> list[RowError | None]:
 
 
 class LengthFilter:
-    """Tokenises: `examples` and `tokens` of each row are set here. Errors: `too_long`, `markers`, `template`."""
+    """Tokenises: `examples` and `tokens` of each row are set here.
+
+    Errors: `too_long`, `markers`, `template`, and `template_loses_…` where the tokens do not hold all of the row.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int):
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._markers = chat.turn_markers(tokenizer)
+        self._said: set[str] = set()
 
     def check(self, rows: Sequence[Candidate]) -> list[RowError | None]:
-        return [_error(self._check, row) for row in rows]
+        errors = [_error(self._check, row) for row in rows]
+        self._say_first(rows, errors)
+        return errors
 
     def _check(self, row: Candidate) -> None:
         for message in row.messages:
             match = self._markers.search(message_text(message))
             if match:
                 raise RowError("markers", f"a {message['role']} message contains the turn marker {match[0]}")
-        try:
-            if row.use == "sft":
-                turns = chat.split_turns(row.messages)
-                row.examples = [chat.encode_conversation(self._tokenizer, turn, row.tools) for turn in turns]
-                row.tokens = max(len(example.token_ids) for example in row.examples)
-            else:
-                row.tokens = len(chat.encode_prompt(self._tokenizer, row.messages, row.tools))
-        except (TemplateError, TypeError, AttributeError) as error:
-            raise RowError("template", f"the chat template cannot render the row: {error}") from None
+        if row.use == "sft":
+            turns = chat.split_turns(row.messages)
+            row.examples = [chat.encode_conversation(self._tokenizer, turn, row.tools) for turn in turns]
+            row.tokens = max(len(example.token_ids) for example in row.examples)
+        else:
+            row.tokens = len(chat.encode_checked_prompt(self._tokenizer, row.messages, row.tools))
         if row.tokens > self._max_tokens:
             raise RowError("too_long", f"{row.tokens} tokens, more than {self._max_tokens}")
+
+    def _say_first(self, rows: Sequence[Candidate], errors: Sequence[RowError | None]) -> None:
+        """Say the first of each reason that lies in the template, not in the row: others will follow."""
+        for row, error in zip(rows, errors, strict=True):
+            if error is not None and error.code.startswith("template") and error.code not in self._said:
+                self._said.add(error.code)
+                say(f"curate  {row.use}  {row.source}: rows are rejected ({error.code}): {error}")
 
 
 def check_answers(rows: Sequence[Candidate]) -> list[RowError | None]:

@@ -25,9 +25,40 @@ MODULES = {
     "harbor": "cascade.environments.harbor",
 }
 
+LEVELS = {
+    "reasoning_gym": 4,
+    "math": 3,
+    "instruction_following": 3,
+    "mcqa": 4,
+    "tool_calling": 4,
+    "structured_output": 4,
+    "long_context": 5,
+    "human_preference": 5,
+    "code": 5,
+    "swe_agentless": 5,
+    "swe_agentic": 5,
+    "proofs": 28,
+    "competition": 14,
+}
+"""Difficulty levels of each generator, from 1. Here, so that a recipe is checked without importing them; environments
+that are not listed have no tasks of their own."""
+
+
+GAPS: dict[str, tuple[int, ...]] = {"proofs": (9, 10, 19, 20), "competition": (5, 6, 7, 8, 9, 10)}
+"""Levels that do not exist, between those of different tasks: of `proofs`, to write, to verify (11 to 18) and to refine
+(21 to 28); of `competition`, without and after attempts (11 to 14)."""
+
 
 def names() -> list[str]:
     return sorted(MODULES)
+
+
+def check_level(name: str, level: int) -> None:
+    """Raises CascadeError where the environment's generator has no such level."""
+    if (levels := LEVELS.get(name, 0)) == 0:
+        raise CascadeError(f"{name} has no tasks of its own; known generators: {', '.join(sorted(LEVELS))}")
+    if not 1 <= level <= levels or level in GAPS.get(name, ()):
+        raise CascadeError(f"{name} has levels 1 to {levels}; there is no level {level}")
 
 
 def get(name: str) -> Environment:

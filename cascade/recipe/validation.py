@@ -7,7 +7,15 @@ from typing import Any
 from cascade.errors import RecipeError
 from cascade.recipe.data import Curation
 from cascade.recipe.graph import BASE, RESERVED, Graph
-from cascade.recipe.sections import Distillation, DistillNode, RepairNode, SFTNode, SolveNode, TeachersNode
+from cascade.recipe.sections import (
+    Distillation,
+    DistillNode,
+    OffPolicyNode,
+    RepairNode,
+    SFTNode,
+    SolveNode,
+    TeachersNode,
+)
 
 
 def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
@@ -37,9 +45,12 @@ def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
     graph.ordered()
     for name, solve in graph.solve.items():
         _check_solve(f"solve.{name}", solve, graph, curation)
-    for name, node in graph.distill.items():
+    students: dict[str, DistillNode | OffPolicyNode] = {**graph.off_policy, **graph.distill}
+    for name, node in students.items():
         candidates = graph.teachers[node.teachers].candidates
-        _check_teachers(f"distill.{name}", node, "teachers", f" of {node.teachers}", candidates, graph, curation)
+        _check_teachers(
+            f"{graph.kind(name)}.{name}", node, "teachers", f" of {node.teachers}", candidates, graph, curation
+        )
     for name, repair in graph.repair.items():
         _check_teachers(f"repair.{name}", repair, "against", "", repair.against, graph, curation)
         if missing := [domain for domain in curation.domains if domain not in repair.mix]:
@@ -82,14 +93,22 @@ def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> 
 
 
 def _check_teachers(
-    key: str, node: Distillation, field: str, of: str, candidates: list[str], graph: Graph, curation: Curation
+    key: str,
+    node: Distillation | OffPolicyNode,
+    field: str,
+    of: str,
+    candidates: list[str],
+    graph: Graph,
+    curation: Curation,
 ) -> None:
-    upstream = graph.ancestors(node.init) | {node.init}
+    student = _sft_of(node.init, graph)
     for candidate in candidates:
-        if candidate not in upstream and not (graph.ancestors(candidate) | {candidate}) & upstream & set(graph.sft):
+        # Every node descends from the base model; two fine-tunings of it may write in different formats.
+        teacher = _sft_of(candidate, graph)
+        if student and teacher and not student & teacher:
             raise RecipeError(
-                f"{key}.{field}: candidate {candidate!r}{of} is not upstream of "
-                f"{node.init!r} and has no SFT node in common with it; leave it out"
+                f"{key}.{field}: candidate {candidate!r}{of} is fine-tuned by {', '.join(sorted(teacher))}, "
+                f"{node.init!r} by {', '.join(sorted(student))}: no SFT node in common; leave it out"
             )
     for domain in node.mix:
         if domain not in curation.domains:
@@ -122,6 +141,11 @@ def _check_solve(key: str, node: SolveNode, graph: Graph, curation: Curation) ->
         raise RecipeError(f"{key}.budget.submissions: generate-verify-refine submits nothing; take it out")
 
 
+def _sft_of(name: str, graph: Graph) -> set[str]:
+    """The SFT nodes from the base model to a node, itself included."""
+    return (graph.ancestors(name) | {name}) & set(graph.sft)
+
+
 def _check_round(key: str, node: Any, graph: Graph) -> None:
     """DVC's stages must have the order of the nodes: a node cannot read a round that comes after it."""
     reads = "reads_round" if isinstance(node, RepairNode) else "round"
@@ -136,14 +160,15 @@ def _check_round(key: str, node: Any, graph: Graph) -> None:
         for name in names:
             if name != BASE and last < (earliest := makers[name].round):
                 raise RecipeError(f"{key}.{reads}: {last}, but its {field} {name!r} is of round {earliest}")
-    if isinstance(node, DistillNode) and node.round != graph.teachers[node.teachers].round + 1:
+    if isinstance(node, DistillNode | OffPolicyNode) and node.round != graph.teachers[node.teachers].round + 1:
         raise RecipeError(
             f"{key}.round: {node.round}; a distillation opens the round after its teachers', "
             f"{graph.teachers[node.teachers].round + 1}"
         )
     if isinstance(node, RepairNode) and node.round != last + 1:
         raise RecipeError(f"{key}.round: {node.round}; a repair opens the round after the one it reads, {last + 1}")
-    rounds = {1, *(opener.round for opener in (*graph.distill.values(), *graph.repair.values()))}
+    openers = (*graph.off_policy.values(), *graph.distill.values(), *graph.repair.values())
+    rounds = {1, *(opener.round for opener in openers)}
     for field in dict.fromkeys((reads, "round")):
         if (round := getattr(node, field)) not in rounds:
             raise RecipeError(f"{key}.{field}: {round}, but no distillation or repair opens that round")

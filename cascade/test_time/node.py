@@ -90,11 +90,11 @@ def solve(recipe: Recipe, name: str, layout: Layout) -> dict[str, Any]:
         after.run(plain)
         failures = runner.failures + after.failures
         if not plan.submits:
-            failures += check_answers(questions, trail, node.rollout.thinking, pool)
+            failures += check_answers(questions, trail, pool)
     _check_failures(name, failures, trail)
     complete = not after.stopped
     grades = {task.id: task.outcome.facts["grade"] for task in graded if task.outcome and "grade" in task.outcome.facts}
-    reading = Reading(trail, node.rollout.thinking)
+    reading = Reading(trail)
     summary, answers = conclude(questions, searched, ledgers, reading, plan, name, grades, bool(plain) and complete)
     stopped = runner.stopped or after.stopped
     summary = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cascade.chat import Row, encode_prompt, parse_response, prompt_of, turn_markers
+from cascade.chat import Row, encode, format_of, prompt_of, render, turn_markers
 from cascade.environments.code.grading import Undecided
 from cascade.environments.competition.judging import Judgement, Trial, generated_inputs, judge, try_out
 from cascade.environments.competition.problems import Problem
@@ -172,10 +172,13 @@ class Runner:
 
     def _sample_batch(self, model: Checkpoint, batch: list[tuple[Task, Generate]]) -> None:
         seeds = [derive_seed(*self._seed_keys, task.id, request.key) for task, request in batch]
+        tokenizer, parse = model.policy.tokenizer, format_of(model.policy.tokenizer).parse
         prompts = [self._prompt(model, task, request) for task, request in batch]
 
         def on_finish(index: int, sample: Sample) -> None:
             task, request = batch[index]
+            text = response_text(tokenizer, sample)
+            _, tools = prompt_of(task.row)
             self._trail.add(
                 {
                     "problem": task.id,
@@ -185,7 +188,8 @@ class Runner:
                     "checkpoint": model.name,
                     "seed": seeds[index],
                     "prompt": _digest(request.prompt),
-                    "text": response_text(model.policy.tokenizer, sample),
+                    "text": text,
+                    "content": parse(text, prompts[index], tools=tools, finished=sample.finished).content,
                     "tokens": len(sample.token_ids),
                     "finished": sample.finished,
                 }
@@ -193,14 +197,14 @@ class Runner:
             self._check_stop()
 
         model.sampler.sample(
-            [SampleRequest(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)],
+            [SampleRequest(encode(tokenizer, prompt), seed) for prompt, seed in zip(prompts, seeds, strict=True)],
             max_new_tokens=self._settings.max_new_tokens,
             temperature=self._settings.temperature,
             top_p=self._settings.top_p,
             on_finish=on_finish,
         )
 
-    def _prompt(self, model: Checkpoint, task: Task, request: Generate) -> list[int]:
+    def _prompt(self, model: Checkpoint, task: Task, request: Generate) -> str:
         """The row's messages, with what is asked in place of the last one: a system message, and the tools, stay.
 
         Turn markers are broken up: a response that the prompt shows cannot begin another role's turn."""
@@ -208,7 +212,7 @@ class Runner:
         messages, tools = prompt_of(task.row)
         text = turn_markers(model.policy.tokenizer).sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", request.prompt)
         messages = [*messages[:-1], {**messages[-1], "content": text}]
-        return encode_prompt(model.policy.tokenizer, messages, tools, thinking=self._settings.thinking)
+        return render(model.policy.tokenizer, messages, tools, thinking=self._settings.thinking, for_generation=True)
 
     def _execute(self, asked: list[tuple[Task, Request]]) -> None:
         """Programs run in threads; rows are written in the order of the requests."""
@@ -232,8 +236,7 @@ class Runner:
                     f"{self._trail.path}: {task.id} {request.key}: was asked something else; the trail is of another "
                     "version, so remove its directory"
                 )
-            response = parse_response(row["text"], thinking=self._settings.thinking, finished=row["finished"])
-            return Generated(response.content, row["tokens"], row["finished"])
+            return Generated(row["content"], row["tokens"], row["finished"])
         if "failure" in row:
             return None
         if isinstance(request, TryOut):

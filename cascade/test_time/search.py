@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cascade import environments
-from cascade.chat import Response, Row, parse_response, prompt_of
+from cascade.chat import Response, Row, prompt_of
 from cascade.environments.competition import answer_of
 from cascade.environments.competition.judging import Judgement, Trial
 from cascade.environments.competition.problems import Problem, problem_of
@@ -138,8 +138,7 @@ def _grade(problem: str, answer: str, count: int, verifiers: Sequence[int]) -> S
 class Reading:
     """A finished trail, by problem."""
 
-    def __init__(self, trail: Trail, thinking: bool):
-        self._thinking = thinking
+    def __init__(self, trail: Trail):
         self._rows: dict[str, dict[str, dict[str, Any]]] = {}
         for row in trail.rows():
             self._rows.setdefault(row["problem"], {})[row["key"]] = row
@@ -149,7 +148,7 @@ class Reading:
         return self._rows.get(problem, {})
 
     def response(self, row: dict[str, Any]) -> Response:
-        return parse_response(row["text"], thinking=self._thinking, finished=row["finished"])
+        return Response(row["content"], finished=row["finished"])
 
     def truth(self, problem: str, key: str) -> float:
         """The reward of an answer that was checked; 0 where it could not be."""
@@ -159,15 +158,14 @@ class Reading:
     def verifications(self, problem: str, key: str) -> list[Verification]:
         found: list[Verification] = []
         while (row := self.rows(problem).get(f"{key}/v{len(found)}")) is not None:
-            response = self.response(row)
-            found.append(verification(Generated(response.content, row["tokens"], row["finished"])))
+            found.append(verification(Generated(row["content"], row["tokens"], row["finished"])))
         return found
 
     def plain_answers(self, problem: str) -> list[PlainAnswer]:
         found: list[PlainAnswer] = []
         for key, row in self.rows(problem).items():
             if key.startswith("plain/") and row["kind"] == "write":
-                content = self.response(row).content if row["finished"] else ""
+                content = row["content"] if row["finished"] else ""
                 verified = tuple(self.verifications(problem, key))
                 found.append(PlainAnswer(content, self.truth(problem, key), verified))
         return found
@@ -188,10 +186,10 @@ class Reading:
         return found
 
 
-def check_answers(questions: Sequence[Question], trail: Trail, thinking: bool, pool: ThreadPoolExecutor) -> list[str]:
+def check_answers(questions: Sequence[Question], trail: Trail, pool: ThreadPoolExecutor) -> list[str]:
     """Have the environment judge every answer in the trail that is not a program of a problem with subtasks: what is
     true, which no search is told. Returns the failures."""
-    reading, failures = Reading(trail, thinking), []
+    reading, failures = Reading(trail), []
     pending = [
         (question, key, row)
         for question in questions

@@ -16,8 +16,8 @@ from cascade.environments.code.grading import Undecided
 from cascade.environments.competition import tasks
 from cascade.environments.competition.judging import judge
 from cascade.environments.competition.problems import problem_of
-from cascade.environments.synthetic.rows import generate_rows
-from cascade.errors import CascadeError, SandboxError
+from cascade.environments.synthetic.rows import nano_rows
+from cascade.errors import SandboxError
 
 
 def answer_of(response: Response) -> Answer | None:
@@ -54,12 +54,7 @@ class Competition(Environment):
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Levels 1 to 4: write a program for all subtasks, or for one. 11 to 14: the same, given what was accepted for
         another subtask or rejected for this one."""
-        if not tasks.check_level(level):
-            raise CascadeError(
-                f"{self.name} has levels 1 to 4 to solve, and 11 to 14 to solve after attempts; there is no level "
-                f"{level}"
-            )
-        return generate_rows(self.name, self.name, count, seed, level, tasks.make_task)
+        return nano_rows(self.name, self.name, count, seed, level, tasks.make_task)
 
 
 ENVIRONMENT = Competition()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cascade.environments.code.answers import Answer
-from cascade.environments.code.grading import Grade, Part, Ran, Undecided, compiled, run_streams
+from cascade.environments.code.grading import Grade, Part, Ran, Undecided, compiled_cpp, run_streams
 from cascade.environments.code.outputs import same_output
 from cascade.environments.competition.problems import Case, Problem, Subtask
 from cascade.environments.shared.memoize import Once
@@ -204,7 +204,7 @@ def _built(answer: Answer) -> str | bytes | Grade:
     """Python's source, a compiled program, or why it does not compile."""
     if answer.language != "cpp":
         return answer.code
-    return _COMPILED.get(answer.code, lambda: compiled(answer.code))
+    return _COMPILED.get(answer.code, lambda: compiled_cpp(answer.code))
 
 
 def _verdict(run: Ran) -> str:

@@ -129,10 +129,6 @@ def make_task(rng: Random, level: int) -> NanoTask:
     return NanoTask(text, *_solution(family, problem, target), {**fields, "subtask": target + 1})
 
 
-def check_level(level: int) -> bool:
-    return level // 10 in (0, 1) and 1 <= level % 10 <= 4
-
-
 def _draw(rng: Random, level: int) -> _Family:
     """Level 1: one part; 2: two; 3: three; 4: two or three, from m to n."""
     count = rng.choice((2, 3)) if level == 4 else level

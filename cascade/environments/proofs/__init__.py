@@ -15,8 +15,8 @@ from cascade.environments.proofs import tasks
 from cascade.environments.proofs.statements import check_statement, find_fault
 from cascade.environments.proofs.wording import SCORES, score_of
 from cascade.environments.shared.answer_judge import question_of
-from cascade.environments.synthetic.rows import generate_rows
-from cascade.errors import CascadeError, RowError
+from cascade.environments.synthetic.rows import nano_rows
+from cascade.errors import RowError
 
 NO_JUDGE = "no model to grade proofs in prose; name one in the recipe: judges: {proof: {url: …/v1, model: …}}"
 
@@ -61,12 +61,7 @@ class Proofs(Environment):
         """Levels 1 to 4: write the proof of a chain of three to fifteen values; 5 to 8: of an order, in two to six
         steps among facts that lead nowhere. 11 to 18: verify a proof of such a statement. 21 to 28: refine one, given
         what is wrong with it first."""
-        if not tasks.check_level(level):
-            raise CascadeError(
-                f"{self.name} has levels 1 to 8 to write, 11 to 18 to verify and 21 to 28 to refine; there is no level "
-                f"{level}"
-            )
-        return generate_rows(self.name, self.name, count, seed, level, tasks.make_task)
+        return nano_rows(self.name, self.name, count, seed, level, tasks.make_task)
 
 
 def _graded(row: Row, proof: str) -> Verdict:

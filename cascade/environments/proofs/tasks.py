@@ -4,8 +4,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from cascade.environments.proofs import statements
-from cascade.environments.proofs.statements import GAP, NAMES, Fault, find_fault, in_words, signed, steps_of, written
+from cascade.environments.proofs.statements import NAMES, Fault, find_fault, in_words, signed, steps_of, written
 from cascade.environments.proofs.wording import critique, refine_prompt, verify_prompt
 from cascade.environments.synthetic.rows import NanoTask
 
@@ -139,10 +138,3 @@ def _strayed(rng: Random, statement: dict[str, Any], path: list[str]) -> list[st
     if rng.random() < 0.7:  # as if the goal could be reached from there
         walk.append(path[-1])
     return steps_of(statement, walk)
-
-
-def check_level(level: int) -> bool:
-    return level // 10 < len(TASKS) and 1 <= level % 10 <= LEVELS
-
-
-__all__ = ["GAP", "LEVELS", "TASKS", "check_level", "make_task", "statements"]
