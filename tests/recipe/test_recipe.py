@@ -216,7 +216,7 @@ def test_levels_are_those_of_the_generator(content: dict, problem: Any, name: st
     content["curation"]["sources"]["math"] |= {"generator": name, "levels": {levels + 1: 1.0}}
     [line] = problem(content)
     told = f"{name} has levels 1 to {levels}; there is no level {levels + 1}"
-    told = told if levels else f"{name} has no tasks of its own; known generators: code, human_preference"
+    told = told if levels else f"{name} has no tasks of its own; known generators: code, competition"
     assert line.startswith(f"curation.sources.math: levels: {told}")
 
 

@@ -47,16 +47,16 @@ def _fault(
 
 
 def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
-    """Reasoning and answer of the right verdict: every step up to the first fault, done again."""
+    """Reasoning and answer of the right verdict. The reasoning does each step itself up to the first fault, and says
+    behind each whether the proof has it so: what is said first could not depend on what is found."""
     fault = find_fault(statement, proof)
-    wrong_at = fault.step if fault and fault.score == 0 else None
+    lines = proof.split("\n")
     notes = []
-    for number, line in enumerate(proof.split("\n"), 1):
-        if number == wrong_at:
-            assert fault is not None
-            notes.append(fault.words)
+    for number, step in enumerate(steps_of(statement) if statement["kind"] == "chain" else lines, 1):
+        is_right = step in lines if statement["kind"] == "chain" else fault is None or number < fault.step
+        notes.append(f"{step}, {'right' if is_right else 'wrong' if fault and fault.score == 0 else 'left out'}")
+        if not is_right:
             break
-        notes.append(line)
     if fault is None:
         return "\n".join(notes), critique("Every step holds.", 1.0)
     return "\n".join(notes), critique(fault.words, fault.score)
