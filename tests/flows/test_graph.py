@@ -81,8 +81,12 @@ def test_a_repair_waits_for_all_that_it_compares(project: Path) -> None:
 
 def test_dvc_yaml_names_no_node_and_no_domain_of_a_recipe() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    kinds = {"sft", "rl", "teachers", "distill", "repair", "gate", "solve"}
-    assert set(stages) == {"curate", *kinds, *(f"evaluate-{kind}" for kind in ("sft", "rl", "distill", "repair"))}
+    kinds = {"sft", "rl", "teachers", "off_policy", "distill", "repair", "gate", "solve"}
+    assert set(stages) == {
+        "curate",
+        *kinds,
+        *(f"evaluate-{kind}" for kind in ("sft", "rl", "off_policy", "distill", "repair")),
+    }
     for recipe in map(load, sorted((ROOT / "recipes").glob("*.yaml"))):
         for word in {*recipe.ordered(), *recipe.domains} - kinds:
             assert not re.search(rf"\b{word}\b", yaml.safe_dump(stages))
