@@ -47,19 +47,37 @@ def _fault(
 
 
 def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
-    """Reasoning and answer of the right verdict. The reasoning does each step itself up to the first fault, and says
-    behind each whether the proof has it so: what is said first could not depend on what is found."""
+    """Reasoning and answer of the right verdict. The reasoning does each step itself up to the first fault, and only
+    then says what the proof has there and whether that is so."""
     fault = find_fault(statement, proof)
     lines = proof.split("\n")
-    notes = []
-    for number, step in enumerate(steps_of(statement) if statement["kind"] == "chain" else lines, 1):
-        is_right = step in lines if statement["kind"] == "chain" else fault is None or number < fault.step
-        notes.append(f"{step}, {'right' if is_right else 'wrong' if fault and fault.score == 0 else 'left out'}")
-        if not is_right:
-            break
+    notes = _chain_notes(statement, lines) if statement["kind"] == "chain" else _order_notes(lines, fault)
     if fault is None:
         return "\n".join(notes), critique("Every step holds.", 1.0)
     return "\n".join(notes), critique(fault.words, fault.score)
+
+
+def _chain_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
+    """`77 - 8 = 69, c = 70, wrong`: the value, what the proof says of it, the verdict."""
+    claims = {line[0]: line.rpartition(" = ")[2] for line in lines if " = " in line}
+    notes = []
+    for step in steps_of(statement):
+        name, equals, computed = step.partition(" = ")
+        claim = f"{name} = {claims[name]}" if name in claims else f"{name} is left out"
+        is_right = step in lines
+        if equals:
+            notes.append(f"{computed}, {claim}{', right' if is_right else ', wrong' if name in claims else ''}")
+        else:
+            notes.append(f"{step}, {'right' if is_right else 'wrong' if ' = ' not in lines[-1] else 'left out'}")
+        if not is_right:
+            break
+    return notes
+
+
+def _order_notes(lines: list[str], fault: Fault | None) -> list[str]:
+    at = fault.step if fault else len(lines) + 1
+    notes = [f"{line}, right" for line in lines[: at - 1]]
+    return notes + [f"{line}, {'wrong' if fault and fault.score == 0 else 'left out'}" for line in lines[at - 1 : at]]
 
 
 def _chain(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
