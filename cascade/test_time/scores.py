@@ -170,9 +170,9 @@ def difference(strategy: Scores, plain: Scores, *seed_keys: int | str) -> dict[s
     names = list(strategy)
     test = paired_test([plain[name] for name in names], [strategy[name] for name in names], *seed_keys)
     return {
-        "difference": -test.difference,
-        "ci_low": -test.interval.high,
-        "ci_high": -test.interval.low,
+        "difference": 0.0 - test.difference,
+        "ci_low": 0.0 - test.interval.high,
+        "ci_high": 0.0 - test.interval.low,
         "p_value": test.p_value,
     }
 
