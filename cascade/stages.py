@@ -49,6 +49,17 @@ def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None
             enter_round(recipe, name, layout)
 
 
+def check_node(name: str, layout: Layout) -> None:
+    """Decide a repair's regression check, in one process; its node then starts from the decision. Raises
+    CascadeError."""
+    recipe = _prepare(layout)
+    if name not in recipe.repair:
+        raise RecipeError(f"{name}: not a repair of recipe {recipe.name}; these are: {', '.join(recipe.repair)}")
+    from cascade.decisions.repair import check
+
+    check(recipe, name, layout)
+
+
 def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:
     """Evaluate any checkpoint on every benchmark and write the results only to `out`. Raises CascadeError."""
     recipe = _prepare(layout)

@@ -1,4 +1,4 @@
-"""The output of curation: benchmarks and RL prompts by domain, packed SFT sequences, rejected rows, and counts."""
+"""The output of curation: prompts by use and domain, packed SFT sequences, rejected rows, and counts."""
 
 from pathlib import Path
 from random import Random
@@ -13,11 +13,11 @@ from cascade.utils.seeds import derive_seed
 PART_TOKENS = 1 << 26
 """Largest number of tokens in one file of packed sequences."""
 
-FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft"}
+FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft", "held_out": "held_out"}
 
 
 class Output:
-    """Writes files under `folder` in the layout of data/: benchmarks/, rl/, sft/ and rejects/."""
+    """Writes files under `folder` in the layout of data/: benchmarks/, rl/, sft/, held_out/ and rejects/."""
 
     def __init__(self, folder: Path, seed: int, sequence_length: int):
         self.tally = report.Tally()

@@ -1,9 +1,9 @@
 """The curate node: from the recipe's sources to data/.
 
-For each use (benchmarks, then RL prompts, then SFT conversations) and each source, rows are read in batches until as
-many as the recipe asks for are kept or the source is exhausted:
+For each use (benchmarks, RL prompts, SFT conversations, then further held-out prompts) and each source, rows are read
+in batches until as many as the recipe asks for are kept or the source is exhausted:
 
-    read → form → answers → held out → duplicates → benchmarks → length → difficulty → written
+    read → form → answers → held out → duplicates → benchmarks → training → length → difficulty → written
 
 Each step returns, for every row of a batch, the error with which the row is rejected, or None. Rejected rows are
 counted and written to data/rejects. Only hashes of rows are kept in memory, not their text.
@@ -43,7 +43,7 @@ Step = Callable[[Sequence[Candidate]], list[RowError | None]]
 
 
 def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
-    """Write data/sft, data/rl, data/benchmarks, data/rejects, data/report.json and report.md; return the report.
+    """Write data/sft, rl, benchmarks, held_out, rejects, report.json and report.md; return the report.
 
     Files are written to a temporary directory and moved when all are complete, report.json last.
 
@@ -54,7 +54,7 @@ def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
     curation_report = Pipeline(recipe, layout, temporary).run()
     final = layout.sft_data.parent
     (final / "report.json").unlink(missing_ok=True)
-    for name in ("benchmarks", "rl", "sft", "rejects"):
+    for name in ("benchmarks", "rl", "sft", "held_out", "rejects"):
         publish_directory(temporary / name, final / name)
     shutil.rmtree(temporary)
     write_atomic(final / "report.md", report.as_markdown(curation_report))
@@ -76,6 +76,10 @@ class Pipeline:
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
         self._held_out: dict[str, set[str]] = {name: set() for name in recipe.curation.sources}
         self._benchmarks: list[tuple[str, str]] = []
+        # Training prompts of the sources that generate held-out prompts after them.
+        self._trained: dict[str, list[tuple[str, str]]] = {
+            name: [] for name, source in recipe.curation.sources.items() if source.held_out and source.generator
+        }
         self._output = Output(folder, recipe.seed, recipe.curation.sequence_length)
         self._tally = self._output.tally
 
@@ -85,7 +89,9 @@ class Pipeline:
             steps = self._steps(use)
             for name, source in self._recipe.curation.sources.items():
                 count = getattr(source, use)
-                if count:
+                # Of a stored source, these are reserved with the benchmark.
+                reserved = use == "held_out" and source.generator is None
+                if count and not reserved:
                     self._source(use, name, source, count, steps)
         return self._output.finish()
 
@@ -102,6 +108,8 @@ class Pipeline:
         if use != "benchmark":
             overlap = Decontaminator(settings.decontamination, self._benchmarks)
             steps["benchmarks"] = lambda rows: overlap.check([self._compared(row) for row in rows])
+        if use == "held_out":
+            steps["training"] = self._training_overlap()
         steps["length"] = filters.LengthFilter(self._tokenizer, settings.max_tokens).check
         if use == "rl" and settings.difficulty is not None:
             steps["difficulty"] = self._difficulty()
@@ -114,6 +122,7 @@ class Pipeline:
                 rows = sources.generated(source, name, use, level, SURPLUS * quota, self._recipe.seed)
                 self._fill(use, name, source, rows, quota, steps)
         elif use == "benchmark" and count > 0:
+            self._tally.want("held_out", name, source.held_out)
             rows = sources.stored(source, name, self._root)
             self._hold_out(name, source, rows, count, steps)
         else:
@@ -154,7 +163,8 @@ class Pipeline:
     def _hold_out(
         self, name: str, source: Source, rows: Iterator[sources.Raw], count: int, steps: dict[str, Step]
     ) -> None:
-        """The benchmark of a stored source: the `count` rows with the lowest hashes, whatever their order.
+        """The benchmark of a stored source: the `count` rows with the lowest hashes, whatever their order; and its
+        further held-out prompts, the rows that follow.
 
         Prompts are hashed, so that all copies of a prompt are held out.
         """
@@ -163,13 +173,17 @@ class Pipeline:
             for row in self._run_steps(self._parsed("benchmark", name, source, batch), steps):
                 rank = blake2b(f"{self._recipe.seed}:{row.id}".encode(), digest_size=8).digest()
                 entry = (-int.from_bytes(rank, "big"), row.id, row)
-                if len(lowest) < count:
+                if len(lowest) < count + source.held_out:
                     heapq.heappush(lowest, entry)
                 else:
                     heapq.heappushpop(lowest, entry)
                     self._tally.reject("benchmark", "draw", "not_drawn", name, source.domain)
         self._tally.enter("benchmark", "draw")
-        for _, _, row in sorted(lowest, reverse=True):
+        for number, (_, _, row) in enumerate(sorted(lowest, reverse=True)):
+            if number >= count:
+                row.use = "held_out"
+                self._tally.reject("benchmark", "draw", "held_out", name, source.domain)
+                self._tally.draw("held_out", name, source.domain)
             self._keep(row)
 
     def _parsed(self, use: Use, name: str, source: Source, batch: list[sources.Raw]) -> list[Candidate]:
@@ -200,9 +214,12 @@ class Pipeline:
         return rows
 
     def _keep(self, row: Candidate) -> None:
-        if row.use == "benchmark":
+        question = (row.id, "\n".join(row.questions))
+        if row.use in ("benchmark", "held_out"):
             self._held_out[row.source].add(row.id)
-            self._benchmarks.append((row.id, "\n".join(row.questions)))
+            self._benchmarks.append(question)
+        elif row.source in self._trained:
+            self._trained[row.source].append(question)
         self._output.keep(row)
 
     def _compared(self, row: Candidate) -> Text:
@@ -215,6 +232,23 @@ class Pipeline:
             RowError("held_out", "in the benchmark of its own source") if row.id in self._held_out[row.source] else None
             for row in rows
         ]
+
+    def _training_overlap(self) -> Step:
+        """Reject prompts that overlap a training prompt of the same source. Reasons are those of training rows that
+        overlap a benchmark."""
+        settings = self._recipe.curation.decontamination
+        overlap = {name: Decontaminator(settings, prompts) for name, prompts in self._trained.items()}
+        known = {name: {prompt for prompt, _ in prompts} for name, prompts in self._trained.items()}
+
+        def check(rows: Sequence[Candidate]) -> list[RowError | None]:
+            if not rows:
+                return []
+            source = rows[0].source  # All rows of a batch are of one source.
+            exact = RowError("in_training", "a training prompt of its own source")
+            errors = overlap[source].check([self._compared(row) for row in rows])
+            return [exact if row.id in known[source] else error for row, error in zip(rows, errors, strict=True)]
+
+        return check
 
     def _difficulty(self) -> Step:
         from cascade.curation.difficulty import DifficultyFilter

@@ -77,6 +77,8 @@ class Source(Section):
     """Prompts for RL and distillation; 0 takes none, -1 all."""
     benchmark: Annotated[int, Field(ge=-1)] = 0
     """Held-out prompts for the domain's benchmark; 0 takes none, -1 all."""
+    held_out: Annotated[int, Field(ge=0)] = 0
+    """Further held-out prompts, on which regression checks and gates evaluate undecided domains."""
 
     @property
     def rows_name(self) -> str:
@@ -114,6 +116,8 @@ class Source(Section):
                 raise ValueError("grading: a generator's rows are none of NeMo Gym's; take it out")
         elif self.brief:
             raise ValueError("brief: only a generator's demonstrations can be shortened; take it out")
+        if self.held_out and self.benchmark <= 0:
+            raise ValueError("held_out: adds to a benchmark of a given size; give benchmark a number of rows")
         if self.gym_url is not None:
             from cascade.environments.gym_server import is_server_url  # brings httpx, and few recipes have a server
 

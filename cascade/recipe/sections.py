@@ -320,14 +320,22 @@ class OffPolicyNode(Node):
 
 
 class Comparison(Section):
-    """When a checkpoint counts as worse than the best earlier one in a domain."""
+    """When a checkpoint counts as worse than the best earlier one in a domain (docs/algorithms.md)."""
 
     against: Annotated[list[str], Field(min_length=1)]
     """Earlier training nodes; in each domain the checkpoint is compared with the best of them. Default: all of the
     rounds that are read."""
-    significance: Share = 0.05
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """The loss, in reward, that is to be excluded: a domain has held where a loss of this or more is."""
+    significance: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Chance of finding a regression, in any domain of this comparison, where none has lost anything."""
+    miss_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Chance of finding, in a domain that has lost the margin, that it has held."""
     minimum_effect: Annotated[float, Field(ge=0)] = 0.02
-    """A drop smaller than this, in reward, does not count even where it is significant."""
+    """A measured loss smaller than this, in reward, is no regression even where it is significant."""
+    budget: Annotated[float, Field(ge=0)] = 6.0
+    """Largest number of further rollouts of the checkpoint, and as many of the earlier ones, for domains that are
+    undecided: as a multiple of those of one evaluation. 0: what the evaluations have must do."""
 
 
 class RepairNode(Distillation, Comparison):

@@ -22,7 +22,7 @@ UNITS = """\
 | `rollout/` | what was sampled: rewards in [0, 1], shares in [0, 1], lengths in tokens, `/<domain>` of one domain; \
 `quality` on the judge's scale, where rewards are relative to a group |
 | `eval/<domain>/` | the benchmark: `avg_at_k` the mean reward, between `ci_low` and `ci_high`, `pass_at_k` solved |
-| `gate/`, `repair/` | the comparison with the best earlier checkpoint: scores in [0, 1], p-values |
+| `gate/`, `repair/` | the comparison with the best earlier checkpoint: bounds, smallest visible loss, more rollouts |
 | `curate/` | rows, tokens and shares of the data |
 | `time/` | seconds (`_share`: of a step) |
 | `speed/` | tokens a second |

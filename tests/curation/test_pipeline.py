@@ -236,3 +236,58 @@ def test_memory_does_not_grow_with_the_data(
 
     peak(100)
     assert peak(1000) < peak(250) + (1 << 20)
+
+
+# Further held-out prompts
+
+
+def test_generated_held_out_prompts_change_no_other_file_and_are_in_none(
+    layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe]
+):
+    build(make_recipe(GENERATED), layout, journal)
+    others = ("sft", "rl", "benchmarks")
+    before = {name: hash_directory(layout.root / "data" / name) for name in others}
+    assert list((layout.root / "data" / "held_out").iterdir()) == []
+    report = build(make_recipe({n: {**s, "held_out": 25} for n, s in GENERATED.items()}), layout, journal)
+    assert {name: hash_directory(layout.root / "data" / name) for name in others} == before
+    assert report["held_out"]["kept"] == 50
+    for domain in ("mcqa", "math"):
+        known = asked(layout.benchmark(domain)) | asked(layout.prompts(domain))
+        held_out = asked(layout.held_out(domain))
+        assert len(held_out) == 25
+        assert not held_out & known
+
+
+def test_a_generated_prompt_that_was_trained_on_is_not_held_out(
+    layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+):
+    real = pipeline.sources.generated
+
+    def same_for_both(source, name, use, *rest):
+        return real(source, name, "rl" if use == "held_out" else use, *rest)
+
+    monkeypatch.setattr(pipeline.sources, "generated", same_for_both)
+    report = build(make_recipe({"sums": {**GENERATED["sums"], "held_out": 10}}), layout, journal)
+    assert report["held_out"]["kept"] == 10
+    assert not asked(layout.held_out("math")) & asked(layout.prompts("math"))
+    rejected = [row for row in rejects(layout) if row["use"] == "held_out"]
+    assert {row["reason"] for row in rejected} >= {"in_training"}
+    assert len([row for row in rejected if row["step"] == "training"]) >= 20
+
+
+def test_held_out_rows_of_a_file_are_reserved_with_its_benchmark(
+    layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], question_file: Path
+):
+    build(make_recipe(questions(rl=-1, benchmark=5)), layout, journal)
+    alone = asked(layout.benchmark("math"))
+    report = build(make_recipe(questions(rl=-1, benchmark=5, held_out=4)), layout, journal)
+    assert asked(layout.benchmark("math")) == alone
+    parts = [asked(path) for path in (layout.benchmark("math"), layout.held_out("math"), layout.prompts("math"))]
+    assert [len(part) for part in parts] == [5, 4, 11]
+    assert len(set.union(*parts)) == 20
+    assert (report["held_out"]["kept"], report["benchmark"]["kept"]) == (4, 5)
+
+
+def test_held_out_prompts_need_a_benchmark_of_some_size(make_recipe: Callable[..., Recipe]):
+    with pytest.raises(ValueError, match="held_out: adds to a benchmark of a given size"):
+        make_recipe(questions(rl=1, benchmark=-1, held_out=4))

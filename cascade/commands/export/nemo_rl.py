@@ -152,6 +152,10 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
                 "max_refills 0: groups without variance stay in the batch; they have no gradient, but their tokens "
                 "count in the mean"
             )
+        if node.min_teaching:
+            lines.append(f"min_teaching {node.min_teaching:g}: a run there goes on where too few prompts teach")
+        if node.difficulty:
+            lines.append(f"difficulty {node.difficulty}: nothing is measured there; prompts of all levels are drawn")
         if node.min_best_reward:
             lines.append(
                 f"min_best_reward {node.min_best_reward:g}: no such filter there; any group with variance counts"

@@ -15,7 +15,7 @@ from cascade.commands.export import gym
 from cascade.commands.export.nemo_rl import configuration, differences, export
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.recipe import Recipe, load
+from cascade.recipe import Lora, Recipe, load
 from cascade.utils.files import write_json
 
 ROOT = Path(__file__).parents[3]
@@ -144,9 +144,14 @@ def test_the_nano_recipe(tmp_path: Path) -> None:
 def test_what_has_no_counterpart_is_told() -> None:
     told = "\n".join(differences(PAPER, "swe_agentless_rl", PAPER.rl["swe_agentless_rl"]))
     assert "min_best_reward 0.5" in told
+    assert "min_teaching 0.1: a run there goes on" in told
     assert "smaller by a factor of 0.968" in told  # √(15/16)
     assert "max_log_prob_gap 0.1" in told
     assert "judges.answer" in told
+    changed = NANO.rl["if_rl"].model_copy(update={"difficulty": 16, "lora": Lora(rank=8)})
+    told = "\n".join(differences(NANO, "if_rl", changed))
+    assert "difficulty 16: nothing is measured there" in told
+    assert "lora of rank 8: all weights are trained there" in told
     assert "tool_calling: no server" in "\n".join(differences(NANO, "multi_domain_rl", NANO.rl["multi_domain_rl"]))
     assert "max_refills 0: groups without variance stay" in "\n".join(differences(NANO, "if_rl", NANO.rl["if_rl"]))
 
