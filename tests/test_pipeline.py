@@ -103,7 +103,7 @@ def test_everything_is_there(built: tuple[Path, Path, str]) -> None:
         assert set(read_json(project / "results" / "scores" / f"{node}.json")) == set(DOMAINS)
         assert node in told
     for domain in DOMAINS:
-        assert pq.read_table(project / "data" / "benchmarks" / f"{domain}.parquet").num_rows == 10
+        assert pq.read_table(project / "data" / "benchmarks" / f"{domain}.parquet").num_rows == 40
     choice = read_json(project / "results" / "decisions" / "select_teachers.json")["teachers"]
     assert choice["mcqa"]["node"] == "sft"
     assert choice["instruction_following"]["node"] in ("sft", "if_rl")

@@ -13,7 +13,7 @@ import argparse
 import multiprocessing
 import os
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from benchmarks.distillation import jobs, table
@@ -50,12 +50,17 @@ def main() -> None:
     place = Place(options.start.resolve(), options.work.resolve(), (options.parts or options.work / "parts").resolve())
     os.environ.update(ONE_THREAD)
     runs = table.runs_of(options.variants, options.seeds, place)
-    left = work_off(place, runs, options.jobs, deadline)
+    failed: dict[str, str] = {}
+    left = work_off(place, runs, options.jobs, deadline, failed)
     if any(jobs.missing(place, run, 0) for run in table.runs_of([], [], place)):
         print(f"the start or a teacher is still to be evaluated; {left} jobs left: call it again")
         return
     summary = table.summarise(place)
-    summary["about"] |= {"machine": f"{os.cpu_count()} CPUs, {_processor()}", "processes": options.jobs}
+    summary["about"] |= {
+        "machine": f"{os.cpu_count()} CPUs, {_processor()}",
+        "processes": options.jobs,
+        "failed": failed,
+    }
     write_json(options.out, summary)
     write_atomic(options.out.with_suffix(".md"), table.as_markdown(summary))
     print(table.as_markdown(summary))
@@ -68,8 +73,9 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def work_off(place: Place, runs: list[Run], processes: int, deadline: float) -> int:
-    """Do what is missing, evaluations first; at the deadline, end the processes. Returns the number of jobs left."""
+def work_off(place: Place, runs: list[Run], processes: int, deadline: float, failed: dict[str, str]) -> int:
+    """Do what is missing, evaluations first; at the deadline, end the processes. Returns the number of jobs left, and
+    adds runs that failed, with their errors, to `failed`."""
     waiting = {run: steps for run in runs if (steps := [s for s in run.steps() if jobs.missing(place, run, s)])}
     to_train = [run for run in waiting if not _trained(place, run)]
     to_evaluate: list[Work] = [(run, step) for run in waiting if run not in to_train for step in waiting[run][::-1]]
@@ -90,8 +96,15 @@ def work_off(place: Place, runs: list[Run], processes: int, deadline: float) -> 
                 return len(to_train) + len(to_evaluate) + len(running)
             for future in finished:
                 run, step = running.pop(future)
-                future.result()
                 done += 1
+                try:
+                    future.result()
+                except BrokenExecutor:
+                    raise
+                except Exception as error:  # One variant's end is a result, not the end of all.
+                    print(f"{done}/{total} {run.name} failed: {error!r}", flush=True)
+                    failed[run.name] = repr(error)
+                    continue
                 print(f"{done}/{total} {run.name}{'' if step is None else f' step {step}'}", flush=True)
                 if step is None:
                     to_evaluate += [(run, s) for s in waiting[run][::-1]]

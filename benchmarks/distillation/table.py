@@ -66,16 +66,18 @@ class Results:
         return {seed: steps[min(steps)] for seed, steps in full.items() if steps}
 
     def interpolated(self, variant: str, by: str, at: float) -> dict[int, Means]:
-        """Seed → means of the variant's curve where `by` (seconds or tokens) is `at`; its ends beyond its ends."""
+        """Seed → means of the variant's curve, which begins at the start, where `by` (seconds, tokens) is `at`. Beyond
+        its end, its end."""
         found = {}
         for seed, steps in self.points[variant].items():
-            points = sorted((p[by], p["means"]) for p in steps.values())
-            if not points:
+            if not steps:
                 continue
+            points = sorted(((p[by], p["means"]) for p in steps.values()), key=lambda point: point[0])
+            points = [(0.0, self.start()), *points]
             x = [value for value, _ in points]
             right = min(max(int(np.searchsorted(x, at)), 1), len(x) - 1)
-            left = right - 1 if len(x) > 1 else right
-            share = 0.0 if left == right else min(1.0, max(0.0, (at - x[left]) / (x[right] - x[left])))
+            left = right - 1
+            share = min(1.0, (at - x[left]) / (x[right] - x[left]))
             found[seed] = {d: (1 - share) * points[left][1][d] + share * points[right][1][d] for d in self.domains}
         return found
 

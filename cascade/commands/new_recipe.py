@@ -311,7 +311,7 @@ _COMMENTS = {
     "teachers": "The best checkpoint of each domain is its teacher.",
     "distill": "One model learns from all teachers.",
     "evaluation": "Of every checkpoint on every benchmark.",
-    "gate": "The last checkpoint passes unless it is significantly worse than an earlier one in some domain.",
+    "gate": "The last checkpoint passes unless it has regressed against an earlier one in some domain.",
 }
 
 

@@ -42,9 +42,6 @@ from cascade.utils.seeds import derive_seed
 MIN_SHARED = 0.9
 """Share of a benchmark's prompts that both checkpoints must have results for; a few may lack a verdict."""
 
-MIN_PROMPTS = 4
-"""Prompts of a benchmark, so that there are two to choose by and two to test on."""
-
 _ROUNDING = 1e-9
 """Tolerance of budgets, which are sums of fractions."""
 
@@ -195,13 +192,8 @@ def shared_prompts(domain: str, candidate: EvaluationResult, reference: Evaluati
 
 def halves(domain: str, seed: int, results: Sequence[EvaluationResult]) -> tuple[set[str], set[str]]:
     """The benchmark's prompts that the best earlier checkpoint is chosen by, and those that it is tested on: the same
-    in every comparison. Raises CascadeError for a benchmark of fewer than MIN_PROMPTS prompts."""
+    in every comparison."""
     prompts = {r.prompt_id for result in results for r in result.of(domain)}
-    if len(prompts) < MIN_PROMPTS:
-        raise CascadeError(
-            f"{domain}: a comparison needs a benchmark of {MIN_PROMPTS} or more prompts, half of them to choose the "
-            f"best checkpoint by; this one has {len(prompts)}"
-        )
     ordered = sorted(prompts, key=lambda prompt: (derive_seed(seed, "comparison", domain, prompt), prompt))
     half = len(ordered) // 2
     return set(ordered[:half]), set(ordered[half:])
@@ -227,10 +219,10 @@ def _opened(
     tested = [prompt for prompt in shared if prompt in testing]
     pool = further.prompts(domain)
     prompts = len(results[candidate].of(domain))
-    looks = affordable_looks(rules.budget * len(recipe.domains) * prompts / len(tested)) if len(tested) > 1 else 0
-    if not looks:
+    looks = affordable_looks(rules.budget * len(recipe.domains) * prompts / max(1, len(tested)))
+    if not tested:
         raise CascadeError(
-            f"{domain}: {candidate} and {reference.node} share {len(tested)} of the prompts that are tested; "
+            f"{domain}: {candidate} and {reference.node} share none of the prompts that are tested; "
             "evaluate both again (`cascade evaluate NODE`)"
         )
     return _Test(domain, results[candidate], reference, tested, pool, series(len(tested), len(pool), looks), prompts)
@@ -278,12 +270,20 @@ def _look(test: _Test, recipe: Recipe, rules: Comparison, further: Further) -> N
     shares = fractions(len(test.benchmark), test.sizes)
     upper = boundaries(shares, rules.significance / len(recipe.domains), REGRESSED_SPENDING)[test.look]
     lower = boundaries(shares, rules.miss_rate, HELD_SPENDING)[test.look]
-    test.bounds = bounds(len(ours), float(differences.sum()), float((differences**2).sum()), upper, lower)
+    test.bounds = _bounds(differences, upper, lower)
     test.count = len(ours)
     if is_excluded(test.bounds, rules.margin) or test.candidate.checkpoint == test.reference.checkpoint:
         test.verdict = HELD
     elif is_shown(test.bounds, rules.minimum_effect):
         test.verdict = REGRESSED
+
+
+def _bounds(differences: Floats, upper: float, lower: float) -> Bounds:
+    """Of a single prompt, the range of what is possible."""
+    if len(differences) < 2:
+        mean, one = np.asarray(differences.mean()), np.asarray(1.0)
+        return Bounds(mean, one, one, -one, 1.0)
+    return bounds(len(differences), float(differences.sum()), float((differences**2).sum()), upper, lower)
 
 
 def _paired(test: _Test, further: Further) -> tuple[Floats, Floats]:
@@ -309,8 +309,7 @@ def _is_measured(test: _Test, rules: Comparison, recipe: Recipe, further: Furthe
     only look."""
     drops = -_paired(test, further)[1]
     (boundary,) = boundaries((1.0,), rules.significance / len(recipe.domains), REGRESSED_SPENDING)
-    found = bounds(len(drops), float(drops.sum()), float((drops**2).sum()), boundary, 0.0)
-    return bool(is_shown(found, rules.minimum_effect))
+    return bool(is_shown(_bounds(drops, boundary, 0.0), rules.minimum_effect))
 
 
 def _verdict(test: _Test, rules: Comparison, recipe: Recipe, further: Further) -> dict[str, Any]:
@@ -321,7 +320,7 @@ def _verdict(test: _Test, rules: Comparison, recipe: Recipe, further: Further) -
     visible = (
         max(0.0, -low)
         if test.verdict == HELD
-        else smallest_visible_loss(test.bounds, rules.minimum_effect, rules.miss_rate)
+        else min(1.0, float(smallest_visible_loss(test.bounds, rules.minimum_effect, rules.miss_rate)))
     )
     measured = _is_measured(test, rules, recipe, further)
     unknown = "" if measured else " (nothing is measured: no loss could have been found)"

@@ -64,7 +64,8 @@ def run_off_policy(
             name,
             cursor=Cursor(),
         )
-        sampled = sample_answers(recipe, name, node, teachers, source.draw_step(node.prompts))
+        with distributed.step():
+            sampled = sample_answers(recipe, name, node, teachers, source.draw_step(node.prompts))
         if distributed.is_main():
             write_jsonl(saved, sampled)
         distributed.barrier()

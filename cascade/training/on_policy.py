@@ -122,7 +122,8 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
             assert isinstance(node, Distillation)
             scores = HeldOutScores(held_out, node, policy.tokenizer, pool, recipe.seed, name)
             monitor = RecoveryMonitor(node, scores, teachers, common_start, collector.source, recovery)
-            monitor.measure_ends(policy, sampler)
+            with distributed.step():
+                monitor.measure_ends(policy, sampler)
         if state.step == 0 and isinstance(node, DistillNode) and node.start == "merge":
             assert common_start is not None
             checkpoints = [teacher.checkpoint for teacher in teachers.values()]

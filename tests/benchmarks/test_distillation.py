@@ -52,7 +52,9 @@ def test_the_gain_over_rl_is_read_off_its_curve(place):
     add(place, Run("mopd", 1), STEPS, 4, 110, math=[0.5, 0.9, 0.7], code=[0.5, 0.5, 0.5])  # closes 0.5 of 0.8
     add(place, Run("rl", 1), STEPS, 4, 100, math=[0.1, 0.5, 0.3], code=[0.5, 0.5, 0.5])  # 0.1
     add(place, Run("rl", 1), LONGER, 4, 120, math=[0.3, 0.7, 0.5], code=[0.5, 0.5, 0.5])  # 0.3
+    add(place, Run("merge", 0), 0, 4, 0, math=[0.3, 0.7, 0.5], code=[0.5, 0.5, 0.5])  # 0.3, at no cost
     variants = table.summarise(place)
+    assert variants["merge"]["gain_over_rl"]["value"] == pytest.approx(0.3 / 0.8)
     assert variants["mopd"]["gain_over_rl"]["value"] == pytest.approx((0.5 - 0.2) / 0.8)
     assert variants["rl"]["recovery"]["value"] == pytest.approx(0.1 / 0.8)
     assert variants["rl"]["curve"][-1]["recovery"] == pytest.approx(0.3 / 0.8)

@@ -109,6 +109,31 @@ def test_by_headroom_prompts_go_where_the_student_is_behind(project: Layout, mon
     assert step["rollout/prompt_share/one"] == 0.25
 
 
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_killed_it_goes_on_to_the_same_bytes(project: Layout, monkeypatch, at: int):
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, *_: object) -> None:
+        if step == at:
+            raise Killed
+
+    choose_teachers(project, one="rl", two="sft")
+    monkeypatch.setattr(Progress, "behind", lambda self, threshold: ["one"])
+    settings = {"held_out": HELD_OUT, "prompts_by": "headroom", "start": "merge", "corrections": {}, "steps": 4}
+    recipe = make_recipe(mopd=settings)
+    run_on_policy(recipe, "mopd", project)
+    whole = hash_directory(project.checkpoint("mopd"))
+    journal = steps_of(project, "mopd")
+    with pytest.raises(Killed):
+        run_on_policy(recipe, "mopd", project, kill)
+    run_on_policy(recipe, "mopd", project)
+    assert hash_directory(project.checkpoint("mopd")) == whole
+    resumed = steps_of(project, "mopd")
+    for name in ("held_out/reward/one", "rollout/prompt_share/one", "rollout/reward", "train/loss"):
+        assert [step.get(name) for step in resumed] == [step.get(name) for step in journal]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
