@@ -12,7 +12,7 @@ from cascade.evaluation.rounds import enter_round
 from cascade.launch import process_setup
 from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
-from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
+from cascade.recipe import BASE, CURATE, GateNode, OffPolicyNode, Recipe, RepairNode, SFTNode, TeachersNode, load
 from cascade.tracking import Journal, live
 from cascade.utils import distributed
 from cascade.utils.progress import say
@@ -96,6 +96,11 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
             from cascade.training.sft import run_sft
 
         run_sft(recipe, name, layout)
+    elif isinstance(node, OffPolicyNode):
+        with process_setup.importing_engine():
+            from cascade.training.off_policy import run_off_policy
+
+        run_off_policy(recipe, name, layout)
     else:
         with process_setup.importing_engine():
             from cascade.training.on_policy import run_on_policy

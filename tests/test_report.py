@@ -1,6 +1,7 @@
 import html.parser
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -114,6 +115,28 @@ def test_table_of_a_project_in_which_little_or_nothing_has_run(layout):
     write_evaluation(layout, "sft", {"one": share(16)})
     row = result_table(RECIPE, layout).splitlines()[2]
     assert row.split("|")[3].strip() == "–"
+
+
+def test_what_each_domain_was_given_is_the_mean_over_the_steps(finished, tmp_path):
+    results = load_results(RECIPE, finished)
+    series = {
+        "train/gradient_share/one": [(0, 0.25), (2, 0.75)],
+        "train/reverse_kl/two": [(0, 0.5)],
+        "train/reverse_kl": [(0, 9.0)],
+    }
+    results = replace(results, steps={**results.steps, "mopd": series})
+    assert results.means_by_domain("mopd") == {
+        "one": {"train/gradient_share": 0.5},
+        "two": {"train/reverse_kl": 0.5},
+    }
+    assert results.means_by_domain("rl") == results.means_by_domain("sft") == {}
+
+
+def test_the_page_has_what_was_measured_by_domain(page):
+    table = page.partition('aria-label="mopd by domain"')[2].partition("</table>")[0]
+    assert re.findall(r'<th scope="col">(.*?)</th>', table) == ["domain", "length"]
+    assert re.findall(r'<th scope="row">(.*?)</th><td>3\d(?:\.\d)?</td>', table) == ["one", "two"]
+    assert 'aria-label="rl by domain"' not in page
 
 
 def test_pooled_recovery_weighs_by_what_was_lost(finished):

@@ -495,7 +495,7 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
                 signal: Any = _Centred(batch)
                 if kind == "mopd":
                     scoring = time.perf_counter()
-                    signal = MOPD(batch, teachers, node.importance)
+                    signal = MOPD(batch, teachers, node)
                     seconds["scoring"].append(round(time.perf_counter() - scoring, 4))
                 policy.step(batch.sequences, signal, OPTIMIZER.learning_rate)
                 synchronize()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from cascade.chat.dialects import TOOL_CALL, Dialect
 from cascade.chat.messages import Response, ToolCall
+
+_THOUGHT = re.compile(r"\s*<(think|thinking)>")
 
 
 def parse_response(
@@ -12,14 +16,16 @@ def parse_response(
     """Parse the text sampled after the prompt, without the end-of-turn token.
 
     With `thinking` the prompt has opened a thought, and everything up to `</think>` is reasoning; where it is missing
-    there is no answer. A response that starts with `<think>` is reasoning too, whatever `thinking` says. `dialect`
-    reads the calls; where they have no tags, JSON is a call only if the prompt has `tools`.
+    there is no answer. A response that starts with `<think>` is reasoning too, whatever `thinking` says, and so is one
+    that starts with `<thinking>`, up to `</thinking>`. `dialect` reads the calls; where they have no tags, JSON is a
+    call only if the prompt has `tools`.
 
     A tag within a parameter's value is text: a value ends where the next parameter, or the call's end, follows.
     Ambiguous tags and text between parameters make the call malformed, so that no argument is lost silently."""
     reasoning: str | None = None
-    while thinking or text.lstrip().startswith("<think>"):
-        thought, closed, text = text.lstrip().removeprefix("<think>").partition("</think>")
+    while (opening := _THOUGHT.match(text)) or thinking:
+        name = opening[1] if opening and not thinking else "think"
+        thought, closed, text = text.lstrip().removeprefix(f"<{name}>").partition(f"</{name}>")
         reasoning = f"{reasoning}\n{thought.strip()}" if reasoning is not None else thought.strip()
         if not closed:
             return Response("", reasoning, finished=finished)

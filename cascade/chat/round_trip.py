@@ -14,14 +14,15 @@ from cascade.chat.format import ChatFormat, written_forms
 from cascade.chat.messages import Message, ToolCall
 from cascade.errors import RowError
 
+_WRITES = "give the base model a template that writes"
 REMEDIES = {
-    "template_loses_reasoning": "give the base model a template that writes `reasoning_content`",
-    "template_loses_tools": "give the base model a template that writes `tools`",
-    "template_loses_calls": "give the base model a template that writes `tool_calls` so that they can be read",
-    "template_loses_results": "give the base model a template that writes messages of the role `tool`",
+    "template_loses_reasoning": f"{_WRITES} `reasoning_content` (cascade import --chat-template qwen3 or nemotron)",
+    "template_loses_tools": f"{_WRITES} `tools` whole (cascade import --chat-template qwen3 or hermes)",
+    "template_loses_calls": f"{_WRITES} `tool_calls` so that they are read back (cascade import --chat-template qwen3)",
+    "template_loses_results": f"{_WRITES} the role `tool` (cascade import --chat-template qwen3, hermes or nemotron)",
     "template_loses_content": "give the base model another template, or the row another text",
 }
-"""For each reason what to do; docs/environments.md says which templates express what."""
+"""For each reason what to do; docs/templates.md says which templates express what."""
 
 
 def check_replies(

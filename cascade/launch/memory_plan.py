@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy.model_size import Shape, shape_of
-from cascade.recipe import Distillation, Node, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
+from cascade.recipe import Distillation, Node, OffPolicyNode, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
 
 if TYPE_CHECKING:
     from cascade.policy.lora import Sizes
@@ -61,7 +61,7 @@ def plan_node(
 ) -> Plan:
     """`longest`: tokens of the longest sequence. `teachers`: further models in memory, without gradient. `memory`: of
     each GPU, in bytes, where it is known. `adapters`: of a node with `lora`."""
-    assert isinstance(node, OnPolicyNode | SFTNode)
+    assert isinstance(node, OnPolicyNode | OffPolicyNode | SFTNode)
     parallel, optimizer = node.parallel, node.optimizer
     nemo = node.engine == "nemo"
     split = gpus if nemo else 1
@@ -79,7 +79,7 @@ def plan_node(
         # With sequences split, the last hidden states are put together, and so are their gradients.
         logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
         + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
-        sampler=_sampler(shape, node, gpus, longest, memory) if isinstance(node, OnPolicyNode) else 0.0,
+        sampler=_sampler(shape, node, gpus, longest, memory) if isinstance(node, OnPolicyNode | OffPolicyNode) else 0.0,
         teachers=teachers * parameters * (2 if nemo else 4),
     )
 
@@ -87,7 +87,9 @@ def plan_node(
 def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
     """Of a training node. Raises CascadeError where the base model's configuration is not known."""
     node, place = recipe.training[name], recipe.place(name)
-    longest = recipe.longest_rollout(node) if isinstance(node, OnPolicyNode) else recipe.curation.max_tokens
+    longest = (
+        recipe.longest_rollout(node) if isinstance(node, OnPolicyNode | OffPolicyNode) else recipe.curation.max_tokens
+    )
     shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
     memory = place.gpu_gib * GIB if place.gpu_gib else None
     adapters = None
@@ -164,10 +166,13 @@ def _config(recipe: Recipe, layout: Layout) -> Path:
 
 
 def resident_models(recipe: Recipe, name: str) -> int:
-    """Models in memory besides the trained one: the largest number of teachers, or the initial policy of a KL term."""
+    """Models in memory besides the trained one: the largest number of teachers, or the initial policy of a KL term.
+    Off policy, the teachers sample one after another."""
     node = recipe.training[name]
     if isinstance(node, RLNode):
         return int(node.kl > 0)
+    if isinstance(node, OffPolicyNode):
+        return 1
     if not isinstance(node, Distillation):
         return 0
     teachers_node = recipe.teachers.get(getattr(node, "teachers", ""))
@@ -201,7 +206,7 @@ def _logits(shape: Shape, tokens: float, dispatched: float) -> float:
     return shape.head * (2 + 2 + 4) + max(4 * saved + 3 * 4 * chunk, dispatched)
 
 
-def _sampler(shape: Shape, node: OnPolicyNode, gpus: int, longest: int, memory: float | None) -> float:
+def _sampler(shape: Shape, node: OnPolicyNode | OffPolicyNode, gpus: int, longest: int, memory: float | None) -> float:
     """The torch engine's copy of the weights and its caches, and of engine nemo the whole model that they come from;
     vLLM's, where it can only be on the one GPU there is. Models with a forward pass of their own are sampled as
     many rows at a time as a part of the GPU's memory has caches for; counted here where that memory is known."""

@@ -33,6 +33,8 @@ class MicroBatch:
     target: Tensor
     index: Tensor
     tokens: int
+    part: int = 0
+    """Of the batch, where gradients are told apart by parts."""
     together: tuple[int, ...] = ()
     """For a model sharded over processes: number of tokens, with padding, that each process computes in this pass."""
 

@@ -6,6 +6,7 @@ Several processes distribute a batch by micro-batches and sum their gradients: t
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from cascade.policy.batching import MicroBatch, MicroBatches, micro_batches, tra
 from cascade.policy.blocks import Block
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint, stored_types
 from cascade.policy.gradient_buckets import GradientBuckets
+from cascade.policy.gradient_parts import GradientParts
 from cascade.policy.logits import Transform, token_log_probs
 from cascade.policy.lora import Adapters
+from cascade.policy.optimizer import make_optimizer
 from cascade.recipe import Lora, Optimizer
 from cascade.utils import distributed
 
@@ -73,7 +76,7 @@ class HFPolicy:
         for module in self._routers():
             module.requires_grad_(update_router)
         self._adapters = Adapters(self.model, lora, seed) if lora and optimizer else None
-        self._optimizer = self._adamw(optimizer) if optimizer else None
+        self._optimizer = make_optimizer(self._trainable(), optimizer) if optimizer else None
         self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
@@ -86,7 +89,9 @@ class HFPolicy:
                     found.append((batch.index, log_probs, entropy))
         return _collected(trained_count(sequences), found)
 
-    def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
+    def step(
+        self, sequences: list[Sequence], objective: Objective, learning_rate: float, parts: list[int] | None = None
+    ) -> StepReport:
         """Raises CascadeError for a policy without optimizer, an empty batch, or a gradient that is not finite."""
         if self._optimizer is None or self.settings is None:
             raise CascadeError("this policy was loaded without an optimizer and cannot be trained")
@@ -98,14 +103,20 @@ class HFPolicy:
         losses: list[Tensor] = []
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         self._optimizer.zero_grad(set_to_none=True)
+        by_part = GradientParts(self._trainable()) if parts is not None else None
+        if by_part is not None and (self.sharded or distributed.size() > 1):
+            raise CascadeError("gradients of parts of a batch are measured in one process only; leave them out")
         if self._recompute and not self._fast:
             self.model.train()
-        for batch, live, last in self._own_batches(sequences):
+        own = self._own_batches(sequences) if parts is None else self._batches_by_part(sequences, parts)
+        for batch, live, last in own:
             log_probs, entropy, routed = self._forward(batch)
             self._before_backward(last)
             part = objective(log_probs, batch.index) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
             self._take_gradients()
+            if by_part is not None:
+                by_part.add(batch.part)
             distributed.alive()
             if live and self._reports:
                 # Read at the end: reading synchronises, and the device would then wait for the next micro-batch.
@@ -115,6 +126,8 @@ class HFPolicy:
                 counts = [a + b for a, b in zip(counts, routed, strict=True)] if counts else routed
         if self._recompute and not self._fast:
             self.model.eval()
+        if by_part is not None:
+            by_part.finish()
         norm = self._reduce_and_clip(self.settings.gradient_clip)
         if not math.isfinite(norm):
             raise CascadeError(f"the gradient norm is {norm}; lower the learning rate or look at the batch")
@@ -124,11 +137,18 @@ class HFPolicy:
         if self._adapters is not None:
             self._adapters.merge()
         loss = sum(map(float, losses))
-        parts = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
-        routed_to = [routed for *_, routed in parts if routed is not None]
+        reports = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
+        routed_to = [routed for *_, routed in reports if routed is not None]
         load = sum(routed_to[1:], routed_to[0]) if routed_to else None
         shares = None if load is None else (load / load.sum(1, keepdim=True)).float()
-        return StepReport(sum(p[0] for p in parts), norm, _collected(total, found), shares, sum(p[1] for p in parts))
+        return StepReport(
+            sum(p[0] for p in reports),
+            norm,
+            _collected(total, found),
+            shares,
+            sum(p[1] for p in reports),
+            by_part.products if by_part is not None else {},
+        )
 
     def save(self, directory: Path) -> None:
         save_checkpoint(self.model, self.tokenizer, directory, self._types)
@@ -180,6 +200,18 @@ class HFPolicy:
         own = range(distributed.rank(), len(batches), distributed.size())
         for number in own:
             yield batches[number], True, number == own[-1]
+
+    def _batches_by_part(self, sequences: list[Sequence], parts: list[int]) -> Iterator[tuple[MicroBatch, bool, bool]]:
+        """Micro-batches of one part each, part after part; their tokens are numbered over the whole batch."""
+        tokens = [sum(sequence.trained) for sequence in sequences]
+        owner = torch.repeat_interleave(torch.tensor(parts), torch.tensor(tokens))
+        for part in sorted(set(parts)):
+            position = (owner == part).nonzero().flatten().to(self.device)
+            members = [sequence for sequence, of in zip(sequences, parts, strict=True) if of == part]
+            batches = self._split(members, 1)
+            for number in range(len(batches)):
+                batch = batches[number]
+                yield replace(batch, index=position[batch.index], part=part), True, part == max(parts)
 
     def _split(self, sequences: list[Sequence], parts: int) -> MicroBatches:
         return micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device, parts)
@@ -248,15 +280,6 @@ class HFPolicy:
 
     def _routers(self) -> list[nn.Module]:
         return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]
-
-    def _adamw(self, settings: Optimizer) -> torch.optim.AdamW:
-        """Weight decay on matrices only: not on norms, biases, and the per-head parameters of the state space."""
-        trainable = self._trainable()
-        groups = [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
 def _check_logits(model: Any, fast: bool, directory: Path) -> None:

@@ -85,7 +85,7 @@ class NemoPolicy(HFPolicy):
                 module.gate_precision = module.score_dtype = torch.float32  # type: ignore[assignment]
         stored = stored_narrower(self._net, self._source) if optimizer else {}
         self._masters = MasterWeights(self._net, optimizer, stored) if optimizer else None
-        self._optimizer = self._masters.adamw if self._masters else None
+        self._optimizer = self._masters.optimizer if self._masters else None
         self._whole: PreTrainedModel | None = None
         self._changed = False
         self._hosted: list[tuple[torch.UntypedStorage, Tensor]] | None = None
@@ -117,9 +117,11 @@ class NemoPolicy(HFPolicy):
         self._reshard()
         return scores
 
-    def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
+    def step(
+        self, sequences: list[Sequence], objective: Objective, learning_rate: float, parts: list[int] | None = None
+    ) -> StepReport:
         distributed.main_thread_only("a step of engine nemo")
-        report = super().step(sequences, objective, learning_rate)
+        report = super().step(sequences, objective, learning_rate, parts)
         self._reshard()
         assert self._masters is not None
         self._masters.write_back()

@@ -14,6 +14,8 @@ TeacherMemory = Literal["device", "host", "disk"]
 
 
 class Optimizer(Section):
+    algorithm: Literal["adamw", "sgd"] = "adamw"
+    """sgd: without momentum (arXiv 2610.02179); `betas` are AdamW's."""
     learning_rate: Annotated[float, Field(gt=0)]
     min_learning_rate: Annotated[float, Field(ge=0)] | None = None
     """Learning rate at the last step of a cosine; by default it would reach 0 one step later."""
@@ -162,20 +164,30 @@ class OnPolicyNode(Node):
     max_failure_rate: Share = 0.1
     """Share of rollouts without a verdict above which the node stops."""
     update_router: bool = False
+    gradient_shares: bool = False
+    """Measure each domain's share of the squared gradient norm, every step: micro-batches are then of one domain. One
+    process of engine hf only."""
 
     @model_validator(mode="after")
     def _mix(self) -> "OnPolicyNode":
         check_sums_to_one("mix", self.mix)
+        if self.gradient_shares and self.engine != "hf":
+            raise ValueError("gradient_shares: of engine hf only; take it out")
         return self
 
 
 class RLNode(OnPolicyNode):
-    """GRPO, strictly on-policy (recipe, common settings)."""
+    """GRPO, strictly on-policy unless `updates` says otherwise (recipe, common settings)."""
 
     rollouts: Annotated[int, Field(gt=1)]
     """Rollouts of a group; its mean is the baseline, so at least two."""
     kl: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL term to the node's initial policy."""
+    objective: Literal["grpo", "p3o"] = "grpo"
+    """p3o: for batches that are not strictly on-policy, by several updates or a sampler in lower precision
+    (arXiv 2605.12380); another forward pass an update."""
+    updates: Count = 1
+    """Optimizer steps on each batch of rollouts."""
     dynamic_filtering: bool = True
     """Drop zero-variance groups and draw other prompts in their place."""
     max_refills: Annotated[int, Field(ge=0)] = 2
@@ -191,12 +203,53 @@ class RLNode(OnPolicyNode):
     overlong: Literal["zero", "mask", "keep"] = "zero"
     """An unfinished response: reward 0, masked from the loss, or judged as it is."""
 
+    @model_validator(mode="after")
+    def _on_policy(self) -> "RLNode":
+        if self.updates > 1 and self.objective == "grpo":
+            raise ValueError("updates: grpo is for strictly on-policy batches; say objective: p3o")
+        return self
+
+
+class HeldOut(Section):
+    """Prompts of each domain that are set aside from training, on which recovery is measured while a node trains."""
+
+    every: Count
+    """Steps between measurements; the first is before the first step."""
+    prompts: Count = 32
+    """Of each domain: the last of its RL prompts."""
+    rollouts: Count = 1
+
+
+class Corrections(Section):
+    """Steps along the task vectors of the teachers whose domains recover too little (IM-MOPD, arXiv 2609.34745)."""
+
+    threshold: Share = 0.6
+    """Measured recovery up to which a domain is corrected."""
+    scale: Annotated[float, Field(gt=0)] = 0.3
+    """Length of a step, in task vectors."""
+    at_most: Count = 3
+    """Measurements after which corrections are made; the one before the first step is none of them."""
+
 
 class Distillation(OnPolicyNode):
     """MOPD: the teacher's log-ratio on the sampled token as advantage."""
 
     importance: tuple[float, float] = (0.5, 2.0)
     """Range of π_train/π_inf outside which a token is dropped."""
+    aggregation: Literal["response", "token"] = "response"
+    """The loss is a mean over responses of their means over tokens, or one mean over all tokens."""
+    domain_weights: Literal["spread", "share"] | None = None
+    """Weight of a domain's tokens in the loss: the spread of the log-ratio over all tokens divided by that over the
+    domain's (DN-MOPD, arXiv 2609.35347); or, for `aggregation: token`, the domain's share of the prompts divided by its
+    share of the tokens (Open-MOPD, arXiv 2608.19098)."""
+    advantage_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest absolute advantage of a token, in nats."""
+    held_out: HeldOut | None = None
+    prompts_by: Literal["mix", "headroom"] = "mix"
+    """Shares of the prompts: those of `mix`, or by how far the student is below each domain's teacher on the held-out
+    prompts, measured anew each time."""
+    anchor: Share = 0.2
+    """With `prompts_by: headroom`, the share of the prompts that is distributed by `mix`."""
     teacher_memory: TeacherMemory = "device"
     """Where the teachers are kept: all on the device, or in host memory or on disk, from where they are loaded one at a
     time, the next one while another scores."""
@@ -207,10 +260,63 @@ class Distillation(OnPolicyNode):
             raise ValueError("teacher_memory: disk is of engine hf; nemo's teachers wait on device or host")
         return self
 
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> "Distillation":
+        if self.prompts_by == "headroom" and self.held_out is None:
+            raise ValueError("prompts_by: headroom is measured on held-out prompts; give held_out, e.g. {every: 10}")
+        if self.domain_weights == "share" and self.aggregation != "token":
+            raise ValueError("domain_weights: share is for aggregation: token; by response, shares are the prompts'")
+        return self
+
 
 class DistillNode(Distillation):
     teachers: str
     """The teachers node that chose them."""
+    start: Literal["init", "merge"] = "init"
+    """Initial weights: those of `init`, or a merge of the teachers: their common start plus their task vectors, each
+    times `merge_scale` (arXiv 2212.04089). The common start is the last node from which all teachers descend; it may be
+    a teacher itself, and then has no task vector."""
+    merge_scale: Annotated[float, Field(gt=0)] | None = None
+    """By default 1/K for K task vectors: the mean (IM-MOPD, arXiv 2609.34745)."""
+    corrections: Corrections | None = None
+
+    @model_validator(mode="after")
+    def _merges(self) -> "DistillNode":
+        if self.corrections is not None and self.held_out is None:
+            raise ValueError("corrections: decided by held-out prompts; give held_out, e.g. {every: 10}")
+        if self.engine == "nemo" and (self.corrections is not None or self.start == "merge"):
+            raise ValueError("start, corrections: weights are merged by engine hf only")
+        if self.lora is not None and (self.corrections is not None or self.start == "merge"):
+            raise ValueError("lora: adapters train on the weights of init; take it out, or start and corrections")
+        if self.merge_scale is not None and self.start != "merge":
+            raise ValueError("merge_scale: is for start: merge; say so, or take it out")
+        return self
+
+
+class OffPolicyNode(Node):
+    """Off-policy distillation: SFT on the teachers' answers, sampled once, that their verifiers accept (sequence-level
+    knowledge distillation, arXiv 1606.07947). A control for on-policy distillation, or its warm-up."""
+
+    teachers: str
+    """The teachers node that chose them."""
+    mix: dict[str, Share]
+    """Domain → share of the prompts; as of an on-policy node."""
+    prompts: Count
+    rollouts: Count
+    """Answers sampled to each prompt."""
+    rollout: Rollout
+    min_reward: Share = 1.0
+    """Smallest reward of an answer that is trained on."""
+    epochs: Annotated[float, Field(gt=0)]
+    batch: Count
+    """Answers a step."""
+    optimizer: Optimizer
+    update_router: bool = False
+
+    @model_validator(mode="after")
+    def _mix(self) -> "OffPolicyNode":
+        check_sums_to_one("mix", self.mix)
+        return self
 
 
 class Comparison(Section):

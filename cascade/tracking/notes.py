@@ -1,6 +1,16 @@
 """Descriptions of experiments, runs and model versions in MLflow, in Markdown."""
 
-from cascade.recipe import BASE, CURATE, Distillation, GateNode, Node, OnPolicyNode, Recipe, TeachersNode
+from cascade.recipe import (
+    BASE,
+    CURATE,
+    Distillation,
+    GateNode,
+    Node,
+    OffPolicyNode,
+    OnPolicyNode,
+    Recipe,
+    TeachersNode,
+)
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's or experiment's description."""
@@ -68,6 +78,8 @@ def _sentence(recipe: Recipe, name: str) -> str:
     if isinstance(node, GateNode):
         return f"lets {node.candidate} pass if it is in no domain significantly below {', '.join(node.against)}"
     assert isinstance(node, Node)
+    if isinstance(node, OffPolicyNode):
+        return f"fine-tuning of {node.init} on its teachers' answers to {node.prompts} prompts"
     if not isinstance(node, OnPolicyNode):
         return f"supervised fine-tuning of {node.init}"
     mix = ", ".join(f"{domain} {100 * share:.0f} %" for domain, share in node.mix.items())

@@ -440,6 +440,19 @@ def test_parents_come_before_children(content: dict) -> None:
     assert all(order.index(parent) < order.index(name) for name in order for parent in recipe.parents(name))
 
 
+def test_the_common_start_is_the_last_node_that_all_descend_from(content: dict) -> None:
+    recipe = Recipe.model_validate(content)
+    names = list(recipe.rl)
+    assert recipe.common_start([names[0]]) == names[0]
+    assert recipe.common_start(["mopd", names[0]]) == names[0]
+    content["rl"]["branch"] = {**content["rl"][names[0]], "init": "sft"}
+    branched = Recipe.model_validate(content)
+    assert branched.common_start(["branch", "mopd"]) == "sft"
+    assert branched.common_start(["sft", "branch", names[-1]]) == "sft"
+    content["sft"]["other"] = {**content["sft"]["sft"], "init": "base"}
+    assert Recipe.model_validate(content).common_start(["other", "mopd"]) == "base"
+
+
 def test_use_copies_the_recipe_and_says_what_changed(tmp_path: Path, content: dict) -> None:
     layout = Layout(tmp_path)
     (tmp_path / "recipes").mkdir()

@@ -160,11 +160,20 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
             lines.append(
                 f"min_best_reward {node.min_best_reward:g}: no such filter there; any group with variance counts"
             )
+        if node.objective == "p3o":
+            lines.append(f"objective p3o, updates {node.updates}: not there; this is GRPO with one update")
     else:
+        lines += [
+            f"{key}: no such setting there, left out"
+            for key in ("domain_weights", "advantage_clip", "held_out", "prompts_by", "start", "corrections")
+            if getattr(node, key) != type(node).model_fields[key].default
+        ]
         lines += [
             "on-policy: MOPD runs on asynchronous GRPO there; a rollout may be a step older than the weights",
             f"teachers: {TO_FILL_IN} until {node.teachers} has chosen, then export again; their parallelism: to be set",
         ]
+    if node.optimizer.algorithm != "adamw":
+        lines.append(f"optimizer.algorithm {node.optimizer.algorithm}: Adam there")
     if node.lora is not None:
         lines.append(f"lora of rank {node.lora.rank}: all weights are trained there; set policy.dtensor_cfg.lora_cfg")
     if not node.rollout.thinking:
@@ -271,7 +280,7 @@ def _mopd_loss(node: DistillNode) -> dict[str, Any]:
         "truncated_importance_sampling_type": "icepop",
         "truncated_importance_sampling_ratio_min": low,
         "truncated_importance_sampling_ratio": high,
-        "token_level_loss": False,  # 1/|V(y)|: the mean over each response, then over responses.
+        "token_level_loss": node.aggregation == "token",  # By response: 1/|V(y)|, then the mean over responses.
     }
 
 

@@ -19,6 +19,7 @@ from cascade.utils.files import read_json
 KINDS = {
     "sft": "supervised fine-tuning",
     "rl": "GRPO on verified rewards",
+    "off_policy": "fine-tuning on the teachers' verified answers",
     "distill": "multi-domain on-policy distillation",
     "repair": "regression check, with a distillation where it found one",
 }

@@ -209,3 +209,29 @@ def test_where_gym_s_maths_server_judges_otherwise_is_told() -> None:
     assert there[1] == "5,32"
     assert not verify(parse("\\boxed{32}", parsing_timeout=None), there, timeout_seconds=None)
     assert environments.get("math").verify({"expected_answer": "32"}, Response(response, None, ())).reward == 1
+
+
+def test_settings_of_a_distillation_without_a_counterpart_are_listed() -> None:
+    mopd = PAPER.distill["mopd"]
+    told = differences(PAPER, "mopd", mopd)
+    assert not [line for line in told if line.endswith("no such setting there, left out")]
+    other = mopd.model_copy(update={"advantage_clip": 5.0, "start": "merge", "aggregation": "token"})
+    told = differences(PAPER, "mopd", other)
+    assert "advantage_clip: no such setting there, left out" in told
+    assert "start: no such setting there, left out" in told
+    assert not [line for line in told if line.startswith("aggregation")]
+    raw = PAPER.model_dump(mode="json")
+    raw["distill"]["mopd"]["aggregation"] = "token"
+    recipe = Recipe.model_validate(raw)
+    assert made(recipe, "mopd", Layout(Path("/none")))["loss_fn"]["token_level_loss"] is True
+    assert made(PAPER, "mopd", Layout(Path("/none")))["loss_fn"]["token_level_loss"] is False
+
+
+def test_p3o_and_sgd_are_told() -> None:
+    node = NANO.rl["if_rl"]
+    optimizer = node.optimizer.model_copy(update={"algorithm": "sgd"})
+    told = differences(
+        NANO, "if_rl", node.model_copy(update={"objective": "p3o", "updates": 2, "optimizer": optimizer})
+    )
+    assert "objective p3o, updates 2: not there; this is GRPO with one update" in told
+    assert "optimizer.algorithm sgd: Adam there" in told
