@@ -12,6 +12,7 @@ from cascade.chat.messages import Message, Response, Row, ToolCall, text_of
 from cascade.chat.parsing import json_object, parse_response, read_json, render_tool_call
 from cascade.chat.template import (
     Conversation,
+    conversation_pieces,
     encode,
     encode_conversation,
     encode_prompt,
@@ -26,6 +27,7 @@ __all__ = [
     "Response",
     "Row",
     "ToolCall",
+    "conversation_pieces",
     "encode",
     "encode_conversation",
     "encode_prompt",

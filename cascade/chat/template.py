@@ -65,7 +65,21 @@ def encode_prompt(
 def encode_conversation(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: list[dict] | None = None
 ) -> Conversation:
-    """Token ids and loss mask. Trained: what the assistant wrote after the last user message.
+    """Token ids and loss mask of `conversation_pieces`, whose errors it raises."""
+    token_ids: list[int] = []
+    trained: list[bool] = []
+    for part, is_trained in conversation_pieces(tokenizer, messages, tools):
+        ids = encode(tokenizer, part)
+        token_ids += ids
+        trained += [is_trained] * len(ids)
+    return Conversation(token_ids, trained)
+
+
+def conversation_pieces(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: list[dict] | None = None
+) -> list[tuple[str, bool]]:
+    """The rendered text in pieces that are tokenised by themselves, and whether each is trained on: what the assistant
+    wrote after the last user message is.
 
     The template drops the reasoning of earlier assistant turns, as in inference, so they are context here;
     `split_turns` makes one example for each of them.
@@ -76,8 +90,7 @@ def encode_conversation(
     replies = [i for i, m in enumerate(messages) if i > last_user and m["role"] == "assistant"]
     if not replies:
         raise RowError("no_reply", "the conversation has no assistant message after the last user message")
-    token_ids: list[int] = []
-    trained: list[bool] = []
+    pieces: list[tuple[str, bool]] = []
     rendered = ""
     for index in replies:
         thinking = bool(messages[index].get("reasoning_content"))
@@ -88,12 +101,9 @@ def encode_conversation(
                 "template", f"the chat template does not render message {index} as a continuation of its prompt"
             )
         end = text.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)
-        for part, is_trained in ((prompt[len(rendered) :], False), (text[len(prompt) : end], True)):
-            ids = encode(tokenizer, part)
-            token_ids += ids
-            trained += [is_trained] * len(ids)
+        pieces += [(prompt[len(rendered) :], False), (text[len(prompt) : end], True)]
         rendered = text[:end]
-    return Conversation(token_ids, trained)
+    return pieces
 
 
 def split_turns(messages: Sequence[Message]) -> list[list[Message]]:

@@ -3,7 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from cascade.curation.rows import USES, Candidate, Use
+import numpy as np
+from numpy.typing import NDArray
+
+from cascade.curation.rows import USES, Use
 
 
 class Tally:
@@ -22,23 +25,26 @@ class Tally:
         """`count` as in the recipe; -1 means all."""
         self._wanted[use, source] = count
 
-    def draw(self, use: Use, source: str, domain: str) -> None:
-        self._drawn[use, source, domain] += 1
+    def draw(self, use: Use, source: str, domain: str, count: int = 1) -> None:
+        self._drawn[use, source, domain] += count
 
-    def reject(self, use: Use, step: str, reason: str, source: str, domain: str) -> None:
-        self._rejected[use, step, reason, source, domain] += 1
+    def reject(self, use: Use, step: str, reason: str, source: str, domain: str, count: int = 1) -> None:
+        self._rejected[use, step, reason, source, domain] += count
 
     def enter(self, use: Use, step: str) -> None:
         """Register the steps of a use in their order."""
         if step not in self._steps[use]:
             self._steps[use].append(step)
 
-    def keep(self, row: Candidate) -> None:
-        self._kept[row.use, row.source, row.domain] += 1
-        self._lengths[row.use, max(0, row.tokens - 1).bit_length()] += 1
+    def keep(self, use: Use, source: str, domain: str, lengths: NDArray[np.int32]) -> None:
+        """`lengths`: the tokens of each kept row."""
+        self._kept[use, source, domain] += len(lengths)
+        bits = np.frexp(np.maximum(0, lengths - 1).astype(np.float64))[1]  # As int.bit_length.
+        for bit, count in zip(*np.unique(bits, return_counts=True), strict=True):
+            self._lengths[use, int(bit)] += int(count)
 
-    def pack(self, tokens: int, trained: int, documents: int) -> None:
-        self.packed.update(sequences=1, tokens=tokens, trained_tokens=trained, conversations=documents)
+    def pack(self, tokens: int, documents: int) -> None:
+        self.packed.update(sequences=1, tokens=tokens, conversations=documents)
 
     def kept(self, use: Use, source: str) -> int:
         return sum(count for (u, s, _), count in self._kept.items() if (u, s) == (use, source))
