@@ -2,9 +2,12 @@
 
 import os
 import signal
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from cascade import judges
 from cascade.errors import RecipeError
@@ -16,6 +19,9 @@ from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, 
 from cascade.tracking import Journal, live
 from cascade.utils import distributed
 from cascade.utils.progress import say
+
+if TYPE_CHECKING:
+    from cascade.curation.pipeline import Run
 
 
 def run_node(name: str, layout: Layout, began: float | None = None) -> None:
@@ -62,7 +68,7 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         with process_setup.importing_engine():
             from cascade.curation import build
 
-        build(recipe, layout, Journal(layout.journal(CURATE)))
+        build(recipe, layout, Journal(layout.journal(CURATE)), curation_processes(recipe, layout))
         return
     node = recipe.node(name)
     if isinstance(node, TeachersNode):
@@ -89,6 +95,31 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
             from cascade.training.on_policy import run_on_policy
 
         run_on_policy(recipe, name, layout)
+
+
+def curation_processes(recipe: Recipe, layout: Layout) -> "Run":
+    """What does the jobs of curation: processes of this machine, or of the recipe's Ray cluster."""
+    settings = recipe.curation_workers
+    if settings.ray is not None:
+        from cascade.launch.ray_jobs import in_cluster
+
+        return partial(in_cluster, settings.ray, settings.processes, partial(_curation_worker, layout.root, 1))
+    from cascade.launch.process_pool import in_processes
+
+    cores = len(os.sched_getaffinity(0))
+    count = settings.processes or cores
+    return partial(in_processes, count, partial(_curation_worker, layout.root, max(1, cores // count)))
+
+
+@contextmanager
+def _curation_worker(root: Path, threads: int) -> Iterator[Callable[[str], str]]:
+    """What a process that curates enters; `threads` judge the answers of its rows."""
+    layout = Layout(root)
+    recipe = _prepare(layout)
+    from cascade.curation.jobs import work
+
+    with work(recipe, root, layout.work(CURATE), threads) as do:
+        yield do
 
 
 def _prepare(layout: Layout) -> Recipe:

@@ -3,12 +3,43 @@
 import json
 import random
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
-_ONSETS = "b c d f g h j k l m n p r s t v w br ch cl dr fl gr pl pr sh sl st th tr".split()
-_VOWELS = "a e i o u ai ea ee ou oo".split()
+_ONSETS = [
+    "b",
+    "c",
+    "d",
+    "f",
+    "g",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "w",
+    "br",
+    "ch",
+    "cl",
+    "dr",
+    "fl",
+    "gr",
+    "pl",
+    "pr",
+    "sh",
+    "sl",
+    "st",
+    "th",
+    "tr",
+]
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ee", "ou", "oo"]
 _CODAS = ["", "", "n", "r", "s", "t", "l", "nd", "ng", "ck", "st"]
 WORDS = 20_000
 """Size of the vocabulary; frequencies fall as 1 / rank."""
@@ -100,17 +131,12 @@ def rows(count: int, words: int = 300, seed: int = 1) -> Iterator[dict[str, Any]
 def write(folder: Path, count: int, words: int = 300, rows_a_file: int = 50_000) -> int:
     """Write JSONL files of generated rows; returns the bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    written, file = 0, None
-    for number, row in enumerate(rows(count, words)):
-        if number % rows_a_file == 0:
-            if file is not None:
-                file.close()
-            file = open(folder / f"part-{number // rows_a_file:05d}.jsonl", "w", encoding="utf-8")
-        line = json.dumps(row, ensure_ascii=False) + "\n"
-        assert file is not None
-        written += file.write(line)
-    if file is not None:
-        file.close()
+    written = 0
+    source = rows(count, words)
+    for part in range(-(-count // rows_a_file)):
+        with open(folder / f"part-{part:05d}.jsonl", "w", encoding="utf-8") as file:
+            for row in islice(source, rows_a_file):
+                written += file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return written
 
 

@@ -107,9 +107,7 @@ class Decontaminator:
     def _similar(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
         messages = [
-            _Message(row, part, text.generated)
-            for row, text in enumerate(block)
-            for part in text.user_messages
+            _Message(row, part, text.generated) for row, text in enumerate(block) for part in text.user_messages
         ]
         # No string is similar enough to one of a very different length.
         longest = self._lengths[-1] / self._shortest_ratio + _ROUNDING
@@ -159,9 +157,7 @@ class Decontaminator:
         return pairs[:, 0].tolist(), (pairs[:, 1] + low).tolist()
 
     def _same_task(self, text: Text, prompt: int) -> bool:
-        return not text.generated or any(
-            quantities(words(a)) == self._quantities[prompt] for a in text.user_messages
-        )
+        return not text.generated or any(quantities(words(a)) == self._quantities[prompt] for a in text.user_messages)
 
 
 @dataclass(frozen=True)

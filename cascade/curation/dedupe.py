@@ -31,8 +31,8 @@ BANDS = 8
 RECALL = 0.95
 """Share of pairs at exactly the threshold that meet in at least one band."""
 MOST_MATCHES = 32
-"""A row is compared with so many rows of the same key, the first ones, so that a phrase common to all rows does not make
-the search quadratic."""
+"""A row is compared with so many rows of the same key, the first ones, so that a phrase common to all rows does not
+make the search quadratic."""
 
 Signatures = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
@@ -66,7 +66,9 @@ def rows_a_band(threshold: float) -> int:
     return max(1, min(HASHES // BANDS, floor(log(1 - (1 - RECALL) ** (1 / BANDS)) / log(threshold))))
 
 
-def fingerprints(threshold: float, plain: Sequence[str], found: Sequence[Sequence[str]], tools: Sequence[str]) -> Fingerprints:
+def fingerprints(
+    threshold: float, plain: Sequence[str], found: Sequence[Sequence[str]], tools: Sequence[str]
+) -> Fingerprints:
     """Fingerprints of texts: normalised (`plain`), in words (`found`), with the tools of each as text."""
     exact = np.array([_digest(f"{text}\0{tool}") for text, tool in zip(plain, tools, strict=True)], np.uint64)
     tasks = np.array([quantities(text) for text in found], np.uint64)
@@ -102,9 +104,7 @@ def find_equal(keys: Hashes, rows: Numbers) -> tuple[Numbers, Numbers]:
     return rows[several], rows[start[several]]
 
 
-def find_pairs(
-    keys: Hashes, rows: Numbers, signatures: Callable[[Numbers], Signatures], threshold: float
-) -> Pairs:
+def find_pairs(keys: Hashes, rows: Numbers, signatures: Callable[[Numbers], Signatures], threshold: float) -> Pairs:
     """Similar rows among those with equal keys. `signatures` gives those of some rows, [rows, HASHES]."""
     order = np.lexsort((rows, keys))
     keys, rows = keys[order], rows[order]
@@ -148,11 +148,10 @@ class Resolver:
         copies = range(*np.searchsorted(self._copies, [begin, end]).tolist())
         groups = {int(self._copies[at]): int(self._first[at]) for at in copies}
         for row in sorted(candidates.keys() | groups.keys()):
-            if (group := groups.get(row)) is not None:
-                if self._met.setdefault(group, row) != row:
-                    errors[row] = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
-                    self._dropped.add(row)
-                    continue
+            if (group := groups.get(row)) is not None and self._met.setdefault(group, row) != row:
+                errors[row] = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
+                self._dropped.add(row)
+                continue
             best = max((v for other, v in candidates.get(row, ()) if other not in self._dropped), default=None)
             if best is not None:
                 errors[row] = RowError("near_duplicate", f"Jaccard similarity of about {best:.2f} with an earlier row")
@@ -211,4 +210,6 @@ def _digest(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-_SEED = derive_seed("minhash", 31) >> 1  # As good as any other; with it the nano recipe's data are those of earlier versions.
+_SEED = (
+    derive_seed("minhash", 31) >> 1
+)  # As good as any other; with it the nano recipe's data are those of earlier versions.

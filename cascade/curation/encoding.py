@@ -5,8 +5,7 @@
 
 import importlib.util
 from collections.abc import Sequence
-from itertools import pairwise
-from os.path import commonprefix
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,13 @@ _TOOL = {
     "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"x": {}}}},
 }
 _CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": "1"}}}
-_SAMPLES = ["", " a  b\n\n c\td", "Ünïcode 优化 🙂 e\u0301 x²≤3", "<think>\nno\n</think>", "it's 12,345.67 + (3-4)*5 // x_1"]
+_SAMPLES = [
+    "",
+    " a  b\n\n c\td",
+    "Ünïcode 优化 🙂 e\u0301 x²≤3",
+    "<think>\nno\n</think>",
+    "it's 12,345.67 + (3-4)*5 // x_1",
+]
 
 
 class Renderer:
@@ -44,7 +49,8 @@ class Renderer:
         self._tokenizer = tokenizer
         self._eos = str(tokenizer.eos_token)
         self._heads = {thinking: self._head(thinking) for thinking in (True, False)}
-        self._turn = commonprefix(list(self._heads.values()))
+        both = zip(*self._heads.values(), strict=False)
+        self._turn = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
         self.at_once = bool(self._turn) and all(self._agrees(*probe) for probe in _probes())
 
     def conversation(self, messages: Sequence[Message], tools: list[dict] | None) -> Pieces:

@@ -1,7 +1,7 @@
 """The output of curation: benchmarks and RL prompts by domain, packed SFT sequences, rejected rows, and counts."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -75,9 +75,9 @@ class Output:
         for content in share.made.content(np.array(samples, np.uint32)):
             step, code, message = rejected[content["row"]]
             values = {"use": use, "step": step, "reason": code, "message": message or content["message"] or ""}
-            row = store.writable(values["message"])
+            text = store.writable(values["message"])
             self._rejects.write(
-                {**values, "message": row, "source": source, "domain": domain, "row": content["content"]}
+                {**values, "message": text, "source": source, "domain": domain, "row": content["content"]}
             )
 
     def close_prompts(self) -> None:
@@ -111,15 +111,15 @@ class Output:
         self.tally.packed["trained_tokens"] = trained_tokens
         return self.tally.report(self._sequence_length)
 
-    def _save(self, root: Path, number: int, folders: list[str], sequences: list[list[tuple[int, int]]]):
+    def _save(
+        self, root: Path, number: int, folders: list[str], sequences: list[list[tuple[int, int]]]
+    ) -> tuple[str, str]:
         plan = root / "plans" / f"{number:05d}.npz"
         packing.save_plan(plan, folders, sequences)
         out = self._folder / "sft" / f"part-{number:05d}.parquet"
         return str(plan.relative_to(root)), str(out.relative_to(root))
 
-    def _conversations(
-        self, root: Path
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], list[str]]:
+    def _conversations(self, root: Path) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], list[str]]:
         """Of all conversations, in order: tokens, number of the piece, number of the example there; the folders of the
         pieces."""
         lengths, pieces, examples = ([np.empty(0, np.int32)] for _ in range(3))

@@ -51,8 +51,8 @@ COLUMNS = {
     "example-rows": np.uint32,
     "example-lengths": np.int32,
 }
-"""Arrays of a piece. Of every row: number of the step that rejects it, reason, tokens, rank by which rows are drawn. The
-rows that reached the step of duplicates (`slots`). Of every example: its row and its tokens."""
+"""Arrays of a piece. Of every row: number of the step that rejects it, reason, tokens, rank by which rows are drawn.
+The rows that reached the step of duplicates (`slots`). Of every example: its row and its tokens."""
 TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("trained", pa.list_(pa.bool_()))])
 
 

@@ -28,10 +28,9 @@ from cascade.curation.record import record
 from cascade.curation.rows import USES, Use, message_text
 from cascade.curation.selection import Judge, Segment, Share, draw_lowest, select
 from cascade.curation.steps import STEPS, HeldOut, load_tokenizer
-from cascade.curation.text import normalise
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.recipe import BASE, CURATE, Recipe, Source
+from cascade.recipe import CURATE, Recipe
 from cascade.tracking import Journal
 from cascade.utils.files import fingerprint, publish_directory, read_json, write_atomic, write_json
 from cascade.utils.progress import say
@@ -39,10 +38,12 @@ from cascade.utils.progress import say
 SURPLUS = 4
 """Largest number of rows to generate, as a multiple of the number that the recipe asks for."""
 PROGRESS_SECONDS = 5
-SMALL_BYTES = 1 << 25
+SMALL_BYTES = 1 << 27
 SMALL_ROWS = 20_000
-"""Files or generated rows of so little are read in this process: starting others would take longer."""
-KEYS_A_JOB = 1 << 22
+SMALL_JOBS = 2
+"""Files of so few bytes, so few generated rows, and so few other jobs are done in this process: starting others would
+take longer."""
+KEYS_A_JOB = 1 << 24
 """Keys of duplicates that are searched at once, 12 bytes each."""
 
 Run = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
@@ -97,7 +98,9 @@ class Pipeline:
     def _resume(self) -> None:
         """Keep the finished pieces of an interrupted run with the same inputs, and drop all others."""
         files = {
-            name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in sources.files(source, self._root)]
+            name: [
+                [str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in sources.files(source, self._root)
+            ]
             for name, source in self._recipe.curation.sources.items()
         }
         base = self._root / self._recipe.base
@@ -192,7 +195,7 @@ class Pipeline:
             task = {"low": low, "high": low + 256 // ranges, "out": out, "pieces": f"{round_folder}/pieces.txt"}
             jobs.append(json.dumps({"job": "pairs", **task}))
         found = []
-        for _, path in sorted(self._do(jobs, small=len(jobs) == 1)):
+        for _, path in sorted(self._do(jobs, small=len(jobs) <= SMALL_JOBS)):
             with np.load(path) as content:
                 found.append({name: content[name] for name in content.files})
         whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
@@ -250,7 +253,7 @@ class Pipeline:
         """Write the packed sequences; returns the tokens that are trained on."""
         parts = self._output.plan_parts(self._folder)
         jobs = [json.dumps({"job": "part", "plan": plan, "out": out}) for plan, out in parts]
-        for _ in self._do(jobs, small=len(jobs) == 1):
+        for _ in self._do(jobs, small=len(jobs) <= SMALL_JOBS):
             pass
         say(f"curate  sft  {self._output.tally.packed['sequences']} sequences packed")
         return sum(_trained(self._folder / out) for _, out in parts)
@@ -285,8 +288,8 @@ class _Progress:
         share = self._read / self._size if self._size else self._finished / self._pieces
         left = int(seconds / share - seconds) if share else 0
         say(
-            f"curate  {self._use}  {self._finished}/{self._pieces}  rows {self._rows}  {self._rows / seconds:.0f} rows/s  "
-            f"{self._read / seconds / 1e6:.1f} MB/s  left {left // 60}:{left % 60:02d}"
+            f"curate  {self._use}  {self._finished}/{self._pieces}  rows {self._rows}  "
+            f"{self._rows / seconds:.0f} rows/s  {self._read / seconds / 1e6:.1f} MB/s  left {left // 60}:{left % 60:02d}"
         )
 
 

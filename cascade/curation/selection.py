@@ -17,7 +17,7 @@ from cascade.curation.sources import Shard
 from cascade.curation.steps import DUPLICATES
 from cascade.errors import RowError
 
-Judge = Callable[["Share", NDArray[np.int64]], Iterator[tuple[RowError | None, float]]]
+Judge = Callable[["Share", NDArray[np.int64]], Iterator[tuple[RowError | None, float | None]]]
 """Difficulty: of some rows of a piece, in order, the error and the pass rate of each."""
 
 
@@ -33,7 +33,7 @@ class Share:
     """Rows of the piece, in order."""
     errors: dict[int, tuple[str, RowError]] = field(default_factory=dict)
     """Row → step and error, of rows that the selection rejects; the piece has those of its own steps."""
-    pass_rates: dict[int, float] = field(default_factory=dict)
+    pass_rates: dict[int, float | None] = field(default_factory=dict)
 
 
 @dataclass

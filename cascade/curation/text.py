@@ -23,18 +23,56 @@ _LOWERED = re.compile("[\u2080-\u209c]+")
 _FRACTION = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215e\u2189])")
 _PLAIN = str.maketrans({**dict.fromkeys("\u2212\u2012\ufe63\uff0d", "-"), "\u2044": "/"})
 
-_NUMBER_WORDS = (
-    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen".split()
-)
+_NUMBER_WORDS = [
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _NUMBERS = {
     "zero": "0",
     **{word: str(number) for number, word in enumerate(_NUMBER_WORDS, 2)},
-    **dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), map(str, range(20, 100, 10)), strict=True)),
+    **dict(
+        zip(
+            ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"],
+            map(str, range(20, 100, 10)),
+            strict=True,
+        )
+    ),
     **dict.fromkeys(("hundred", "hundreds"), "00"),
     **dict.fromkeys(("thousand", "thousands"), "000"),
     **{word + plural: word for word in ("million", "billion", "trillion", "dozen") for plural in ("", "s")},
-    **{word: word for word in "half twice thrice double triple quarter third fourth fifth sixth seventh tenth".split()},
+    **{
+        word: word
+        for word in [
+            "half",
+            "twice",
+            "thrice",
+            "double",
+            "triple",
+            "quarter",
+            "third",
+            "fourth",
+            "fifth",
+            "sixth",
+            "seventh",
+            "tenth",
+        ]
+    },
 }
 """Words of a number. Not one, once, first and second, which as a rule count nothing."""
 
@@ -70,13 +108,46 @@ _SPELLINGS = {
 }
 _CANONICAL = {other: one for one, others in _SPELLINGS.items() for other in others.split()}
 _LAYOUT = frozenset(
-    "left right big bigl bigr text textbf textit texttt mathrm mathbf mathit mathsf displaystyle textstyle quad qquad "
-    "begin end boxed label hspace vspace item limits nolimits operatorname hline dfrac tfrac frac".split()
+    [
+        "left",
+        "right",
+        "big",
+        "bigl",
+        "bigr",
+        "text",
+        "textbf",
+        "textit",
+        "texttt",
+        "mathrm",
+        "mathbf",
+        "mathit",
+        "mathsf",
+        "displaystyle",
+        "textstyle",
+        "quad",
+        "qquad",
+        "begin",
+        "end",
+        "boxed",
+        "label",
+        "hspace",
+        "vspace",
+        "item",
+        "limits",
+        "nolimits",
+        "operatorname",
+        "hline",
+        "dfrac",
+        "tfrac",
+        "frac",
+    ]
 )
 """LaTeX commands of layout, and fractions, whose two numbers say it: every other one means something."""
 _OPERATORS = frozenset("+*^%~<>=/&|\u2032\u2033\u00b0\u00b7")
 """Operators that Unicode does not count among the mathematical symbols (category Sm), and ASCII's."""
-_NUMERALS = frozenset("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341\u767e\u5343\u4e07\u4ebf\u4e24\u534a")
+_NUMERALS = frozenset(
+    "\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341\u767e\u5343\u4e07\u4ebf\u4e24\u534a"
+)
 _SIGNS = frozenset("-.,:!'\\")
 """Signs that are part of a number or an operator only beside certain others."""
 _IN_CONTEXT = "?"
@@ -192,9 +263,7 @@ def hash_words(texts: Sequence[Sequence[str]], at_least: int = 0) -> Words:
         lengths[row] = len(flat) - before
     if len(_HASHES) > _MOST_CACHED:
         _HASHES.clear()
-    return Words(
-        mix(np.array(flat, np.uint64)), np.repeat(np.arange(len(texts), dtype=np.int64), lengths), lengths
-    )
+    return Words(mix(np.array(flat, np.uint64)), np.repeat(np.arange(len(texts), dtype=np.int64), lengths), lengths)
 
 
 class _WordHashes(dict[str, int]):

@@ -4,7 +4,7 @@ from cascade.judges.settings import Judges
 from cascade.recipe.data import Curation, Decontamination, Difficulty, Source
 from cascade.recipe.graph import BASE, CURATE, PIPELINE, REPORT
 from cascade.recipe.loader import load, recipe_hash
-from cascade.recipe.placement import LOCAL_POOL, Placement, Verification
+from cascade.recipe.placement import LOCAL_POOL, Placement, Verification, Workers
 from cascade.recipe.recipe import Recipe
 from cascade.recipe.sections import (
     PLACEMENT,
@@ -57,6 +57,7 @@ __all__ = [
     "TeacherMemory",
     "TeachersNode",
     "Verification",
+    "Workers",
     "load",
     "recipe_hash",
 ]

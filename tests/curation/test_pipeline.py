@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cascade import chat
-from cascade.curation import build, filters, index, packing, pipeline, store
+from cascade.curation import build, filters, packing, pieces, store
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import Recipe
@@ -168,7 +168,7 @@ def test_a_failed_build_leaves_the_old_data(
     build(make_recipe(GENERATED), layout, journal)
     before = hash_directory(layout.root / "data")
 
-    def fail(rows):
+    def fail(rows, threads):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(filters, "check_answers", fail)
@@ -195,12 +195,10 @@ def test_memory_does_not_grow_with_the_data(
     layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     for module, name, size in [
-        (index, "IN_MEMORY", 1 << 10),
-        (index, "LARGEST", 1 << 12),
         (packing, "WINDOW_TOKENS", 1 << 13),
         (packing, "WINDOW_SEQUENCES", 8),
-        (pipeline, "BATCH", 64),
-        (store, "_GROUP_ROWS", 16),
+        (pieces, "BATCH_ROWS", 64),
+        (store, "GROUP_ROWS", 16),
     ]:
         monkeypatch.setattr(module, name, size)
 
