@@ -21,7 +21,7 @@ import numpy as np
 from cascade import chat
 from cascade.curation import dedupe, report, sources
 from cascade.curation.jobs import Worker, write_held_out
-from cascade.curation.mixture import copies_of_sources
+from cascade.curation.mixture import apply_mixture
 from cascade.curation.output import Output
 from cascade.curation.pieces import MadePiece, Piece
 from cascade.curation.record import record
@@ -30,7 +30,7 @@ from cascade.curation.selection import Judge, Segment, Share, draw_lowest, selec
 from cascade.curation.steps import STEPS, HeldOut, load_tokenizer
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.recipe import CURATE, Recipe
+from cascade.recipe import CURATE, Mixture, Recipe
 from cascade.tracking import Journal
 from cascade.utils.files import fingerprint, publish_directory, read_json, write_atomic, write_json
 from cascade.utils.progress import say
@@ -121,6 +121,7 @@ class Pipeline:
         steps = [*STEPS[use]]
         judge = self._difficulty() if use == "rl" and self._recipe.curation.difficulty is not None else None
         steps += ["difficulty"] * (judge is not None) + ["draw"] * any(s.draw is not None for s in segments)
+        steps += ["mixture"] * (use == "sft" and self._recipe.curation.mixture != Mixture())
         for step in steps:
             self._output.tally.enter(use, step)
         while pieces := [piece for segment in segments for piece in self._next_pieces(use, segment)]:
@@ -205,14 +206,16 @@ class Pipeline:
     def _write(self, use: Use, segments: list[Segment]) -> None:
         tally = self._output.tally
         drawn: dict[str, list[tuple[Share, int]]] = {}
+        before = {id(segment): segment.kept for segment in segments}
+        domains = {name: source.domain for name, source in self._recipe.curation.sources.items()}
         for segment in segments:
-            domain = self._recipe.curation.sources[segment.source].domain
-            before = segment.kept
             if segment.draw is not None:
                 drawn[segment.source] = draw_lowest(segment, segment.draw)
-                if unlucky := before - segment.kept:
-                    tally.reject(use, "draw", "not_drawn", segment.source, domain, unlucky)
-        copies = copies_of_sources(self._recipe.curation, segments, tally) if use == "sft" else {}
+        copies = apply_mixture(self._recipe.curation.mixture, domains, segments) if use == "sft" else {}
+        for segment in segments:
+            if unlucky := before[id(segment)] - segment.kept:
+                step = "mixture" if use == "sft" else "draw"
+                tally.reject(use, step, "not_drawn", segment.source, domains[segment.source], unlucky)
         for name, source in self._recipe.curation.sources.items():
             own = [segment for segment in segments if segment.source == name]
             shares = [share for segment in own for share in segment.shares]
@@ -289,7 +292,8 @@ class _Progress:
         left = int(seconds / share - seconds) if share else 0
         say(
             f"curate  {self._use}  {self._finished}/{self._pieces}  rows {self._rows}  "
-            f"{self._rows / seconds:.0f} rows/s  {self._read / seconds / 1e6:.1f} MB/s  left {left // 60}:{left % 60:02d}"
+            f"{self._rows / seconds:.0f} rows/s  {self._read / seconds / 1e6:.1f} MB/s  "
+            f"left {left // 60}:{left % 60:02d}"
         )
 
 

@@ -1,7 +1,7 @@
 """The recipe: its sections, the graph of its nodes, where nodes run. Errors name the key and the remedy."""
 
 from cascade.judges.settings import Judges
-from cascade.recipe.data import Curation, Decontamination, Difficulty, Source
+from cascade.recipe.data import Curation, Decontamination, Difficulty, Mixture, Source
 from cascade.recipe.graph import BASE, CURATE, PIPELINE, REPORT
 from cascade.recipe.loader import load, recipe_hash
 from cascade.recipe.placement import LOCAL_POOL, Placement, Verification, Workers
@@ -42,6 +42,7 @@ __all__ = [
     "Evaluation",
     "GateNode",
     "Judges",
+    "Mixture",
     "Node",
     "OnPolicyNode",
     "Optimizer",
