@@ -5,7 +5,7 @@ A job is a line of JSON, so that it can be sent to a process of another machine 
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,10 @@ class Worker:
         task = json.loads(job)
         kind = task.pop("job")
         return {"piece": self._piece, "pairs": self._pairs, "part": self._part}[kind](task)
+
+    def warm_up(self, use: Use) -> None:
+        """Load what the pieces of a use need before the first."""
+        self._steps_of(use)
 
     def _piece(self, task: dict[str, Any]) -> str:
         piece = Piece.of_job(task)
@@ -76,7 +80,7 @@ class Worker:
 
 
 @contextmanager
-def work(recipe: Recipe, root: Path, folder: Path, threads: int) -> Iterator[Callable[[str], str]]:
+def work(recipe: Recipe, root: Path, folder: Path, threads: int) -> Iterator[Worker]:
     """What a worker process enters."""
     # One thread a process: there is a process for each core.
     for name in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS"):
