@@ -85,6 +85,24 @@ def node(name: str) -> None:
 
 
 @main.command()
+@click.option("--dry-run", is_flag=True, help="Read a sample of each source, and say what would come of it.")
+@click.option("--rows", default=1000, show_default=True, help="Rows of a sample.")
+def curate(dry_run: bool, rows: int) -> None:
+    """Build data/ from the recipe's sources, as `cascade node curate` does.
+
+    With --dry-run nothing is written: rows kept, tokens, time, disk and memory are estimated.
+    """
+    if not dry_run:
+        from cascade.recipe import CURATE
+
+        node.callback(CURATE)
+        return
+    from cascade.stages import estimate_curation
+
+    click.echo("\n".join(estimate_curation(_layout(), rows)))
+
+
+@main.command()
 @click.argument("name")
 def evaluate(name: str) -> None:
     """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""

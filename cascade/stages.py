@@ -97,6 +97,15 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         run_on_policy(recipe, name, layout)
 
 
+def estimate_curation(layout: Layout, rows: int) -> list[str]:
+    """What a curation will take, from about `rows` rows of each source. Raises CascadeError."""
+    recipe = _prepare(layout)
+    from cascade.curation.estimate import as_lines, estimate
+
+    workers = recipe.curation_workers.processes or len(os.sched_getaffinity(0))
+    return as_lines(recipe, estimate(recipe, layout, rows), workers)
+
+
 def curation_processes(recipe: Recipe, layout: Layout) -> "Run":
     """What does the jobs of curation: processes of this machine, or of the recipe's Ray cluster."""
     settings = recipe.curation_workers

@@ -165,14 +165,14 @@ def _kind(file: str) -> str | None:
     return _KINDS.get(parts[0] if parts and parts[-1] in _CODECS else parts[-1] if parts else "")
 
 
-def _codec(file: str) -> str | None:
+def codec_of(file: str) -> str | None:
     return _CODECS.get(PurePosixPath(file).suffix)
 
 
 def _shards_of(file: str) -> list[Shard]:
     """The shards of a file. Raises CascadeError for a .parquet that is none."""
     kind, path = _kind(file), Path(file)
-    if "://" in file or kind == "json" or _codec(file):
+    if "://" in file or kind == "json" or codec_of(file):
         return [Shard(file)]
     if kind == "jsonl":
         size = path.stat().st_size
@@ -213,7 +213,7 @@ def _absolute(pattern: Path) -> list[Path]:
 def _open(shard: Shard) -> IO[bytes]:
     """The file's bytes, decompressed, from where the shard begins."""
     file: IO[bytes] = fsspec.open(shard.file, "rb").open()
-    if (codec := _codec(shard.file)) == "xz":
+    if (codec := codec_of(shard.file)) == "xz":
         return cast(IO[bytes], lzma.open(file))
     if codec is not None:
         return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec), 1 << 20)  # type: ignore
@@ -227,7 +227,7 @@ def _jsonl(shard: Shard) -> Iterator[Raw]:
     number = 0
     try:
         with _open(shard) as file:
-            end = shard.end if shard.end is not None and _codec(shard.file) is None else None
+            end = shard.end if shard.end is not None and codec_of(shard.file) is None else None
             # Before the lines are read: then the position is that of the next line.
             position = file.tell() if end is not None else 0
             for line in file:

@@ -148,7 +148,9 @@ _OPERATORS = frozenset("+*^%~<>=/&|\u2032\u2033\u00b0\u00b7")
 _NUMERALS = frozenset(
     "\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341\u767e\u5343\u4e07\u4ebf\u4e24\u534a"
 )
-_SIGNS = frozenset("-.,:!'\\")
+_POINTS = frozenset(".,:")
+"""Between two numbers they make one of them."""
+_SIGNS = frozenset("-!'\\")
 """Signs that are part of a number or an operator only beside certain others."""
 _IN_CONTEXT = "?"
 _DIGITS = re.compile(r"\d+")
@@ -188,9 +190,11 @@ def _quantities(found: Sequence[str]) -> list[str]:
     result = []
     for at in compress(range(len(found)), kinds):
         kind = kinds[at]
+        before = found[at - 1] if at else ""
         if kind == _IN_CONTEXT:
-            before = found[at - 1] if at else ""
             kind = _in_context(found[at], before, found[at + 1] if at + 1 < len(found) else "")
+        elif before in _POINTS and at > 1 and found[at - 2][-1].isdigit() and found[at][0].isdigit():
+            kind = before + kind
         if kind:
             result.append(kind)
     return result
@@ -199,8 +203,6 @@ def _quantities(found: Sequence[str]) -> list[str]:
 def _in_context(sign: str, before: str, after: str) -> str:
     """What a sign counts as between two words; nothing in prose."""
     number_before, number_after = before[-1:].isdigit(), after[:1].isdigit()
-    if sign in ".,:":
-        return sign if number_before and number_after else ""
     if sign == "\\":
         name = match[0] if (match := _COMMAND.match(after)) else ""
         return "" if not name or name in _LAYOUT else _CANONICAL.get("\\" + name, "\\" + name)
