@@ -76,6 +76,7 @@ class Output:
             step, code, message = rejected[content["row"]]
             values = {"use": use, "step": step, "reason": code, "message": message or content["message"] or ""}
             text = store.writable(values["message"])
+            self.tally.sample(use, code, source, text)
             self._rejects.write(
                 {**values, "message": text, "source": source, "domain": domain, "row": content["content"]}
             )

@@ -59,13 +59,14 @@ def build(recipe: Recipe, layout: Layout, journal: Journal, run: Run | None = No
     Raises CascadeError for a source that cannot be read or whose rows are all rejected.
     """
     work = layout.work(CURATE)
-    curation_report = Pipeline(recipe, layout, work, run).run()
+    curation = Pipeline(recipe, layout, work, run)
+    curation_report = curation.run()
     final = layout.sft_data.parent
     (final / "report.json").unlink(missing_ok=True)
     for name in ("benchmarks", "rl", "sft", "rejects"):
         publish_directory(work / "out" / name, final / name)
     shutil.rmtree(work)
-    write_atomic(final / "report.md", report.as_markdown(curation_report))
+    write_atomic(final / "report.md", report.as_markdown(curation_report, curation.samples))
     write_json(final / "report.json", curation_report)
     record(recipe, layout, journal, curation_report)
     return curation_report
@@ -94,6 +95,11 @@ class Pipeline:
             if use == "benchmark":
                 write_held_out(self._folder, self._held_out)
         return self._output.finish(self._pack())
+
+    @property
+    def samples(self) -> dict[tuple[str, str], dict[str, None]]:
+        """Messages of rejected rows, as `Tally.samples`."""
+        return self._output.tally.samples
 
     def _resume(self) -> None:
         """Keep the finished pieces of an interrupted run with the same inputs, and drop all others."""

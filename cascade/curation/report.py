@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from cascade.curation.rows import USES, Use
 
+SAMPLES = 3
+
 
 class Tally:
     """Counts rows during curation."""
@@ -20,6 +22,8 @@ class Tally:
         self._steps: dict[str, list[str]] = {use: [] for use in USES}
         self._lengths: Counter[tuple[str, int]] = Counter()
         self.packed: Counter[str] = Counter()
+        self.samples: dict[tuple[str, str], dict[str, None]] = {}
+        """(use, reason) → different messages of rejected rows, SAMPLES at most."""
 
     def want(self, use: Use, source: str, count: int) -> None:
         """`count` as in the recipe; -1 means all."""
@@ -30,6 +34,12 @@ class Tally:
 
     def reject(self, use: Use, step: str, reason: str, source: str, domain: str, count: int = 1) -> None:
         self._rejected[use, step, reason, source, domain] += count
+
+    def sample(self, use: Use, reason: str, source: str, message: str) -> None:
+        """The message of a rejected row, for the report."""
+        known = self.samples.setdefault((use, reason), {})
+        if len(known) < SAMPLES:
+            known[f"{source}: {' '.join(message.split())[:160]}"] = None
 
     def enter(self, use: Use, step: str) -> None:
         """Register the steps of a use in their order."""
@@ -110,8 +120,8 @@ class Tally:
         return result
 
 
-def as_markdown(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+def as_markdown(report: dict[str, Any], samples: dict[tuple[str, str], dict[str, None]]) -> str:
+    """The report as Markdown, with some messages of each reason."""
     lines = ["# Curation", ""]
     packing = report["packing"]
     lines += [
@@ -124,6 +134,14 @@ def as_markdown(report: dict[str, Any]) -> str:
         lines += [f"## {use}: {part['kept']} of {part['drawn']} rows kept", ""]
         lines += ["| step | in | out | rejected |", "| --- | ---: | ---: | --- |"]
         lines += [f"| {step} | {n['in']} | {n['out']} | {_reasons(n)} |" for step, n in part["steps"].items()]
+        counts: Counter[str] = Counter()
+        for step in part["steps"].values():
+            counts.update(step["rejected"])
+        if counts:
+            lines += ["", "| rejected as | rows | for example |", "| --- | ---: | --- |"]
+            for reason, count in counts.most_common():
+                examples = "; ".join(samples.get((use, reason), {})).replace("|", "\\|")
+                lines.append(f"| {reason} | {count} | {examples} |")
         lines += ["", "| domain | drawn | kept | rejected |", "| --- | ---: | ---: | --- |"]
         lines += [f"| {name} | {n['drawn']} | {n['kept']} | {_reasons(n)} |" for name, n in part["domains"].items()]
         lines += ["", "| source | wanted | kept |", "| --- | ---: | ---: |"]

@@ -5,9 +5,12 @@ file, whole files where they are compressed or remote.
 """
 
 import base64
+import bz2
+import gzip
 import io
 import json
 import lzma
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +19,6 @@ from datetime import time as clock
 from decimal import Decimal
 from functools import cache
 from itertools import pairwise
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from random import Random
 from typing import IO, Any, cast
@@ -43,7 +45,8 @@ SHARD_BYTES = 1 << 25
 _PARQUET_ROWS = 256
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4", ".xz": "xz"}
 _KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
-_DAMAGED = (OSError, EOFError, LZMAError, pa.ArrowException)
+_OPENERS: dict[str | None, Any] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
@@ -213,10 +216,12 @@ def _absolute(pattern: Path) -> list[Path]:
 def _open(shard: Shard) -> IO[bytes]:
     """The file's bytes, decompressed, from where the shard begins."""
     file: IO[bytes] = fsspec.open(shard.file, "rb").open()
-    if (codec := codec_of(shard.file)) == "xz":
-        return cast(IO[bytes], lzma.open(file))
+    codec = codec_of(shard.file)
+    if codec in _OPENERS:
+        return cast(IO[bytes], _OPENERS[codec](file))
     if codec is not None:
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec), 1 << 20)  # type: ignore
+        # Read by little: what precedes a damaged place is given in whole buffers.
+        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec), 1 << 16)  # type: ignore
     if shard.begin:  # A line that begins before the shard belongs to the one before.
         file.seek(shard.begin - 1)
         file.readline()
