@@ -81,6 +81,9 @@ class Output:
                 {**values, "message": text, "source": source, "domain": domain, "row": content["content"]}
             )
 
+    def close_rejects(self) -> None:
+        self._rejects.close()
+
     def close_prompts(self) -> None:
         for writer in self._writers.values():
             writer.close()
@@ -89,7 +92,7 @@ class Output:
     def plan_parts(self, root: Path) -> list[tuple[str, str]]:
         """Decide which conversations go into which sequence. Returns for each file of packed sequences the path of its
         plan and its own, relative to `root`."""
-        self._rejects.close()
+        self.close_rejects()
         lengths, pieces, examples, folders = self._conversations(root)
         rng = Random(derive_seed(self._seed, "curate", "packing"))
         parts: list[tuple[str, str]] = []

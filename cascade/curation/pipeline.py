@@ -38,6 +38,7 @@ from cascade.utils.progress import say
 SURPLUS = 4
 """Largest number of rows to generate, as a multiple of the number that the recipe asks for."""
 PROGRESS_SECONDS = 5
+PRODUCTS = ("benchmarks", "rl", "sft", "rejects")
 SMALL_BYTES = 1 << 27
 SMALL_ROWS = 20_000
 SMALL_JOBS = 2
@@ -63,8 +64,8 @@ def build(recipe: Recipe, layout: Layout, journal: Journal, run: Run | None = No
     curation_report = curation.run()
     final = layout.sft_data.parent
     (final / "report.json").unlink(missing_ok=True)
-    for name in ("benchmarks", "rl", "sft", "rejects"):
-        publish_directory(work / "out" / name, final / name)
+    for name in PRODUCTS:
+        publish_directory(work / name, final / name)
     shutil.rmtree(work)
     write_atomic(final / "report.md", report.as_markdown(curation_report, curation.samples))
     write_json(final / "report.json", curation_report)
@@ -85,8 +86,9 @@ class Pipeline:
         self._shards: dict[str, list[sources.Shard]] = {}
         self._held_out = HeldOut({name: set() for name in recipe.curation.sources})
         self._resume()
-        shutil.rmtree(folder / "out", ignore_errors=True)
-        self._output = Output(folder / "out", recipe.seed, recipe.curation.sequence_length)
+        for name in PRODUCTS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        self._output = Output(folder, recipe.seed, recipe.curation.sequence_length)
 
     def run(self) -> dict[str, Any]:
         """Returns the report. Raises CascadeError for a source that cannot be read or whose rows are all rejected."""
@@ -246,6 +248,7 @@ class Pipeline:
         count = getattr(self._recipe.curation.sources[name], use)
         say(f"curate  {use}  {name}: {kept} rows kept" + (f" of {count} wanted" if count > 0 else ""))
         if not kept:
+            self._output.close_rejects()
             raise CascadeError(
                 f"curation.sources.{name}: no row is left for {use} "
                 f"({self._output.tally.commonest_reason(use, name)}); the rejected rows are in {self._output.rejects}"
