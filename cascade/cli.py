@@ -72,7 +72,10 @@ def run() -> None:
 @click.argument("name")
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
-    began = time.time()
+    _build_node(name, time.time())
+
+
+def _build_node(name: str, began: float) -> None:
     from cascade.launch import fork_server
 
     if fork_server.run_preloaded(COMMAND, ["node", name]):
@@ -95,7 +98,7 @@ def curate(dry_run: bool, rows: int) -> None:
     if not dry_run:
         from cascade.recipe import CURATE
 
-        node.callback(CURATE)
+        _build_node(CURATE, time.time())
         return
     from cascade.stages import estimate_curation
 
