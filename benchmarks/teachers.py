@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace, teachers: Teachers, number: int) -> tup
         sampler_log_probs=torch.tensor([x for sample in samples for x in sample.log_probs]),
         owner=torch.arange(len(samples)).repeat_interleave(torch.tensor([len(s.token_ids) for s in samples])),
     )
-    distillation = partial(MOPD, teachers=teachers, importance=(0.5, 2.0))
+    distillation = partial(MOPD, teachers=teachers, node=make_node(options, "device"))
     steps = {"rl": partial(step, policy, batch, GRPO), "mopd": partial(step, policy, batch, distillation)}
     order = ("rl", "mopd") if number % 2 else ("mopd", "rl")
     found = {name: steps[name]() for name in order}

@@ -108,7 +108,7 @@ def curate(dry_run: bool, rows: int) -> None:
 @main.command()
 @click.argument("name")
 def evaluate(name: str) -> None:
-    """Evaluate a node's checkpoint on every benchmark (what a DVC stage calls)."""
+    """Evaluate a node's checkpoint, or `base`, on every benchmark (what a DVC stage calls)."""
     began = time.time()
     from cascade.launch import fork_server
 
@@ -119,6 +119,17 @@ def evaluate(name: str) -> None:
 
     if not launched("evaluate", name, _layout()):
         evaluate_node(name, _layout(), began)
+
+
+@main.command(hidden=True)
+@click.argument("name")
+def check(name: str) -> None:
+    """Decide a regression check (what a launcher of several processes runs before they train)."""
+    from cascade.launch.launcher import launched
+    from cascade.stages import check_node
+
+    if not launched("check", name, _layout()):
+        check_node(name, _layout())
 
 
 @main.group()
@@ -155,6 +166,22 @@ def recipe_check(source: str | None) -> None:
     path = find(source, _layout())
     loaded = load(path)
     click.echo(f"{path}: {loaded.name}, {len(loaded.ordered())} nodes, no problem found")
+
+
+@recipe.command("new")
+@click.option(
+    "--model", type=click.Path(path_type=Path), required=True, help="A directory, as `cascade import` writes."
+)
+@click.option("--data", multiple=True, required=True, help="FILE of rows (.jsonl, .parquet), or FILE:ENVIRONMENT.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: recipes/ and the model's name.")
+@click.option("--gpus", type=click.IntRange(min=0), default=1, show_default=True, help="0: on CPU.")
+@click.option("--gpu-gib", default=80.0, show_default=True, help="Memory of each GPU.")
+def recipe_new(model: Path, data: tuple[str, ...], out: Path | None, gpus: int, gpu_gib: float) -> None:
+    """Write a commented recipe for a model and files of rows, with sizes that fit."""
+    from cascade.commands.new_recipe import new_recipe
+
+    for line in new_recipe(model, data, _layout(), out, gpus, gpu_gib):
+        click.echo(line)
 
 
 @recipe.command("export")
@@ -321,6 +348,23 @@ def doctor() -> None:
     from cascade.commands.doctor import examine
 
     sys.exit(0 if examine(_layout()) else 1)
+
+
+@main.command("import")
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("models/base"), show_default=True)
+@click.option("--chat-template", help="hermes, nemotron or qwen3, or a Jinja file, in place of the model's own.")
+@click.option("--add-tokens", is_flag=True, help="Make single tokens of <think> and <tool_call> and their ends.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the weights; default: the source's own.")
+def import_(source: str, out: Path, chat_template: str | None, add_tokens: bool, dtype: str | None) -> None:
+    """Make a base model of SOURCE: a name on the Hub, a directory or a .gguf file.
+
+    Prints what was changed, and what the model can be trained for.
+    """
+    from cascade.commands.import_model.importer import import_model
+
+    for line in import_model(source, out, chat_template, add_tokens, dtype):
+        click.echo(line)
 
 
 @main.command()

@@ -26,6 +26,10 @@ class Layout:
         """Held-out prompts, same columns."""
         return self.root / "data" / "benchmarks" / f"{domain}.parquet"
 
+    def held_out(self, domain: str) -> Path:
+        """Further held-out prompts, for regression checks; none where the recipe asks for none. Same columns."""
+        return self.root / "data" / "held_out" / f"{domain}.parquet"
+
     def checkpoint(self, node: str) -> Path:
         return self.root / "models" / node
 
@@ -40,6 +44,10 @@ class Layout:
     def decision(self, node: str) -> Path:
         """results/decisions/NODE.json: what a teachers or gate node decided, and why."""
         return self.root / "results" / "decisions" / f"{node}.json"
+
+    def check(self, node: str) -> Path:
+        """results/checks/NODE/rollouts.parquet: the rollouts that a repair or gate node sampled in order to decide."""
+        return self.root / "results" / "checks" / node
 
     def score_plots(self, gate: str) -> Path:
         """results/plots/GATE/: heat_map.csv, recovery.csv (DVC plots)."""

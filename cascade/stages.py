@@ -15,7 +15,7 @@ from cascade.evaluation.rounds import enter_round
 from cascade.launch import process_setup
 from cascade.launch.process_setup import thread_settings
 from cascade.layout import Layout
-from cascade.recipe import BASE, CURATE, GateNode, Recipe, RepairNode, SFTNode, TeachersNode, load
+from cascade.recipe import BASE, CURATE, GateNode, OffPolicyNode, Recipe, RepairNode, SFTNode, TeachersNode, load
 from cascade.tracking import Journal, live
 from cascade.utils import distributed
 from cascade.utils.progress import say
@@ -41,17 +41,29 @@ def run_node(name: str, layout: Layout, began: float | None = None) -> None:
 
 
 def evaluate_node(name: str, layout: Layout, began: float | None = None) -> None:
-    """Evaluate a node's checkpoint on every benchmark and write its scores and its entry in the round; `began` as in
-    `run_node`. Raises CascadeError."""
+    """Evaluate a node's checkpoint on every benchmark and write its scores and its entry in the round, which the base
+    model has none of; `began` as in `run_node`. Raises CascadeError."""
     recipe = _prepare(layout)
-    if name not in recipe.training:
-        evaluated = ", ".join(recipe.training)
+    if name != BASE and name not in recipe.training:
+        evaluated = ", ".join([BASE, *recipe.training])
         raise RecipeError(f"{recipe.kind(name)}.{name}: makes no checkpoint to evaluate; these do: {evaluated}")
     from cascade.evaluation.benchmark import evaluate
 
     with live(recipe, layout, name, evaluation=True, began=began):
         evaluate(recipe, name, layout)
-        enter_round(recipe, name, layout)
+        if name != BASE:
+            enter_round(recipe, name, layout)
+
+
+def check_node(name: str, layout: Layout) -> None:
+    """Decide a repair's regression check, in one process; its node then starts from the decision. Raises
+    CascadeError."""
+    recipe = _prepare(layout)
+    if name not in recipe.repair:
+        raise RecipeError(f"{name}: not a repair of recipe {recipe.name}; these are: {', '.join(recipe.repair)}")
+    from cascade.decisions.repair import check
+
+    check(recipe, name, layout)
 
 
 def evaluate_checkpoint(checkpoint: Path, out: Path, layout: Layout) -> None:
@@ -90,6 +102,11 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
             from cascade.training.sft import run_sft
 
         run_sft(recipe, name, layout)
+    elif isinstance(node, OffPolicyNode):
+        with process_setup.importing_engine():
+            from cascade.training.off_policy import run_off_policy
+
+        run_off_policy(recipe, name, layout)
     else:
         with process_setup.importing_engine():
             from cascade.training.on_policy import run_on_policy

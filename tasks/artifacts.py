@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
 
-from cascade.decisions.outcomes import gate_decisions, repair_decisions
+from cascade.decisions.outcomes import further_rollouts, gate_decisions, repair_decisions
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe
 from cascade.report import build_report, result_table
@@ -113,5 +113,23 @@ def scores_page(checkpoint: str, summary: dict[str, Any]) -> str:
 
 
 def _page(title: str, decision: dict[str, Any]) -> str:
-    lines = [f"# {title}", "", decision["words"], ""]
-    return "\n".join([*lines, *(f"- {domain}: {verdict['words']}" for domain, verdict in decision["domains"].items())])
+    domains = decision["domains"]
+    rows = [
+        f"| {domain} | {100 * v['difference']:+.1f} | {100 * v['bounds'][0]:+.1f} to {100 * v['bounds'][1]:+.1f} "
+        f"| {100 * v['visible_loss']:.1f} | {v['prompts']} | {v['further_rollouts']:,} | {v['best']} | {v['verdict']} |"
+        for domain, v in domains.items()
+    ]
+    return "\n".join(
+        [
+            f"# {title}",
+            "",
+            decision["words"],
+            "",
+            "| domain | difference | bounds | smallest visible loss | prompts | further rollouts | best earlier "
+            "| verdict |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+            *rows,
+            "",
+            f"In points of reward; {further_rollouts(domains):,} rollouts beyond those of the evaluations.",
+        ]
+    )

@@ -29,7 +29,7 @@ def small_recipe() -> dict:
     recipe = yaml.safe_load((ROOT / "recipes" / "nano-mopd.yaml").read_text())
     sources = recipe["curation"]["sources"]
     recipe["curation"]["sources"] = {
-        name: {**source, "levels": {1: 1.0}, "sft": 100, "rl": 40, "benchmark": 10}
+        name: {**source, "levels": {1: 1.0}, "sft": 100, "rl": 40, "benchmark": 40, "held_out": 40}
         for name, source in sources.items()
         if name in DOMAINS
     }
@@ -43,11 +43,11 @@ def small_recipe() -> dict:
     recipe["distill"]["mopd"] |= {**steps, "rollouts": 2, "init": "if_rl", "mix": mix}
     distillation = copy.deepcopy(recipe["distill"]["mopd"])
     del distillation["teachers"]
-    order = {"init": "mopd", "reads_round": 2, "round": 3, "against": ["sft", "if_rl"]}
+    order = {"init": "mopd", "reads_round": 2, "round": 3, "against": ["sft", "if_rl"], "budget": 1.0}
     recipe["repair"] = {"mend": {**distillation, **order}}
     recipe["evaluation"] = {"rollouts": 2, "rollout": ROLLOUT}
     gate = {"round": 3, "candidate": "mend", "against": ["sft", "if_rl", "mopd"], "registered_name": "small"}
-    recipe["gate"]["release"] |= gate
+    recipe["gate"]["release"] |= {**gate, "budget": 1.0}
     return recipe
 
 
@@ -103,7 +103,7 @@ def test_everything_is_there(built: tuple[Path, Path, str]) -> None:
         assert set(read_json(project / "results" / "scores" / f"{node}.json")) == set(DOMAINS)
         assert node in told
     for domain in DOMAINS:
-        assert pq.read_table(project / "data" / "benchmarks" / f"{domain}.parquet").num_rows == 10
+        assert pq.read_table(project / "data" / "benchmarks" / f"{domain}.parquet").num_rows == 40
     choice = read_json(project / "results" / "decisions" / "select_teachers.json")["teachers"]
     assert choice["mcqa"]["node"] == "sft"
     assert choice["instruction_following"]["node"] in ("sft", "if_rl")

@@ -1,6 +1,7 @@
 import html.parser
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -114,6 +115,28 @@ def test_table_of_a_project_in_which_little_or_nothing_has_run(layout):
     write_evaluation(layout, "sft", {"one": share(16)})
     row = result_table(RECIPE, layout).splitlines()[2]
     assert row.split("|")[3].strip() == "–"
+
+
+def test_what_each_domain_was_given_is_the_mean_over_the_steps(finished, tmp_path):
+    results = load_results(RECIPE, finished)
+    series = {
+        "train/gradient_share/one": [(0, 0.25), (2, 0.75)],
+        "train/reverse_kl/two": [(0, 0.5)],
+        "train/reverse_kl": [(0, 9.0)],
+    }
+    results = replace(results, steps={**results.steps, "mopd": series})
+    assert results.means_by_domain("mopd") == {
+        "one": {"train/gradient_share": 0.5},
+        "two": {"train/reverse_kl": 0.5},
+    }
+    assert results.means_by_domain("rl") == results.means_by_domain("sft") == {}
+
+
+def test_the_page_has_what_was_measured_by_domain(page):
+    table = page.partition('aria-label="mopd by domain"')[2].partition("</table>")[0]
+    assert re.findall(r'<th scope="col">(.*?)</th>', table) == ["domain", "length"]
+    assert re.findall(r'<th scope="row">(.*?)</th><td>3\d(?:\.\d)?</td>', table) == ["one", "two"]
+    assert 'aria-label="rl by domain"' not in page
 
 
 def test_pooled_recovery_weighs_by_what_was_lost(finished):
@@ -261,12 +284,14 @@ def checked(tmp_path):
         "best": "rl",
         "best_score": 0.9,
         "difference": -0.3,
-        "ci": [-0.4, -0.2],
-        "p_adjusted": 0.01,
+        "bounds": [-0.4, -0.2],
+        "visible_loss": 0.123,
         "prompts": 40,
+        "looks": 2,
+        "further_rollouts": 1500,
     }
-    held = {**verdict, "passed": True, "words": "0.600 against 0.610 of rl: no significant regression"}
-    lost = {**verdict, "passed": False, "words": "0.600 against 0.900 of rl: a regression"}
+    held = {**verdict, "passed": True, "verdict": "not regressed", "words": "0.600 against 0.610 of rl: not regressed"}
+    lost = {**verdict, "passed": False, "verdict": "regressed", "words": "0.600 against 0.900 of rl: regressed"}
     found = {
         "mend": {"regressed": ["one"], "domains": {"one": lost, "two": held}, "words": "mopd falls in one"},
         "keep": {"regressed": [], "domains": {"one": held, "two": held}, "words": "mend holds"},
@@ -289,13 +314,19 @@ def test_repairs_are_counted_with_what_they_recovered(checked):
     table = result_table(checked[1], checked[0]).splitlines()
     # one: (82.5 - 60) / (90 - 60); two was taught by the start itself.
     assert "mend: recovered 75 % of what its start lacked on the teachers (one 75 %)." in table
-    assert table[-3:] == ["1 of 2 regression checks led to a repair.", "mend: mopd falls in one.", "keep: mend holds."]
+    assert table[-4:] == [
+        "1 of 2 regression checks led to a repair.",
+        "6,000 rollouts beyond those of the evaluations were compared to decide.",
+        "mend: mopd falls in one.",
+        "keep: mend holds.",
+    ]
 
 
 def test_a_check_is_on_the_page_whether_it_led_to_a_repair_or_not(checked):
     text = build_report(checked[1], checked[0]).read_text()
     assert "Regression check mend: repaired" in text
-    assert '<td class="words">REGRESSED, taught by rl</td>' in text
+    assert '<td>12.3</td><td>40</td><td>1,500</td><td class="words">REGRESSED, taught by rl</td>' in text
+    assert "3,000 rollouts were sampled beyond those of the evaluations." in text
     assert "Recovery: mend" in text
     assert "Regression check keep: passed on" in text
     assert "Recovery: keep" not in text
@@ -309,7 +340,8 @@ def test_the_runs_page_says_what_was_repaired_by_whom(checked):
     decisions = repair_decisions(checked[1], checked[0])
     page = repair_page("mend", decisions["mend"])
     assert page.startswith("# Repair mend: one repaired\n\nmopd falls in one\n")
-    assert "- one: 0.600 against 0.900 of rl: a regression" in page
+    assert "| one | -30.0 | -40.0 to -20.0 | 12.3 | 40 | 1,500 | rl | regressed |" in page
+    assert "3,000 rollouts beyond those of the evaluations." in page
     assert page.endswith("Taught: one by rl, two by mopd.")
     assert repair_page("keep", decisions["keep"]).startswith("# Repair keep: no regression, passed on")
     assert "Taught" not in repair_page("keep", decisions["keep"])

@@ -3,6 +3,7 @@
     python -m benchmarks.gpu.two_gpus PART … [--out results/gpu/two_gpus.json] [--work DIR]
 
 prepare  the models: `141M`, of nemo_step, and `wide`, of wide_model (2.7 billion parameters)
+links    NCCL alone: bandwidth of large collectives, seconds of small ones
 hf       engine hf, 141M, one and two GPUs                                → hf_scaling
 nemo     engine nemo, wide, one and two GPUs                              → nemo_scaling
 layouts  engine nemo, wide, two GPUs, the other ways to lay it out
@@ -10,7 +11,7 @@ fsdp2    plain transformers and FSDP2, wide, two GPUs                     → ne
 refresh  the torch sampler's weights after a step of nemo, 141M and wide  → refresh_seconds (of 141M)
 mopd     a step of distillation from three teachers beside one of RL      → mopd_over_rl_step
 graph    models/base by each engine: SFT, RL, distillation from two teachers, a node killed and resumed
-plan     planned over measured peak memory, of all runs so far            → plan_ratio_min, plan_ratio_max
+plan     what `cascade recipe plan` now says of the runs so far            → plan_ratio_min, plan_ratio_max
 
 Each part adds to the file what it measured, under `runs` each run with its seconds, its tokens a second, its peak and
 planned memory, and for one step what its kernels took (of that, communication), by name.
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,16 +52,30 @@ from cascade.utils import distributed
 
 OUT = Path("results/gpu/two_gpus.json")
 WORK = Path(tempfile.gettempdir()) / "two_gpus"
-OPTIMIZER = Optimizer(learning_rate=1e-4, micro_batch_tokens=16384)
+LARGE, SMALL = 65536, 16384
+"""Tokens of a micro-batch. With small ones both engines wait for kernel launches."""
+OPTIMIZER = Optimizer(learning_rate=1e-4, micro_batch_tokens=LARGE)
 SEQUENCES, WARM_UP, STEPS = 512, 2, 5
+NEW_TOKENS = 256
+"""Of a rollout, in steps of RL and distillation."""
 LIMIT = 420
 """Seconds that one run may take."""
 EXPERT = {"expert": 2}
+
+
+def _sizes(name: str, gpus: int, task: dict[str, Any]) -> list[tuple[str, int, dict[str, Any]]]:
+    return [
+        (name if tokens == LARGE else f"{name}, micro-batches of {tokens}", gpus, {**task, "tokens": tokens})
+        for tokens in (LARGE, SMALL)
+    ]
+
+
 RUNS: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
-    "hf": [("hf 141M", n, {"do": "train", "model": "141M", "engine": "hf"}) for n in (1, 2)],
+    "links": [("links", 2, {"do": "links", "model": "141M"})],
+    "hf": [run for n in (1, 2) for run in _sizes("hf 141M", n, {"do": "train", "model": "141M", "engine": "hf"})],
     "nemo": [
-        ("nemo wide", 1, {"do": "train", "model": "wide", "engine": "nemo"}),
-        ("nemo wide", 2, {"do": "train", "model": "wide", "engine": "nemo", "parallel": EXPERT}),
+        *_sizes("nemo wide", 1, {"do": "train", "model": "wide", "engine": "nemo"}),
+        *_sizes("nemo wide", 2, {"do": "train", "model": "wide", "engine": "nemo", "parallel": EXPERT}),
     ],
     "layouts": [
         (name, 2, {"do": "train", "model": model, "engine": "nemo", "parallel": parallel, "brief": True})
@@ -77,9 +93,9 @@ RUNS: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         (
             "transformers and FSDP2 wide",
             2,
-            {"do": "fsdp2", "model": "wide", "tokens": OPTIMIZER.micro_batch_tokens // n},
+            {"do": "fsdp2", "model": "wide", "tokens": LARGE // n},
         )
-        for n in (1, 2, 4, 8)
+        for n in (1, 2, 4, 8, 16)
     ],
     "refresh": [
         (f"refresh {model}", 2, {"do": "refresh", "model": model, "engine": "nemo", "parallel": EXPERT})
@@ -114,7 +130,8 @@ def main() -> None:
         if part == "prepare":
             prepare(options.work)
         elif part == "plan":
-            keep(options.out, {})
+            runs = json.loads(options.out.read_text())["runs"] if options.out.exists() else {}
+            keep(options.out, {name: planned_anew(run, options.work) for name, run in runs.items() if "task" in run})
         elif part == "graph":
             chosen = {name: engine for name, engine in GRAPHS.items() if not options.only or options.only in name}
             keep(options.out, {}, two_gpus_graph.run(options.work, chosen))
@@ -204,7 +221,7 @@ def summary(runs: dict[str, Any]) -> dict[str, Any]:
 def worker(task: dict[str, Any]) -> None:
     """One run, in every process of it; the first writes what was found."""
     checkpoint = Path(task["work"]) / task["model"] / "checkpoint"
-    do: Callable[..., dict[str, Any]] = {"train": train, "fsdp2": fsdp2, "refresh": refresh, "mopd": mopd}[task["do"]]
+    do: Callable[..., dict[str, Any]] = globals()[task["do"]]
     began = time.perf_counter()
     more = {key: task[key] for key in ("tokens", "brief") if key in task}
     found = do(checkpoint, task.get("engine"), Parallel(**task.get("parallel", {})), **more)
@@ -219,11 +236,45 @@ def worker(task: dict[str, Any]) -> None:
         Path(task["result"]).write_text(json.dumps(found))
 
 
-def train(checkpoint: Path, engine: str, parallel: Parallel, brief: bool = False) -> dict[str, Any]:
+def links(checkpoint: Path, engine: str | None, parallel: Parallel) -> dict[str, Any]:
+    """GB/s of what one process has, in collectives of 512 MiB, and microseconds of those of 4 KiB."""
+    import torch.distributed as dist
+
+    found = {}
+    for unit, size in (("GB/s", 2**29), ("µs", 2**12)):
+        own = torch.ones(size // 2, dtype=torch.bfloat16, device=distributed.device())
+        whole = own.new_empty(len(own) * distributed.size())
+        kinds: dict[str, Callable[[], Any]] = {
+            "all-reduce": partial(dist.all_reduce, own),
+            "all-gather": partial(dist.all_gather_into_tensor, whole, own),
+            "reduce-scatter": partial(dist.reduce_scatter_tensor, own, whole),
+        }
+        for name, collective in kinds.items():
+            seconds = []
+            for _ in range(8):
+                synchronize()
+                began = time.perf_counter()
+                for _ in range(10):
+                    collective()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                seconds.append((time.perf_counter() - began) / 10)
+            best = min(seconds)
+            found[f"{name}, {unit}"] = round(size / best / 1e9, 1) if unit == "GB/s" else round(best * 1e6, 1)
+    began = time.perf_counter()
+    for _ in range(20):
+        distributed.barrier()
+    return found | {"barrier over gloo, µs": round((time.perf_counter() - began) / 20 * 1e6)}
+
+
+def train(
+    checkpoint: Path, engine: str, parallel: Parallel, brief: bool = False, tokens: int = LARGE
+) -> dict[str, Any]:
     """SFT steps of about 139,000 tokens. `brief`: fewer, and their kernels are not looked at."""
     batch = conversations(checkpoint)
     began = time.perf_counter()
-    policy = make_policy(engine, checkpoint, OPTIMIZER, parallel=parallel)
+    optimizer = OPTIMIZER.model_copy(update={"micro_batch_tokens": tokens})
+    policy: Any = make_policy(engine, checkpoint, optimizer, parallel=parallel)
     loaded = time.perf_counter() - began
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -234,10 +285,17 @@ def train(checkpoint: Path, engine: str, parallel: Parallel, brief: bool = False
 
     found = timed(step, 3 if brief else STEPS)
     report = step()
-    settings: dict[str, Any] = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "engine": engine}
-    node = SFTNode(**settings, optimizer=OPTIMIZER, parallel=parallel)
-    planned = plan_node(shape_of(checkpoint / "config.json"), node, distributed.size(), longest=0, teachers=0)
+    # Full micro-batches are planned. Engine nemo's budget counts padding.
+    parts = policy._split(batch, distributed.size())
+    largest = max(parts.block_tokens(n) if engine == "nemo" else parts[n].tokens for n in range(len(parts)))
+    planned = planned_bytes(checkpoint, engine, parallel, largest, distributed.size())
     return found | {
+        "task": {
+            "model": checkpoint.parent.name,
+            "engine": engine,
+            "parallel": parallel.model_dump(exclude_defaults=True),
+        },
+        "largest micro-batch": largest,
         "class": type(getattr(policy, "_net", policy.model)).__module__,
         "load s": round(loaded, 1),
         "loss": report.loss,
@@ -245,10 +303,32 @@ def train(checkpoint: Path, engine: str, parallel: Parallel, brief: bool = False
         "tokens": report.tokens,
         "tokens/s": round(report.tokens / found["step s"]),
         "peak MiB": peak(),
-        "planned MiB": round(planned.total / 2**20, 1),
-        "planned parts MiB": {name: round(value / 2**20) for name, value in vars(planned).items()},
+        **planned,
         "kernels": {} if brief else profiled(step),
     }
+
+
+def planned_bytes(checkpoint: Path, engine: str, parallel: Parallel, tokens: int, processes: int) -> dict[str, Any]:
+    """What `cascade recipe plan` says of an SFT node with micro-batches of so many tokens."""
+    settings: dict[str, Any] = {"init": "base", "round": 1, "epochs": 1, "batch": 1, "engine": engine}
+    optimizer = OPTIMIZER.model_copy(update={"micro_batch_tokens": tokens})
+    node = SFTNode(**settings, optimizer=optimizer, parallel=parallel)
+    plan = plan_node(shape_of(checkpoint / "config.json"), node, processes, longest=0, teachers=0)
+    return {
+        "planned MiB": round(plan.total / 2**20, 1),
+        "planned parts MiB": {name: round(value / 2**20) for name, value in vars(plan).items()},
+    }
+
+
+def planned_anew(run: dict[str, Any], work: Path) -> dict[str, Any]:
+    """A run with the plan of today's code, beside the peak that it had."""
+    task = run["task"]
+    config = work / task["model"] / "config"
+    if not config.exists():
+        made = wide_model.config() if task["model"] == "wide" else nemo_step.random_config()
+        made.save_pretrained(config)
+    parallel, tokens = Parallel(**task["parallel"]), run["largest micro-batch"]
+    return run | planned_bytes(config, task["engine"], parallel, tokens, run["processes"])
 
 
 def timed(step: Callable[[], Any], steps: int | None = None) -> dict[str, Any]:
@@ -325,7 +405,7 @@ def fsdp2(checkpoint: Path, engine: str | None, parallel: Parallel, tokens: int)
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     optimizer = torch.optim.AdamW(model.parameters(), lr=OPTIMIZER.learning_rate, weight_decay=0.1, fused=True)
-    parts = micro_batches(batch, tokens, False, torch.device(distributed.device()), distributed.size())
+    parts = list(micro_batches(batch, tokens, False, torch.device(distributed.device()), distributed.size()))
     trained = sum(sum(sequence.trained) for sequence in batch)
     count = sum(part.tokens for part in parts)
 
@@ -397,7 +477,7 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
     domains = ("one", "two", "three")
     settings: dict[str, Any] = {"init": "base", "round": 1, "mix": dict.fromkeys(domains, 1 / 3), "steps": 1}
     settings |= {"prompts": 16, "rollouts": 8, "teachers": "t", "engine": engine, "optimizer": OPTIMIZER}
-    settings["rollout"] = {"max_new_tokens": nemo_step.NEW_TOKENS}
+    settings["rollout"] = {"max_new_tokens": NEW_TOKENS}
     found: dict[str, Any] = {}
     node = DistillNode(**settings, parallel=parallel)
     teachers = Teachers({domain: Teacher(domain, checkpoint, domain) for domain in domains}, node)
@@ -415,7 +495,7 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
                 signal: Any = _Centred(batch)
                 if kind == "mopd":
                     scoring = time.perf_counter()
-                    signal = MOPD(batch, teachers, node.importance)
+                    signal = MOPD(batch, teachers, node)
                     seconds["scoring"].append(round(time.perf_counter() - scoring, 4))
                 policy.step(batch.sequences, signal, OPTIMIZER.learning_rate)
                 synchronize()
@@ -428,11 +508,11 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
 
 
 def sampled(policy: Policy, sampler: TorchSampler, domains: tuple[str, ...]) -> Batch:
-    """128 rollouts of up to 64 tokens, each process its share, every domain a third."""
+    """128 rollouts of up to 256 tokens, each process its share, every domain a third."""
     sampler.refresh(policy)
     requests = nemo_step.prompts(policy)
     own = distributed.shard(requests)
-    samples = distributed.gather_shards(sampler.sample(own, max_new_tokens=nemo_step.NEW_TOKENS))
+    samples = distributed.gather_shards(sampler.sample(own, max_new_tokens=NEW_TOKENS))
     lengths = torch.tensor([len(sample.token_ids) for sample in samples])
     domain_of = [domains[n // nemo_step.ROLLOUTS % len(domains)] for n in range(len(samples))]
     rollouts: Any = [SimpleNamespace(prompt=SimpleNamespace(domain=domain)) for domain in domain_of]

@@ -2,6 +2,7 @@
 node killed and resumed. Two domains that need no other package; which node teaches what is decided here, as evaluating
 is not what is shown. Called by two_gpus, part `graph`."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,8 +12,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from cascade.layout import Layout
 from cascade.utils.files import hash_directory, read_json, write_json
@@ -90,7 +89,8 @@ def project(root: Path, engine: dict[str, Any], data: Path | None) -> None:
     shutil.copytree(BASE, root / BASE)
     if data is not None:
         shutil.copytree(data / "data", root / "data")
-    (root / "params.yaml").write_text(yaml.safe_dump(recipe(engine), sort_keys=False))
+    # As JSON, which YAML reads too: yaml.dump writes one object's second place as an alias, which recipes cannot have.
+    (root / "params.yaml").write_text(json.dumps(recipe(engine), indent=1))
 
 
 def graph(root: Path, engine: dict[str, Any], data: Path) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cascade.chat.dialects import json_object
 from cascade.chat.messages import Message, Response, Row, ToolCall, text_of
-from cascade.chat.parsing import json_object, parse_response
+from cascade.chat.parsing import parse_response
 from cascade.errors import RowError
 
 

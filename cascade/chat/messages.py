@@ -15,6 +15,8 @@ class ToolCall:
     arguments: dict[str, Any]
     written: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Arguments as text, where the call was written so: `arguments` has 1 for `1`, and no longer knows of `1.0`."""
+    id: str = field(default="", compare=False, repr=False)
+    """As the model wrote it; empty in dialects without."""
 
     def text(self, name: str) -> str | None:
         """The argument as it was written; None where it is missing or not text."""

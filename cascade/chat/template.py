@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cascade.chat.format import format_of
 from cascade.chat.messages import Message
-from cascade.errors import CascadeError, RowError
+from cascade.chat.round_trip import check_prompt, check_replies
+from cascade.errors import RowError
 
 if TYPE_CHECKING:
     # Importing it takes seconds, and reading a recipe does not need it.
@@ -33,19 +35,12 @@ def render(
     for_generation: bool = False,
 ) -> str:
     """The conversation as text, by the tokenizer's chat template."""
-    if not tokenizer.chat_template:
-        raise CascadeError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; add one to it")
-    schemas: list[Any] | None = tools
-    text = tokenizer.apply_chat_template(
-        list(messages), tools=schemas, tokenize=False, add_generation_prompt=for_generation, enable_thinking=thinking
-    )
-    return str(text)
+    return format_of(tokenizer).render(messages, tools, thinking=thinking, for_generation=for_generation)
 
 
 def turn_markers(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """The tokens that begin and end a turn. Within a message's text they would start another role's turn."""
-    markers = {tokenizer.eos_token, "<|im_start|>", "<|im_end|>"} & set(tokenizer.get_added_vocab())
-    return re.compile("|".join(map(re.escape, sorted(markers))) or r"(?!)")
+    return format_of(tokenizer).markers
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -62,48 +57,65 @@ def encode_prompt(
     return encode(tokenizer, render(tokenizer, messages, tools, thinking=thinking, for_generation=True))
 
 
+def encode_checked_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: list[dict] | None = None
+) -> list[int]:
+    """As encode_prompt. Raises RowError (`template_loses_…`) where the prompt does not show all of its row."""
+    text = render(tokenizer, messages, tools, for_generation=True)
+    check_prompt(messages, tools, text)
+    return encode(tokenizer, text)
+
+
+def replies(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: list[dict] | None = None
+) -> list[tuple[str, str]]:
+    """What the assistant wrote after the last user message: for each reply the text since the one before, and the reply
+    with its end-of-turn token.
+
+    Raises RowError: `no_reply` (nothing after the last user message), `template` (what the template does not render,
+    or not as a continuation of its prompt).
+    """
+    last_user = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    indices = [i for i, m in enumerate(messages) if i > last_user and m["role"] == "assistant"]
+    if not indices:
+        raise RowError("no_reply", "the conversation has no assistant message after the last user message")
+    chat_format = format_of(tokenizer)
+    found: list[tuple[str, str]] = []
+    rendered, written = "", 0
+    for index in indices:
+        prompt, reply = chat_format.reply(messages, index, tools)
+        if prompt.startswith(rendered):
+            context = prompt[len(rendered) :]
+        else:
+            # The template rewrites earlier turns, which stay as they were sampled.
+            thinking = bool(messages[index].get("reasoning_content"))
+            context = chat_format.continuation(messages[:written], messages[written:index], tools, thinking=thinking)
+        found.append((context, reply))
+        rendered, written = prompt + reply, index + 1
+    return found
+
+
 def encode_conversation(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: list[dict] | None = None
 ) -> Conversation:
-    """Token ids and loss mask of `conversation_pieces`, whose errors it raises."""
-    token_ids: list[int] = []
-    trained: list[bool] = []
-    for part, is_trained in conversation_pieces(tokenizer, messages, tools):
-        ids = encode(tokenizer, part)
-        token_ids += ids
-        trained += [is_trained] * len(ids)
-    return Conversation(token_ids, trained)
-
-
-def conversation_pieces(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: list[dict] | None = None
-) -> list[tuple[str, bool]]:
-    """The rendered text in pieces that are tokenised by themselves, and whether each is trained on: what the assistant
-    wrote after the last user message is.
+    """Token ids and loss mask. Trained: what the assistant wrote after the last user message.
 
     The template drops the reasoning of earlier assistant turns, as in inference, so they are context here;
     `split_turns` makes one example for each of them.
 
-    Raises RowError: `no_reply` (nothing after the last user message), `template` (no prefix property).
+    Raises RowError: those of `replies`, and `template_loses_…` where something of the conversation is not in the text,
+    or does not come back when the replies are parsed.
     """
-    last_user = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
-    replies = [i for i, m in enumerate(messages) if i > last_user and m["role"] == "assistant"]
-    if not replies:
-        raise RowError("no_reply", "the conversation has no assistant message after the last user message")
-    pieces: list[tuple[str, bool]] = []
-    rendered = ""
-    for index in replies:
-        thinking = bool(messages[index].get("reasoning_content"))
-        prompt = render(tokenizer, messages[:index], tools, thinking=thinking, for_generation=True)
-        text = render(tokenizer, messages[: index + 1], tools, thinking=thinking)
-        if not (prompt.startswith(rendered) and text.startswith(prompt)):
-            raise RowError(
-                "template", f"the chat template does not render message {index} as a continuation of its prompt"
-            )
-        end = text.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)
-        pieces += [(prompt[len(rendered) :], False), (text[len(prompt) : end], True)]
-        rendered = text[:end]
-    return pieces
+    found = replies(tokenizer, messages, tools)
+    check_replies(format_of(tokenizer), messages, tools, found)
+    token_ids: list[int] = []
+    trained: list[bool] = []
+    for texts in found:
+        for text, is_trained in zip(texts, (False, True), strict=True):
+            ids = encode(tokenizer, text)
+            token_ids += ids
+            trained += [is_trained] * len(ids)
+    return Conversation(token_ids, trained)
 
 
 def split_turns(messages: Sequence[Message]) -> list[list[Message]]:

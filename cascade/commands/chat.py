@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from cascade.chat import Message, encode_prompt, parse_response
+from cascade.chat import Message, encode, format_of, render
 from cascade.errors import CheckpointError
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.rollout.base import SampleRequest
 from cascade.rollout.torch_engine.sampler import TorchSampler
+from cascade.rollout.transcript import response_text
 from cascade.utils.seeds import derive_seed
 
 
@@ -28,13 +29,11 @@ def chat(checkpoint: str, layout: Layout, thinking: bool, max_new_tokens: int, t
             click.echo("(a new conversation)", err=True)
             continue
         messages.append({"role": "user", "content": line})
-        prompt = encode_prompt(policy.tokenizer, messages, thinking=thinking)
-        request = SampleRequest(prompt, derive_seed(seed, "chat", len(messages)))
+        prompt = render(policy.tokenizer, messages, thinking=thinking, for_generation=True)
+        request = SampleRequest(encode(policy.tokenizer, prompt), derive_seed(seed, "chat", len(messages)))
         [sample] = sampler.sample([request], max_new_tokens=max_new_tokens, temperature=temperature)
-        text = str(policy.tokenizer.decode(sample.token_ids, skip_special_tokens=False))
-        response = parse_response(
-            text.removesuffix(str(policy.tokenizer.eos_token)), thinking=thinking, finished=sample.finished
-        )
+        text = response_text(policy.tokenizer, sample)
+        response = format_of(policy.tokenizer).parse(text, prompt, finished=sample.finished)
         if response.reasoning:
             click.secho(response.reasoning, dim=True)
         click.echo(response.content)

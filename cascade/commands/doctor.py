@@ -93,6 +93,8 @@ def engines() -> Iterator[Finding]:
                 yield Finding(f"{use}: {name}", "absent", "not part of this version of cascade")
             else:
                 yield Finding(f"{use}: {name}", "ready" if version else "missing", "" if version else remedy)
+    peft = version_of("peft")
+    yield Finding("adapters: peft", peft or "missing", "" if peft else "pip install -e '.[lora]', for nodes with lora")
     for name in ("mamba-ssm", "causal-conv1d"):
         version = version_of(name)
         remedy = (

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from cascade import chat
 from cascade.chat import Conversation, Message
+from cascade.chat.round_trip import check_prompt, check_replies
 from cascade.errors import CascadeError, RowError
 from cascade.utils.progress import say
 
@@ -38,37 +38,35 @@ _SAMPLES = [
 
 
 class Renderer:
-    """Renders conversations as `chat.conversation_pieces` does, once instead of twice a reply.
+    """Renders conversations as `chat.replies` does, once instead of twice a reply, and checks that nothing is lost.
 
-    The pieces of a template that writes each message by itself can be found in one rendering. Whether it does is tried
+    The replies of a template that writes each message by itself can be found in one rendering. Whether it does is tried
     on conversations of every shape; a template that does not, and a row in which the turns are not found, is rendered
     in the general way.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self._tokenizer = tokenizer
-        self._eos = str(tokenizer.eos_token)
+        self._format = chat.format_of(tokenizer)
         self._heads = {thinking: self._head(thinking) for thinking in (True, False)}
         both = zip(*self._heads.values(), strict=False)
         self._turn = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
         self.at_once = bool(self._turn) and all(self._agrees(*probe) for probe in _probes())
 
     def conversation(self, messages: Sequence[Message], tools: list[dict] | None) -> Pieces:
-        """As `chat.conversation_pieces`. Raises RowError, also `template` where the template cannot render the row."""
-        try:
-            pieces = self._rendered_once(messages, tools) if self.at_once else None
-            return pieces or chat.conversation_pieces(self._tokenizer, messages, tools)
-        except (TemplateError, TypeError, AttributeError) as error:
-            raise _not_rendered(error) from None
+        """The texts of `chat.replies`. Raises RowError: its errors, and `template_loses_…`."""
+        found = self._rendered_once(messages, tools) if self.at_once else None
+        found = found or chat.replies(self._tokenizer, messages, tools)
+        check_replies(self._format, messages, tools, found)
+        return [piece for context, reply in found for piece in ((context, False), (reply, True))]
 
     def prompt(self, messages: Sequence[Message], tools: list[dict] | None) -> str:
-        """Everything up to where the assistant begins to write. Raises RowError `template`."""
-        try:
-            return chat.render(self._tokenizer, messages, tools, for_generation=True)
-        except (TemplateError, TypeError, AttributeError) as error:
-            raise _not_rendered(error) from None
+        """Everything up to where the assistant begins to write. Raises RowError `template`, `template_loses_…`."""
+        text = chat.render(self._tokenizer, messages, tools, for_generation=True)
+        check_prompt(messages, tools, text)
+        return text
 
-    def _rendered_once(self, messages: Sequence[Message], tools: list[dict] | None) -> Pieces | None:
+    def _rendered_once(self, messages: Sequence[Message], tools: list[dict] | None) -> list[tuple[str, str]] | None:
         """None where the turns of the assistant are not found in the text."""
         last_user = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
         replies = [m for m in messages[last_user + 1 :] if m["role"] == "assistant"]
@@ -81,18 +79,19 @@ class Renderer:
         starts: list[int] = []
         for _ in replies:
             starts.insert(0, text.rindex(self._turn, 0, starts[0] if starts else None))
-        pieces: Pieces = []
+        found: list[tuple[str, str]] = []
         end = 0
         for start, message in zip(starts, replies, strict=True):
             head = self._heads[bool(message.get("reasoning_content"))]
             begin = start + len(head)
-            finish = text.find(self._eos, begin)
+            mark = self._format.call_end if message.get("tool_calls") else self._format.end
+            finish = text.find(mark, begin)
             if not text.startswith(head, start) or finish < 0:
                 return None
-            finish += len(self._eos)
-            pieces += [(text[end:begin], False), (text[begin:finish], True)]
+            finish += len(mark)
+            found.append((text[end:begin], text[begin:finish]))
             end = finish
-        return pieces
+        return found
 
     def _head(self, thinking: bool) -> str:
         """What the template writes before the text of an assistant's turn."""
@@ -100,15 +99,15 @@ class Renderer:
         try:
             prompt = chat.render(self._tokenizer, messages, thinking=thinking, for_generation=True)
             return prompt.removeprefix(chat.render(self._tokenizer, messages, thinking=thinking))
-        except (TemplateError, TypeError, AttributeError):
+        except RowError:
             return ""
 
     def _agrees(self, messages: list[Message], tools: list[dict] | None) -> bool:
         try:
-            expected: Pieces | None = chat.conversation_pieces(self._tokenizer, messages, tools)
-        except (RowError, TemplateError, TypeError, AttributeError, ValueError):
+            expected = chat.replies(self._tokenizer, messages, tools)
+            found = self._rendered_once(messages, tools)
+        except (RowError, ValueError):
             return True  # Such rows are rendered in the general way, which says what is wrong.
-        found = self._rendered_once(messages, tools)
         return found is None or found == expected
 
 
@@ -210,10 +209,6 @@ def _joined(parts: list[tuple[Tokens, bool]]) -> Conversation:
     token_ids = np.concatenate([ids for ids, _ in parts])
     trained = np.repeat([trained for _, trained in parts], [len(ids) for ids, _ in parts])
     return Conversation(token_ids, trained)  # type: ignore[arg-type]
-
-
-def _not_rendered(error: Exception) -> RowError:
-    return RowError("template", f"the chat template cannot render the row: {error}")
 
 
 def _probes() -> list[tuple[list[Message], list[dict] | None]]:

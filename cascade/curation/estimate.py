@@ -78,7 +78,11 @@ def estimate(recipe: Recipe, layout: Layout, rows: int) -> list[Estimate]:
     """Of each use and source, from about `rows` rows. Raises CascadeError for a source that cannot be read."""
     found = []
     for use in USES:
-        used = [(name, source) for name, source in recipe.curation.sources.items() if getattr(source, use)]
+        used = [
+            (name, source)
+            for name, source in recipe.curation.sources.items()
+            if getattr(source, use) and (use != "held_out" or source.generator is not None)
+        ]
         if used:
             steps = Steps(recipe.curation, layout.root / recipe.base, use, HeldOut(), 1)
             found += [_of_source(recipe, layout.root, use, name, source, steps, rows) for name, source in used]

@@ -14,6 +14,7 @@ from cascade.curation.encoding import Encoder
 from cascade.curation.rows import Candidate, message_text
 from cascade.environments import registry
 from cascade.errors import RowError
+from cascade.utils.progress import say
 
 _BROKEN = re.compile("[\ud800-\udfff\ufffd\x00]")
 _BROKEN_ASCII = re.compile("\x00")
@@ -31,13 +32,17 @@ def check_form(rows: Sequence[Candidate]) -> list[RowError | None]:
 
 
 class LengthFilter:
-    """Tokenises: `examples` and `tokens` of each row are set here. Errors: `too_long`, `markers`, `template`."""
+    """Tokenises: `examples` and `tokens` of each row are set here.
+
+    Errors: `too_long`, `markers`, `template`, and `template_loses_…` where the tokens do not hold all of the row.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, path: Path):
         """`path`: the checkpoint's directory, where the tokenizer's files are."""
         self._encoder = Encoder(tokenizer, path)
         self._max_tokens = max_tokens
         self._markers = chat.turn_markers(tokenizer)
+        self._said: set[str] = set()
 
     def check(self, rows: Sequence[Candidate]) -> list[RowError | None]:
         errors = [_error(self._check_markers, row) for row in rows]
@@ -46,20 +51,28 @@ class LengthFilter:
         for at, (row, error) in enumerate(zip(rows, errors, strict=True)):
             if error is None:
                 errors[at] = self._judge(row, next(lengths))
+        self._say_first(rows, errors)
         return errors
+
+    def _say_first(self, rows: Sequence[Candidate], errors: Sequence[RowError | None]) -> None:
+        """Say the first of each reason that lies in the template, not in the row: others will follow."""
+        for row, error in zip(rows, errors, strict=True):
+            if error is not None and error.code.startswith("template") and error.code not in self._said:
+                self._said.add(error.code)
+                say(f"curate  {row.use}  {row.source}: rows are rejected ({error.code}): {error}")
 
     def _lengths(self, rows: Sequence[Candidate]) -> list[int | RowError]:
         """Tokens of each row, of SFT its longest example, or the error with which it cannot be rendered."""
-        conversations = [(row.messages, row.tools) for row in rows]
-        if not rows or rows[0].use != "sft":
-            return self._encoder.prompts(conversations)
+        prompts = iter(self._encoder.prompts([(row.messages, row.tools) for row in rows if row.use != "sft"]))
+        whole = iter(self._encoder.conversations([(row.messages, row.tools) for row in rows if row.use == "sft"]))
         lengths: list[int | RowError] = []
-        for row, examples in zip(rows, self._encoder.conversations(conversations), strict=True):
-            if isinstance(examples, RowError):
-                lengths.append(examples)
-            else:
+        for row in rows:
+            examples = next(whole) if row.use == "sft" else next(prompts)
+            if isinstance(examples, list):
                 row.examples = examples
                 lengths.append(max(len(example.token_ids) for example in examples))
+            else:
+                lengths.append(examples)
         return lengths
 
     def _judge(self, row: Candidate, length: int | RowError) -> RowError | None:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +53,10 @@ class Worker:
 
     def _steps_of(self, use: Use) -> Steps:
         if use not in self._steps:
-            held_out = HeldOut() if use == "benchmark" else self._held_out
+            held_out = HeldOut() if use == "benchmark" else read_held_out(self._folder)
             base = self._root / self._recipe.base
             self._steps[use] = Steps(self._recipe.curation, base, use, held_out, self._threads)
         return self._steps[use]
-
-    @cached_property
-    def _held_out(self) -> HeldOut:
-        return read_held_out(self._folder)
 
     def _pairs(self, task: dict[str, Any]) -> str:
         out = self._folder / task["out"]
@@ -156,12 +151,13 @@ class PairSearch:
 def read_held_out(folder: Path) -> HeldOut:
     content = read_json(folder / HELD_OUT)
     ids = {source: set(values) for source, values in content["ids"].items()}
-    return HeldOut(ids, [(name, text) for name, text in content["prompts"]])
+    trained = {source: [(name, text) for name, text in rows] for source, rows in content["trained"].items()}
+    return HeldOut(ids, [(name, text) for name, text in content["prompts"]], trained)
 
 
 def write_held_out(folder: Path, held_out: HeldOut) -> None:
     ids = {source: sorted(values) for source, values in held_out.ids.items()}
-    write_json(folder / HELD_OUT, {"ids": ids, "prompts": held_out.prompts})
+    write_json(folder / HELD_OUT, {"ids": ids, "prompts": held_out.prompts, "trained": held_out.trained})
 
 
 def _save_whole(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The output of curation: benchmarks and RL prompts by domain, packed SFT sequences, rejected rows, and counts."""
+"""The output of curation: prompts by use and domain, packed SFT sequences, rejected rows, and counts."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -19,11 +19,11 @@ from cascade.utils.seeds import derive_seed
 PART_TOKENS = 1 << 26
 """Largest number of tokens in one file of packed sequences."""
 
-FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft"}
+FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft", "held_out": "held_out"}
 
 
 class Output:
-    """Writes files under `folder` in the layout of data/: benchmarks/, rl/, sft/ and rejects/."""
+    """Writes files under `folder` in the layout of data/: benchmarks/, rl/, sft/, held_out/ and rejects/."""
 
     def __init__(self, folder: Path, seed: int, sequence_length: int):
         self.tally = report.Tally()
@@ -41,10 +41,10 @@ class Output:
     def keep_prompts(self, use: Use, domain: str, rows: Iterable[tuple[Share, int]]) -> list[tuple[str, str]]:
         """Write prompts to their domain's file, in the order given; returns id and row of each."""
         path = self._folder / FOLDERS[use] / f"{domain}.parquet"
-        if path not in self._writers:
-            self._writers[path] = store.RowWriter(path, store.PROMPTS)
         written = []
         for share, content in _contents(rows):
+            if path not in self._writers:
+                self._writers[path] = store.RowWriter(path, store.PROMPTS)
             values = {name: content[name] for name in ("id", "environment", "level")}
             values |= {"domain": domain, "source": share.piece.source, "row": content["content"]}
             self._writers[path].write({**values, "pass_rate": share.pass_rates.get(content["row"])})
@@ -112,6 +112,7 @@ class Output:
 
     def finish(self, trained_tokens: int) -> dict[str, Any]:
         """Returns the report."""
+        self.close_prompts()
         self.tally.packed["trained_tokens"] = trained_tokens
         return self.tally.report(self._sequence_length)
 

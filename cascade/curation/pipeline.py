@@ -1,9 +1,9 @@
 """The curate node: from the recipe's sources to data/.
 
-For each use (benchmarks, then RL prompts, then SFT conversations) the sources are read in pieces, each by itself and in
-any process (`jobs`): the rows of a shard run through the steps that need no other row (`steps`). Then pairs of
-duplicates are searched in ranges of their keys, and what is kept is decided in the order of the sources (`selection`).
-Where a source has not given as many rows as the recipe asks for, more of its pieces are read.
+For each use (benchmarks, RL prompts, SFT conversations, then further held-out prompts) the sources are read in pieces,
+each by itself and in any process (`jobs`): the rows of a shard run through the steps that need no other row (`steps`).
+Then pairs of duplicates are searched in ranges of their keys, and what is kept is decided in the order of the sources
+(`selection`). Where a source has not given as many rows as the recipe asks for, more of its pieces are read.
 
 Finished pieces stay in the working directory until the node is built: a run that was interrupted reads them again.
 Their content, and so data/, does not depend on the number of processes.
@@ -38,7 +38,7 @@ from cascade.utils.progress import say
 SURPLUS = 4
 """Largest number of rows to generate, as a multiple of the number that the recipe asks for."""
 PROGRESS_SECONDS = 5
-PRODUCTS = ("benchmarks", "rl", "sft", "rejects")
+PRODUCTS = ("benchmarks", "rl", "sft", "held_out", "rejects")
 SMALL_BYTES = 1 << 27
 SMALL_ROWS = 20_000
 SMALL_JOBS = 2
@@ -52,7 +52,7 @@ Run = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
 
 
 def build(recipe: Recipe, layout: Layout, journal: Journal, run: Run | None = None) -> dict[str, Any]:
-    """Write data/sft, data/rl, data/benchmarks, data/rejects, data/report.json and report.md; return the report.
+    """Write data/sft, rl, benchmarks, held_out, rejects, report.json and report.md; return the report.
 
     `run` does large jobs; without it they are done in this process. Files are written to a temporary directory and
     moved when all are complete, report.json last.
@@ -84,7 +84,9 @@ class Pipeline:
         self._here = Worker(recipe, layout.root, folder, threads=_cores())
         self._run = run
         self._shards: dict[str, list[sources.Shard]] = {}
-        self._held_out = HeldOut({name: set() for name in recipe.curation.sources})
+        # Training prompts of the sources that generate held-out prompts after them.
+        trained = {name for name, source in recipe.curation.sources.items() if source.held_out and source.generator}
+        self._held_out = HeldOut({name: set() for name in recipe.curation.sources}, [], {name: [] for name in trained})
         self._resume()
         for name in PRODUCTS:
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -94,8 +96,7 @@ class Pipeline:
         """Returns the report. Raises CascadeError for a source that cannot be read or whose rows are all rejected."""
         for use in USES:
             self._use(use)
-            if use == "benchmark":
-                write_held_out(self._folder, self._held_out)
+            write_held_out(self._folder, self._held_out)
         return self._output.finish(self._pack())
 
     @property
@@ -140,7 +141,8 @@ class Pipeline:
     def _segments(self, use: Use) -> Iterator[Segment]:
         for name, source in self._recipe.curation.sources.items():
             count = getattr(source, use)
-            if not count:
+            # Of a stored source, these are drawn with the benchmark.
+            if not count or (use == "held_out" and source.generator is None):
                 continue
             self._output.tally.want(use, name, count)
             if source.generator is not None:
@@ -152,7 +154,10 @@ class Pipeline:
                 self._shards[name] = sources.shards(source, name, self._root)
             draws = use == "benchmark" and count > 0
             wanted = None if draws or count < 0 else count
-            yield Segment(name, wanted, draw=count if draws else None, shards=self._shards[name])
+            if draws:
+                self._output.tally.want("held_out", name, source.held_out)
+            draw = count + source.held_out if draws else None
+            yield Segment(name, wanted, draw=draw, shards=self._shards[name])
 
     def _next_pieces(self, use: Use, segment: Segment) -> list[Piece]:
         """The pieces of a segment to be read next; none where it has enough, or nothing is left."""
@@ -214,16 +219,22 @@ class Pipeline:
     def _write(self, use: Use, segments: list[Segment]) -> None:
         tally = self._output.tally
         drawn: dict[str, list[tuple[Share, int]]] = {}
+        further: dict[str, list[tuple[Share, int]]] = {}
         before = {id(segment): segment.kept for segment in segments}
         domains = {name: source.domain for name, source in self._recipe.curation.sources.items()}
         for segment in segments:
             if segment.draw is not None:
-                drawn[segment.source] = draw_lowest(segment, segment.draw)
+                count = getattr(self._recipe.curation.sources[segment.source], use)
+                rows = draw_lowest(segment, segment.draw, count)
+                drawn[segment.source], further[segment.source] = rows[:count], rows[count:]
         copies = apply_mixture(self._recipe.curation.mixture, domains, segments) if use == "sft" else {}
         for segment in segments:
-            if unlucky := before[id(segment)] - segment.kept:
+            domain, rest = domains[segment.source], further.get(segment.source, [])
+            if rest:
+                self._draw_further(segment.source, domain, rest)
+            if unlucky := before[id(segment)] - segment.kept - len(rest):
                 step = "mixture" if use == "sft" else "draw"
-                tally.reject(use, step, "not_drawn", segment.source, domains[segment.source], unlucky)
+                tally.reject(use, step, "not_drawn", segment.source, domain, unlucky)
         for name, source in self._recipe.curation.sources.items():
             own = [segment for segment in segments if segment.source == name]
             shares = [share for segment in own for share in segment.shares]
@@ -236,12 +247,17 @@ class Pipeline:
             if use == "sft":
                 for share in shares:
                     self._output.keep_conversations(share, copies[id(share)])
+                    if name in self._held_out.trained:
+                        kept = share.made.content(share.kept.astype(np.uint32))
+                        self._held_out.trained[name] += _questions((c["id"], c["content"]) for c in kept)
             elif own:
                 rows = drawn.get(name) or [(share, int(row)) for share in shares for row in share.kept]
                 written = self._output.keep_prompts(use, source.domain, rows)
-                if use == "benchmark":
+                if use == "rl" and name in self._held_out.trained:
+                    self._held_out.trained[name] += _questions(written)
+                elif use != "rl":
                     self._hold_out(name, written)
-        self._output.close_prompts()
+                    self._hold_out(name, self._output.keep_prompts("held_out", source.domain, further.get(name, [])))
 
     def _say_kept(self, use: Use, name: str, segments: list[Segment]) -> None:
         kept = self._output.tally.kept(use, name)
@@ -255,11 +271,16 @@ class Pipeline:
             )
 
     def _hold_out(self, name: str, rows: list[tuple[str, str]]) -> None:
-        for row_id, content in rows:
-            self._held_out.ids[name].add(row_id)
-            messages, _ = chat.prompt_of(json.loads(content))
-            questions = [message_text(message) for message in messages if message["role"] == "user"]
-            self._held_out.prompts.append((row_id, "\n".join(questions)))
+        self._held_out.ids[name].update(row_id for row_id, _ in rows)
+        self._held_out.prompts.extend(_questions(rows))
+
+    def _draw_further(self, name: str, domain: str, rows: list[tuple[Share, int]]) -> None:
+        """Count the rows that were drawn for `held_out` beside the benchmark."""
+        tally = self._output.tally
+        tally.reject("benchmark", "draw", "held_out", name, domain, len(rows))
+        tally.draw("held_out", name, domain, len(rows))
+        lengths = [share.made.array("lengths")[row] for share, row in rows]
+        tally.keep("held_out", name, domain, np.array(lengths, np.int32))
 
     def _pack(self) -> int:
         """Write the packed sequences; returns the tokens that are trained on."""
@@ -280,6 +301,15 @@ class Pipeline:
         from cascade.curation.difficulty import make_judge
 
         return make_judge(self._recipe, self._root, self._folder, self._tokenizer)
+
+
+def _questions(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Id and user messages of prompts, given as id and Gym row."""
+    questions = []
+    for row_id, content in rows:
+        messages, _ = chat.prompt_of(json.loads(content))
+        questions.append((row_id, "\n".join(message_text(m) for m in messages if m["role"] == "user")))
+    return questions
 
 
 class _Progress:

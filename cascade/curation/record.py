@@ -17,7 +17,11 @@ def record(recipe: Recipe, layout: Layout, journal: Journal, curation_report: di
     for name, paths in sources_read.items():
         for path in paths:
             journal.dataset(f"source/{name}", path, hash_file(path), "curation")
-    products = [p for folder in ("sft", "rl", "benchmarks") for p in sorted((layout.root / "data" / folder).iterdir())]
+    products = [
+        p
+        for folder in ("sft", "rl", "benchmarks", "held_out")
+        for p in sorted((layout.root / "data" / folder).iterdir())
+    ]
     output_hashes = {f"made/{path.relative_to(layout.root).as_posix()}": hash_file(path) for path in products}
     journal.tags(output_hashes)
     journal.params(settings)

@@ -10,9 +10,10 @@ from cascade.chat import Conversation, Message, Response, ToolCall
 from cascade.curation.text import normalise
 from cascade.errors import RowError
 
-Use = Literal["benchmark", "rl", "sft"]
-USES: tuple[Use, ...] = ("benchmark", "rl", "sft")
-"""Uses of rows, in the order of drawing: benchmarks first, so that other rows can be checked against them."""
+Use = Literal["benchmark", "rl", "sft", "held_out"]
+USES: tuple[Use, ...] = ("benchmark", "rl", "sft", "held_out")
+"""Uses of rows, in the order of drawing: benchmarks first, so that other rows can be checked against them; what is
+generated for `held_out` last, so that it gives way to the training rows, which do not depend on how much is asked."""
 
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError, IndexError)
 """Exceptions of reading a field of the wrong type."""

@@ -95,15 +95,16 @@ def select(segments: Sequence[Segment], resolver: Resolver, judge: Judge | None)
             base += len(slots)
 
 
-def draw_lowest(segment: Segment, count: int) -> list[tuple[Share, int]]:
+def draw_lowest(segment: Segment, count: int, keep: int) -> list[tuple[Share, int]]:
     """Of the kept rows the `count` with the lowest ranks, in this order: a draw that does not depend on the order of
-    the rows, and holds out all copies of a prompt. The others are no longer kept."""
+    the rows, and holds out all copies of a prompt. The rows after the first `keep` of them are no longer kept."""
     ranks = np.concatenate([share.made.array("ranks")[share.kept] for share in segment.shares])
     owners = np.repeat(np.arange(len(segment.shares)), [len(share.kept) for share in segment.shares])
     rows = np.concatenate([share.kept for share in segment.shares])
     order = np.argsort(ranks, kind="stable")[:count]
     for number, share in enumerate(segment.shares):
-        share.kept = np.sort(rows[order[owners[order] == number]])
+        kept = order[:keep]
+        share.kept = np.sort(rows[kept[owners[kept] == number]])
     return [(segment.shares[owners[at]], int(rows[at])) for at in order]
 
 

@@ -27,6 +27,7 @@ STEPS: dict[Use, tuple[str, ...]] = {
     "benchmark": ("read", "form", "answers", DUPLICATES, "length"),
     "rl": ("read", "form", "answers", "held out", DUPLICATES, "benchmarks", "length"),
     "sft": ("read", "form", "answers", "held out", DUPLICATES, "benchmarks", "length"),
+    "held_out": ("read", "form", "answers", "held out", DUPLICATES, "benchmarks", "training", "length"),
 }
 """The steps of each use, in order: the first that rejects a row counts."""
 
@@ -35,10 +36,12 @@ Check = Callable[[Sequence[Candidate]], list[RowError | None]]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The benchmarks: by source the ids of their rows, and id and text (user messages) of each."""
+    """The benchmarks and what else is held out: by source the ids of their rows, and id and text (user messages) of
+    each; and the training prompts of the sources that generate held-out prompts after them."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)
     prompts: list[tuple[str, str]] = field(default_factory=list)
+    trained: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Steps:
         self._curation = curation
         self._use = use
         self._held_out = held_out
+        self._trained: dict[str, Decontaminator] = {}
         self.names = STEPS[use]
         before: dict[str, Check] = {
             "form": filters.check_form,
@@ -90,7 +94,10 @@ class Steps:
         prints = fingerprints(self._curation.near_duplicate, texts, found, tools)
         if self._use != "benchmark":
             by_id = {id(row): text for row, text in zip(candidates, found, strict=True)}
-            self._apply("benchmarks", partial(self._check_overlap, by_id, source.generator is not None), rows)
+            generated = source.generator is not None
+            self._apply("benchmarks", partial(self._check_overlap, self._overlap, by_id, generated), rows)
+            if self._use == "held_out":
+                self._apply("training", partial(self._check_training, name, by_id, generated), rows)
         for step, check in self._after.items():
             self._apply(step, check, rows)
         return rows, reached, prints
@@ -121,10 +128,23 @@ class Steps:
             for row in rows
         ]
 
-    def _check_overlap(
-        self, found: dict[int, list[str]], generated: bool, rows: Sequence[Candidate]
+    def _check_training(
+        self, name: str, found: dict[int, list[str]], generated: bool, rows: Sequence[Candidate]
     ) -> list[RowError | None]:
-        return self._overlap.check([Text(found[id(row)], row.questions, generated) for row in rows])
+        """Reject prompts that overlap a training prompt of the same source. Reasons are those of training rows that
+        overlap a benchmark."""
+        if name not in self._trained:
+            self._trained[name] = Decontaminator(self._curation.decontamination, self._held_out.trained.get(name, []))
+        known = {prompt for prompt, _ in self._held_out.trained.get(name, [])}
+        exact = RowError("in_training", "a training prompt of its own source")
+        errors = self._check_overlap(self._trained[name], found, generated, rows)
+        return [exact if row.id in known else error for row, error in zip(rows, errors, strict=True)]
+
+    @staticmethod
+    def _check_overlap(
+        overlap: Decontaminator, found: dict[int, list[str]], generated: bool, rows: Sequence[Candidate]
+    ) -> list[RowError | None]:
+        return overlap.check([Text(found[id(row)], row.questions, generated) for row in rows])
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:

@@ -1,9 +1,16 @@
-"""The gate: a candidate passes unless it is significantly below the best earlier checkpoint in some domain."""
+"""The gate: a candidate passes unless it has regressed against the best earlier checkpoint in some domain, or nothing
+could have been found."""
 
 from typing import Any
 
 from cascade.decisions.history import History, inputs_read, open_history, read_results
-from cascade.decisions.regression import compare_with_best, comparison_metrics, conclusion, regressed_domains
+from cascade.decisions.regression import (
+    comparison_metrics,
+    conclusion,
+    regressed_domains,
+    sampled_comparison,
+    unmeasured_domains,
+)
 from cascade.layout import Layout
 from cascade.recipe import Recipe, recipe_hash
 from cascade.tracking import Journal
@@ -14,8 +21,9 @@ from cascade.utils.progress import say
 
 def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:
     """Compare the candidate with the best earlier checkpoint, domain by domain (`compare_with_best`), and write the
-    decision.
+    decision. Undecided domains do not keep it from passing; they are named.
 
+    It does not pass where in no domain a regression could have been found (`measured`).
     A failed gate is a result, not an error: `passed` is false and nothing is registered. A checkpoint that passed is
     written to the journal with its lineage, and from there to MLflow's model registry under the recipe's name and
     alias. Raises CascadeError where results are missing or are of other prompts.
@@ -24,9 +32,10 @@ def gate(recipe: Recipe, name: str, layout: Layout, history: History | None = No
     history = history or open_history(recipe, layout)
     order = [earlier for earlier in recipe.training if earlier in node.against]
     results = read_results([*order, node.candidate], layout, history)
-    domains = compare_with_best(recipe, name, node, node.candidate, results)
+    rollouts = layout.check(name) / "rollouts.parquet"
+    domains = sampled_comparison(recipe, node, node.candidate, results, layout, rollouts)
     decision = {
-        "passed": not regressed_domains(domains),
+        "passed": not regressed_domains(domains) and len(unmeasured_domains(domains)) < len(domains),
         "candidate": node.candidate,
         "checkpoint": results[node.candidate].checkpoint,
         "words": conclusion(node.candidate, domains),

@@ -24,6 +24,11 @@ def repair_decisions(recipe: Recipe, layout: Layout) -> dict[str, dict[str, Any]
     return _decisions(list(recipe.repair), layout)
 
 
+def further_rollouts(domains: dict[str, dict[str, Any]]) -> int:
+    """Rollouts of a comparison, of both checkpoints, beyond those of their evaluations."""
+    return sum(verdict["further_rollouts"] for verdict in domains.values())
+
+
 def _decisions(nodes: list[str], layout: Layout) -> dict[str, dict[str, Any]]:
     paths = {name: layout.decision(name) for name in nodes}
     return {name: read_json(path) for name, path in paths.items() if path.exists()}

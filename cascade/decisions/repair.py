@@ -3,15 +3,20 @@
 from typing import Any
 
 from cascade.decisions.history import History, inputs_read, open_history, read_results
-from cascade.decisions.regression import compare_with_best, comparison_metrics, conclusion, regressed_domains
+from cascade.decisions.regression import comparison_metrics, conclusion, regressed_domains, sampled_comparison
+from cascade.errors import CascadeError
+from cascade.evaluation.benchmark import sampling_inputs
 from cascade.launch import process_setup
 from cascade.layout import Layout
-from cascade.recipe import Recipe
+from cascade.recipe import Comparison, Recipe
 from cascade.tracking import decision_journal
 from cascade.training.node_run import NodeRun, require_files
 from cascade.utils import distributed
-from cascade.utils.files import fingerprint, hash_directory, hash_file, read_json, write_json
+from cascade.utils.files import fingerprint, hash_directory, hash_file, read_json, write_atomic, write_json
 from cascade.utils.progress import say
+
+ROLLOUTS = "rollouts.parquet"
+"""The further rollouts of the check: kept beside its decision, and written to results/checks/NODE."""
 
 
 def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:
@@ -23,13 +28,15 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
 
     The decision: `regressed` (domains), `words`, `domains` (domain → the comparison's numbers), `teachers` (domain →
     node, checkpoint, hash; empty where nothing is distilled), `table` and `read` as in the decisions of gates and
-    teachers. It is saved with the node's state, so that a node that was killed resumes with the same decision.
+    teachers. It is saved with the node's state and
+    the further rollouts, so that a node that was killed resumes with the same decision.
     Raises CascadeError where results are missing or are of other prompts.
     """
 
     def decide() -> tuple[dict[str, Any], str]:
         decision, source = _load_or_decide(recipe, name, layout, history)
         write_json(layout.decision(name), decision)
+        write_atomic(layout.check(name) / ROLLOUTS, (layout.work(name) / ROLLOUTS).read_bytes())
         _record(name, layout, decision, source)
         return decision, source
 
@@ -48,6 +55,12 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     return decision
 
 
+def check(recipe: Recipe, name: str, layout: Layout) -> dict[str, Any]:
+    """The decision of the check alone, saved for `repair`. For a node of several processes: one of them cannot sample
+    beside the others (collectives, memory, their patience)."""
+    return _load_or_decide(recipe, name, layout, None)[0]
+
+
 def _load_or_decide(recipe: Recipe, name: str, layout: Layout, history: History | None) -> tuple[dict[str, Any], str]:
     """(decision, source of its results): the decision saved in the work directory where its inputs are unchanged,
     else a new one."""
@@ -56,11 +69,22 @@ def _load_or_decide(recipe: Recipe, name: str, layout: Layout, history: History 
     files = {n: layout.evaluation(n) / "prompts.csv" for n in names}
     require_files(list(files.values()), "`cascade evaluate NODE` writes it")
     hashes = {n: [hash_directory(layout.checkpoint(n)), hash_file(files[n])] for n in names}
-    rules = node.model_dump(mode="json", include={"init", "against", "significance", "minimum_effect"})
-    inputs = fingerprint({"rules": rules, "seed": recipe.seed, "domains": recipe.domains, "read": hashes})
+    rules = node.model_dump(mode="json", include={"init", *Comparison.model_fields})
+    held_out = {d: hash_file(p) for d in recipe.domains if (p := layout.held_out(d)).exists()}
+    inputs = fingerprint(
+        {
+            "rules": rules,
+            "sampling": sampling_inputs(recipe, hashes[node.init][0]),
+            "domains": recipe.domains,
+            "read": hashes,
+            "held out": held_out,
+        }
+    )
     path = layout.work(name) / "decision.json"
     if path.exists() and (saved := read_json(path))["inputs"] == inputs:
         return saved["decision"], saved["history"]
+    if distributed.size() > 1:
+        raise CascadeError(f"{name}: not decided yet, which takes one process; `cascade check {name}` decides it")
     history = history or open_history(recipe, layout)
     decision = _decide(recipe, name, layout, history, names)
     write_json(path, {"inputs": inputs, "history": history.source, "decision": decision})
@@ -70,7 +94,7 @@ def _load_or_decide(recipe: Recipe, name: str, layout: Layout, history: History 
 def _decide(recipe: Recipe, name: str, layout: Layout, history: History, names: list[str]) -> dict[str, Any]:
     node = recipe.repair[name]
     results = read_results(names, layout, history)
-    domains = compare_with_best(recipe, name, node, node.init, results)
+    domains = sampled_comparison(recipe, node, node.init, results, layout, layout.work(name) / ROLLOUTS)
     lost = regressed_domains(domains)
     teachers = {domain: domains[domain]["best"] if domain in lost else node.init for domain in recipe.domains}
     return {

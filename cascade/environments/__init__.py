@@ -1,7 +1,7 @@
 """One module a domain: verify(row, response) → a verdict; and a generator of nano tasks."""
 
 from cascade.environments.base import Environment, Episode, EpisodeEnvironment, GroupEnvironment, Verdict
-from cascade.environments.registry import environment_of, get, names
+from cascade.environments.registry import check_level, environment_of, get, names
 
 __all__ = [
     "Environment",
@@ -9,6 +9,7 @@ __all__ = [
     "EpisodeEnvironment",
     "GroupEnvironment",
     "Verdict",
+    "check_level",
     "environment_of",
     "get",
     "names",

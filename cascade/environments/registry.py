@@ -23,9 +23,33 @@ MODULES = {
     "harbor": "cascade.environments.harbor",
 }
 
+LEVELS = {
+    "reasoning_gym": 4,
+    "math": 3,
+    "instruction_following": 3,
+    "mcqa": 4,
+    "tool_calling": 4,
+    "structured_output": 4,
+    "long_context": 5,
+    "human_preference": 5,
+    "code": 5,
+    "swe_agentless": 5,
+    "swe_agentic": 5,
+}
+"""Difficulty levels of each generator, from 1. Here, so that a recipe is checked without importing them; environments
+that are not listed have no tasks of their own."""
+
 
 def names() -> list[str]:
     return sorted(MODULES)
+
+
+def check_level(name: str, level: int) -> None:
+    """Raises CascadeError where the environment's generator has no such level."""
+    if (levels := LEVELS.get(name, 0)) == 0:
+        raise CascadeError(f"{name} has no tasks of its own; known generators: {', '.join(sorted(LEVELS))}")
+    if not 1 <= level <= levels:
+        raise CascadeError(f"{name} has levels 1 to {levels}; there is no level {level}")
 
 
 def get(name: str) -> Environment:

@@ -58,13 +58,8 @@ def evaluate(
     out_dir = out or layout.evaluation(node)
     settings = recipe.evaluation
     checkpoint_hash = hash_directory(source)
-    inputs = {
-        "checkpoint": checkpoint_hash,
-        "settings": settings.model_dump(mode="json", exclude={"rollout": PLACEMENT}),
-        "seed": recipe.seed,
-        "benchmarks": {domain: _benchmark_hash(layout, domain) for domain in recipe.domains},
-        **recipe.judges.inputs,
-    }
+    benchmarks = {domain: _benchmark_hash(layout, domain) for domain in recipe.domains}
+    inputs = {**sampling_inputs(recipe, checkpoint_hash), "benchmarks": benchmarks}
     work = layout.work(f"{node}.evaluation") / fingerprint(inputs)[:16]
     own_checkpoint = out is None and checkpoint is None
     lines: list[dict[str, Any]] = _reusable_rollouts(recipe, node, layout, inputs) if own_checkpoint else []
@@ -75,10 +70,10 @@ def evaluate(
             (domain for domain, path in files.items() if not path.exists()),
             key=lambda domain: -layout.benchmark(domain).stat().st_size,
         )
-        workers = _worker_count(recipe, node)
-        begin = partial(_open_worker, recipe, _engine(recipe, node), source, layout, workers)
+        workers = worker_count(recipe, node)
+        begin = partial(_open_worker, recipe, engine_of(recipe, node), source, layout, workers)
         for domain, (rollouts, seconds, usage) in in_processes(workers, begin, missing):
-            _check_failures(node, domain, rollouts)
+            check_failures(node, domain, rollouts)
             write_rollouts(files[domain], rollouts)
             say(f"{node}: {domain}: {len(rollouts)} rollouts judged in {seconds:.1f} s")
             if usage.requests:
@@ -96,10 +91,20 @@ def evaluate(
     return summary
 
 
-def _worker_count(recipe: Recipe, node: str) -> int:
+def sampling_inputs(recipe: Recipe, checkpoint_hash: str) -> dict[str, Any]:
+    """All that the rollouts of a benchmark prompt, and their rewards, depend on but the prompt."""
+    return {
+        "checkpoint": checkpoint_hash,
+        "settings": recipe.evaluation.model_dump(mode="json", exclude={"rollout": PLACEMENT}),
+        "seed": recipe.seed,
+        **recipe.judges.inputs,
+    }
+
+
+def worker_count(recipe: Recipe, node: str) -> int:
     """One process for each CPU thread, where the torch sampler decodes on CPUs and no server judges. Otherwise one: a
     GPU is filled by one domain, and a server's limit on concurrent requests holds for one process."""
-    on_cpu = recipe.evaluation.rollout.engine == "torch" and _engine(recipe, node) == "hf" and not has_gpu()
+    on_cpu = recipe.evaluation.rollout.engine == "torch" and engine_of(recipe, node) == "hf" and not has_gpu()
     return recipe.threads if on_cpu and recipe.judged_here else 1
 
 
@@ -127,7 +132,7 @@ def _open_worker(
 def _reusable_rollouts(recipe: Recipe, node: str, layout: Layout, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     """For a repair, the rollouts of the evaluation of its `init`, where the inputs are the same; else none."""
     section = recipe.repair.get(node)
-    if section is None or section.engine != _engine(recipe, section.init):
+    if section is None or section.engine != engine_of(recipe, section.init):
         return []
     directory = layout.evaluation(section.init)
     if not all((directory / file).exists() for file in ("manifest.json", "rollouts.parquet")):
@@ -138,7 +143,8 @@ def _reusable_rollouts(recipe: Recipe, node: str, layout: Layout, inputs: dict[s
     return pq.read_table(directory / "rollouts.parquet").to_pylist()
 
 
-def _check_failures(node: str, domain: str, lines: list[dict[str, Any]]) -> None:
+def check_failures(node: str, domain: str, lines: list[dict[str, Any]]) -> None:
+    """Raises CascadeError where more than MAX_FAILURE_RATE of the rollouts have no verdict."""
     codes = Counter(line["failure"] for line in lines if line["failure"] is not None)
     if codes.total() > MAX_FAILURE_RATE * len(lines):
         counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())
@@ -155,6 +161,7 @@ def _benchmark_hash(layout: Layout, domain: str) -> str:
     return hash_file(path)
 
 
-def _engine(recipe: Recipe, node: str) -> str:
+def engine_of(recipe: Recipe, node: str) -> str:
+    """The engine that loads a node's checkpoint."""
     section = recipe.node(node) if node != BASE else None
     return section.engine if isinstance(section, Node) else "hf"

@@ -30,8 +30,8 @@ class CheckpointRunner:
         self._sampler: Sampler = make_sampler(recipe.evaluation.rollout, self._policy)
         self._pool = ThreadPoolExecutor(max_workers=recipe.judging_threads)
 
-    def run(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
-        """One row for each rollout, in the order of the prompts."""
+    def run(self, prompts: list[Prompt], first: int = 0) -> list[dict[str, Any]]:
+        """One row for each rollout, in the order of the prompts; rollouts of a prompt are numbered from `first`."""
         settings, tokenizer = self._settings.rollout, self._policy.tokenizer
         rows = [prompt.row for prompt in prompts]
         driver = Driver(self._sampler, tokenizer, self._pool, settings, together=False, judge_unfinished=True)
@@ -39,13 +39,13 @@ class CheckpointRunner:
             RolloutRequest(
                 row,
                 environments.get(prompt.environment),
-                [derive_seed(self._seed, "benchmark", prompt.id, j) for j in range(self._settings.rollouts)],
+                [derive_seed(self._seed, "benchmark", prompt.id, first + j) for j in range(self._settings.rollouts)],
             )
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         texts = [render(tokenizer, *prompt_of(r), thinking=settings.thinking, for_generation=True) for r in rows]
         return [
-            _row(prompt, text, rollout, result)
+            _row(prompt, text, first + rollout, result)
             for prompt, text, results in zip(prompts, texts, driver.run(requests).groups, strict=True)
             for rollout, result in enumerate(results)
         ]

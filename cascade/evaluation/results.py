@@ -190,3 +190,11 @@ def write_rollouts(path: Path, lines: list[dict[str, Any]], metadata: dict[str, 
     schema = ROLLOUTS.with_metadata(metadata) if metadata else ROLLOUTS
     pq.write_table(pa.Table.from_pylist(lines, schema=schema), sink, compression="zstd")
     write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def write_check_rollouts(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write rollout rows with the `node` whose checkpoint they are of; the same rows give the same bytes."""
+    sink = pa.BufferOutputStream()
+    schema = pa.schema([("node", pa.string()), *ROLLOUTS])
+    pq.write_table(pa.Table.from_pylist(lines, schema=schema), sink, compression="zstd")
+    write_atomic(path, sink.getvalue().to_pybytes())

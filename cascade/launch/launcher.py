@@ -28,8 +28,13 @@ def launched(verb: str, name: str, layout: Layout) -> bool:
     job = Job(["-m", "cascade", verb, name], place, layout, together=verb == "node" and name in recipe.training)
     if place.launcher == "local" or (place.launcher == "torchrun" and not job.together):
         return False
-    if code := _run(job):
-        raise SystemExit(code)
+    jobs = [job]
+    if verb == "node" and name in recipe.repair:
+        # It may sample for long, while all processes of the distillation would wait.
+        jobs.insert(0, Job(["-m", "cascade", "check", name], place, layout, together=False))
+    for each in jobs:
+        if code := _run(each):
+            raise SystemExit(code)
     return True
 
 

@@ -1,25 +1,32 @@
 """The memory that a node needs on each GPU, estimated from the model's configuration before anything is loaded.
 
 Bytes: bfloat16 2, float32 4. A trained parameter of engine nemo is 2 (weight) + 4 (gradient) + 12 (float32 weight, two
-moments), split over all GPUs; of engine hf 4 + 4 + 8, whole on each. Parameters are counted exactly, on a model without
-storage. Activations are those that the layers' backward passes read; the estimate leaves `USABLE` of a GPU, the rest is
-for CUDA, NCCL and fragmentation.
+moments), split over all GPUs; of engine hf 4 + 4 + 8, whole on each. With `lora` the adapters are what is trained, each
+weight is 4, and those that have an adapter are there twice: merged, and as they were. Parameters are counted exactly,
+on a model without storage. Activations are those that the layers' backward passes read; the estimate leaves `USABLE` of
+a GPU, the rest is for CUDA, NCCL and fragmentation.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy.model_size import Shape, shape_of
-from cascade.recipe import Distillation, Node, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
+from cascade.recipe import Distillation, Node, OffPolicyNode, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
+
+if TYPE_CHECKING:
+    from cascade.policy.lora import Sizes
 
 USABLE = 0.9
 """Share of a GPU's memory that the parts of a plan may fill."""
 GIB = 2**30
-AUTOCAST = 2.05
-"""What engine hf keeps for each byte of activations: autocast leaves most of them in both types. On an H100, of two
-NemotronH of 5M and 141M parameters: 2.0 with mamba_ssm's kernels; 2.15 of the latter without (docs/gpu.md)."""
+AUTOCAST = 1.98
+"""What engine hf keeps for each byte of activations: autocast leaves most of them in both types. On an H200, of a
+NemotronH of 141M parameters with mamba_ssm's kernels (docs/gpu.md); without them about 2.1."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +50,36 @@ class Plan:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) -> Plan:
-    """`longest`: tokens of the longest sequence. `teachers`: further models in memory, without gradient."""
-    assert isinstance(node, OnPolicyNode | SFTNode)
+def plan_node(
+    shape: Shape,
+    node: Node,
+    gpus: int,
+    longest: int,
+    teachers: int,
+    memory: float | None = None,
+    adapters: Sizes | None = None,
+) -> Plan:
+    """`longest`: tokens of the longest sequence. `teachers`: further models in memory, without gradient. `memory`: of
+    each GPU, in bytes, where it is known. `adapters`: of a node with `lora`."""
+    assert isinstance(node, OnPolicyNode | OffPolicyNode | SFTNode)
     parallel, optimizer = node.parallel, node.optimizer
     nemo = node.engine == "nemo"
     split = gpus if nemo else 1
     parameters = shape.parameters / split
     tokens = max(optimizer.micro_batch_tokens, longest) / parallel.context
+    trained = adapters.adapters if adapters else parameters
     return Plan(
-        weights=parameters * (2 if nemo else 4),
-        gradients=parameters * 4,
-        optimizer=parameters * (12 if nemo else 8),
+        weights=parameters * (2 if nemo else 4) + (4 * (adapters.adapted + adapters.adapters) if adapters else 0),
+        gradients=4 * (trained + (adapters.largest if adapters else 0)),
+        optimizer=trained * (12 if nemo else 8),
         gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
         activations=tokens
-        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or not nemo)
+        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or not nemo, nemo)
         * (1 if nemo else AUTOCAST),
         # With sequences split, the last hidden states are put together, and so are their gradients.
         logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
         + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
-        sampler=_sampler(shape, node, gpus, longest) if isinstance(node, OnPolicyNode) else 0.0,
+        sampler=_sampler(shape, node, gpus, longest, memory) if isinstance(node, OnPolicyNode | OffPolicyNode) else 0.0,
         teachers=teachers * parameters * (2 if nemo else 4),
     )
 
@@ -70,9 +87,17 @@ def plan_node(shape: Shape, node: Node, gpus: int, longest: int, teachers: int) 
 def plan(recipe: Recipe, name: str, layout: Layout) -> Plan:
     """Of a training node. Raises CascadeError where the base model's configuration is not known."""
     node, place = recipe.training[name], recipe.place(name)
-    longest = recipe.longest_rollout(node) if isinstance(node, OnPolicyNode) else recipe.curation.max_tokens
+    longest = (
+        recipe.longest_rollout(node) if isinstance(node, OnPolicyNode | OffPolicyNode) else recipe.curation.max_tokens
+    )
     shape, gpus = shape_of(_config(recipe, layout)), max(1, place.machines * place.gpus)
-    return plan_node(shape, node, gpus, longest, resident_models(recipe, name))
+    memory = place.gpu_gib * GIB if place.gpu_gib else None
+    adapters = None
+    if node.lora is not None:
+        from cascade.policy.lora import sizes_of
+
+        adapters = sizes_of(_config(recipe, layout), node.lora)
+    return plan_node(shape, node, gpus, longest, resident_models(recipe, name), memory, adapters)
 
 
 def check(recipe: Recipe, name: str, layout: Layout) -> list[str]:
@@ -100,24 +125,32 @@ def table(recipe: Recipe, names: list[str], layout: Layout) -> tuple[list[str], 
         )
         if limit and node_plan.total > USABLE * limit * GIB:
             most = max(columns, key=lambda column: getattr(node_plan, column))
+            remedy = _remedy(most, recipe.training[name])
             refused.append(
                 f"{name}: needs {node_plan.total / GIB:.1f} GiB of each GPU, and of pools.{name}.gpu_gib {limit:g} "
-                f"{USABLE * limit:.1f} can be used; {most} take {getattr(node_plan, most) / GIB:.1f}: {_REMEDY[most]}"
+                f"{USABLE * limit:.1f} can be used; {most} take {getattr(node_plan, most) / GIB:.1f}: {remedy}"
             )
     return lines, refused
 
 
-_MORE = "use more GPUs, engine nemo"
-_REMEDY = {
-    "weights": _MORE,
-    "gradients": _MORE,
-    "optimizer": _MORE,
-    "gathered": "raise parallel.expert",
-    "activations": "set parallel.checkpoint_activations, raise parallel.context or lower micro_batch_tokens",
-    "logits": "a smaller vocabulary would help, nothing else",
-    "sampler": "sample with vllm, on GPUs of its own",
-    "teachers": "teacher_memory host or disk (engine hf), more GPUs, or fewer candidates",
-}
+def _remedy(part: str, node: Node) -> str:
+    """What makes this part of the plan smaller, of what the node's engine accepts and does not have yet."""
+    nemo = node.engine == "nemo"
+    more = "use more GPUs" if nemo else "use engine nemo on several GPUs"
+    recompute = [] if node.parallel.checkpoint_activations else ["set parallel.checkpoint_activations"]
+    context = ["raise parallel.context"] if nemo else []
+    adapters = [] if nemo or node.lora else ["train adapters (lora)"]
+    trained = ", or ".join([*adapters, more])
+    return {
+        "weights": more,
+        "gradients": trained,
+        "optimizer": trained,
+        "gathered": "raise parallel.expert" if nemo else more,
+        "activations": ", ".join([*recompute, *context, "lower optimizer.micro_batch_tokens"]),
+        "logits": "a smaller vocabulary would help, nothing else",
+        "sampler": "lower rollout.max_new_tokens, or sample with vllm, on GPUs of its own",
+        "teachers": f"teacher_memory host{'' if nemo else ' or disk'}, {more}, or fewer candidates",
+    }[part]
 
 
 def _config(recipe: Recipe, layout: Layout) -> Path:
@@ -133,10 +166,13 @@ def _config(recipe: Recipe, layout: Layout) -> Path:
 
 
 def resident_models(recipe: Recipe, name: str) -> int:
-    """Models in memory besides the trained one: the largest number of teachers, or the initial policy of a KL term."""
+    """Models in memory besides the trained one: the largest number of teachers, or the initial policy of a KL term.
+    Off policy, the teachers sample one after another."""
     node = recipe.training[name]
     if isinstance(node, RLNode):
         return int(node.kl > 0)
+    if isinstance(node, OffPolicyNode):
+        return 1
     if not isinstance(node, Distillation):
         return 0
     teachers_node = recipe.teachers.get(getattr(node, "teachers", ""))
@@ -170,13 +206,19 @@ def _logits(shape: Shape, tokens: float, dispatched: float) -> float:
     return shape.head * (2 + 2 + 4) + max(4 * saved + 3 * 4 * chunk, dispatched)
 
 
-def _sampler(shape: Shape, node: OnPolicyNode, gpus: int, longest: int) -> float:
+def _sampler(shape: Shape, node: OnPolicyNode | OffPolicyNode, gpus: int, longest: int, memory: float | None) -> float:
     """The torch engine's copy of the weights and its caches, and of engine nemo the whole model that they come from;
-    vLLM's, where it can only be on the one GPU there is."""
+    vLLM's, where it can only be on the one GPU there is. Models with a forward pass of their own are sampled as
+    many rows at a time as a part of the GPU's memory has caches for; counted here where that memory is known."""
     if node.rollout.engine == "vllm" and gpus > 1:
         return 0.0
+    from cascade.rollout.torch_engine.cuda_graphs import rows_within
     from cascade.rollout.torch_engine.sampler import MAX_ROWS
 
     rows = min(MAX_ROWS, -(-node.prompts * node.rollouts // gpus))
-    copies = 2 if node.engine == "nemo" else 1
-    return 2.0 * copies * shape.parameters + rows * (longest * shape.cache + shape.state)
+    whole = 2.0 * shape.parameters if node.engine == "nemo" else 0.0
+    if not shape.own_pass:  # From the trainer's weights, with caches in their type.
+        return whole + rows * (longest * shape.cache * (1 if whole else 2) + shape.state)
+    each = longest * shape.cache + shape.state
+    rows = rows if memory is None else min(rows, rows_within(each, memory))
+    return whole + 2.0 * shape.parameters + rows * each

@@ -7,7 +7,7 @@ from typing import Any
 
 from cascade.errors import CascadeError
 from cascade.policy.base import Policy
-from cascade.recipe import Optimizer, Parallel
+from cascade.recipe import Lora, Optimizer, Parallel
 from cascade.utils import distributed
 
 ENGINES = {"hf": ("cascade.policy.hf", "HFPolicy"), "nemo": ("cascade.policy.nemo", "NemoPolicy")}
@@ -20,8 +20,12 @@ def make_policy(
     *,
     update_router: bool = False,
     parallel: Parallel | None = None,
+    checkpoint_dtype: str = "init",
+    lora: Lora | None = None,
+    seed: int = 0,
 ) -> Policy:
     """Load a checkpoint into an engine, on this process's GPU if there is one. Without optimizer it only scores.
+    `seed`: of the adapters of `lora`.
 
     Raises CascadeError for an unknown engine, CheckpointError for a directory that is no checkpoint.
     """
@@ -29,7 +33,12 @@ def make_policy(
     if not module or find_spec(module) is None:
         raise CascadeError(f"policy engine {engine!r} is not here; `cascade doctor` lists the engines")
     parallel = parallel or Parallel()
-    whole = {"checkpoint_activations": parallel.checkpoint_activations}
+    whole = {
+        "checkpoint_activations": parallel.checkpoint_activations,
+        "checkpoint_dtype": checkpoint_dtype,
+        "lora": lora,
+        "seed": seed,
+    }
     settings: dict[str, Any] = {"parallel": parallel} if engine == "nemo" else whole
     make = getattr(importlib.import_module(module), name)
     policy: Policy = make(checkpoint, optimizer, distributed.device(), update_router=update_router, **settings)

@@ -6,7 +6,7 @@ that order, so objectives never see padding, packing, micro-batches or ranks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +52,8 @@ class StepReport:
     """[layers, experts], share of routed tokens; None for dense models."""
     tokens: int
     """Tokens of the forward pass, with context and without padding."""
+    products: dict[int, float] = field(default_factory=dict)
+    """d → inner product of the gradients of parts 2d and 2d + 1, before clipping."""
 
 
 class Policy(Protocol):
@@ -65,12 +67,16 @@ class Policy(Protocol):
         """Log-probabilities and entropies without gradient, on the CPU."""
         ...
 
-    def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
-        """One optimizer step on the objective summed over micro-batches."""
+    def step(
+        self, sequences: list[Sequence], objective: Objective, learning_rate: float, parts: list[int] | None = None
+    ) -> StepReport:
+        """One optimizer step on the objective summed over micro-batches. `parts`, of each sequence: micro-batches are
+        then of one part each, and the report has products of gradients of parts (one process of engine hf only)."""
         ...
 
     def save(self, directory: Path) -> None:
-        """Write a Hugging Face directory that transformers, vLLM and NeMo Automodel load unchanged."""
+        """Write a Hugging Face directory that transformers, vLLM and NeMo Automodel load unchanged. It ends training:
+        the model is rounded to the type in which its weights are stored."""
         ...
 
     def to_host(self) -> None:

@@ -5,8 +5,10 @@ one prompt) share these as one row, if the engine supports it. A document's last
 are not computed.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property, partial
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -31,6 +33,8 @@ class MicroBatch:
     target: Tensor
     index: Tensor
     tokens: int
+    part: int = 0
+    """Of the batch, where gradients are told apart by parts."""
     together: tuple[int, ...] = ()
     """For a model sharded over processes: number of tokens, with padding, that each process computes in this pass."""
 
@@ -60,14 +64,35 @@ class _Unit:
     documents: list[_Document]
     shared: int
 
-    @property
+    @cached_property
     def cost(self) -> int:
         return self.shared + sum(d.needed - self.shared for d in self.documents)
 
 
+class MicroBatches:
+    """Micro-batches by number, each assembled on access: a GPU computes one while the next is assembled."""
+
+    def __init__(self, units: list[list[_Unit]], assemble: Callable[[list[_Unit]], MicroBatch]):
+        self._units, self._assemble = units, assemble
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def __getitem__(self, number: int) -> MicroBatch:
+        return self._assemble(self._units[number])
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return map(self._assemble, self._units)
+
+    def block_tokens(self, number: int) -> int:
+        """Tokens of a micro-batch that is a single block, with padding."""
+        needed = [document.needed for unit in self._units[number] for document in unit.documents]
+        return len(needed) * max(needed)
+
+
 def micro_batches(
     sequences: list[Sequence], budget: int, share: bool, device: torch.device, parts: int = 1
-) -> list[MicroBatch]:
+) -> MicroBatches:
     """Micro-batches of at most `budget` tokens each (a longer document is alone), with documents of similar lengths.
 
     With `share`, a micro-batch has blocks of several lengths, some of which continue rows of the first block; without
@@ -94,7 +119,7 @@ def micro_batches(
             high, packed = middle, tried
     if len(packed) < count and len(even := _packed(units, high, share, count)) == count:
         packed = even
-    return [_assemble(batch, share, device) for batch in packed]
+    return MicroBatches(packed, partial(_assemble, share=share, device=device))
 
 
 def _units(groups: list[list[_Document]], budget: int) -> list[_Unit]:
@@ -146,15 +171,17 @@ def trained_count(sequences: list[Sequence]) -> int:
 def _documents(sequences: list[Sequence]) -> list[_Document]:
     documents, count = [], 0
     for number, sequence in enumerate(sequences):
-        ends = np.cumsum([0, *(sequence.documents or (len(sequence.token_ids),))])
+        ends = [0, *accumulate(sequence.documents or (len(sequence.token_ids),))]
         if len(sequence.trained) != len(sequence.token_ids) or ends[-1] != len(sequence.token_ids):
             raise CascadeError(
                 f"sequence {number}: {len(sequence.token_ids)} tokens, {len(sequence.trained)} marks and documents "
                 f"of {ends[-1]} tokens; all three must agree"
             )
-        tokens, marks = np.asarray(sequence.token_ids, dtype=np.int64), np.asarray(sequence.trained, dtype=bool)
+        # Twice as fast as np.asarray.
+        tokens = np.fromiter(sequence.token_ids, np.int64, len(sequence.token_ids))
+        marks = np.frombuffer(bytes(sequence.trained), dtype=bool)
         for start, end in pairwise(ends):
-            trained = np.flatnonzero(marks[start:end])
+            trained = marks[start:end].nonzero()[0]
             if not len(trained):
                 continue
             if trained[0] == 0:
@@ -204,9 +231,9 @@ def _assemble(units: list[_Unit], share: bool, device: torch.device) -> MicroBat
             begin = end
     return MicroBatch(
         blocks,
-        torch.from_numpy(np.concatenate(source)).to(device),
-        torch.from_numpy(np.concatenate(target)).to(device),
-        torch.from_numpy(np.concatenate(index)),
+        _moved(np.concatenate(source), device),
+        _moved(np.concatenate(target), device),
+        _moved(np.concatenate(index), device),
         sum(unit.cost for unit in units),
     )
 
@@ -218,7 +245,13 @@ def _block(rows: list[np.ndarray], parent: list[int] | None, device: torch.devic
         tokens[n, : len(row)] = row
     padded = min(lengths) < max(lengths)
     return Block(
-        torch.from_numpy(tokens).to(device),
-        torch.tensor(lengths, device=device) if padded else None,
-        None if parent is None else (0, torch.tensor(parent, device=device)),
+        _moved(tokens, device),
+        _moved(np.array(lengths), device) if padded else None,
+        None if parent is None else (0, _moved(np.array(parent), device)),
     )
+
+
+def _moved(values: np.ndarray, device: torch.device) -> Tensor:
+    """From pinned memory: otherwise the copy to a GPU waits for all that the GPU has still to compute."""
+    found = torch.from_numpy(values)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)

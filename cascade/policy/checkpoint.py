@@ -1,12 +1,15 @@
 """Checkpoints: Hugging Face directories that transformers, vLLM and NeMo Automodel can read."""
 
+import json
 import logging
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.errors import CheckpointError
@@ -79,14 +82,64 @@ def load_tokenizer(directory: Path, embedded: int) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write the directory atomically. Equal weights give equal bytes."""
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def stored_types(directory: Path) -> dict[str, torch.dtype]:
+    """Name → type of every floating-point tensor in the *.safetensors files of a checkpoint."""
+    found: dict[str, torch.dtype] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        found |= {name: _TYPES[info["dtype"]] for name, info in header.items() if info.get("dtype") in _TYPES}
+    return found
+
+
+def usual_type(types: dict[str, torch.dtype]) -> torch.dtype:
+    """The type of most tensors."""
+    return max(sorted(set(types.values()), key=str), key=list(types.values()).count)
+
+
+@torch.no_grad()
+def round_weights(model: PreTrainedModel, types: dict[str, torch.dtype]) -> dict[str, Tensor]:
+    """Round the model's weights in place to the types of a checkpoint (`stored_types`), as far as they are narrower.
+    Returns the state dict in these types; tied weights are one tensor in it.
+
+    A weight is found by its name without the first part, which transformers renames for some models; one that is not
+    found, as experts that transformers joins, has the type of most.
+    """
+    usual, by_tail = usual_type(types), {name.partition(".")[2]: dtype for name, dtype in types.items()}
+    stored: dict[int, Tensor] = {}
+    state = model.state_dict()
+    for name, value in state.items():
+        dtype = by_tail.get(name.partition(".")[2], usual)
+        if value.is_floating_point() and dtype.itemsize < value.dtype.itemsize:
+            if value.data_ptr() not in stored:
+                stored[value.data_ptr()] = value.to(dtype)
+                value.copy_(stored[value.data_ptr()])
+            state[name] = stored[value.data_ptr()]
+    return state
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    types: dict[str, torch.dtype] | None = None,
+) -> None:
+    """Write the directory atomically. Equal weights give equal bytes. `types`: those of the checkpoint that the model
+    was loaded from, to store it in them; the model is rounded accordingly."""
+    narrow = types and any(dtype.itemsize < model.dtype.itemsize for dtype in types.values())
+    state = round_weights(model, types) if types and narrow else None
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
         temporary = Path(scratch) / "checkpoint"
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=state)
         save_tokenizer(tokenizer, temporary)
         config = read_json(temporary / "config.json")
+        if types and narrow:
+            config["dtype"] = str(usual_type(types)).removeprefix("torch.")
+            write_json(temporary / "config.json", dict(sorted(config.items())))
         if config.get("model_type") == "nemotron_h":
             # vLLM and NeMo Automodel read the layers from the pattern, transformers from the list.
             config["hybrid_override_pattern"] = model.config.hybrid_override_pattern

@@ -3,31 +3,32 @@
 The configuration, and the dtype of each stored weight, are those of the checkpoint that the model was loaded from.
 """
 
-import json
 import re
 import shutil
-import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.errors import CheckpointError
-from cascade.policy.checkpoint import save_tokenizer
-from cascade.policy.master_weights import WRAPPER
+from cascade.policy.checkpoint import save_tokenizer, stored_types, usual_type
+from cascade.policy.master_weights import WRAPPER, local
 from cascade.utils import distributed
 from cascade.utils.files import publish_directory, write_json
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = "5GB"
+GATHERED_BYTES = 2**28
+"""Size of the weights that are gathered at a time, unless one is larger."""
 CONFIGURATION = ("config.json", "generation_config.json")
-_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def save_consolidated(
@@ -40,9 +41,9 @@ def save_consolidated(
     """
     weights: dict[str, Tensor] = {}
     types = stored_types(source)
-    for name, value in _whole(net, masters):
+    for name, value in whole_tensors(_stored(net, masters)):
         if distributed.is_main():
-            for key, tensor in _released_names(net, name, value):
+            for key, tensor in _released_names(net, name, value.cpu()):
                 weights[key] = tensor
     if distributed.is_main():
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -59,21 +60,11 @@ def save_consolidated(
     distributed.barrier()
 
 
-def stored_types(directory: Path) -> dict[str, torch.dtype]:
-    """Name → type of every floating-point tensor in the *.safetensors files of a checkpoint."""
-    found: dict[str, torch.dtype] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        found |= {name: _TYPES[info["dtype"]] for name, info in header.items() if info.get("dtype") in _TYPES}
-    return found
-
-
 def stored_narrower(net: nn.Module, source: Path) -> dict[str, torch.dtype]:
     """Name → dtype in the checkpoint, for parameters that the model holds in a wider dtype. NeMo keeps some of Mamba's
     in float32 for all checkpoints."""
     types = stored_types(source)
-    usual = max(set(types.values()), key=list(types.values()).count)
+    usual = usual_type(types)
     found = {}
     for name, parameter in net.named_parameters():
         name = name.replace(WRAPPER, "")
@@ -95,10 +86,8 @@ def copy_whole(net: nn.Module, model: PreTrainedModel) -> None:
     processes must call it. Raises CheckpointError if `model` lacks a weight of `net`, or the reverse."""
     targets = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
     missing = set(targets)
-    for name, value in net.state_dict().items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            continue
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
+    weights = ((n, w) for n, w in net.state_dict().items() if isinstance(w, Tensor) and w.is_floating_point())
+    for name, whole in whole_tensors(weights):
         for place, part in _places(net, name, whole, targets):
             if place is None:
                 raise CheckpointError(f"{name}: transformers' {type(model).__name__} has no such weight to sample with")
@@ -109,6 +98,53 @@ def copy_whole(net: nn.Module, model: PreTrainedModel) -> None:
         missing.discard(tied)
     if missing:
         raise CheckpointError(f"{min(missing)}: engine nemo's model has no such weight to sample with")
+
+
+def whole_tensors(values: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The values, unsharded and in order, on every process. All processes must iterate over all of them.
+
+    Shards are gathered GATHERED_BYTES at a time: for most weights a collective of its own would take longer than the
+    transfer.
+    """
+    bunch: list[tuple[str, Tensor]] = []
+    size = 0
+    for name, value in values:
+        bunch.append((name, value))
+        size += value.numel() * value.element_size()
+        if size >= GATHERED_BYTES:
+            yield from _gathered(bunch)
+            bunch, size = [], 0
+    yield from _gathered(bunch)
+
+
+def _gathered(bunch: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    found = [local(value) for _, value in bunch]
+    together: dict[tuple[dist.ProcessGroup, torch.dtype], list[int]] = {}
+    for number, (_, value) in enumerate(bunch):
+        if isinstance(value, DTensor):
+            dimensions = [
+                n for n, p in enumerate(value.placements) if value.device_mesh.size(n) > 1 and not p.is_replicate()
+            ]
+            # Strided and other shardings are subclasses.
+            if len(dimensions) == 1 and type(place := value.placements[dimensions[0]]) is Shard and place.dim == 0:
+                together.setdefault((value.device_mesh.get_group(dimensions[0]), value.dtype), []).append(number)
+            elif dimensions:
+                found[number] = value.full_tensor()
+    for (group, _), numbers in together.items():
+        processes = dist.get_world_size(group)
+        parts = []
+        for number in numbers:
+            # The first processes have ceil(rows / processes) rows each, the last may have fewer or none.
+            shape, flat = bunch[number][1].shape, found[number].flatten()
+            parts.append(F.pad(flat, (0, -(-shape[0] // processes) * shape[1:].numel() - len(flat))))
+        own = torch.cat(parts)
+        every = own.new_empty(processes * len(own))
+        dist.all_gather_into_tensor(every, own, group=group)
+        split = every.view(processes, -1).split([len(part) for part in parts], 1)
+        for number, part in zip(numbers, split, strict=True):
+            shape = bunch[number][1].shape
+            found[number] = part.reshape(-1, *shape[1:])[: shape[0]]
+    return [(name, whole) for (name, _), whole in zip(bunch, found, strict=True)]
 
 
 _Place = tuple[str, int | None]
@@ -140,8 +176,8 @@ def _places(
             yield None, part
 
 
-def _whole(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Every weight and buffer of the state dict, gathered from its shards, on the CPU of rank 0."""
+def _stored(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Every weight and buffer of the state dict, those that have master weights in float32."""
     for name, value in net.state_dict().items():
         if not isinstance(value, Tensor):
             continue
@@ -157,9 +193,7 @@ def _whole(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Te
                     shape=value.shape,
                     stride=value.stride(),
                 )
-        if isinstance(whole, DTensor):
-            whole = whole.full_tensor()
-        yield name, whole.cpu() if distributed.is_main() else whole
+        yield name, whole
 
 
 def _released_names(net: nn.Module, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
@@ -171,7 +205,7 @@ def _released_names(net: nn.Module, name: str, value: Tensor) -> list[tuple[str,
 def _write_weights(net: nn.Module, weights: dict[str, Tensor], types: dict[str, torch.dtype], directory: Path) -> None:
     if isinstance(net, PreTrainedModel):
         # transformers maps names in memory to names in files; all of its types are equal.
-        usual = max(set(types.values()), key=list(types.values()).count)
+        usual = usual_type(types)
         net.save_pretrained(
             directory, state_dict={n: w.to(usual) if w.is_floating_point() else w for n, w in weights.items()}
         )

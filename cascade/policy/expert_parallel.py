@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from cascade.policy.moe import experts, weighted_squared_relu
+from cascade.policy.moe import collect, experts, spread, weighted_squared_relu
 
 TokenCounts = Callable[[], list[int]]
 """Number of tokens of each process in the current forward pass, by rank."""
@@ -90,39 +90,11 @@ def dealt_out(
         return _Scatter.apply(every * 0, group)[: len(x)]
     back = order.argsort().clamp(max=rows)
     order = order[:rows]
-    inputs = _Pick.apply(every, order, back, copies)
+    inputs = spread(every, order, back, copies)
     hidden = F.grouped_mm(inputs, up, offs=ends)
     active = weighted_squared_relu(hidden, every_weight.flatten()[order].to(x.dtype))
     out = F.grouped_mm(active, down, offs=ends)
-    return _Scatter.apply(_Sum.apply(out, order, back, copies), group)[: len(x)]
-
-
-class _Pick(torch.autograd.Function):
-    """x [T, D] → [rows, D]: row i is of token order[i] // copies. back [T · copies]: each copy's row; none: `rows`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
-        ctx.save_for_backward(order, back)
-        ctx.copies = copies
-        return x[order // copies]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _Sum.apply(gradients[0], *ctx.saved_tensors, ctx.copies), None, None, None
-
-
-class _Sum(torch.autograd.Function):
-    """x [rows, D] → [T, D], the sum of each token's rows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
-        ctx.save_for_backward(order, back)
-        ctx.copies = copies
-        return F.pad(x, (0, 0, 0, 1))[back].unflatten(0, (-1, copies)).sum(1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _Pick.apply(gradients[0], *ctx.saved_tensors, ctx.copies), None, None, None
+    return _Scatter.apply(collect(out, order, back, copies), group)[: len(x)]
 
 
 class _Gather(torch.autograd.Function):

@@ -5,7 +5,8 @@ Several processes distribute a batch by micro-batches and sum their gradients: t
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import forward
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
-from cascade.policy.batching import MicroBatch, micro_batches, trained_count
+from cascade.policy.batching import MicroBatch, MicroBatches, micro_batches, trained_count
 from cascade.policy.blocks import Block
-from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
+from cascade.policy.checkpoint import load_checkpoint, save_checkpoint, stored_types
 from cascade.policy.gradient_buckets import GradientBuckets
+from cascade.policy.gradient_parts import GradientParts
 from cascade.policy.logits import Transform, token_log_probs
-from cascade.recipe import Optimizer
+from cascade.policy.lora import Adapters
+from cascade.policy.optimizer import make_optimizer
+from cascade.recipe import Lora, Optimizer
 from cascade.utils import distributed
 
 ROUTERS = ("Router", "Gate")
@@ -30,12 +34,15 @@ ROUTERS = ("Router", "Gate")
 class HFPolicy:
     """Computes scores with a checkpoint's model and, given an optimizer, trains it. On CUDA it uses bfloat16 autocast.
 
+    With `lora` it trains adapters, drawn from `seed`, that are always merged into the model's weights.
+
     Raises CheckpointError for a directory that is not a checkpoint. Dropout is off: the policy that is trained
     is the policy that samples.
     """
 
     sharded = False
     _recompute = False
+    _adapters: Adapters | None = None
     _reports = True
     """Whether this process's results are used; if several processes compute the same tokens, only one's are."""
 
@@ -47,9 +54,13 @@ class HFPolicy:
         update_router: bool = True,
         micro_batch_tokens: int = 8192,
         checkpoint_activations: bool = False,
+        checkpoint_dtype: str = "init",
+        lora: Lora | None = None,
+        seed: int = 0,
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
+        self._types = stored_types(Path(checkpoint_dir)) if checkpoint_dtype == "init" else None
         self._fast = forward.supports(model)
         if model.config.model_type != "nemotron_h":
             _check_logits(model.eval(), self._fast, checkpoint_dir)
@@ -64,20 +75,23 @@ class HFPolicy:
             self.model.gradient_checkpointing_enable()
         for module in self._routers():
             module.requires_grad_(update_router)
-        self._optimizer = self._adamw(optimizer) if optimizer else None
+        self._adapters = Adapters(self.model, lora, seed) if lora and optimizer else None
+        self._optimizer = make_optimizer(self._trainable(), optimizer) if optimizer else None
         self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
 
     def score(self, sequences: list[Sequence]) -> Scores:
         found = []
         with torch.no_grad():
-            for batch, live in self._own_batches(sequences):
+            for batch, live, _ in self._own_batches(sequences):
                 log_probs, entropy, _ = self._forward(batch)
                 distributed.alive()
                 if live and self._reports:
                     found.append((batch.index, log_probs, entropy))
         return _collected(trained_count(sequences), found)
 
-    def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
+    def step(
+        self, sequences: list[Sequence], objective: Objective, learning_rate: float, parts: list[int] | None = None
+    ) -> StepReport:
         """Raises CascadeError for a policy without optimizer, an empty batch, or a gradient that is not finite."""
         if self._optimizer is None or self.settings is None:
             raise CascadeError("this policy was loaded without an optimizer and cannot be trained")
@@ -89,14 +103,20 @@ class HFPolicy:
         losses: list[Tensor] = []
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         self._optimizer.zero_grad(set_to_none=True)
+        by_part = GradientParts(self._trainable()) if parts is not None else None
+        if by_part is not None and (self.sharded or distributed.size() > 1):
+            raise CascadeError("gradients of parts of a batch are measured in one process only; leave them out")
         if self._recompute and not self._fast:
             self.model.train()
-        for batch, live, last in _with_last(self._own_batches(sequences)):
+        own = self._own_batches(sequences) if parts is None else self._batches_by_part(sequences, parts)
+        for batch, live, last in own:
             log_probs, entropy, routed = self._forward(batch)
             self._before_backward(last)
-            part = objective(log_probs, batch.index.to(self.device)) if live else 0 * log_probs.sum()
+            part = objective(log_probs, batch.index) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
             self._take_gradients()
+            if by_part is not None:
+                by_part.add(batch.part)
             distributed.alive()
             if live and self._reports:
                 # Read at the end: reading synchronises, and the device would then wait for the next micro-batch.
@@ -106,21 +126,32 @@ class HFPolicy:
                 counts = [a + b for a, b in zip(counts, routed, strict=True)] if counts else routed
         if self._recompute and not self._fast:
             self.model.eval()
+        if by_part is not None:
+            by_part.finish()
         norm = self._reduce_and_clip(self.settings.gradient_clip)
         if not math.isfinite(norm):
             raise CascadeError(f"the gradient norm is {norm}; lower the learning rate or look at the batch")
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
+        if self._adapters is not None:
+            self._adapters.merge()
         loss = sum(map(float, losses))
-        parts = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
-        routed_to = [routed for *_, routed in parts if routed is not None]
+        reports = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
+        routed_to = [routed for *_, routed in reports if routed is not None]
         load = sum(routed_to[1:], routed_to[0]) if routed_to else None
         shares = None if load is None else (load / load.sum(1, keepdim=True)).float()
-        return StepReport(sum(p[0] for p in parts), norm, _collected(total, found), shares, sum(p[1] for p in parts))
+        return StepReport(
+            sum(p[0] for p in reports),
+            norm,
+            _collected(total, found),
+            shares,
+            sum(p[1] for p in reports),
+            by_part.products if by_part is not None else {},
+        )
 
     def save(self, directory: Path) -> None:
-        save_checkpoint(self.model, self.tokenizer, directory)
+        save_checkpoint(self.model, self.tokenizer, directory, self._types)
 
     def to_host(self) -> None:
         """Move to the host's memory, until `to_device`."""
@@ -130,25 +161,32 @@ class HFPolicy:
         self.model.to(self.device)  # type: ignore[arg-type]
 
     def training_state(self) -> dict[str, Tensor]:
-        state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        if self._adapters is not None:  # All other weights are the parent checkpoint's.
+            state = {f"lora.{name}": value for name, value in self._adapters.state().items()}
+        else:
+            state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         if self._optimizer is not None:
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._named().items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     state[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
         return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Raises CheckpointError if the state is of a different model."""
-        weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        prefix = "model." if self._adapters is None else "lora."
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         try:
-            self.model.load_state_dict(weights)
+            if self._adapters is None:
+                self.model.load_state_dict(weights)
+            else:
+                self._adapters.load(weights)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the training state is of another model ({str(error).splitlines()[-1].strip()})"
             ) from None
         if self._optimizer is None:
             return
-        parameters = dict(self.model.named_parameters())
+        parameters = self._named()
         self._optimizer.state.clear()
         for name, value in state.items():
             if name.startswith("optimizer."):
@@ -156,12 +194,26 @@ class HFPolicy:
                 device = "cpu" if key == "step" and self.device.type == "cpu" else self.device
                 self._optimizer.state[parameters[parameter]][key] = value.to(device, copy=True)
 
-    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
-        """This process's micro-batches, and whether each counts in the loss."""
-        for batch in distributed.shard(self._split(sequences, distributed.size())):
-            yield batch, True
+    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool, bool]]:
+        """This process's micro-batches, whether each counts in the loss, and whether it is the last."""
+        batches = self._split(sequences, distributed.size())
+        own = range(distributed.rank(), len(batches), distributed.size())
+        for number in own:
+            yield batches[number], True, number == own[-1]
 
-    def _split(self, sequences: list[Sequence], parts: int) -> list[MicroBatch]:
+    def _batches_by_part(self, sequences: list[Sequence], parts: list[int]) -> Iterator[tuple[MicroBatch, bool, bool]]:
+        """Micro-batches of one part each, part after part; their tokens are numbered over the whole batch."""
+        tokens = [sum(sequence.trained) for sequence in sequences]
+        owner = torch.repeat_interleave(torch.tensor(parts), torch.tensor(tokens))
+        for part in sorted(set(parts)):
+            position = (owner == part).nonzero().flatten().to(self.device)
+            members = [sequence for sequence, of in zip(sequences, parts, strict=True) if of == part]
+            batches = self._split(members, 1)
+            for number in range(len(batches)):
+                batch = batches[number]
+                yield replace(batch, index=position[batch.index], part=part), True, part == max(parts)
+
+    def _split(self, sequences: list[Sequence], parts: int) -> MicroBatches:
         return micro_batches(sequences, self.micro_batch_tokens, self._fast, self.device, parts)
 
     def _before_backward(self, last: bool) -> None:
@@ -219,27 +271,15 @@ class HFPolicy:
         )
         return output.last_hidden_state
 
+    def _named(self) -> dict[str, nn.Parameter]:
+        """What the optimizer may have state of, by name."""
+        return dict(self.model.named_parameters()) if self._adapters is None else self._adapters.parameters
+
     def _trainable(self) -> list[nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return [p for p in self._named().values() if p.requires_grad]
 
     def _routers(self) -> list[nn.Module]:
         return [module for module in self._net.modules() if type(module).__name__.endswith(ROUTERS)]
-
-    def _adamw(self, settings: Optimizer) -> torch.optim.AdamW:
-        """Weight decay on matrices only: not on norms, biases, and the per-head parameters of the state space."""
-        trainable = self._trainable()
-        groups = [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
-
-
-def _with_last(batches: Iterable[tuple[MicroBatch, bool]]) -> Iterator[tuple[MicroBatch, bool, bool]]:
-    """Add to each batch whether it is the last."""
-    own = list(batches)
-    for number, (batch, live) in enumerate(own):
-        yield batch, live, number + 1 == len(own)
 
 
 def _check_logits(model: Any, fast: bool, directory: Path) -> None:
@@ -278,6 +318,7 @@ def _collected(count: int, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scores
     entropies)."""
     scores = Scores(torch.zeros(count), torch.zeros(count))
     for index, log_probs, entropy in parts:
+        index = index.cpu()
         scores.log_probs[index] = log_probs.float().cpu()
         scores.entropy[index] = entropy.float().cpu()
     distributed.all_reduce_sum(scores.log_probs, scores.entropy)

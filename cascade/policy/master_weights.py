@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
+from cascade.policy.optimizer import make_optimizer
 from cascade.recipe import Optimizer
 from cascade.utils import distributed
 
@@ -36,10 +37,7 @@ class MasterWeights:
             self.weights = {
                 n: nn.Parameter(local(p).detach().to(torch.float32, copy=True)) for n, p in self.parameters.items()
             }
-        decayed = [w for w in self.weights.values() if w.ndim >= 2]
-        others = [w for w in self.weights.values() if w.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+        self.optimizer = make_optimizer(list(self.weights.values()), settings)
 
     def take_gradients(self) -> None:
         """Add the model's gradients to the float32 gradients, and clear the former."""
@@ -75,7 +73,7 @@ class MasterWeights:
         """Weights and moments of this process's shards, on the CPU."""
         found = {f"master.{name}": weight.detach().cpu().clone() for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
-            for key, value in self.adamw.state.get(weight, {}).items():
+            for key, value in self.optimizer.state.get(weight, {}).items():
                 found[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
         return found
 
@@ -84,11 +82,11 @@ class MasterWeights:
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(state[f"master.{name}"])
-        self.adamw.state.clear()
+        self.optimizer.state.clear()
         for name, value in state.items():
             if name.startswith("optimizer."):
                 key, of = name.removeprefix("optimizer.").split(".", 1)
-                self.adamw.state[self.weights[of]][key] = value.to(self.weights[of].device, copy=True)
+                self.optimizer.state[self.weights[of]][key] = value.to(self.weights[of].device, copy=True)
         self.write_back()
 
 

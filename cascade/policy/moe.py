@@ -55,7 +55,7 @@ def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor
     back = order.argsort()
     copies = chosen.shape[1]
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    inputs = _Spread.apply(x.to(dtype), order, back, copies)
+    inputs = spread(x.to(dtype), order, back, copies)
     hidden = F.grouped_mm(inputs, up.to(dtype).transpose(1, 2), offs=ends)
     # Weights are applied before the last product, whose half-precision results can then be summed directly.
     weight = weights.flatten()[order].to(dtype)
@@ -65,7 +65,7 @@ def experts(x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor
     else:
         active = weighted_squared_relu(hidden, weight)
     out = F.grouped_mm(active, down.to(dtype).transpose(1, 2), offs=ends)
-    return _Collect.apply(out, order, back, copies).to(x.dtype)
+    return collect(out, order, back, copies).to(x.dtype)
 
 
 def weighted_squared_relu(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -80,10 +80,20 @@ def tokens_per_expert(chosen: Tensor, count: int) -> Tensor:
     return (chosen.flatten().unsqueeze(1) == torch.arange(count, device=chosen.device)).sum(0)
 
 
-class _Spread(torch.autograd.Function):
-    """x [T, D] → [T · copies, D]: row i is copy order[i] of the tokens' copies; `back` is the inverse permutation. Its
-    gradient is `_Collect`, and the reverse: gathers and sums, where autograd would accumulate row by row."""
+def spread(x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
+    """x [T, D] → [n, D]: row i is of token order[i] // copies. back [T · copies]: the row of each copy, n for none.
 
+    The gradient is `collect`, and the reverse: gathers and sums, where autograd would accumulate row by row.
+    """
+    return _Spread.apply(x, order, back, copies)
+
+
+def collect(x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
+    """x [n, D] → [T, D], the sum of each token's copies."""
+    return _Collect.apply(x, order, back, copies)
+
+
+class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
         ctx.save_for_backward(order, back)
@@ -92,21 +102,25 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _Collect.apply(gradients[0], *ctx.saved_tensors, ctx.copies), None, None, None
+        order, back = ctx.saved_tensors
+        return collect(gradients[0], order, back, ctx.copies), None, None, None
 
 
 class _Collect(torch.autograd.Function):
-    """x [T · copies, D] → [T, D], the sum of each token's copies."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
         ctx.save_for_backward(order, back)
         ctx.copies = copies
-        return x[back].unflatten(0, (-1, copies)).sum(1)
+        if x.is_cuda:
+            from cascade.policy.triton_elementwise import sum_of_rows
+
+            return sum_of_rows(x, back, copies)
+        return F.pad(x, (0, 0, 0, 1))[back].unflatten(0, (-1, copies)).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _Spread.apply(gradients[0], *ctx.saved_tensors, ctx.copies), None, None, None
+        order, back = ctx.saved_tensors
+        return spread(gradients[0], order, back, ctx.copies), None, None, None
 
 
 class _WeightedSquaredRelu(torch.autograd.Function):
@@ -156,12 +170,12 @@ class _SortedExperts(torch.autograd.Function):
         for e, i, j in spans:
             torch.mm(active[i:j], down[e].t(), out=out[i:j])
         weight = weights.flatten()[order].to(x.dtype)
-        spread = x.new_zeros(chosen.numel(), x.shape[1])
-        spread[order] = out * weight.unsqueeze(-1)
+        of_copies = x.new_zeros(chosen.numel(), x.shape[1])
+        of_copies[order] = out * weight.unsqueeze(-1)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(inputs, hidden, active, out, weight, weights, up, down, order, token)
             ctx.spans, ctx.gated = spans, gated
-        return spread.view(*chosen.shape, -1).sum(1)
+        return of_copies.view(*chosen.shape, -1).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -187,6 +201,6 @@ class _SortedExperts(torch.autograd.Function):
         for e, i, j in ctx.spans:
             torch.mm(by_hidden[i:j], up[e], out=by_input[i:j])
             torch.mm(by_hidden[i:j].t(), inputs[i:j], out=by_up[e])
-        spread = by_input.new_zeros(weights.numel(), by_input.shape[1])
-        spread[order] = by_input
-        return spread.view(*weights.shape, -1).sum(1), None, by_weight.view_as(weights), by_up, by_down, None
+        of_copies = by_input.new_zeros(weights.numel(), by_input.shape[1])
+        of_copies[order] = by_input
+        return of_copies.view(*weights.shape, -1).sum(1), None, by_weight.view_as(weights), by_up, by_down, None

@@ -85,7 +85,7 @@ class NemoPolicy(HFPolicy):
                 module.gate_precision = module.score_dtype = torch.float32  # type: ignore[assignment]
         stored = stored_narrower(self._net, self._source) if optimizer else {}
         self._masters = MasterWeights(self._net, optimizer, stored) if optimizer else None
-        self._optimizer = self._masters.adamw if self._masters else None
+        self._optimizer = self._masters.optimizer if self._masters else None
         self._whole: PreTrainedModel | None = None
         self._changed = False
         self._hosted: list[tuple[torch.UntypedStorage, Tensor]] | None = None
@@ -117,9 +117,11 @@ class NemoPolicy(HFPolicy):
         self._reshard()
         return scores
 
-    def step(self, sequences: list[Sequence], objective: Objective, learning_rate: float) -> StepReport:
+    def step(
+        self, sequences: list[Sequence], objective: Objective, learning_rate: float, parts: list[int] | None = None
+    ) -> StepReport:
         distributed.main_thread_only("a step of engine nemo")
-        report = super().step(sequences, objective, learning_rate)
+        report = super().step(sequences, objective, learning_rate, parts)
         self._reshard()
         assert self._masters is not None
         self._masters.write_back()
@@ -195,7 +197,7 @@ class NemoPolicy(HFPolicy):
             raise CascadeError("parallel.context: splitting sequences needs Transformer Engine's attention; install it")
         return net
 
-    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool]]:
+    def _own_batches(self, sequences: list[Sequence]) -> Iterator[tuple[MicroBatch, bool, bool]]:
         """Micro-batches are distributed by data-parallel rank. Every pass gathers weights from all processes, so all
         run equally many: a process without further batches repeats its last one, which is not counted."""
         here, parts = self._place, self._parallel.context
@@ -203,14 +205,14 @@ class NemoPolicy(HFPolicy):
         places = [_place(self._parallel, rank, distributed.size()) for rank in range(distributed.size())]
         for start in range(0, len(batches), here.data_size):
             live = start + here.data < len(batches)
-            together = [batches[min(start + place.data, len(batches) - 1)] for place in places]
-            tokens = tuple(sum(block.tokens.numel() for block in batch.blocks) for batch in together)
-            batch = replace(together[distributed.rank()], together=tokens)
+            together = [min(start + place.data, len(batches) - 1) for place in places]
+            tokens = tuple(batches.block_tokens(number) for number in together)
+            batch = replace(batches[together[distributed.rank()]], together=tokens)
             if parts > 1:
                 # Each of the processes that share a sequence takes a part of its trained tokens.
                 own = {name: getattr(batch, name)[here.context :: parts] for name in ("source", "target", "index")}
                 batch = replace(batch, **own, tokens=batch.tokens if here.context == 0 else 0)
-            yield batch, live
+            yield batch, live, start + here.data_size >= len(batches)
 
     @property
     def _reports(self) -> bool:  # type: ignore[override]

@@ -1,4 +1,5 @@
-"""The functions of `elementwise.py` in Triton, one kernel each. Computed in float32 for all dtypes of the tensors."""
+"""The functions of `elementwise.py` and the sums of `moe.py` in Triton, one kernel each. Computed in float32 for all
+dtypes of the tensors."""
 
 # mypy: ignore-errors
 import torch
@@ -107,3 +108,23 @@ def _swiglu_backward(
         tl.store(by_up + row * width + at, (by * active).to(by_up.dtype.element_ty), real)
     if HAS_WEIGHT:
         tl.store(by_weight + row, tl.sum(total).to(by_weight.dtype.element_ty))
+
+
+def sum_of_rows(x: Tensor, rows: Tensor, copies: int) -> Tensor:
+    x = x.contiguous()
+    count, width = len(rows) // copies, x.shape[1]
+    out = torch.empty(count, width, dtype=x.dtype, device=x.device)
+    if count:
+        _sum_of_rows[(count, triton.cdiv(width, WIDTH))](x, rows, out, len(x), width, copies, WIDTH)
+    return out
+
+
+@triton.jit
+def _sum_of_rows(x, rows, out, count, width, COPIES: tl.constexpr, BLOCK: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.float32)
+    for copy in tl.static_range(COPIES):
+        row = tl.load(rows + token * COPIES + copy)
+        total += tl.load(x + row * width + at, (at < width) & (row < count), 0.0).to(tl.float32)
+    tl.store(out + token * width + at, total.to(out.dtype.element_ty), at < width)

@@ -108,19 +108,9 @@ def _other_value(value: object, row: dict, rng: random.Random) -> object:
 
 
 def _segments(messages: list[chat.Message], tools: list[dict] | None) -> Iterator[tuple[str, bool]]:
-    tokenizer = _tokenizer()
-    done = ""
-    last_user = max(i for i, m in enumerate(messages) if m["role"] == "user")
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant" or index < last_user:
-            continue
-        thinking = bool(message.get("reasoning_content"))
-        prompt = chat.render(tokenizer, messages[:index], tools, thinking=thinking, for_generation=True)
-        text = chat.render(tokenizer, messages[: index + 1], tools, thinking=thinking)
-        text = text[: text.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)]
-        yield prompt[len(done) :], False
-        yield text[len(prompt) :], True
-        done = text
+    for context, reply in chat.replies(_tokenizer(), messages, tools):
+        yield context, False
+        yield reply, True
 
 
 _STATE: dict[str, PreTrainedTokenizerBase] = {}

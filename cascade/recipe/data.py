@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cascade import environments
+from cascade.errors import CascadeError
 from cascade.recipe.names import Name
 from cascade.utils.config import Count, Section, Share, check_sums_to_one
 
@@ -16,6 +17,13 @@ def _registered(name: str) -> str:
 
 
 EnvironmentName = Annotated[str, BeforeValidator(_registered)]
+
+
+def _check_level(generator: str, level: int) -> None:
+    try:
+        environments.check_level(generator, level)
+    except CascadeError as error:
+        raise ValueError(f"levels: {error}") from None
 
 
 class HubEnvironment(Section):
@@ -69,6 +77,8 @@ class Source(Section):
     """Prompts for RL and distillation; 0 takes none, -1 all."""
     benchmark: Annotated[int, Field(ge=-1)] = 0
     """Held-out prompts for the domain's benchmark; 0 takes none, -1 all."""
+    held_out: Annotated[int, Field(ge=0)] = 0
+    """Further held-out prompts, on which regression checks and gates evaluate undecided domains."""
 
     @property
     def rows_name(self) -> str:
@@ -98,12 +108,16 @@ class Source(Section):
                 )
         if self.generator is not None:
             check_sums_to_one("levels", self.levels)
+            for level in self.levels:
+                _check_level(self.generator, level)
             if -1 in (self.sft, self.rl, self.benchmark):
                 raise ValueError("a generator has no end: give a number of rows instead of -1")
             if self.grading is not None:
                 raise ValueError("grading: a generator's rows are none of NeMo Gym's; take it out")
         elif self.brief:
             raise ValueError("brief: only a generator's demonstrations can be shortened; take it out")
+        if self.held_out and self.benchmark <= 0:
+            raise ValueError("held_out: adds to a benchmark of a given size; give benchmark a number of rows")
         if self.gym_url is not None:
             from cascade.environments.gym_server import is_server_url  # brings httpx, and few recipes have a server
 
@@ -124,7 +138,8 @@ class Decontamination(Section):
 
 
 class Difficulty(Section):
-    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped."""
+    """Pass rate of a reference checkpoint on the RL prompts; prompts outside the range are dropped. The checkpoint
+    alone, `difficulty: base`, keeps the prompts that some rollouts solve and some do not."""
 
     checkpoint: str
     rollouts: Count = 8
@@ -132,6 +147,11 @@ class Difficulty(Section):
     keep_unsolved: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the prompts without a solved rollout that is kept: most of them give no advantage for a long time."""
     maximum: float = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_checkpoint(cls, given: Any) -> Any:
+        return {"checkpoint": given, "keep_unsolved": 0.0, "maximum": 0.999} if isinstance(given, str) else given
 
 
 class Mixture(Section):

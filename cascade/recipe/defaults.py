@@ -7,8 +7,8 @@ from typing import Any
 
 from cascade.recipe.sections import EVEN
 
-_MAKERS = ("sft", "rl", "distill", "repair")
-_MIXED = ("rl", "distill", "repair")
+_MAKERS = ("sft", "rl", "off_policy", "distill", "repair")
+_MIXED = ("rl", "off_policy", "distill", "repair")
 
 
 def filled(content: Any) -> Any:

@@ -6,7 +6,16 @@ from pydantic import Field
 
 from cascade.errors import RecipeError
 from cascade.recipe.names import Name
-from cascade.recipe.sections import DistillNode, GateNode, Node, RepairNode, RLNode, SFTNode, TeachersNode
+from cascade.recipe.sections import (
+    DistillNode,
+    GateNode,
+    Node,
+    OffPolicyNode,
+    RepairNode,
+    RLNode,
+    SFTNode,
+    TeachersNode,
+)
 from cascade.utils.config import Section
 
 BASE = "base"
@@ -33,6 +42,7 @@ class Graph(Section):
     sft: dict[str, SFTNode] = Field(default_factory=dict)
     rl: dict[str, RLNode] = Field(default_factory=dict)
     teachers: dict[str, TeachersNode] = Field(default_factory=dict)
+    off_policy: dict[str, OffPolicyNode] = Field(default_factory=dict)
     distill: dict[str, DistillNode] = Field(default_factory=dict)
     repair: dict[str, RepairNode] = Field(default_factory=dict)
     gate: dict[str, GateNode] = Field(default_factory=dict)
@@ -43,7 +53,7 @@ class Graph(Section):
         return {name: node for name, node in self.ordered().items() if isinstance(node, Node)}
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "distill", "repair", "gate")}
+        return {k: getattr(self, k) for k in ("sft", "rl", "teachers", "off_policy", "distill", "repair", "gate")}
 
     def kind(self, name: str) -> str:
         """The section of a node. Raises RecipeError naming the known nodes."""
@@ -64,7 +74,7 @@ class Graph(Section):
             parents = list(node.candidates)
         elif isinstance(node, GateNode):
             parents = [node.candidate, *node.against]
-        elif isinstance(node, DistillNode):
+        elif isinstance(node, DistillNode | OffPolicyNode):
             parents = [node.init, node.teachers]
         elif isinstance(node, RepairNode):
             parents = [node.init, *node.against]
@@ -87,7 +97,7 @@ class Graph(Section):
     def teachers_chosen_by(self, name: str) -> str | None:
         """The node whose decision names this one's teachers; None where it has none."""
         node = self.node(name)
-        if isinstance(node, DistillNode):
+        if isinstance(node, DistillNode | OffPolicyNode):
             return node.teachers
         return name if isinstance(node, RepairNode) else None
 
@@ -117,7 +127,20 @@ class Graph(Section):
 
     def makers(self) -> dict[str, Node]:
         """The nodes that make a checkpoint, in the recipe's order; `training` has them in topological order."""
-        return {**self.sft, **self.rl, **self.distill, **self.repair}
+        return {**self.sft, **self.rl, **self.off_policy, **self.distill, **self.repair}
 
     def ancestors(self, name: str) -> set[str]:
         return set().union(*({p} | self.ancestors(p) for p in self.parents(name))) if name != BASE else set()
+
+    def common_start(self, names: list[str]) -> str:
+        """The last node, or `base`, from whose checkpoint all of these nodes' checkpoints descend by training; a node
+        descends from itself."""
+        lines = [self._line(name) for name in names]
+        return next(name for name in lines[0] if all(name in line for line in lines[1:]))
+
+    def _line(self, name: str) -> list[str]:
+        """The node, the `init` it was trained from, and so on to `base`."""
+        line = [name]
+        while line[-1] != BASE:
+            line.append(self.makers()[line[-1]].init)
+        return line

@@ -7,7 +7,7 @@ import yaml
 
 from cascade.errors import CheckpointError, RecipeError
 from cascade.layout import Layout
-from cascade.recipe import BASE, OnPolicyNode, Placement, Recipe, Section, SFTNode, load
+from cascade.recipe import BASE, OffPolicyNode, OnPolicyNode, Placement, Recipe, Section, SFTNode, load
 from cascade.utils.files import write_atomic
 
 
@@ -66,6 +66,10 @@ def _settings(node: Section) -> list[str]:
         mix = ", ".join(f"{domain} {100 * share:g} %" for domain, share in node.mix.items())
         size = f"{node.prompts} prompts × {node.rollouts} rollouts of up to {node.rollout.max_new_tokens:,} tokens"
         return [mix, f"{node.steps} steps of {size}, {_rate(node)}"]
+    if isinstance(node, OffPolicyNode):
+        mix = ", ".join(f"{domain} {100 * share:g} %" for domain, share in node.mix.items())
+        answers = f"{node.prompts} prompts × {node.rollouts} answers of up to {node.rollout.max_new_tokens:,} tokens"
+        return [mix, f"{node.epochs:g} epochs of {answers}, batches of {node.batch}, {_rate(node)}"]
     return []
 
 
@@ -74,8 +78,9 @@ def _place(place: Placement) -> str:
     return f"{on}: {place.machines} × {place.gpus} GPUs" if place.gpus else on
 
 
-def _rate(node: SFTNode | OnPolicyNode) -> str:
-    return f"learning rate {node.optimizer.learning_rate:g}"
+def _rate(node: SFTNode | OffPolicyNode | OnPolicyNode) -> str:
+    adapters = f", adapters of rank {node.lora.rank}" if node.lora else ""
+    return f"learning rate {node.optimizer.learning_rate:g}{adapters}"
 
 
 def _keys(path: Path) -> dict[str, Any]:

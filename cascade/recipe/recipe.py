@@ -15,7 +15,7 @@ from cascade.recipe.data import Curation
 from cascade.recipe.graph import Graph
 from cascade.recipe.names import Name
 from cascade.recipe.placement import Placement, Verification, Workers
-from cascade.recipe.sections import Evaluation, OnPolicyNode
+from cascade.recipe.sections import Evaluation, OffPolicyNode, OnPolicyNode
 from cascade.utils.config import Count
 
 
@@ -65,7 +65,7 @@ class Recipe(Graph):
     def place(self, name: str) -> Placement:
         return self.pools.get(name, Placement())
 
-    def longest_rollout(self, node: OnPolicyNode) -> int:
+    def longest_rollout(self, node: OnPolicyNode | OffPolicyNode) -> int:
         """Largest number of tokens after the prompt; of an episode, where the recipe is known to have any, in all."""
         sources = [s for s in self.curation.sources.values() if s.domain in node.mix and s.rl]
         known_environments = [environments.get(s.rows_name) for s in sources if s.rows_name in environments.names()]

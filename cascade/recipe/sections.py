@@ -14,17 +14,25 @@ TeacherMemory = Literal["device", "host", "disk"]
 
 
 class Optimizer(Section):
+    algorithm: Literal["adamw", "sgd"] = "adamw"
+    """sgd: without momentum (arXiv 2610.02179); `betas` are AdamW's."""
     learning_rate: Annotated[float, Field(gt=0)]
-    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    min_learning_rate: Annotated[float, Field(ge=0)] | None = None
+    """Learning rate at the last step of a cosine; by default it would reach 0 one step later."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    warmup_from: Annotated[float, Field(ge=0)] = 0.0
-    """Learning rate at the first step of a linear warm-up."""
+    warmup_from: Annotated[float, Field(ge=0)] | None = None
+    """Learning rate at the first step of a linear warm-up; by default it would have been 0 one step earlier."""
     schedule: Literal["constant", "cosine"] = "constant"
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     micro_batch_tokens: Count = 8192
     """Tokens of one forward and backward pass; changes memory and speed, not results beyond rounding."""
+
+    @property
+    def first_rate(self) -> float:
+        """Of the warm-up."""
+        return self.learning_rate / (self.warmup_steps + 1) if self.warmup_from is None else self.warmup_from
 
 
 PLACEMENT = {"servers", "weights", "memory"}
@@ -91,6 +99,18 @@ class Parallel(Section):
         return self
 
 
+class Lora(Section):
+    """Low-rank adapters, of engine hf: only these are trained, and every checkpoint has them merged into its weights
+    (docs/algorithms.md)."""
+
+    rank: Count = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapters' product is multiplied by alpha / rank."""
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Ends of the names of the layers that have one, such as q_proj; `all-linear`: every linear layer but the output
+    matrix (of Mamba layers without out_proj). Experts that transformers keeps as one tensor are none."""
+
+
 class Node(Section):
     init: str
     """The node, or `base`, whose checkpoint this node starts from."""
@@ -100,6 +120,11 @@ class Node(Section):
     parallel: Parallel = Parallel()
     checkpoint_every: Count = 20
     """Steps between saves of the resumable state."""
+    checkpoint_dtype: Literal["init", "float32"] = "init"
+    """Type in which the checkpoint's weights are stored: those of the checkpoint that the node starts from, as engine
+    nemo always does, or float32, in which engine hf trains."""
+    lora: Lora | None = None
+    """Train low-rank adapters instead of all weights."""
 
     @model_validator(mode="after")
     def _parallel_engine(self) -> "Node":
@@ -108,6 +133,10 @@ class Node(Section):
             raise ValueError(
                 f"parallel: engine {self.engine} keeps the whole model on each GPU; take it out or say nemo"
             )
+        if self.engine == "nemo" and self.lora is not None:
+            raise ValueError("lora: of engine hf alone; take it out or say hf")
+        if self.engine == "nemo" and self.checkpoint_dtype != "init":
+            raise ValueError("checkpoint_dtype: engine nemo stores weights in the types of init; take it out or say hf")
         return self
 
 
@@ -135,28 +164,71 @@ class OnPolicyNode(Node):
     max_failure_rate: Share = 0.1
     """Share of rollouts without a verdict above which the node stops."""
     update_router: bool = False
+    gradient_shares: bool = False
+    """Measure each domain's share of the squared gradient norm, every step: micro-batches are then of one domain. One
+    process of engine hf only."""
 
     @model_validator(mode="after")
     def _mix(self) -> "OnPolicyNode":
         check_sums_to_one("mix", self.mix)
+        if self.gradient_shares and self.engine != "hf":
+            raise ValueError("gradient_shares: of engine hf only; take it out")
         return self
 
 
 class RLNode(OnPolicyNode):
-    """GRPO, strictly on-policy (recipe, common settings)."""
+    """GRPO, strictly on-policy unless `updates` says otherwise (recipe, common settings)."""
 
     rollouts: Annotated[int, Field(gt=1)]
     """Rollouts of a group; its mean is the baseline, so at least two."""
     kl: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL term to the node's initial policy."""
+    objective: Literal["grpo", "p3o"] = "grpo"
+    """p3o: for batches that are not strictly on-policy, by several updates or a sampler in lower precision
+    (arXiv 2605.12380); another forward pass an update."""
+    updates: Count = 1
+    """Optimizer steps on each batch of rollouts."""
     dynamic_filtering: bool = True
     """Drop zero-variance groups and draw other prompts in their place."""
     max_refills: Annotated[int, Field(ge=0)] = 2
     """Further rounds of sampling to fill the batch; after them the step runs with the groups that it has."""
     min_best_reward: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Drop a group whose best reward does not exceed this, as a zero-variance group is dropped; 0 disables this."""
+    difficulty: Annotated[int, Field(ge=0)] = 0
+    """Prompts of each domain and level that are sampled before the first step, `rollouts` each: what share of them can
+    teach is said, and levels of which fewer than `min_teaching` do are left out. 0: none, all levels are drawn."""
+    min_teaching: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the prompts that must teach, their rollouts' rewards differ: over ten steps (or all, where there are
+    fewer) the node stops below it, with advice; and where no step trained anything. 0: only then."""
     overlong: Literal["zero", "mask", "keep"] = "zero"
     """An unfinished response: reward 0, masked from the loss, or judged as it is."""
+
+    @model_validator(mode="after")
+    def _on_policy(self) -> "RLNode":
+        if self.updates > 1 and self.objective == "grpo":
+            raise ValueError("updates: grpo is for strictly on-policy batches; say objective: p3o")
+        return self
+
+
+class HeldOut(Section):
+    """Prompts of each domain that are set aside from training, on which recovery is measured while a node trains."""
+
+    every: Count
+    """Steps between measurements; the first is before the first step."""
+    prompts: Count = 32
+    """Of each domain: the last of its RL prompts."""
+    rollouts: Count = 1
+
+
+class Corrections(Section):
+    """Steps along the task vectors of the teachers whose domains recover too little (IM-MOPD, arXiv 2609.34745)."""
+
+    threshold: Share = 0.6
+    """Measured recovery up to which a domain is corrected."""
+    scale: Annotated[float, Field(gt=0)] = 0.3
+    """Length of a step, in task vectors."""
+    at_most: Count = 3
+    """Measurements after which corrections are made; the one before the first step is none of them."""
 
 
 class Distillation(OnPolicyNode):
@@ -164,6 +236,20 @@ class Distillation(OnPolicyNode):
 
     importance: tuple[float, float] = (0.5, 2.0)
     """Range of π_train/π_inf outside which a token is dropped."""
+    aggregation: Literal["response", "token"] = "response"
+    """The loss is a mean over responses of their means over tokens, or one mean over all tokens."""
+    domain_weights: Literal["spread", "share"] | None = None
+    """Weight of a domain's tokens in the loss: the spread of the log-ratio over all tokens divided by that over the
+    domain's (DN-MOPD, arXiv 2609.35347); or, for `aggregation: token`, the domain's share of the prompts divided by its
+    share of the tokens (Open-MOPD, arXiv 2608.19098)."""
+    advantage_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest absolute advantage of a token, in nats."""
+    held_out: HeldOut | None = None
+    prompts_by: Literal["mix", "headroom"] = "mix"
+    """Shares of the prompts: those of `mix`, or by how far the student is below each domain's teacher on the held-out
+    prompts, measured anew each time."""
+    anchor: Share = 0.2
+    """With `prompts_by: headroom`, the share of the prompts that is distributed by `mix`."""
     teacher_memory: TeacherMemory = "device"
     """Where the teachers are kept: all on the device, or in host memory or on disk, from where they are loaded one at a
     time, the next one while another scores."""
@@ -174,21 +260,82 @@ class Distillation(OnPolicyNode):
             raise ValueError("teacher_memory: disk is of engine hf; nemo's teachers wait on device or host")
         return self
 
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> "Distillation":
+        if self.prompts_by == "headroom" and self.held_out is None:
+            raise ValueError("prompts_by: headroom is measured on held-out prompts; give held_out, e.g. {every: 10}")
+        if self.domain_weights == "share" and self.aggregation != "token":
+            raise ValueError("domain_weights: share is for aggregation: token; by response, shares are the prompts'")
+        return self
+
 
 class DistillNode(Distillation):
     teachers: str
     """The teachers node that chose them."""
+    start: Literal["init", "merge"] = "init"
+    """Initial weights: those of `init`, or a merge of the teachers: their common start plus their task vectors, each
+    times `merge_scale` (arXiv 2212.04089). The common start is the last node from which all teachers descend; it may be
+    a teacher itself, and then has no task vector."""
+    merge_scale: Annotated[float, Field(gt=0)] | None = None
+    """By default 1/K for K task vectors: the mean (IM-MOPD, arXiv 2609.34745)."""
+    corrections: Corrections | None = None
+
+    @model_validator(mode="after")
+    def _merges(self) -> "DistillNode":
+        if self.corrections is not None and self.held_out is None:
+            raise ValueError("corrections: decided by held-out prompts; give held_out, e.g. {every: 10}")
+        if self.engine == "nemo" and (self.corrections is not None or self.start == "merge"):
+            raise ValueError("start, corrections: weights are merged by engine hf only")
+        if self.lora is not None and (self.corrections is not None or self.start == "merge"):
+            raise ValueError("lora: adapters train on the weights of init; take it out, or start and corrections")
+        if self.merge_scale is not None and self.start != "merge":
+            raise ValueError("merge_scale: is for start: merge; say so, or take it out")
+        return self
+
+
+class OffPolicyNode(Node):
+    """Off-policy distillation: SFT on the teachers' answers, sampled once, that their verifiers accept (sequence-level
+    knowledge distillation, arXiv 1606.07947). A control for on-policy distillation, or its warm-up."""
+
+    teachers: str
+    """The teachers node that chose them."""
+    mix: dict[str, Share]
+    """Domain → share of the prompts; as of an on-policy node."""
+    prompts: Count
+    rollouts: Count
+    """Answers sampled to each prompt."""
+    rollout: Rollout
+    min_reward: Share = 1.0
+    """Smallest reward of an answer that is trained on."""
+    epochs: Annotated[float, Field(gt=0)]
+    batch: Count
+    """Answers a step."""
+    optimizer: Optimizer
+    update_router: bool = False
+
+    @model_validator(mode="after")
+    def _mix(self) -> "OffPolicyNode":
+        check_sums_to_one("mix", self.mix)
+        return self
 
 
 class Comparison(Section):
-    """When a checkpoint counts as worse than the best earlier one in a domain."""
+    """When a checkpoint counts as worse than the best earlier one in a domain (docs/algorithms.md)."""
 
     against: Annotated[list[str], Field(min_length=1)]
     """Earlier training nodes; in each domain the checkpoint is compared with the best of them. Default: all of the
     rounds that are read."""
-    significance: Share = 0.05
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """The loss, in reward, that is to be excluded: a domain has held where a loss of this or more is."""
+    significance: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Chance of finding a regression, in any domain of this comparison, where none has lost anything."""
+    miss_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Chance of finding, in a domain that has lost the margin, that it has held."""
     minimum_effect: Annotated[float, Field(ge=0)] = 0.02
-    """A drop smaller than this, in reward, does not count even where it is significant."""
+    """A measured loss smaller than this, in reward, is no regression even where it is significant."""
+    budget: Annotated[float, Field(ge=0)] = 6.0
+    """Largest number of further rollouts of the checkpoint, and as many of the earlier ones, for domains that are
+    undecided: as a multiple of those of one evaluation. 0: what the evaluations have must do."""
 
 
 class RepairNode(Distillation, Comparison):

@@ -7,7 +7,7 @@ from typing import Any
 from cascade.errors import RecipeError
 from cascade.recipe.data import Curation
 from cascade.recipe.graph import BASE, RESERVED, Graph
-from cascade.recipe.sections import Distillation, DistillNode, RepairNode, SFTNode, TeachersNode
+from cascade.recipe.sections import Distillation, DistillNode, OffPolicyNode, RepairNode, SFTNode, TeachersNode
 
 
 def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
@@ -34,9 +34,12 @@ def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
         for name, node in section.items():
             _check_round(f"{kind}.{name}", node, graph)
     graph.ordered()
-    for name, node in graph.distill.items():
+    students: dict[str, DistillNode | OffPolicyNode] = {**graph.off_policy, **graph.distill}
+    for name, node in students.items():
         candidates = graph.teachers[node.teachers].candidates
-        _check_teachers(f"distill.{name}", node, "teachers", f" of {node.teachers}", candidates, graph, curation)
+        _check_teachers(
+            f"{graph.kind(name)}.{name}", node, "teachers", f" of {node.teachers}", candidates, graph, curation
+        )
     for name, repair in graph.repair.items():
         _check_teachers(f"repair.{name}", repair, "against", "", repair.against, graph, curation)
         if missing := [domain for domain in curation.domains if domain not in repair.mix]:
@@ -77,14 +80,22 @@ def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> 
 
 
 def _check_teachers(
-    key: str, node: Distillation, field: str, of: str, candidates: list[str], graph: Graph, curation: Curation
+    key: str,
+    node: Distillation | OffPolicyNode,
+    field: str,
+    of: str,
+    candidates: list[str],
+    graph: Graph,
+    curation: Curation,
 ) -> None:
-    upstream = graph.ancestors(node.init) | {node.init}
+    student = _sft_of(node.init, graph)
     for candidate in candidates:
-        if candidate not in upstream and not (graph.ancestors(candidate) | {candidate}) & upstream & set(graph.sft):
+        # Every node descends from the base model; two fine-tunings of it may write in different formats.
+        teacher = _sft_of(candidate, graph)
+        if student and teacher and not student & teacher:
             raise RecipeError(
-                f"{key}.{field}: candidate {candidate!r}{of} is not upstream of "
-                f"{node.init!r} and has no SFT node in common with it; leave it out"
+                f"{key}.{field}: candidate {candidate!r}{of} is fine-tuned by {', '.join(sorted(teacher))}, "
+                f"{node.init!r} by {', '.join(sorted(student))}: no SFT node in common; leave it out"
             )
     for domain in node.mix:
         if domain not in curation.domains:
@@ -92,6 +103,11 @@ def _check_teachers(
                 f"{key}.mix.{domain}: without a benchmark of it no teacher can be chosen; give a source "
                 "of this domain a benchmark"
             )
+
+
+def _sft_of(name: str, graph: Graph) -> set[str]:
+    """The SFT nodes from the base model to a node, itself included."""
+    return (graph.ancestors(name) | {name}) & set(graph.sft)
 
 
 def _check_round(key: str, node: Any, graph: Graph) -> None:
@@ -108,14 +124,15 @@ def _check_round(key: str, node: Any, graph: Graph) -> None:
         for name in names:
             if name != BASE and last < (earliest := makers[name].round):
                 raise RecipeError(f"{key}.{reads}: {last}, but its {field} {name!r} is of round {earliest}")
-    if isinstance(node, DistillNode) and node.round != graph.teachers[node.teachers].round + 1:
+    if isinstance(node, DistillNode | OffPolicyNode) and node.round != graph.teachers[node.teachers].round + 1:
         raise RecipeError(
             f"{key}.round: {node.round}; a distillation opens the round after its teachers', "
             f"{graph.teachers[node.teachers].round + 1}"
         )
     if isinstance(node, RepairNode) and node.round != last + 1:
         raise RecipeError(f"{key}.round: {node.round}; a repair opens the round after the one it reads, {last + 1}")
-    rounds = {1, *(opener.round for opener in (*graph.distill.values(), *graph.repair.values()))}
+    openers = (*graph.off_policy.values(), *graph.distill.values(), *graph.repair.values())
+    rounds = {1, *(opener.round for opener in openers)}
     for field in dict.fromkeys((reads, "round")):
         if (round := getattr(node, field)) not in rounds:
             raise RecipeError(f"{key}.{field}: {round}, but no distillation or repair opens that round")

@@ -152,7 +152,9 @@ def recovery_curve(results: Results, node: str, recoveries: list[Recovery]) -> F
             Line2D([], [], color="#444444", linestyle=":", label="start, held out"),
             Line2D([], [], color="white", marker="o", markeredgecolor="black", label="after, held out"),
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        if any(name.startswith("held_out/reward/") for name in results.steps[node]):
+            handles.append(Line2D([], [], color="#888888", linestyle="", marker="x", label="on the way, held out"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -160,6 +162,8 @@ def _draw_recovery(axes: Axes, results: Results, node: str, recovery: Recovery) 
     colour = colour_of(results.recipe.domains, recovery.domain)
     points = results.steps[node].get(f"rollout/reward/{recovery.domain}", [])
     _line(axes, points, colour, recovery.domain)
+    if held_out := results.steps[node].get(f"held_out/reward/{recovery.domain}"):
+        axes.plot(*zip(*held_out, strict=True), "x", color=colour, markersize=6)
     axes.axhline(recovery.goal, color="#444444", linestyle="--", linewidth=1.2)
     axes.axhline(recovery.before, color="#444444", linestyle=":", linewidth=1.2)
     last = points[-1][0] if points else 1

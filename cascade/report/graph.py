@@ -2,7 +2,7 @@
 
 from html import escape
 
-from cascade.recipe import BASE, DistillNode, GateNode, Node, TeachersNode
+from cascade.recipe import BASE, DistillNode, GateNode, Node, OffPolicyNode, TeachersNode
 from cascade.report.results import Results
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 120, 46, 26, 22, 4
@@ -10,6 +10,7 @@ FILLS = {
     "base": "#eeeeee",
     "sft": "#dbe9f6",
     "rl": "#fbe3d3",
+    "off_policy": "#d5efe3",
     "distill": "#d5efe3",
     "repair": "#d5efe3",
     "teachers": "#f6e3ef",
@@ -18,6 +19,7 @@ FILLS = {
 LABELS = {
     "sft": "SFT",
     "rl": "RL",
+    "off_policy": "off-policy distillation",
     "distill": "distillation",
     "repair": "repair",
     "teachers": "teacher selection",
@@ -71,7 +73,7 @@ def _edges(results: Results) -> list[tuple[str, str, bool]]:
     for name, node in results.recipe.ordered().items():
         if isinstance(node, Node):
             edges.append((node.init, name, False))
-        if isinstance(node, DistillNode):
+        if isinstance(node, DistillNode | OffPolicyNode):
             edges.append((node.teachers, name, True))
         if isinstance(node, TeachersNode):
             edges += [(candidate, name, True) for candidate in node.candidates]

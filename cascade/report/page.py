@@ -12,7 +12,7 @@ from cascade.recipe import REPORT, Recipe
 from cascade.report import facts, figures
 from cascade.report.before_after import before_after, shortened
 from cascade.report.graph import graph_svg
-from cascade.report.results import Recovery, Results, load_results, pooled_recovery
+from cascade.report.results import BY_DOMAIN, Recovery, Results, load_results, pooled_recovery
 from cascade.tracking import Journal
 from cascade.utils.files import read_json, write_atomic
 
@@ -55,6 +55,10 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         versus=_svgs({"": figures_by_name[VERSUS]}) if versus else {},
         panels={node: _svgs(figures.stage_panels(results, node)) for node in results.steps},
         curves={n: _svgs(figures.recovery_panels(results, n, found)) for n, found in recoveries.items()},
+        by_domain={node: means for node in results.steps if (means := results.means_by_domain(node))},
+        measured=BY_DOMAIN,
+        titles_of=lambda metrics: [BY_DOMAIN[metric][0] for metric in metrics],
+        measured_in=lambda means: [m for m in BY_DOMAIN if any(m in of_domain for of_domain in means.values())],
         recoveries=recoveries,
         pooled={node: pooled_recovery(found) for node, found in recoveries.items()},
         samples={node: _last_samples(rows) for node, rows in results.samples.items()},

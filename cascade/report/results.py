@@ -5,9 +5,21 @@ from typing import Any
 
 from cascade.evaluation.statistics import recovery_rate
 from cascade.layout import Layout
-from cascade.recipe import BASE, Distillation, Recipe
+from cascade.recipe import BASE, Distillation, OnPolicyNode, Recipe
 from cascade.tracking.curves import Series, read_steps
 from cascade.utils.files import read_json, read_jsonl
+
+BY_DOMAIN = {
+    "rollout/prompt_share": ("prompts, %", 100),
+    "rollout/token_share": ("tokens, %", 100),
+    "train/gradient_share": ("squared gradient norm, %", 100),
+    "rollout/length": ("length", 1),
+    "train/reverse_kl": ("log-ratio to the teacher", -1),
+    "train/log_ratio_spread": ("its spread", 1),
+    "train/masked_tokens": ("dropped tokens, %", 100),
+    "held_out/recovery": ("recovery, held out, %", 100),
+}
+"""Metric of a domain → its name in the report, and the factor to the unit there."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,22 @@ class Results:
         """The highest score of any node."""
         scores = [score for node in self.summaries if (score := self.score(node, domain)) is not None]
         return max(scores, default=None)
+
+    def means_by_domain(self, node: str) -> dict[str, dict[str, float]]:
+        """Domain → metric of `BY_DOMAIN` → its mean over the node's steps, where it was measured; empty for a node of
+        one domain."""
+        section, steps = self.recipe.training[node], self.steps[node]
+        domains = section.mix if isinstance(section, OnPolicyNode) else {}
+        means = {
+            domain: {
+                metric: sum(value for _, value in points) / len(points)
+                for metric in BY_DOMAIN
+                if (points := steps.get(f"{metric}/{domain}"))
+            }
+            for domain in domains
+        }
+        measured = {domain: values for domain, values in means.items() if values}
+        return measured if len(measured) > 1 else {}
 
     def recoveries(self, node: str) -> list[Recovery]:
         """Recoveries of a distillation or repair, by domain: empty where results are missing or nothing was

@@ -65,6 +65,9 @@ def _conclusions(results: Results) -> list[str]:
     if checks:
         repaired = [node for node, decision in checks.items() if decision["regressed"]]
         lines.append(f"{len(repaired)} of {len(checks)} regression checks led to a repair.")
+    compared = [results.decisions[node] for node in (*checks, *results.recipe.gate) if node in results.decisions]
+    if further := sum(v["further_rollouts"] for decision in compared for v in decision["domains"].values()):
+        lines.append(f"{further:,} rollouts beyond those of the evaluations were compared to decide.")
     lines += [f"{node}: {decision['words']}." for node, decision in checks.items()]
     for node in results.recipe.gate:
         if decision := results.decisions.get(node):

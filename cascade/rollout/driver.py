@@ -13,12 +13,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from cascade.chat import Row, encode_prompt, parse_response, prompt_of
+from cascade.chat import Response, Row, encode, format_of, prompt_of, render
 from cascade.environments.base import Environment, Episode, EpisodeEnvironment, GroupEnvironment, Verdict, failure_of
 from cascade.environments.verification import judge, judge_episode, judge_together
 from cascade.recipe.sections import Rollout as Settings
 from cascade.rollout.base import Sample, Sampler, SampleRequest
-from cascade.rollout.transcript import Transcript, Turn, encode_answer, response_text
+from cascade.rollout.transcript import Transcript, Turn, render_answer, response_text
 from cascade.utils.seeds import derive_seed
 
 
@@ -115,8 +115,13 @@ class Driver:
 
     def _conversations(self, request: RolloutRequest) -> list["_Conversation"]:
         messages, tools = prompt_of(request.row)
-        prompt = encode_prompt(self._tokenizer, messages, tools, thinking=self._settings.thinking)
-        return [_Conversation(request, seed, prompt) for seed in request.seeds]
+        prompt = render(self._tokenizer, messages, tools, thinking=self._settings.thinking, for_generation=True)
+        token_ids = encode(self._tokenizer, prompt)
+        return [_Conversation(request, seed, token_ids, prompt, tools) for seed in request.seeds]
+
+    def _parse(self, conversation: "_Conversation", text: str, finished: bool = True) -> Response:
+        read = format_of(self._tokenizer).parse
+        return read(text, conversation.prompt, tools=conversation.tools, finished=finished)
 
     def _continue_episode(
         self, conversation: "_Conversation", environment: EpisodeEnvironment, jobs: list[Future[Any]]
@@ -134,20 +139,21 @@ class Driver:
                 conversation.episode = environment.start(conversation.request.row)
             if not sample.finished:
                 return None
-            text = response_text(self._tokenizer, sample)
-            messages = conversation.episode.answer(parse_response(text, thinking=settings.thinking))
+            response = self._parse(conversation, response_text(self._tokenizer, sample))
+            messages = conversation.episode.answer(response)
         except Exception as error:
             conversation.verdict = failure_of(error)
             return None
         if messages is None:
             return None
-        context = encode_answer(self._tokenizer, messages, thinking=settings.thinking)
+        prompt = render_answer(self._tokenizer, messages, thinking=settings.thinking, calls=response.tool_calls)
+        context = encode(self._tokenizer, prompt)
         token_ids = [*Transcript(conversation.turns, True).token_ids, *context]
         turns = len(conversation.turns)
         if turns == settings.max_turns or len(token_ids) + settings.max_new_tokens > settings.max_context:
             conversation.finished = False
             return None
-        conversation.context = context
+        conversation.context, conversation.prompt = context, prompt
         return SampleRequest(token_ids, derive_seed(conversation.seed, turns))
 
     def _judge_episode(self, conversation: "_Conversation") -> None:
@@ -162,9 +168,7 @@ class Driver:
             member.text = member.transcript.text(self._tokenizer)
         judged = [member for member in members if member.finished or self._judge_unfinished]
         request = members[0].request
-        responses = [
-            parse_response(member.text, thinking=self._settings.thinking, finished=member.finished) for member in judged
-        ]
+        responses = [self._parse(member, member.text, member.finished) for member in judged]
         if self._together:
             verdicts = judge_together(request.environment, request.row, responses)
         else:
@@ -187,6 +191,9 @@ class _Conversation:
     """Seed of the first turn; those of later turns derive from it and the turn's number."""
     context: list[int]
     """Tokens before the response of the current turn that no earlier turn has."""
+    prompt: str
+    """Their text."""
+    tools: list[dict] | None
     turns: list[Turn] = field(default_factory=list)
     finished: bool = False
     episode: Episode | None = None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from cascade.chat import Message, encode, render, turn_markers
-from cascade.errors import CascadeError
+from cascade.chat import Message, ToolCall, format_of, message_call, turn_markers
+from cascade.errors import CascadeError, RowError
 from cascade.rollout.base import Sample
 
 
@@ -67,25 +67,24 @@ def text_of(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str
     return str(tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def encode_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, thinking: bool) -> list[int]:
+def render_answer(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, thinking: bool, calls: Sequence[ToolCall] = ()
+) -> str:
     """The environment's messages as the chat template renders them after an assistant's end-of-turn token, up to
-    where the assistant writes again.
+    where the assistant writes again. `calls`: those that the messages answer; templates show their names or ids.
 
     Turn markers in their text are broken up, so that the content of a file cannot start another role's turn. Raises
     CascadeError where the template does not continue what it has rendered.
     """
     # The rendering does not depend on the conversation before it, so a short one is used.
     history: list[Message] = [{"role": "user", "content": "."}, {"role": "assistant", "content": "."}]
+    if calls:
+        history[1]["tool_calls"] = [message_call(call) for call in calls]
     safe = [{**message, "content": _without_markers(tokenizer, message["content"])} for message in messages]
-    before_end, end, _ = render(tokenizer, history).rpartition(tokenizer.eos_token)
-    head = before_end + end
-    text = render(tokenizer, [*history, *safe], thinking=thinking, for_generation=True)
-    if not (end and text.startswith(head)):
-        raise CascadeError(
-            f"{tokenizer.name_or_path}: the chat template does not render an environment's answer as a continuation "
-            "of the conversation; episodes need one that does"
-        )
-    return encode(tokenizer, text[len(head) :])
+    try:
+        return format_of(tokenizer).continuation(history, safe, thinking=thinking)
+    except RowError as error:
+        raise CascadeError(f"{tokenizer.name_or_path}: {error}; episodes need a template that does") from None
 
 
 def _without_markers(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

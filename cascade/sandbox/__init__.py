@@ -8,13 +8,13 @@ CPU time, wall time, memory, processes, file size and output are limited. When `
 command have been killed and the scratch directory, a tmpfs, is removed.
 
 Isolation uses user, mount, PID, network, IPC and UTS namespaces, seccomp and resource limits, set up by a separate
-process. The library sandlock was not used: it needs Linux 6.12 (Landlock ABI 6), which GPU hosts seldom have, forks
-inside the calling process, which has threads, and limits neither CPU time nor output. bubblewrap is not a Python
-package.
+process (`launcher`), which runs one command after another. The library sandlock was not used: it needs Linux 6.12
+(Landlock ABI 6), which GPU hosts seldom have, forks inside the calling process, which has threads, and limits neither
+CPU time nor output. bubblewrap is not a Python package.
 """
 
 from cascade.errors import SandboxError
-from cascade.sandbox.program import Ending, Execution, Limits, Program
+from cascade.sandbox.program import Ending, Execution, Limits, Program, compiled
 from cascade.sandbox.run import PYTHON, REMEDY, connect, execute, missing, require
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Limits",
     "Program",
     "SandboxError",
+    "compiled",
     "connect",
     "execute",
     "missing",

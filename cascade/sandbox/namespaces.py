@@ -79,8 +79,8 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
-def build_root(readable: list[str], scratch: str, scratch_bytes: int, roots: list[str]) -> int:
-    """Change to a root with the allowed paths and an empty scratch directory; `roots` are links into the latter.
+def build_root(readable: list[str], scratch: str, roots: list[str]) -> int:
+    """Change to a root with the allowed paths and a place for the scratch directory; `roots` are links into the latter.
     Returns a descriptor of the namespace's /proc, which the command cannot see."""
     check(libc.mount(None, b"/", None, RECURSIVE | PRIVATE, None), "private mounts (mount)")
     # Kept open, because the new root may be mounted over their paths.
@@ -114,14 +114,38 @@ def build_root(readable: list[str], scratch: str, scratch_bytes: int, roots: lis
     os.mkdir(root + scratch)
     for name in roots:
         os.symlink(f"{scratch}/{name}", f"{root}/{name}")
-    options = f"size={scratch_bytes},nr_inodes={FILES_IN_SCRATCH},mode=700,uid={UID},gid={UID}"
-    mount("tmpfs", root + scratch, NO_SUID | NO_DEVICES, options)
     set_attributes(root, READ_ONLY, recursive=False)
     os.chdir(root)
     check(libc.pivot_root(b".", b"."), "a root of its own (pivot_root)")
     check(libc.umount2(b".", DETACH), "leaving the old root (umount2)")
-    os.chdir(scratch)
+    os.chdir("/")
     return processes
+
+
+def mount_scratch(scratch: str, scratch_bytes: int) -> None:
+    """An empty scratch directory, in memory; change to it."""
+    options = f"size={scratch_bytes},nr_inodes={FILES_IN_SCRATCH},mode=700,uid={UID},gid={UID}"
+    mount("tmpfs", scratch, NO_SUID | NO_DEVICES, options)
+    os.chdir(scratch)
+
+
+def unmount(path: str) -> None:
+    os.chdir("/")
+    check(libc.umount2(path.encode(), DETACH), "removing the scratch directory (umount2)")
+
+
+def open_last_process(processes: int) -> int | None:
+    """A descriptor for `count_processes_anew`; None where the kernel has no such thing (CONFIG_CHECKPOINT_RESTORE)."""
+    try:
+        return os.open("sys/kernel/ns_last_pid", os.O_WRONLY, dir_fd=processes)
+    except OSError:
+        return None
+
+
+def count_processes_anew(last_process: int | None) -> None:
+    """Let the next process of this namespace be number 2, however many there were."""
+    if last_process is not None:
+        os.pwrite(last_process, b"1", 0)
 
 
 def mount(kind: str, target: str, flags: int, options: str) -> None:
@@ -140,17 +164,30 @@ def set_attributes(path: str, attributes: int, recursive: bool = True) -> None:
     check(done, "read-only mounts (mount_setattr)")
 
 
-def drop_privileges(become: int | None, instructions: bytes) -> None:
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+
+def seccomp_program(instructions: bytes) -> Filter:
+    """struct sock_fprog of `man 2 seccomp`."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    program = Filter(len(instructions) // 8, ctypes.addressof(code))
+    program.kept = code
+    return program
+
+
+_CAPABILITIES_VERSION_3 = 0x20080522
+_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
+
+
+def drop_privileges(become: int | None, filters: Filter) -> None:
     if become is not None:
         os.setgroups([])
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)
     die_with_parent()  # the change of credentials has cleared the setting
     check(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0), "no new privileges (prctl)")
-    code = ctypes.create_string_buffer(instructions, len(instructions))
-
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
-
-    program = Program(len(instructions) // 8, ctypes.addressof(code))
-    check(libc.prctl(SECCOMP, FILTER, ctypes.byref(program), 0, 0), "system call filters (seccomp)")
+    # Where the user stays the same, only a program that is executed would lose them.
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION_3)
+    check(libc.capset(header, _NO_CAPABILITIES), "dropping capabilities (capset)")
+    check(libc.prctl(SECCOMP, FILTER, ctypes.byref(filters), 0, 0), "system call filters (seccomp)")

@@ -2,11 +2,13 @@
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import marshal
 import os
 import platform
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +31,14 @@ _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 _SCRATCH = "/scratch"
+_ENVIRONMENT = {
+    "PATH": f"{os.path.dirname(PYTHON[0])}:/usr/local/bin:/usr/bin:/bin",
+    "HOME": _SCRATCH,
+    "TMPDIR": _SCRATCH,
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+}
+"""Of every command."""
 _NOBODY = 65534
 """User id of commands that root starts: the limit on processes does not apply to root."""
 _GRACE_SECONDS = 15.0
@@ -42,6 +52,7 @@ REMEDY = (
 )
 """What to do where a mechanism is missing."""
 _DEFAULT = Limits()
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 def execute(
@@ -60,10 +71,10 @@ def execute(
     (`missing`), and if the sandbox fails.
     """
     require()
-    request = _request(Program(command, files, limits), stdin=stdin, keep=keep, roots=roots)
-    with _slots, _launcher() as launcher:
-        launcher.send(request, limits.wall_seconds + _GRACE_SECONDS)
-        return _execution(launcher.receive())
+    links = tuple(_inside(name) for name in roots)
+    with _slots, _Task(Program(command, files, limits), keep, _bytes(stdin)) as task, _launcher(links) as launcher:
+        task.start(launcher)
+        return task.result()
 
 
 def connect(asker: Program, answerer: Program) -> tuple[Execution, Execution | None]:
@@ -73,21 +84,21 @@ def connect(asker: Program, answerer: Program) -> tuple[Execution, Execution | N
     Raises as `execute` does.
     """
     require()
-    questions, answers = os.pipe(), os.pipe()
-    ends = ((answers[0], questions[1]), (questions[0], answers[1]))
     with _slots, ExitStack() as stack:
-        launchers = []
+        asked, answering = (stack.enter_context(_Task(program)) for program in (asker, answerer))
+        for one, other in ((asked, answering), (answering, asked)):
+            reads, writes = os.pipe()
+            one.replace(1, writes)
+            other.replace(0, reads)
+        for task in (asked, answering):
+            task.start(stack.enter_context(_launcher()))
+            # An end that stays open here would hide from the one that the other has gone.
+            task.give_away()
+        execution = asked.result()
         try:
-            for program, streams in zip((asker, answerer), ends, strict=True):
-                launchers.append(stack.enter_context(_launcher(*streams)))
-                launchers[-1].send(_request(program, streams=streams), program.limits.wall_seconds + _GRACE_SECONDS)
-        finally:
-            for descriptor in (*questions, *answers):
-                os.close(descriptor)
-        execution = _execution(launchers[0].receive())
-        try:
-            return execution, _execution(launchers[1].receive(1.0))
+            return execution, answering.result(1.0)
         except TimeoutError:
+            answering.launcher.stop()
             return execution, None
 
 
@@ -115,12 +126,14 @@ def _missing() -> tuple[str, ...]:
     if release < _OLDEST_KERNEL:
         return (f"it needs Linux {'.'.join(map(str, _OLDEST_KERNEL))} or later (this is {platform.release()})",)
     try:
-        with _launcher() as launcher:
-            launcher.send({"probe": True, "streams": ()}, _GRACE_SECONDS)
-            if lacks := launcher.receive()["lacks"]:
-                return tuple(f"it has no {name} namespaces for this user" for name in lacks)
-            launcher.send(_request(Program([*PYTHON, "-c", "pass"])), _GRACE_SECONDS)
-            trial = _execution(launcher.receive())
+        probe = _Launcher({"probe": True})
+        lacks = probe.receive()["lacks"]
+        probe.stop()
+        if lacks:
+            return tuple(f"it has no {name} namespaces for this user" for name in lacks)
+        with _Task(Program([*PYTHON, "-c", "pass"])) as task, _launcher() as launcher:
+            task.start(launcher)
+            trial = task.result()
     except SandboxError as error:
         return (str(error),)
     return () if trial.exit_code == 0 else (f"Python does not start in the sandbox: {trial.stderr.strip()[-200:]}",)
@@ -129,26 +142,27 @@ def _missing() -> tuple[str, ...]:
 class _Launcher:
     """A launcher process, which runs one command after another."""
 
-    def __init__(self, streams: Sequence[int] = ()):
+    def __init__(self, settings: dict[str, Any]):
+        self._channel, theirs = socket.socketpair()
         self.process = subprocess.Popen(
             [*PYTHON, _LAUNCHER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={},
-            pass_fds=streams,
+            env=_ENVIRONMENT,
             start_new_session=True,
         )
-        self.deadline = 0.0
+        theirs.close()
+        self.roots = tuple(settings.get("roots", ()))
+        self.stopped = False
+        self.send(settings, _GRACE_SECONDS)
 
-    def send(self, request: dict[str, Any], seconds: float) -> None:
-        """Send a request. `seconds`: time limit for the answer."""
-        assert self.process.stdin is not None
-        data = marshal.dumps(request)
-        # The launcher reads the whole request before it starts anything, so this does not block.
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(len(data).to_bytes(8, "little") + data)
-            self.process.stdin.flush()
+    def send(self, message: dict[str, Any], seconds: float, streams: Sequence[int] = ()) -> None:
+        """Send a (short) message, and `streams` (descriptors). `seconds`: limit for the answer."""
+        data = marshal.dumps(message)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._channel, [len(data).to_bytes(8, "little")], streams)
+            self._channel.sendall(data)
         self.deadline = time.monotonic() + seconds
 
     def receive(self, seconds: float | None = None) -> dict[str, Any]:
@@ -166,47 +180,61 @@ class _Launcher:
         return answer
 
     def _read(self, count: int, deadline: float) -> bytes:
-        assert self.process.stdout is not None
         data = bytearray()
         poll = select.poll()
-        poll.register(self.process.stdout, select.POLLIN)
+        poll.register(self._channel, select.POLLIN)
         while len(data) < count:
             if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
                 raise TimeoutError
-            part = os.read(self.process.stdout.fileno(), min(count - len(data), MIB))
-            if not part:
-                raise SandboxError("the sandbox's launcher ended without an answer")
-            data += part
+            with contextlib.suppress(ConnectionResetError):
+                if part := self._channel.recv(min(count - len(data), MIB)):
+                    data += part
+                    continue
+            raise SandboxError("the sandbox's launcher ended without an answer")
         return bytes(data)
 
     def stop(self) -> None:
-        """Kill the launcher. Process 1 of the PID namespace dies with it, and the kernel kills the rest."""
+        """Kill the launcher. Process 1 of its PID namespace dies with it, and the kernel kills the rest."""
+        self.stopped = True
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self._channel.close()
 
 
 _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 """With more executions than processors they would only use up each other's wall time."""
 _idle: list[_Launcher] = []
+_MOST_IDLE = 2 * (os.cpu_count() or 1)
+"""Two for each pair of connected commands."""
 
 
 @contextmanager
-def _launcher(*streams: int) -> Iterator[_Launcher]:
-    """An idle launcher, or a new one if there are `streams`. It is stopped after an error, else reused."""
-    launcher = None
-    while _idle and not streams and launcher is None:
-        with contextlib.suppress(IndexError):
-            launcher = _idle.pop()
-    launcher = launcher or _Launcher(streams)
+def _launcher(roots: tuple[str, ...] = ()) -> Iterator[_Launcher]:
+    """An idle launcher with these links in its root, or a new one. It is stopped after an error, else reused."""
+    for launcher in reversed(_idle):
+        if launcher.roots == roots:
+            try:
+                _idle.remove(launcher)
+                break
+            except ValueError:
+                continue  # another thread was faster
+    else:
+        launcher = _Launcher(_settings(roots))
+        try:
+            launcher.receive()
+        except BaseException:
+            launcher.stop()
+            raise
     try:
         yield launcher
     except BaseException:
         launcher.stop()
         raise
-    if streams:
-        launcher.stop()
-    else:
+    if not launcher.stopped:
         _idle.append(launcher)
+        while len(_idle) > _MOST_IDLE:
+            with contextlib.suppress(IndexError):
+                _idle.pop(0).stop()
 
 
 @atexit.register
@@ -219,42 +247,82 @@ def _stop_all() -> None:
 os.register_at_fork(after_in_child=_idle.clear)
 
 
-def _request(
-    program: Program,
-    *,
-    stdin: str = "",
-    keep: Sequence[str] = (),
-    roots: Sequence[str] = (),
-    streams: Sequence[int] = (),
-) -> dict[str, Any]:
+def _settings(roots: Sequence[str]) -> dict[str, Any]:
+    """What is the same for all commands of a launcher."""
     prefix = os.path.realpath(sys.base_prefix)
     python = () if f"{prefix}/".startswith("/usr/") else (prefix,)
     return {
         "probe": False,
-        "command": list(program.command),
-        "files": {_inside(path): _bytes(content) for path, content in program.files.items()},
-        "keep": [_inside(path) for path in keep],
-        "stdin": _bytes(stdin),
-        "streams": streams,
-        "limits": asdict(program.limits),
-        "environment": {
-            "PATH": f"{os.path.dirname(PYTHON[0])}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": _SCRATCH,
-            "TMPDIR": _SCRATCH,
-            "LANG": "C.UTF-8",
-            "PYTHONHASHSEED": "0",
-        },
+        "python": list(PYTHON),
         "readable": [path for path in (*_SYSTEM, *_DEVICES, *python) if os.path.lexists(path)],
         "scratch": _SCRATCH,
-        "roots": [_inside(name) for name in roots],
+        "roots": list(roots),
         "become": _NOBODY if _can_become_nobody() else None,
         "seccomp": seccomp.compile_filter(platform.machine()),
     }
 
 
-def _execution(answer: dict[str, Any]) -> Execution:
-    texts = {name: answer.pop(name).decode(errors="replace") for name in ("stdout", "stderr")}
-    return Execution(**answer, **texts)
+class _Task:
+    """A command on its way. What goes in and comes out lies in files in memory (`man 2 memfd_create`), of which the
+    launcher passes the descriptors on without reading them."""
+
+    def __init__(self, program: Program, keep: Sequence[str] = (), stdin: bytes = b""):
+        self._limits, self._keep = program.limits, [_inside(path) for path in keep]
+        request = {
+            "command": list(program.command),
+            "files": {_inside(path): _bytes(content) for path, content in program.files.items()},
+            "keep": self._keep,
+        }
+        self._request = _file(marshal.dumps(request))
+        self.streams = [_file(stdin), _file(), _file()]
+        """Its standard input, output and error."""
+
+    def __enter__(self) -> "_Task":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in (self._request, *self.streams):
+            os.close(descriptor)
+
+    def start(self, launcher: "_Launcher") -> None:
+        self.launcher = launcher
+        message = {**asdict(self._limits), "keeps": bool(self._keep)}
+        launcher.send(message, self._limits.wall_seconds + _GRACE_SECONDS, (self._request, *self.streams))
+
+    def replace(self, number: int, descriptor: int) -> None:
+        before, self.streams[number] = self.streams[number], descriptor
+        os.close(before)
+
+    def give_away(self) -> None:
+        """Close the pipes among the streams here."""
+        given, self.streams = self.streams[:2], self.streams[2:]
+        for descriptor in given:
+            os.close(descriptor)
+
+    def result(self, seconds: float | None = None) -> Execution:
+        """Raises SandboxError, and TimeoutError after `seconds`, if given."""
+        files: dict[str, bytes] = self.launcher.receive(seconds) if self._keep else {}
+        answer = self.launcher.receive(seconds)
+        room = self._limits.output_bytes
+        *_, stderr = self.streams
+        outputs = []
+        for descriptor in (self.streams[1], stderr) if len(self.streams) == 3 else (None, stderr):
+            outputs.append(b"" if descriptor is None else os.pread(descriptor, room, 0))
+            room -= len(outputs[-1])
+        stdout, errors = (output.decode(errors="replace") for output in outputs)
+        return Execution(**answer, stdout=stdout, stderr=errors, files=files)
+
+
+def _file(content: bytes | None = None) -> int:
+    """A file in memory; with content, which may be none, nobody can change it."""
+    descriptor = os.memfd_create("stream", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    if content is not None:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    return descriptor
 
 
 def _inside(path: str) -> str:

@@ -78,13 +78,29 @@ _NUMBERS = {  # calls that are allowed or denied by their arguments
     X86_64: {"clone": 56, "clone3": 435, "socket": 41},
     AARCH64: {"clone": 220, "clone3": 435, "socket": 198},
 }
+OF_ITSELF: dict[str, tuple[int, int, int | None]] = {
+    # name: (x86-64, 64-bit ARM, first argument; None where the first is the process)
+    "setpriority": (141, 140, 0),
+    "ioprio_set": (251, 30, 1),
+    "prlimit64": (302, 261, None),
+    "sched_setparam": (142, 118, None),
+    "sched_setscheduler": (144, 119, None),
+    "sched_setaffinity": (203, 122, None),
+    "sched_setattr": (314, 274, None),
+}
+"""System calls that a process may use on itself alone, which it then calls 0: process 1 may have the same user."""
 _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET; CLONE_NEWTIME needs clone3."""
 _AF_UNIX = 1
 _X32 = 0x40000000
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data, little endian
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = (
+    0,
+    4,
+    16,
+    24,
+)  # offsets in struct seccomp_data, little endian
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 
@@ -107,6 +123,12 @@ def compile_filter(machine: str) -> bytes:
         call = numbers[column]
         if call is not None:
             code += _refuse(_op(_EQUAL, call, 0, 1), errno.EPERM)
+    for on_x86_64, on_aarch64, kind in OF_ITSELF.values():
+        call = on_x86_64 if column == 0 else on_aarch64
+        code += [_op(_EQUAL, call, 0, 4 if kind is None else 6), _op(_LOAD, _FIRST_ARGUMENT)]
+        if kind is not None:
+            code += [_op(_EQUAL, kind, 0, 2), _op(_LOAD, _SECOND_ARGUMENT)]
+        code += [_op(_EQUAL, 0, 1, 0), _op(_RETURN, _ERRNO | errno.EPERM), _op(_RETURN, _ALLOW)]
     code += [
         _op(_EQUAL, number["clone"], 0, 4),
         _op(_LOAD, _FIRST_ARGUMENT),

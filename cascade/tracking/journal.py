@@ -136,8 +136,10 @@ def tags_of(entries: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def metric_name(key: str) -> str:
-    """The metric's name in MLflow, which does not allow some characters: pass@1 becomes pass_at_1."""
-    return re.sub(r"[^\w./ :-]", "_", key.replace("@", "_at_"))
+    """The name of a metric, parameter or tag in MLflow, which refuses some characters, and paths that are absolute or
+    lead upward: pass@1 becomes pass_at_1, dvc//disk/base and dvc/../base become dvc/disk/base and dvc/_/base."""
+    parts = re.sub(r"[^\w./ :-]", "_", key.replace("@", "_at_")).split("/")
+    return "/".join("_" if part == ".." else part for part in parts if part not in ("", "."))
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -1,6 +1,16 @@
 """Descriptions of experiments, runs and model versions in MLflow, in Markdown."""
 
-from cascade.recipe import CURATE, Distillation, GateNode, Node, OnPolicyNode, Recipe, TeachersNode
+from cascade.recipe import (
+    BASE,
+    CURATE,
+    Distillation,
+    GateNode,
+    Node,
+    OffPolicyNode,
+    OnPolicyNode,
+    Recipe,
+    TeachersNode,
+)
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's or experiment's description."""
@@ -12,7 +22,7 @@ UNITS = """\
 | `rollout/` | what was sampled: rewards in [0, 1], shares in [0, 1], lengths in tokens, `/<domain>` of one domain; \
 `quality` on the judge's scale, where rewards are relative to a group |
 | `eval/<domain>/` | the benchmark: `avg_at_k` the mean reward, between `ci_low` and `ci_high`, `pass_at_k` solved |
-| `gate/`, `repair/` | the comparison with the best earlier checkpoint: scores in [0, 1], p-values |
+| `gate/`, `repair/` | the comparison with the best earlier checkpoint: bounds, smallest visible loss, more rollouts |
 | `curate/` | rows, tokens and shares of the data |
 | `time/` | seconds (`_share`: of a step) |
 | `speed/` | tokens a second |
@@ -60,12 +70,16 @@ def version_note(name: str, tags: dict[str, str]) -> str:
 def _sentence(recipe: Recipe, name: str) -> str:
     if name == CURATE:
         return f"data of {len(recipe.curation.sources)} sources, filtered, without duplicates, split and packed"
+    if name == BASE:
+        return f"the base model, {recipe.base}"
     node = recipe.node(name)
     if isinstance(node, TeachersNode):
         return f"chooses the best of {', '.join(node.candidates)} as each domain's teacher"
     if isinstance(node, GateNode):
         return f"lets {node.candidate} pass if it is in no domain significantly below {', '.join(node.against)}"
     assert isinstance(node, Node)
+    if isinstance(node, OffPolicyNode):
+        return f"fine-tuning of {node.init} on its teachers' answers to {node.prompts} prompts"
     if not isinstance(node, OnPolicyNode):
         return f"supervised fine-tuning of {node.init}"
     mix = ", ".join(f"{domain} {100 * share:.0f} %" for domain, share in node.mix.items())

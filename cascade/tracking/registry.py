@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from cascade.tracking.journal import metric_name
 from cascade.tracking.notes import version_note
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def register(client: "MlflowClient", run: "Run", name: str, alias: str, tags: di
     if version is None:
         client.log_dict(run.info.run_id, tags, "checkpoint/lineage.json")
         source = f"runs:/{run.info.run_id}/checkpoint"
+        names = {metric_name(key): value for key, value in tags.items()}
         version = client.create_model_version(
-            name, source, run.info.run_id, tags=tags, description=version_note(name, tags)
+            name, source, run.info.run_id, tags=names, description=version_note(name, tags)
         )
     client.set_registered_model_alias(name, alias, version.version)
     client.set_tag(run.info.run_id, REGISTERED, f"{prefix} {version.version}")

@@ -4,6 +4,8 @@ An advantage source turns a batch into a signal: the objective of the step (what
 log-probabilities of a micro-batch), and the metrics of the step that belong to it.
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor
 
 from cascade.policy.base import Policy
+from cascade.recipe import Distillation
 from cascade.training import losses
 from cascade.training.batch import Batch
-from cascade.training.metrics import Metrics, token_means
+from cascade.training.metrics import Metrics, token_means, token_spreads
 from cascade.training.teacher_scoring import Teachers
 
 
@@ -44,11 +47,14 @@ class GRPO:
 
     def __call__(self, log_probs: Tensor, index: Tensor) -> Tensor:
         advantages = _pick(self._advantages, index, log_probs)
-        loss = losses.policy_gradient_loss(log_probs, advantages, self._batch.tokens)
+        loss = self.policy_gradient(log_probs, advantages, index)
         if self._start is not None:
             kl = losses.kl_to_start(log_probs, _pick(self._start, index, log_probs))
             loss = loss + self._kl * kl.sum() / self._batch.tokens
         return loss
+
+    def policy_gradient(self, log_probs: Tensor, advantages: Tensor, index: Tensor) -> Tensor:
+        return losses.policy_gradient_loss(log_probs, advantages, self._batch.tokens)
 
     def metrics(self, log_probs: Tensor) -> Metrics:
         if self._start is None:
@@ -56,33 +62,73 @@ class GRPO:
         return token_means("train/kl_to_start", losses.kl_to_start(log_probs, self._start), self._batch)
 
 
+class P3O(GRPO):
+    """GRPO for a policy that is no longer the one that sampled: ratios truncated at their effective sample size, and a
+    KL term to the sampler's policy, the stronger the smaller that is."""
+
+    def __init__(self, batch: Batch, policy: Policy, kl: float = 0.0, start: Policy | None = None):
+        super().__init__(batch, kl, start)
+        self._old = batch.sampler_log_probs
+        ratios = (policy.score(batch.sequences).log_probs - self._old).exp()
+        self._effective_size = losses.effective_sample_size(ratios)
+
+    def policy_gradient(self, log_probs: Tensor, advantages: Tensor, index: Tensor) -> Tensor:
+        old = _pick(self._old, index, log_probs)
+        return losses.p3o_loss(log_probs, old, advantages, self._effective_size, self._batch.tokens)
+
+    def metrics(self, log_probs: Tensor) -> Metrics:
+        return super().metrics(log_probs) | {"train/effective_sample_size": self._effective_size}
+
+
 class MOPD:
     """Multi-domain on-policy distillation: log π_teacher - log π_train on the sampled token, with truncated importance
     weights."""
 
-    def __init__(self, batch: Batch, teachers: Teachers, importance: tuple[float, float]):
+    def __init__(self, batch: Batch, teachers: Teachers, node: Distillation):
         self._batch = batch
-        self._importance = importance
+        self._node = node
         self._teacher = teachers.score(batch)
-        self._response_tokens = torch.bincount(batch.owner)[batch.owner]
+        if node.aggregation == "response":
+            self._tokens_each = torch.bincount(batch.owner)[batch.owner]
+            self._parts = len(batch.rollouts)
+        else:
+            self._tokens_each = torch.ones_like(batch.owner)
+            self._parts = batch.tokens
+        self._domain_weights = self._weights_by_domain()
 
     def __call__(self, log_probs: Tensor, index: Tensor) -> Tensor:
+        weights = losses.importance_weights(
+            log_probs, _pick(self._batch.sampler_log_probs, index, log_probs), *self._node.importance
+        )
+        if self._domain_weights is not None:
+            weights = weights * _pick(self._domain_weights, index, log_probs)
         return losses.distillation_loss(
             log_probs,
             _pick(self._teacher, index, log_probs),
-            losses.importance_weights(
-                log_probs, _pick(self._batch.sampler_log_probs, index, log_probs), *self._importance
-            ),
-            _pick(self._response_tokens, index, log_probs),
-            len(self._batch.rollouts),
+            weights,
+            _pick(self._tokens_each, index, log_probs),
+            self._parts,
+            math.inf if self._node.advantage_clip is None else self._node.advantage_clip,
         )
 
     def metrics(self, log_probs: Tensor) -> Metrics:
-        weights = losses.importance_weights(log_probs, self._batch.sampler_log_probs, *self._importance)
+        weights = losses.importance_weights(log_probs, self._batch.sampler_log_probs, *self._node.importance)
         return {
             **token_means("train/reverse_kl", losses.reverse_kl(log_probs, self._teacher), self._batch),
+            **token_spreads("train/log_ratio_spread", self._teacher - log_probs, self._batch),
             **token_means("train/masked_tokens", (weights == 0).float(), self._batch),
         }
+
+    def _weights_by_domain(self) -> Tensor | None:
+        """[N], or None where all are 1."""
+        if self._node.domain_weights is None:
+            return None
+        domains = sorted(set(self._batch.domains))
+        of_token = torch.tensor([domains.index(domain) for domain in self._batch.domains])[self._batch.owner]
+        if self._node.domain_weights == "spread":
+            return losses.spread_weights(self._teacher - self._batch.sampler_log_probs, of_token)
+        prompts = Counter(self._batch.domains)
+        return losses.share_weights(torch.tensor([float(prompts[domain]) for domain in domains]), of_token)
 
 
 def _pick(values: Tensor, index: Tensor, like: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Collector:
         self._node = node
         self._name = name
         self._seed = seed
-        self._prompts = prompts
+        self.source = prompts
         self._filter = RolloutFilter.of(node)
         self._driver = Driver(
             sampler,
@@ -51,7 +51,7 @@ class Collector:
         Raises CascadeError when more rollouts than `max_failure_rate` have no verdict.
         """
         collected = Collected()
-        draws = self._prompts.draw_step(self._node.prompts)
+        draws = self.source.draw_step(self._node.prompts)
         while True:
             # Every process samples and judges its share of the prompts; all of them get all the groups.
             groups = distributed.gather_shards(self._judged_groups(distributed.shard(draws), step, collected))
@@ -60,14 +60,23 @@ class Collector:
             collected.kept += [group for group, reason in zip(groups, reasons, strict=True) if not reason]
             collected.dropped += dropped
             collected.low_best += [group for group, reason in zip(groups, reasons, strict=True) if reason == "low_best"]
-            self._check_failures(collected, step)
+            self._check_failures(collected, f"step {step}")
             if not dropped or collected.refills == self._filter.max_refills:
                 return collected
             collected.refills += 1
             missing = Counter(group.prompt.domain for group in dropped)
-            draws = [draw for domain, count in missing.items() for draw in self._prompts.draw(domain, count)]
+            draws = [draw for domain, count in missing.items() for draw in self.source.draw(domain, count)]
 
-    def _judged_groups(self, draws: list[Draw], step: int, collected: Collected) -> list[Group]:
+    def measure(self, prompts: list[Prompt]) -> list[Group]:
+        """A group of each prompt, for `difficulty`. Raises CascadeError as `collect` does."""
+        collected = Collected()
+        draws = [Draw(prompt, 0) for prompt in prompts]
+        groups = distributed.gather_shards(self._judged_groups(distributed.shard(draws), "difficulty", collected))
+        collected.kept = groups
+        self._check_failures(collected, "difficulty")
+        return groups
+
+    def _judged_groups(self, draws: list[Draw], step: int | str, collected: Collected) -> list[Group]:
         # The draw's position stands for the refill round and the epoch: a prompt drawn again gets other seeds.
         requests = [
             RolloutRequest(
@@ -94,12 +103,12 @@ class Collector:
         reward = self._filter.reward(result.verdict)
         return Rollout(prompt, result.transcript, result.text, result.verdict, reward)
 
-    def _check_failures(self, collected: Collected, step: int) -> None:
+    def _check_failures(self, collected: Collected, when: str) -> None:
         rollouts = collected.rollouts
         failures = failure_codes(rollouts)
         if failures.total() > self._node.max_failure_rate * len(rollouts):
             codes = ", ".join(f"{code} {count}" for code, count in failures.most_common())
             raise CascadeError(
-                f"{self._name}: step {step}: {failures.total()} of {len(rollouts)} rollouts have no verdict ({codes}), "
+                f"{self._name}: {when}: {failures.total()} of {len(rollouts)} rollouts have no verdict ({codes}), "
                 f"above max_failure_rate {self._node.max_failure_rate}; fix the verifier or its rows, then rerun"
             )

@@ -5,6 +5,7 @@ in nats. A loss of a micro-batch is its part of the loss of the step (divisors a
 parts add up. Equations: Nemotron-Cascade 2 (arXiv 2603.19220), sections on Cascade RL and on MOPD.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -54,6 +55,28 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, total_tokens: in
     return -(advantages.detach() * log_probs).sum() / total_tokens
 
 
+def effective_sample_size(ratios: Tensor) -> float:
+    """[N] w = π / π_old → (Σ w)² / (N Σ w²), the effective share of the samples: 1 where all are equal."""
+    weights = ratios.double()
+    return float(weights.sum().square() / (len(weights) * weights.square().sum()))
+
+
+def p3o_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, effective_size: float, total_tokens: int
+) -> Tensor:
+    """[n], [n], [n] → scalar: 1/Σ|o_i| · Σ ( -sg[min(w, E)] Â log π + (1 - E) (w log w - w + 1) ), w = π / π_old and E
+    the effective sample size of the step's ratios (P3O, arXiv 2605.12380).
+
+    The second term estimates KL(π ‖ π_old) from samples of π_old, value and gradient without bias. Where all w are 1,
+    this is `policy_gradient_loss`.
+    """
+    log_ratio = log_probs - old_log_probs
+    ratio = log_ratio.exp()
+    gain = ratio.detach().clamp(max=effective_size) * advantages.detach() * log_probs
+    kl = ratio * log_ratio - ratio + 1
+    return ((1 - effective_size) * kl - gain).sum() / total_tokens
+
+
 def importance_weights(train_log_probs: Tensor, sampler_log_probs: Tensor, low: float, high: float) -> Tensor:
     """[n], [n] → [n]: w = sg[r] · 1[low ≤ r ≤ high] with r = π_train / π_inf. Outside, the token is dropped."""
     ratio = (train_log_probs.detach() - sampler_log_probs).exp()
@@ -66,14 +89,40 @@ def distillation_loss(
     weights: Tensor,
     response_tokens: Tensor,
     responses: int,
+    clip: float = math.inf,
 ) -> Tensor:
-    """MOPD: -E_y[ 1/|V(y)| Σ_{t∈V(y)} w_t · sg[a_t] · log π_train ], a_t = log π_teacher - log π_train.
+    """MOPD: -E_y[ 1/|V(y)| Σ_{t∈V(y)} w_t · sg[a_t] · log π_train ], a_t = log π_teacher - log π_train, limited to
+    ±`clip`.
 
     `weights` [n] from `importance_weights`. `response_tokens` [n] is |V(y)| of the response that each token
-    belongs to, dropped tokens included. `responses` is the number of responses of the step.
+    belongs to, dropped tokens included. `responses` is the number of responses of the step. With ones [n] and the
+    number of tokens of the step in their place, the loss is the mean over all tokens.
     """
-    advantages = teacher_log_probs - log_probs.detach()
+    advantages = (teacher_log_probs - log_probs.detach()).clamp(-clip, clip)
     return -(weights * advantages * log_probs / response_tokens).sum() / responses
+
+
+def spread_weights(log_ratios: Tensor, domains: Tensor, low: float = 0.25, high: float = 4.0) -> Tensor:
+    """[N] log π_teacher - log π_inf, [N] domain ids → [N]: w = clip(σ / σ_d, low, high) of the token's domain d.
+
+    σ is the population's standard deviation over all tokens of the step, σ_d that over the domain's; 1 where a
+    domain has fewer than two tokens or no spread (DN-MOPD, arXiv 2609.35347).
+    """
+    ids, inverse = torch.unique(domains, return_inverse=True)
+    centred = log_ratios - segment_mean(log_ratios, inverse, len(ids))[inverse]
+    spread = segment_mean(centred.square(), inverse, len(ids)).sqrt()
+    weights = (log_ratios.std(correction=0) / spread).clamp(low, high)
+    undefined = (spread == 0) | (torch.bincount(inverse) < 2)
+    return torch.where(undefined, torch.ones_like(weights), weights)[inverse]
+
+
+def share_weights(targets: Tensor, domains: Tensor) -> Tensor:
+    """[D] target shares, [N] domain ids below D → [N]: w = target share / share of the step's tokens of the token's
+    domain. Their mean over tokens is 1: targets are taken relative to the domains that occur (Open-MOPD,
+    arXiv 2608.19098)."""
+    tokens = torch.bincount(domains, minlength=len(targets))
+    present = targets * (tokens > 0)
+    return (present / present.sum() * len(domains) / tokens)[domains]
 
 
 def kl_to_start(log_probs: Tensor, start_log_probs: Tensor) -> Tensor:

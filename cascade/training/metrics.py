@@ -1,7 +1,7 @@
 """The metrics of a step, by name: overall, and per domain with `/<domain>` appended to the name."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -57,6 +57,13 @@ def token_means(name: str, values: Tensor, batch: Batch) -> Metrics:
     return {name: values.mean().item(), **{f"{name}/{d}": mean for d, mean in zip(domains, means, strict=True)}}
 
 
+def token_spreads(name: str, values: Tensor, batch: Batch) -> Metrics:
+    """Population standard deviation of [N] per-token values, over all tokens and over each domain's."""
+    means = token_means(name, values, batch)
+    squares = token_means(name, values.double().square(), batch)
+    return {key: max(0.0, squares[key] - mean**2) ** 0.5 for key, mean in means.items()}
+
+
 def rollout_metrics(collected: Collected) -> Metrics:
     """Metrics of everything sampled in a step, dropped groups included."""
     values = {
@@ -72,12 +79,16 @@ def rollout_metrics(collected: Collected) -> Metrics:
         values[f"rollout/failure_code/{code}"] = float(count)
     dropped = {id(group) for group in collected.dropped}
     low_best = {id(group) for group in collected.low_best}
+    tokens = sum(_lengths(collected.rollouts))
     for domain in ["", *sorted({group.prompt.domain for group in collected.groups})]:
         groups = [group for group in collected.groups if domain in ("", group.prompt.domain)]
         suffix = f"/{domain}" if domain else ""
         group_values = _group_metrics(groups)
         group_values["filtered"] = _share(id(group) in dropped for group in groups)
         group_values["low_best"] = _share(id(group) in low_best for group in groups)
+        if domain:
+            group_values["prompt_share"] = len(groups) / len(collected.groups)
+            group_values["token_share"] = group_values["length"] * sum(len(group.rollouts) for group in groups) / tokens
         values |= {f"rollout/{name}{suffix}": value for name, value in group_values.items()}
     return values
 
@@ -110,3 +121,44 @@ def _lengths(rollouts: list[Rollout]) -> list[int]:
 def _share(conditions: Iterable[bool]) -> float:
     flags = list(conditions)
     return sum(flags) / len(flags)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The prompts of each domain in two halves, so that products of their gradients estimate squared norms."""
+
+    domains: list[str]
+    parts: list[int]
+    """[R] of each rollout: 2d or 2d + 1 for domain d; rollouts of one prompt are in one half."""
+    prompts: list[int]
+    """Number of prompts of each part."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Halves":
+        domains = sorted(set(batch.domains))
+        part_of_group: dict[int, int] = {}
+        prompts = [0] * (2 * len(domains))
+        for group, domain in zip(batch.groups.tolist(), batch.domains, strict=True):
+            if group not in part_of_group:
+                part = 2 * domains.index(domain)
+                part_of_group[group] = part + (prompts[part] > prompts[part + 1])
+                prompts[part_of_group[group]] += 1
+        return cls(domains, [part_of_group[group] for group in batch.groups.tolist()], prompts)
+
+    def metrics(self, products: dict[int, float]) -> Metrics:
+        """Of each domain with two prompts or more: the squared norm of its gradient's expectation, and its share of
+        their sum.
+
+        With n₁ and n₂ prompts in the halves and gradients g₁ and g₂ of expectation n₁μ and n₂μ, the estimate of
+        ‖(n₁ + n₂)μ‖² is (n₁ + n₂)² / (n₁n₂) · g₁ᵀg₂: unbiased, so it may be negative, and then has no share.
+        """
+        squares = {}
+        for d, product in products.items():
+            first, second = self.prompts[2 * d], self.prompts[2 * d + 1]
+            squares[self.domains[d]] = (first + second) ** 2 / (first * second) * product
+        total = sum(max(0.0, square) for square in squares.values())
+        shares = {d: max(0.0, square) / total for d, square in squares.items()} if total > 0 else {}
+        return {
+            **{f"train/gradient_square/{domain}": square for domain, square in squares.items()},
+            **{f"train/gradient_share/{domain}": share for domain, share in shares.items()},
+        }

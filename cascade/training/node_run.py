@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cascade
 from cascade.errors import CascadeError, CheckpointError
 from cascade.layout import Layout
-from cascade.recipe import PLACEMENT, Comparison, OnPolicyNode, Recipe, SFTNode
+from cascade.recipe import PLACEMENT, Comparison, OffPolicyNode, OnPolicyNode, Recipe, SFTNode
 from cascade.recipe.library import checkpoint_of
 from cascade.tracking import Journal
 from cascade.tracking.curves import write_curves
@@ -51,6 +51,23 @@ because a model trained in float32 may be stored in bfloat16."""
 RULES = {"reads_round", *Comparison.model_fields}
 """The keys of a repair beyond those of a distillation."""
 
+LATER = {
+    "start",
+    "merge_scale",
+    "corrections",
+    "held_out",
+    "prompts_by",
+    "anchor",
+    "aggregation",
+    "domain_weights",
+    "advantage_clip",
+    "gradient_shares",
+    "objective",
+    "updates",
+}
+"""Keys that are not among the inputs where they have their default, so that states saved before there were such keys
+are resumed."""
+
 
 class NodeRun:
     """One run of one training node, from its inputs to its published checkpoint.
@@ -65,7 +82,7 @@ class NodeRun:
     def __init__(self, recipe: Recipe, name: str, layout: Layout, data: list[Path], extra_inputs: dict[str, Any]):
         self.name = name
         node = recipe.node(name)
-        assert isinstance(node, SFTNode | OnPolicyNode)
+        assert isinstance(node, SFTNode | OffPolicyNode | OnPolicyNode)
         self.node = node
         self.parent = checkpoint_of(recipe, layout, node.init)
         self.work = layout.work(name)
@@ -76,8 +93,13 @@ class NodeRun:
         # These keys do not change the checkpoint: the place in the pipeline, how often the node saves, where it samples
         # and keeps its teachers. A repair's rules only choose its teachers, which are inputs themselves.
         excluded = dict.fromkeys({"round", "checkpoint_every", "teacher_memory", *RULES}, True)
+        defaults = {key for key, field in type(node).model_fields.items() if getattr(node, key) == field.default}
+        excluded |= dict.fromkeys(LATER & defaults, True)
         unset = {"keep_gathered"} if node.parallel.keep_gathered is None else set()
-        section = node.model_dump(mode="json", exclude=excluded | {"rollout": PLACEMENT, "parallel": unset})
+        adamw = {"algorithm"} if node.optimizer.algorithm == "adamw" else set()
+        section = node.model_dump(
+            mode="json", exclude=excluded | {"rollout": PLACEMENT, "parallel": unset, "optimizer": adamw}
+        )
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],
@@ -115,6 +137,12 @@ class NodeRun:
             say(f"{self.name}: resuming after step {state.step}")
         self._open_journal(state.step)
         return state
+
+    def earlier_metrics(self) -> list[dict[str, float]]:
+        """The metrics of each step before the one at which the node was resumed."""
+        return distributed.broadcast_from_main(
+            lambda: [entry["values"] for entry in self.journal.entries() if entry["kind"] == "metrics"]
+        )
 
     def _open_journal(self, step: int) -> None:
         """Truncate the journal and the samples to before `step`, and log parameters, inputs and data sets."""

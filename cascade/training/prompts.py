@@ -25,6 +25,8 @@ class Prompt:
     environment: str
     json: str
     """The Gym row, as JSON text: parsed, it would take several times the memory."""
+    level: int | None = None
+    """Difficulty, where the source has levels."""
 
     @property
     def row(self) -> Row:
@@ -58,12 +60,13 @@ class PromptSource:
     def __init__(self, prompts: dict[str, list[Prompt]], mix: dict[str, float], *keys: int | str, cursor: Cursor):
         self.cursor = cursor
         self._prompts = prompts
-        self._mix = mix
+        self.mix = mix
+        """Shares of the next steps' prompts; may be replaced."""
         self._order = {domain: ShuffledEpochs(len(prompts[domain]), *keys, "prompts", domain) for domain in mix}
 
     def draw_step(self, count: int) -> list[Draw]:
         """`count` prompts by the mix: shares are exact up to rounding, which is carried over to the next step."""
-        counts = apportion(self._mix, count, self.cursor.owed)
+        counts = apportion(self.mix, count, self.cursor.owed)
         return [draw for domain, n in counts.items() for draw in self.draw(domain, n)]
 
     def draw(self, domain: str, count: int) -> list[Draw]:
@@ -104,8 +107,9 @@ def load_prompts(path: Path, domain: str) -> list[Prompt]:
         raise CascadeError(f"{path}: no column {missing[0]!r}; prompt files have {', '.join(COLUMNS)}")
     prompts: list[Prompt] = []
     rejected: Counter[str] = Counter()
-    for row in pq.read_table(path, columns=COLUMNS).to_pylist():
-        prompt = Prompt(row["id"], domain, sys.intern(row["environment"]), row["row"])
+    columns = [*COLUMNS, *(["level"] if "level" in names else [])]
+    for row in pq.read_table(path, columns=columns).to_pylist():
+        prompt = Prompt(row["id"], domain, sys.intern(row["environment"]), row["row"], row.get("level"))
         try:
             _check(prompt)
         except RowError as error:

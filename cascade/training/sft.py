@@ -19,6 +19,7 @@ from cascade.training.node_run import NodeRun
 from cascade.training.shuffle import ShuffledEpochs
 from cascade.utils import distributed
 from cascade.utils.progress import Progress
+from cascade.utils.seeds import derive_seed
 
 COLUMNS = ["input_ids", "trained", "documents"]
 
@@ -35,7 +36,14 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
     run = NodeRun(recipe, name, layout, files, {})
     run.set_up_torch()
     policy = make_policy(
-        node.engine, run.parent, node.optimizer, update_router=node.update_router, parallel=node.parallel
+        node.engine,
+        run.parent,
+        node.optimizer,
+        update_router=node.update_router,
+        parallel=node.parallel,
+        checkpoint_dtype=node.checkpoint_dtype,
+        lora=node.lora,
+        seed=derive_seed(recipe.seed, name, "lora"),
     )
     step = run.resume(policy).step
     data = PackedSequences(files, run.work / "sequences.arrow")

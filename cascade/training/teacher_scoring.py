@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from cascade.errors import CascadeError, CheckpointError
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
-from cascade.recipe import Distillation, Recipe, RepairNode
+from cascade.recipe import Distillation, OffPolicyNode, Recipe, RepairNode
 from cascade.tracking.dvc_cache import restore
 from cascade.training.batch import Batch
 from cascade.utils import distributed
@@ -53,7 +54,7 @@ def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teac
     Raises CascadeError when a domain has none, CheckpointError when a checkpoint is not what was chosen.
     """
     node, decision_node = recipe.node(name), recipe.teachers_chosen_by(name)
-    assert isinstance(node, Distillation)
+    assert isinstance(node, Distillation | OffPolicyNode)
     assert decision_node is not None
     decision = layout.decision(decision_node)
     entries = read_json(decision)["teachers"]
@@ -80,6 +81,11 @@ def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teac
             )
         teachers[domain] = Teacher(entries[domain]["node"], checkpoint, content)
     return teachers
+
+
+def teacher_inputs(teachers: dict[str, Teacher]) -> dict[str, Any]:
+    """The teachers among a node's inputs, by their hashes."""
+    return {"teachers": {domain: teacher.hash for domain, teacher in teachers.items()}} if teachers else {}
 
 
 def check_compatible(student: Path, teacher: Path) -> None:

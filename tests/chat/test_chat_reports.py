@@ -22,6 +22,8 @@ def message(text: str, thought: str | None = None) -> dict[str, Any]:
         "\n\n<think>\\boxed{7}",
         "<think>",
         "<think>One.</think>\n<think>Perhaps \\boxed{7}",
+        "<thinking>Perhaps \\boxed{7}? Let me",
+        "\n<thinking>Perhaps \\boxed{7}, or",
     ],
 )
 def test_a_thought_that_is_not_closed_is_no_answer(text: str) -> None:
@@ -55,6 +57,23 @@ def test_a_thought_before_the_answer_of_one_item() -> None:
         parse_response("<think>Hm.</think>7", thinking=False),
     ):
         assert (response.content, response.reasoning) == ("7", "Hm.")
+
+
+def test_thinking_is_another_name_of_the_tag() -> None:
+    """Models without a tag of their template are often asked for `<thinking>`; it closes by the same name."""
+    for response in (
+        response_from_openai("<thinking>Hm.</thinking>7"),
+        response_from_openai(message("<thinking>\nHm.\n</thinking>\n\n7")),
+        parse_response("<thinking>Hm.</thinking>7", thinking=False),
+        parse_response("<think>Hm.</think>7", thinking=False),
+    ):
+        assert (response.content, response.reasoning) == ("7", "Hm.")
+    assert parse_response("<think>Hm.</thinking>7", thinking=False).content == ""
+    # The template's own thought ends with its own tag.
+    assert parse_response("<thinking>Hm.</thinking>7", thinking=True).content == ""
+    text = "A prompt may ask for <thinking>…</thinking>."
+    assert parse_response(text, thinking=False).content == text
+    assert parse_response(f"Hm.</think>{text}", thinking=True).content == text
 
 
 def test_a_tag_later_in_the_answer_is_text() -> None:

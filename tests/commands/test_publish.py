@@ -14,6 +14,7 @@ from cascade.decisions.history import FileHistory
 from cascade.decisions.teacher_selection import select_teachers
 from cascade.errors import CascadeError
 from cascade.layout import Layout
+from cascade.recipe import Recipe
 from cascade.utils.files import read_json, write_atomic, write_json
 from tests import hub
 from tests.evaluation.project import recipe_with_gate, share, write_evaluation
@@ -50,6 +51,18 @@ def server(monkeypatch):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)  # as of `cascade publish`
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         yield found
+
+
+def test_model_card_of_an_evaluated_base_and_of_adapters(project):
+    assert "| one | 87.5 " in model_card(RECIPE, project, "mopd")
+    assert "| not measured |" in model_card(RECIPE, project, "mopd")
+    write_evaluation(project, "base", {"one": share(6), "two": share(4)})
+    content = RECIPE.model_dump(mode="json")
+    content["distill"]["mopd"]["lora"] = {"rank": 8}
+    text = model_card(Recipe.model_validate(content), project, "mopd")
+    (row,) = [line for line in text.splitlines() if line.startswith("| one | 87.5 ")]
+    assert "| 87.5 | 15.0 | 40 |" in row
+    assert "| mopd | multi-domain on-policy distillation, adapters (LoRA) of rank 8 |" in text
 
 
 def test_model_card_by_hand(project):

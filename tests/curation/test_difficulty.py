@@ -80,6 +80,16 @@ def test_the_default_range_drops_nothing(tokenizer: PreTrainedTokenizerFast):
     assert errors_of(Difficulty(checkpoint="base", rollouts=ROLLOUTS), tokenizer, rows()) == [None] * 5
 
 
+def test_the_checkpoint_alone_keeps_what_can_teach(
+    tokenizer: PreTrainedTokenizerFast, make_recipe: Callable[..., Recipe]
+):
+    source = {"q": {"generator": "mcqa", "domain": "mcqa", "rl": 5}}
+    settings = make_recipe(source, difficulty="base").curation.difficulty
+    assert settings is not None
+    assert settings.checkpoint == "base"
+    assert errors_of(settings, tokenizer, rows()) == ["unsolved", None, None, None, "too_easy"]
+
+
 def test_of_the_prompts_that_nobody_solves_a_share_is_kept_drawn_by_prompt(tokenizer: PreTrainedTokenizerFast):
     questions = [f"{n} + 1? right {n % 2}" for n in range(80)]
     prompts = prompts_of(questions)

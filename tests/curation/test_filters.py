@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,40 @@ def test_text_that_forges_a_turn_is_rejected(tokenizer: PreTrainedTokenizerFast)
     error = LengthFilter(tokenizer, 1000, NOWHERE).check([forged])[0]
     assert error is not None
     assert error.code == "markers"
+
+
+def test_what_the_template_does_not_show_rejects_the_row_and_is_said_once(
+    tokenizer: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
+):
+    plain = copy.copy(tokenizer)
+    plain.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tools = [{"type": "function", "name": "look", "description": "Looks.", "parameters": {"type": "object"}}]
+    prompt = math_row("2 + 2?", "4")
+    with_tools = math_row("2 + 2?", "4")
+    with_tools["responses_create_params"]["tools"] = tools
+    call = {"type": "function", "function": {"name": "look", "arguments": "{}"}}
+    called = {"messages": [{"role": "user", "content": "Look."}, {"role": "assistant", "tool_calls": [call]}]}
+    thought = chat_row("Hi", "<think>\nHm.\n</think>\nHello")
+    rows = [
+        *(parse(row, "sft", "demos", "d", None) for row in (chat_row("Hi", "Hello"), thought, thought, called)),
+        *(parse(row, "rl", "prompts", "d", None) for row in (prompt, with_tools)),
+    ]
+    check = LengthFilter(plain, 1000, NOWHERE)
+    expected = [None, "template_loses_reasoning", "template_loses_reasoning", "template_loses_calls"]
+    expected += [None, "template_loses_tools"]
+    assert [error and error.code for error in check.check(rows)] == expected
+    assert rows[1].examples == []
+    check.check(rows)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in said] == [
+        f"rows are rejected (template_loses_{what})" for what in ("reasoning", "calls", "tools")
+    ]
+    assert all("give the base model a template that writes" in line for line in said)
+    # The tokenizer's own template shows all of them.
+    assert LengthFilter(tokenizer, 1000, NOWHERE).check(rows) == [None] * 6
 
 
 def test_a_row_the_template_cannot_render(tokenizer: PreTrainedTokenizerFast):

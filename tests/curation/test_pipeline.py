@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cascade import chat
-from cascade.curation import build, filters, packing, pieces, store
+from cascade.curation import build, filters, packing, pieces, sources, store
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import Recipe
@@ -89,6 +89,25 @@ def test_packed_conversations_are_the_demonstrations(
             at += length
     assert sorted(text.content for text in texts) == sorted(f"\\boxed{{{2 * n + 3}}}" for n in range(20))
     assert sorted(text.reasoning or "" for text in texts) == sorted(f"{n} + {n + 3} = {2 * n + 3}" for n in range(20))
+
+
+def test_rows_that_the_template_loses_are_counted_by_reason(
+    layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], question_file: Path
+):
+    """A question's steps are reasoning: trained on without them, a model would learn the boxed numbers alone."""
+    template = layout.root / "models" / "base" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("message.reasoning_content and", "false and"))
+    (question_file.parent / "plain.jsonl").write_text(
+        json.dumps({"question": "Two and two make?", "answer": "#### 4"}) + "\n"
+    )
+    report = build(make_recipe(questions(sft=-1)), layout, journal)
+    assert report["sft"]["kept"] == 1
+    assert report["sft"]["steps"]["length"]["rejected"] == {"template_loses_reasoning": 20}
+    assert report["sft"]["sources"]["questions"]["rejected"] == {"template_loses_reasoning": 20}
+    assert all("the reasoning of message 1; give the base model" in row["message"] for row in rejects(layout))
+    (question_file.parent / "plain.jsonl").unlink()
+    with pytest.raises(CascadeError, match=r"no row is left for sft \(template_loses_reasoning 20\)"):
+        build(make_recipe(questions(sft=-1)), layout, journal)
 
 
 def test_a_stored_source_holds_its_benchmark_out(
@@ -215,3 +234,58 @@ def test_memory_does_not_grow_with_the_data(
 
     peak(100)
     assert peak(1000) < peak(250) + (1 << 20)
+
+
+# Further held-out prompts
+
+
+def test_generated_held_out_prompts_change_no_other_file_and_are_in_none(
+    layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe]
+):
+    build(make_recipe(GENERATED), layout, journal)
+    others = ("sft", "rl", "benchmarks")
+    before = {name: hash_directory(layout.root / "data" / name) for name in others}
+    assert list((layout.root / "data" / "held_out").iterdir()) == []
+    report = build(make_recipe({n: {**s, "held_out": 25} for n, s in GENERATED.items()}), layout, journal)
+    assert {name: hash_directory(layout.root / "data" / name) for name in others} == before
+    assert report["held_out"]["kept"] == 50
+    for domain in ("mcqa", "math"):
+        known = asked(layout.benchmark(domain)) | asked(layout.prompts(domain))
+        held_out = asked(layout.held_out(domain))
+        assert len(held_out) == 25
+        assert not held_out & known
+
+
+def test_a_generated_prompt_that_was_trained_on_is_not_held_out(
+    layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+):
+    real = sources.generated
+
+    def same_for_both(source, name, use, *rest):
+        return real(source, name, "rl" if use == "held_out" else use, *rest)
+
+    monkeypatch.setattr(sources, "generated", same_for_both)
+    report = build(make_recipe({"sums": {**GENERATED["sums"], "held_out": 10}}), layout, journal)
+    assert report["held_out"]["kept"] == 10
+    assert not asked(layout.held_out("math")) & asked(layout.prompts("math"))
+    rejected = [row for row in rejects(layout) if row["use"] == "held_out"]
+    assert {row["reason"] for row in rejected} >= {"in_training"}
+    assert len([row for row in rejected if row["step"] == "training"]) >= 20
+
+
+def test_held_out_rows_of_a_file_are_reserved_with_its_benchmark(
+    layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], question_file: Path
+):
+    build(make_recipe(questions(rl=-1, benchmark=5)), layout, journal)
+    alone = asked(layout.benchmark("math"))
+    report = build(make_recipe(questions(rl=-1, benchmark=5, held_out=4)), layout, journal)
+    assert asked(layout.benchmark("math")) == alone
+    parts = [asked(path) for path in (layout.benchmark("math"), layout.held_out("math"), layout.prompts("math"))]
+    assert [len(part) for part in parts] == [5, 4, 11]
+    assert len(set.union(*parts)) == 20
+    assert (report["held_out"]["kept"], report["benchmark"]["kept"]) == (4, 5)
+
+
+def test_held_out_prompts_need_a_benchmark_of_some_size(make_recipe: Callable[..., Recipe]):
+    with pytest.raises(ValueError, match="held_out: adds to a benchmark of a given size"):
+        make_recipe(questions(rl=1, benchmark=-1, held_out=4))

@@ -59,34 +59,29 @@ def run(layout: Layout, recipe: Recipe | None = None) -> dict:
 
 
 def test_the_check_finds_what_the_gate_finds(layout: Layout) -> None:
-    score(layout, "mopd", one=26, two=30)
+    score(layout, "mopd", one=20, two=30)
     checked = run(layout, recipe_with_repair(steps=1, rollout={"max_new_tokens": 5, "thinking": False}))
     judged = gate(recipe_with_gate(), "release", layout, FileHistory(layout))
-    for domain in ("one", "two"):
-        # Another node's name seeds the test; all else is the same.
-        ours, theirs = ({**d["domains"][domain]} for d in (checked, judged))
-        for key in ("passed", "score", "best", "best_score", "difference", "ci", "prompts"):
-            assert ours[key] == theirs[key], key
-        assert ours["p_value"] == pytest.approx(theirs["p_value"], abs=0.02)
+    assert checked["domains"] == judged["domains"]
     assert (checked["regressed"], judged["passed"]) == (["one"], False)
     assert checked["words"] == judged["words"]
 
 
 def test_a_regressed_domain_is_taught_by_the_best_and_the_others_by_the_start(layout: Layout) -> None:
-    score(layout, "mopd", one=26, two=30)
+    score(layout, "mopd", one=20, two=30)
     decision = run(layout)
     assert decision == read_json(layout.decision("mend"))
     assert {domain: teacher["node"] for domain, teacher in decision["teachers"].items()} == {"one": "rl", "two": "mopd"}
     for teacher in decision["teachers"].values():
         assert teacher["checkpoint"] == f"models/{teacher['node']}"
         assert teacher["hash"] == hash_directory(layout.checkpoint(teacher["node"]))
-    assert "a regression" in decision["domains"]["one"]["words"]
-    assert decision["table"]["mopd"] == {"one": 26 / 40, "two": 30 / 40}
+    assert decision["domains"]["one"]["verdict"] == "regressed"
+    assert decision["table"]["mopd"] == {"one": 20 / 40, "two": 30 / 40}
 
 
-@pytest.mark.parametrize("rules", [{"minimum_effect": 0.3}, {"significance": 0.0001}])
+@pytest.mark.parametrize("rules", [{"minimum_effect": 0.6}, {"significance": 0.0001}])
 def test_a_drop_that_the_rules_let_pass_is_no_regression(layout: Layout, rules: dict) -> None:
-    score(layout, "mopd", one=26, two=30)  # nine prompts of forty lost: 22.5 points, p about 1/512, twice adjusted
+    score(layout, "mopd", one=20, two=30)  # fifteen prompts of forty lost: 37.5 points
     assert run(layout, make_recipe(mend=rules))["regressed"] == []
     assert hash_directory(layout.checkpoint("mend")) == hash_directory(layout.checkpoint("mopd"))
 
@@ -113,7 +108,7 @@ def test_the_decision_is_in_mlflow_with_its_numbers(layout: Layout) -> None:
     found = Publisher(recipe, layout).find("mend")
     assert found is not None
     assert found.data.tags["regressed"] == "none"
-    assert found.data.metrics["repair/one/difference"] == pytest.approx(-1 / 40)
+    assert found.data.metrics["repair/one/visible_loss"] == pytest.approx(3.37457 * (1 / 22 / 20) ** 0.5, rel=1e-5)
     assert found.data.tags["checkpoint_hash"] == hash_directory(layout.checkpoint("mopd"))
 
 
@@ -208,7 +203,7 @@ def test_an_evaluation_of_anything_else_is_not_taken_over(
 
 
 def test_a_regression_is_distilled_away_from_the_teachers_of_the_decision(layout: Layout) -> None:
-    score(layout, "mopd", one=26, two=30)
+    score(layout, "mopd", one=20, two=30)
     decision = run(layout)
     manifest = read_json(layout.training("mend") / "manifest.json")
     assert manifest["inputs"]["teachers"] == {domain: t["hash"] for domain, t in decision["teachers"].items()}
@@ -222,17 +217,17 @@ def test_a_regression_is_distilled_away_from_the_teachers_of_the_decision(layout
 
 
 def test_the_distillation_does_not_depend_on_the_rules_that_chose_its_teachers(layout: Layout) -> None:
-    score(layout, "mopd", one=26, two=30)
+    score(layout, "mopd", one=20, two=30)
     run(layout)
     first = hash_directory(layout.checkpoint("mend"))
-    run(layout, make_recipe(mend={"steps": 2, "significance": 0.1, "minimum_effect": 0.1}))
+    run(layout, make_recipe(mend={"steps": 2, "significance": 0.1, "minimum_effect": 0.1, "margin": 0.2}))
     assert hash_directory(layout.checkpoint("mend")) == first
 
 
 def test_a_killed_repair_goes_on_with_its_decision_to_the_same_bytes(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    score(layout, "mopd", one=26, two=30)
+    score(layout, "mopd", one=20, two=30)
     copy = Layout(tmp_path / "copy")
     shutil.copytree(layout.root, copy.root, ignore=shutil.ignore_patterns("copy"))
     decision = run(layout)
@@ -242,7 +237,7 @@ def test_a_killed_repair_goes_on_with_its_decision_to_the_same_bytes(
             run(copy)
     copy.decision("mend").unlink()  # as DVC does with the outputs of what it runs again
     with monkeypatch.context() as patch:
-        patch.setattr(repair_module, "compare_with_best", None)  # whoever would decide anew fails
+        patch.setattr(repair_module, "sampled_comparison", None)  # whoever would decide anew fails
         assert run(copy) == decision
     assert "mend: resuming after step 1" in capsys.readouterr().err
     assert copy.decision("mend").read_bytes() == layout.decision("mend").read_bytes()
@@ -252,12 +247,12 @@ def test_a_killed_repair_goes_on_with_its_decision_to_the_same_bytes(
 def test_other_evaluations_are_decided_anew(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    score(layout, "mopd", one=26, two=30)
+    score(layout, "mopd", one=20, two=30)
     with monkeypatch.context() as patch:
         interrupt(patch, "save", 1, before=False)
         with pytest.raises(Killed):
             run(layout)
-    score(layout, "mopd", one=34, two=20)
+    score(layout, "mopd", one=34, two=15)
     assert run(layout)["regressed"] == ["two"]
     assert "mend: starting from step 0: the state at step 1 was made from another teachers" in capsys.readouterr().err
 

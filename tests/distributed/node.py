@@ -1,6 +1,7 @@
 """Nodes of the miniature project in every process of a group: node.py PROJECT:NODE[:key=value …] …
 
-`die=STEP`: killed after it, then started again. `engine`, `memory` (of teachers), `expert`: of the node's section.
+`die=STEP`: killed after it, then started again. `engine`, `memory` (of teachers), `expert`, `lora` (its rank): of the
+node's section.
 Engine nemo is NeMo Automodel's where there are GPUs, else the tests' own splitting over gloo.
 """
 
@@ -46,6 +47,8 @@ def main(layout: Layout, name: str, settings: dict[str, str]) -> None:
     changes: dict = {"engine": settings.get("engine", "hf")}
     if "memory" in settings:
         changes["teacher_memory"] = settings["memory"]
+    if "lora" in settings:
+        changes["lora"] = {"rank": int(settings["lora"])}
     if "expert" in settings:
         changes["parallel"] = {"expert": int(settings["expert"])}
     recipe = make_recipe(**{name: changes})

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cascade.layout import Layout
 from cascade.utils.files import hash_directory, read_json
@@ -51,6 +53,23 @@ def test_distillation_of_a_split_model_from_two_teachers(project: Layout, tmp_pa
     gaps = [entry["values"]["train/log_prob_gap"] for entry in entries if entry["kind"] == "metrics"]
     assert len(gaps) == 4
     assert max(gaps) < 1e-4
+
+
+@pytest.mark.usefixtures("environment")
+def test_adapters_are_trained_by_two_processes_as_by_one(project: Layout, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="pip install -e '.[lora]'")
+    alone = Layout(tmp_path / "alone")
+    shutil.copytree(project.root, alone.root, ignore=shutil.ignore_patterns("alone"))
+    launch("node.py", f"{project.root}:sft:lora=2")
+    launch("node.py", f"{alone.root}:sft:lora=2", processes=1)
+    both, one, base = (
+        load_file(directory / "model.safetensors")
+        for directory in (project.checkpoint("sft"), alone.checkpoint("sft"), project.root / "models" / "base")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(both[name], value, atol=2e-4, rtol=1e-3)
+    adapted = [name for name in one if "_proj" in name]
+    assert all((one[name] - base[name]).abs().max() > 0.01 for name in adapted)
 
 
 def _steps(layout: Layout) -> list[dict]:

@@ -112,3 +112,12 @@ def test_nemo_says_what_it_needs(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(CascadeError, match="engine nemo needs NVIDIA GPUs"):
             NemoPolicy(checkpoint)
+
+
+def test_shards_are_gathered_together(found: tuple[dict, dict]) -> None:
+    """Rows that do not divide, fewer rows than processes, other types and dimensions, copies, plain tensors."""
+    values = found[1]["whole"]
+    assert list(values) == [*worker.LAYOUTS, "plain"]
+    for name, (whole, expected) in values.items():
+        assert whole.dtype == expected.dtype, name
+        assert torch.equal(whole, expected), name

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-from cascade.policy import gradient_buckets
+from cascade.policy import consolidate, gradient_buckets
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint
 from cascade.policy.hf import HFPolicy
@@ -18,6 +18,7 @@ from cascade.recipe import Optimizer
 from cascade.training.resume_state import State, load_state, save_state
 from cascade.utils import distributed
 
+consolidate.GATHERED_BYTES = 100
 gradient_buckets.BUCKET_BYTES = 8192  # Of models as small as these, several.
 OPTIMIZER = Optimizer(learning_rate=0.01, micro_batch_tokens=48)
 
@@ -106,9 +107,33 @@ def three_steps(engine: str, folder: Path) -> dict:
     return found
 
 
+LAYOUTS = {
+    "uneven": ((5, 3), torch.float32, Shard(0)),
+    "one row": ((1, 2, 2), torch.float32, Shard(0)),
+    "bfloat16": ((4, 3), torch.bfloat16, Shard(0)),
+    "columns": ((2, 7), torch.float32, Shard(1)),
+    "copies": ((3,), torch.float32, Replicate()),
+    "rows only": ((7,), torch.float32, Shard(0)),
+}
+
+
+def whole() -> dict[str, tuple[Tensor, Tensor]]:
+    """By name: what the processes gather of a tensor that they hold in parts, and the tensor."""
+    mesh = init_device_mesh("cpu", (distributed.size(),))
+    values = {
+        name: torch.arange(1.0, 1 + torch.Size(shape).numel()).view(shape).to(dtype)
+        for name, (shape, dtype, _) in LAYOUTS.items()
+    }
+    parts: dict[str, Tensor] = {
+        name: distribute_tensor(value, mesh, [LAYOUTS[name][2]]) for name, value in values.items()
+    }
+    values["plain"] = parts["plain"] = torch.ones(2)
+    return {name: (found, values[name]) for name, found in consolidate.whole_tensors(parts.items())}
+
+
 def main(folder: Path, checks: list[str]) -> None:
     torch.set_num_threads(1)
-    found = {}
+    found = {"whole": whole()} if distributed.size() > 1 else {}
     for check in checks:
         engine, kind = check.split("/")
         found[check] = three_steps(engine, folder / kind)

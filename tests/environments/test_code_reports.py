@@ -253,6 +253,81 @@ CASES: list[tuple[str, Row, str, int | None]] = [
         "    return last",
         1,
     ),
+    # Results that are no data, but have a length and items; views of dictionaries and named tuples are data.
+    (
+        "",
+        check("f", "s = candidate([1, 2, 3])\nassert len(s) == 3 and s[0] == 3 and s[-1] == 1 and s[1:] == [2, 1]"),
+        "class S:\n    def __init__(self, a): self.a = a[::-1]\n    def __len__(self): return len(self.a)\n"
+        "    def __getitem__(self, k): return self.a[k]\ndef f(a): return S(a)",
+        1,
+    ),
+    (
+        "",
+        check("f", "s = candidate()\ns['a'] = 2\nassert s['a'] == 4"),
+        "class S:\n    def __setitem__(self, k, v): self.v = 2 * v\n    def __getitem__(self, k): return self.v\n"
+        "def f(): return S()",
+        1,
+    ),
+    (
+        "",
+        check("f", "assert len(candidate()) == 3"),
+        "class S:\n    def __len__(self): return 2\ndef f(): return S()",
+        0,
+    ),
+    ("", check("f", "assert len(candidate()) == 0"), "def f(): yield 1", 0),
+    ("", check("f", "assert candidate([1, 2])[0](3) == 4"), "def f(a): return [lambda x, n=n: x + n for n in a]", 1),
+    ("", check("f", "assert candidate()['two'](3) == 5"), "def f(): return {'two': lambda x: x + 2}", 1),
+    (
+        "",
+        check("f", "k = candidate({'a': 1})\nassert k == {'a'} and len(k) == 1 and 'a' in k"),
+        "def f(d): return d.keys()",
+        1,
+    ),
+    ("", check("f", "assert sorted(candidate({'a': 1, 'b': 1})) == [1, 1]"), "def f(d): return d.values()", 1),
+    ("", check("f", "assert candidate({'a': 1}) == {('a', 1)}"), "def f(d): return d.items()", 1),
+    ("", check("f", "assert candidate({'a': 1}) == {('a', 2)}"), "def f(d): return d.items()", 0),
+    ("", check("f", "m = candidate(b'abc')\nassert m[0] == 97 and len(m) == 3 and m == b'abc'"), "f = memoryview", 1),
+    (
+        "",
+        check(
+            "f", "p = candidate(1, 2)\nassert p == (1, 2) and p.x == 1 and p[1] == p.y == 2 and p._asdict()['x'] == 1"
+        ),
+        "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(x, y): return P(x, y)",
+        1,
+    ),
+    (
+        "",
+        check("f", "assert candidate(1, 2)[0].y == 2"),
+        "from typing import NamedTuple\nclass P(NamedTuple):\n    x: int\n    y: int\ndef f(x, y): return [P(x, y)]",
+        1,
+    ),
+    (
+        "",
+        check(
+            "f",
+            "assert candidate(P(1, 2)) == 3",
+            "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(p):\n    '''The sum.'''\n",
+        ),
+        "def f(p): return p.x + p.y",
+        1,
+    ),
+    ("", check("f", "assert candidate().x == 2"), "class P(tuple):\n    _fields = ('x',)\ndef f(): return P([1])", 0),
+    (
+        "",
+        check("f", "assert candidate() == (1, 2)"),
+        "class P(tuple):\n    _fields = ('x', 'y')\n    def __eq__(self, o): return True\ndef f(): return P((1, 3))",
+        0,
+    ),
+    (
+        "",
+        check(
+            "f",
+            "class Box:\n    def __getitem__(self, k): return 41\nassert candidate(Box()) == 42\n"
+            "assert candidate(Box) == 0",
+        ),
+        "def f(b):\n    try: return b[0] + 1\n    except TypeError: return 0",
+        1,
+    ),
     # What a reference claims is worth nothing.
     ("", check("f", "assert candidate(3)"), "def f(n): return lambda: 1", 0),
     (

@@ -9,7 +9,7 @@ from cascade.chat import Response, prompt_of
 from cascade.environments import environment_of, get
 from cascade.environments.instruction_following import ENVIRONMENT
 from cascade.environments.instruction_following.grammar import KINDS, WORDS, patterns
-from cascade.errors import RowError
+from cascade.errors import CascadeError, RowError
 from cascade.utils.files import read_jsonl
 
 SAMPLES = Path(__file__).parents[3] / "shared/samples/gym/instruction_following.jsonl"
@@ -193,5 +193,5 @@ def test_word_classes_do_not_overlap():
 
 @pytest.mark.parametrize("level", [0, 4])
 def test_unknown_levels_are_refused(level):
-    with pytest.raises(ValueError, match="levels 1, 2 and 3"):
-        next(ENVIRONMENT.generate(1, seed=0, level=level))
+    with pytest.raises(CascadeError, match="instruction_following has levels 1 to 3"):
+        ENVIRONMENT.generate(1, seed=0, level=level)

@@ -18,6 +18,7 @@ GATE = {
     "round": 2,
     "candidate": "mopd",
     "against": ["sft", "rl"],
+    "budget": 0,
     "registered_name": "miniature",
     "alias": "champion",
 }
@@ -34,7 +35,7 @@ ON_POLICY = {
 }
 
 
-REPAIR = {"init": "mopd", "reads_round": 2, "round": 3, "against": ["sft", "rl"], **ON_POLICY}
+REPAIR = {"init": "mopd", "reads_round": 2, "round": 3, "against": ["sft", "rl"], "budget": 0, **ON_POLICY}
 
 
 def recipe_with_repair(**repair: object) -> Recipe:

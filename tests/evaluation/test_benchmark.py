@@ -2,16 +2,20 @@ import sys
 import types
 
 import pytest
+import yaml
 
+from cascade import stages
 from cascade.environments import GroupEnvironment, registry
 from cascade.errors import CascadeError, CheckpointError
 from cascade.evaluation import benchmark, checkpoint_runner
 from cascade.evaluation.results import load_result
 from cascade.layout import Layout
-from cascade.recipe import Recipe
+from cascade.recipe import Recipe, load
+from cascade.report.results import load_results
 from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.tracking import EVALUATED, evaluation_journal
 from cascade.tracking.journal import tags_of
+from cascade.tracking.publisher import Publisher
 from cascade.utils.files import read_json
 from cascade.utils.seeds import derive_seed
 from tests.evaluation.project import recipe_with_gate
@@ -58,6 +62,24 @@ def test_every_prompt_is_answered_k_times_and_scored(layout, asked):
     assert [summary["domains"][d]["prompts"] for d in ("one", "two")] == [6, 6]
     assert not layout.work("sft.evaluation").exists()
     assert load_result(layout, "sft").score("one") == summary["domains"]["one"]["avg@k"]
+
+
+def test_the_base_model_is_evaluated_under_its_own_name(layout, asked, monkeypatch):
+    monkeypatch.delenv("CASCADE_RUN_ID", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    base = make_checkpoint(layout.root / "elsewhere", 3)
+    content = recipe_with_gate().model_dump(mode="json") | {"base": str(base)}
+    layout.params.write_text(yaml.safe_dump(content))
+    stages.evaluate_node("base", layout)
+    recipe = load(layout.params)
+    results = load_results(recipe, layout)
+    assert list(results.summaries) == ["base"]
+    assert results.score("base", "one") == load_result(layout, "base").score("one")
+    assert not (layout.root / "results" / "lineage").exists()
+    publisher = Publisher(recipe, layout)
+    run = publisher.client.get_run(publisher.node("base"))
+    assert run.data.tags["mlflow.note.content"].startswith(f"the base model, {base}")
+    assert run.data.metrics["eval/one/avg_at_k"] == results.score("base", "one")
 
 
 def test_a_relative_reward_is_not_used_because_it_says_nothing_between_checkpoints(layout, asked, monkeypatch):

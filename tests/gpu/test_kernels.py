@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cascade.policy import elementwise
+from cascade.policy import elementwise, moe
 from cascade.rollout.torch_engine import kernels
 
 ROWS = 37
@@ -153,3 +153,15 @@ def test_route(experts, chosen, normalise):
         return kernels.route(x, gate)
 
     compare(route, x, weight, bias)
+
+
+@pytest.mark.parametrize(("width", "copies"), [(40, 1), (2688, 6), (768, 4)])
+def test_collect(width, copies, dtype):
+    """With rows for some of the copies only, and with none."""
+    tokens = 50
+    for kept in (tokens * copies, tokens * copies // 2):
+        order = torch.randperm(tokens * copies)
+        back = order.argsort().clamp(max=kept)
+        compare(moe.collect, torch.randn(kept, width).to(dtype), order[:kept], back, copies)
+    nothing = torch.zeros(tokens * copies, dtype=torch.long).cuda()
+    assert not moe.collect(torch.randn(0, width, dtype=dtype).cuda(), nothing[:0], nothing, copies).any()

@@ -11,6 +11,9 @@ import pytest
 
 HERE = Path(__file__).parent
 
+# The tiny models are shared with the tests of the policy.
+sys.path.insert(0, str(HERE.parent / "policy"))
+
 # What a node is here: it says its rank, then does as its arguments say.
 NODE = """
 import os, signal, sys, time

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from architectures import SETTINGS, make
 from click.testing import CliRunner
 from safetensors import safe_open
 
@@ -63,6 +65,10 @@ def test_activations_by_hand() -> None:
     assert shape.kept(True, True) == 52 * 2 * 2688 + moe
     # Without expert parallelism NeMo computes Mamba layers again, and no others.
     assert shape.kept(True, False) == 23 * 2 * 2688 + 23 * moe + 6 * attention + mamba
+    # NeMo's Mamba layers keep their projection and their output.
+    fused = 2 * (2 * 2688 + 10304 + 4096)
+    assert shape.kept(False, False, nemo=True) == 23 * fused + 23 * moe + 6 * attention
+    assert shape.kept(True, False, nemo=True) == 23 * 2 * 2688 + 23 * moe + 6 * attention + fused
 
 
 @pytest.mark.parametrize("model_type", ["qwen3", "qwen3_moe"])
@@ -152,6 +158,82 @@ def test_the_torch_sampler_has_weights_and_caches_of_its_own() -> None:
     shape = shape_of(LARGE)
     found = plan_node(shape, node, 64, longest=1000, teachers=0)
     assert found.sampler == 2 * 2 * shape.parameters + 8 * (1000 * shape.cache + shape.state)
+
+
+def test_the_sampler_takes_as_many_rows_at_a_time_as_have_room(tmp_path: Path) -> None:
+    """A dense model of 8 billion parameters, 128 rollouts of 32,768 tokens, one GPU: caches of 576 GiB at once."""
+    config = {"model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288}
+    layers = {"num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+    (tmp_path / "config.json").write_text(json.dumps(config | layers))
+    shape = shape_of(tmp_path / "config.json")
+    assert (shape.own_pass, shape.cache) == (True, 36 * 2 * 2 * 8 * 128)
+    node = changed(engine="hf", parallel={}, prompts=16, rollouts=8, rollout={"max_new_tokens": 32768}).training["mopd"]
+    row = 32768 * shape.cache
+    assert 128 * row == 576 * 2**30
+
+    def caches(memory: float | None) -> float:
+        return plan_node(shape, node, 1, 32768, teachers=0, memory=memory).sampler - 2 * shape.parameters
+
+    assert caches(None) == 128 * row
+    assert caches(8000 * 2**30) == 128 * row  # A fifth of it has room for all.
+    assert caches(400 * 2**30) == 16 * row  # 80 GiB: 17.8 rows, and graphs are of 16 or 32.
+    assert caches(80 * 2**30) == 8 * row  # The smallest there are.
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_kind_of_model_has_a_plan(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    model.config.save_pretrained(tmp_path)
+    shape = shape_of(tmp_path / "config.json")
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert len(shape.kinds) == len(model.base_model.layers)
+    assert all(size > 0 for size in shape.activations.values())
+    # What one token adds to transformers' own cache, in float32; the plan counts bfloat16.
+    sizes = []
+    for length in (12, 20):
+        found = model(torch.ones(1, length, dtype=torch.long), use_cache=True).past_key_values
+        layers = [layer for layer in found.layers if getattr(layer, "keys", None) is not None and layer.keys.ndim == 4]
+        sizes.append(sum(layer.keys.nbytes + layer.values.nbytes for layer in layers))
+    windows = {"Mistral", "Gemma2", "Gemma3", "GptOss", "Cohere2"}  # Which forget: the plan does not count on it.
+    if name not in windows:
+        assert (sizes[1] - sizes[0]) / 8 == 2 * shape.cache
+
+
+def test_adapters_are_trained_in_place_of_the_weights(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="pip install -e '.[lora]'")
+    config = {"model_type": "qwen3", "vocab_size": 100, "hidden_size": 8, "intermediate_size": 24}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4}
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    (tmp_path / "models" / "base" / "config.json").write_text(json.dumps(config | layers))
+    content = load(ROOT / "recipes" / "nano-mopd.yaml").model_dump(mode="json")
+    full = plan(Recipe.model_validate(content), "sft", Layout(tmp_path))
+    content["sft"]["sft"]["lora"] = {"rank": 3}
+    found = plan(Recipe.model_validate(content), "sft", Layout(tmp_path))
+    shapes = [(8, 8), (4, 8), (4, 8), (8, 8), (24, 8), (24, 8), (8, 24)]
+    adapted = 2 * sum(outputs * inputs for outputs, inputs in shapes)
+    adapters = 2 * 3 * sum(outputs + inputs for outputs, inputs in shapes)
+    assert found.weights == full.weights + 4 * (adapted + adapters)
+    assert found.gradients == 4 * (adapters + 24 * 8)
+    assert found.optimizer == 8 * adapters
+    assert (found.activations, found.logits) == (full.activations, full.logits)
+
+
+def test_advice_is_what_the_engine_accepts() -> None:
+    recipe, layout = load(ROOT / "recipes" / "nano-mopd.yaml"), Layout(ROOT)
+
+    def advice(**settings: object) -> str:
+        content = recipe.model_dump(mode="json")
+        content["sft"]["sft"] |= settings
+        content["sft"]["sft"]["optimizer"]["micro_batch_tokens"] = 2**20
+        content["pools"]["sft"] = {"gpus": 1, "gpu_gib": 1}
+        (refused,) = table(Recipe.model_validate(content), ["sft"], layout)[1]
+        return refused.partition("activations take ")[2].partition(": ")[2]
+
+    assert advice() == "set parallel.checkpoint_activations, lower optimizer.micro_batch_tokens"
+    assert advice(parallel={"checkpoint_activations": True}) == "lower optimizer.micro_batch_tokens"
+    assert advice(engine="nemo", checkpoint_dtype="init") == (
+        "set parallel.checkpoint_activations, raise parallel.context, lower optimizer.micro_batch_tokens"
+    )
 
 
 def test_engine_hf_holds_all_of_it_on_each_gpu() -> None:

@@ -43,12 +43,12 @@ def test_workers_leave_in_their_own_way_once_all_is_done(tmp_path, monkeypatch):
 def test_where_others_are_asked_one_process_asks(monkeypatch):
     monkeypatch.setattr(benchmark, "has_gpu", lambda: False)
     recipe = recipe_with_gate().model_copy(update={"threads": 2})
-    assert benchmark._worker_count(recipe, "sft") == 2
+    assert benchmark.worker_count(recipe, "sft") == 2
     asking = Recipe.model_validate(
         recipe.model_dump() | {"judges": {"preference": {"url": "http://127.0.0.1:1/v1", "model": "m"}}}
     )
     verified = Recipe.model_validate(recipe.model_dump() | {"verification": {"ray": "auto", "workers": 4}})
-    assert [benchmark._worker_count(each, "sft") for each in (asking, verified)] == [1, 1]
+    assert [benchmark.worker_count(each, "sft") for each in (asking, verified)] == [1, 1]
 
 
 def test_no_worker_outlives_the_iteration():

@@ -16,16 +16,16 @@ def routing(tokens=7, copies=2, count=3):
 def test_spreading_and_collecting_undo_each_others_order():
     _, order, back = routing()
     x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(moe._Spread.apply(x, order, back, 2), x[order // 2])
-    torch.testing.assert_close(moe._Collect.apply(x[order // 2], order, back, 2), 2 * x)
+    assert torch.equal(moe.spread(x, order, back, 2), x[order // 2])
+    torch.testing.assert_close(moe.collect(x[order // 2], order, back, 2), 2 * x)
 
 
 def test_gradients_of_the_experts_parts():
     _, order, back = routing()
     x, y = (torch.randn(n, 5, dtype=torch.float64, requires_grad=True) for n in (7, 14))
     weight = torch.rand(14, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: moe._Spread.apply(x, order, back, 2), x)
-    assert torch.autograd.gradcheck(lambda y: moe._Collect.apply(y, order, back, 2), y)
+    assert torch.autograd.gradcheck(lambda x: moe.spread(x, order, back, 2), x)
+    assert torch.autograd.gradcheck(lambda y: moe.collect(y, order, back, 2), y)
     assert torch.autograd.gradcheck(moe._WeightedSquaredRelu.apply, (y, weight))
 
 

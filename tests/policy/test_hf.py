@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import nemo
 from cascade.policy.base import Sequence
-from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
+from cascade.policy.checkpoint import load_checkpoint, save_checkpoint, stored_types
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer, Rollout
 from cascade.rollout import make_sampler
@@ -283,3 +283,45 @@ def test_vllm_is_not_asked_to_limit_a_time_step(tmp_path):
     save_checkpoint(tiny.nemotron_h(time_step_limit=(0.01, 0.2)), tiny.tokenizer(), tmp_path / "model")
     with pytest.raises(CascadeError, match=r"time_step_limit \(0.01, 0.2\): vLLM does not limit"):
         make_sampler(Rollout(engine="vllm", max_new_tokens=4), HFPolicy(tmp_path / "model"))
+
+
+def train_once(policy):
+    batch = [s for s in rollouts() if not s.documents]
+    policy.step(batch, lambda log_probs, index: log_probs.sum() / 100, 1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_has_the_types_of_the_one_it_was_trained_from(checkpoints, kind, tmp_path):
+    model, tokenizer = load_checkpoint(checkpoints[kind], torch.bfloat16)
+    for name, value in model.named_buffers():
+        if name.endswith("correction_bias"):  # As in released models, one tensor stays wider than the others.
+            value.data = value.float() + 1e-6
+    save_checkpoint(model, tokenizer, tmp_path / "base")
+    types = stored_types(tmp_path / "base")
+    assert set(types.values()) == {torch.bfloat16} | ({torch.float32} if "nemotron" in kind else set())
+    policy = HFPolicy(tmp_path / "base", Optimizer(learning_rate=1e-3))
+    train_once(policy)
+    exact = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    policy.save(tmp_path / "trained")
+    assert stored_types(tmp_path / "trained") == types
+    assert json.loads((tmp_path / "trained" / "config.json").read_text())["dtype"] == "bfloat16"
+    # What is stored is the trained model, rounded once; and the policy is what is stored.
+    stored = load_checkpoint(tmp_path / "trained")[0].state_dict()
+    for name, value in exact.items():
+        kept = name.endswith("correction_bias") or not value.is_floating_point()
+        torch.testing.assert_close(stored[name], value if kept else value.bfloat16().float(), atol=0, rtol=0)
+    assert torch.equal(HFPolicy(tmp_path / "trained").score(rollouts()).log_probs, policy.score(rollouts()).log_probs)
+
+
+def test_a_checkpoint_in_float32_is_what_was_trained(checkpoints, tmp_path):
+    model, tokenizer = load_checkpoint(checkpoints["qwen3"], torch.bfloat16)
+    save_checkpoint(model, tokenizer, tmp_path / "base")
+    policy = HFPolicy(tmp_path / "base", Optimizer(learning_rate=1e-3), checkpoint_dtype="float32")
+    train_once(policy)
+    exact = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    policy.save(tmp_path / "trained")
+    assert set(stored_types(tmp_path / "trained").values()) == {torch.float32}
+    stored = load_checkpoint(tmp_path / "trained")[0].state_dict()
+    assert all(torch.equal(stored[name], value) for name, value in exact.items())
+    sizes = [sum(file.stat().st_size for file in (tmp_path / d).glob("*.safetensors")) for d in ("base", "trained")]
+    assert sizes[1] > 1.9 * sizes[0]

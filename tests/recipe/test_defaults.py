@@ -40,7 +40,7 @@ def test_an_even_mix_is_over_the_domains_with_prompts_and_a_benchmark(content):
     sources = content["curation"]["sources"]
     mix = Recipe.model_validate(content).repair["rlhf_repair"].mix
     assert mix == pytest.approx(dict.fromkeys(sources, 0.1))
-    del sources["code"]["benchmark"]
+    del sources["code"]["benchmark"], sources["code"]["held_out"]
     content["repair"] = {"rlhf_repair": {**content["repair"]["rlhf_repair"]}}
     content["rl"] = {name: content["rl"][name] for name in ("if_rl", "multi_domain_rl", "rlhf_teacher", "rlhf")}
     content["gate"] = {}

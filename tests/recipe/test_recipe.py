@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cascade.errors import RecipeError
+from cascade import environments
+from cascade.environments.registry import LEVELS
+from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
-from cascade.recipe import Recipe, load
+from cascade.recipe import Lora, Recipe, load
 from cascade.recipe.library import find, use
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +147,31 @@ def test_the_engine_of_whole_models_computes_layers_again_and_splits_nothing(
     assert "engine hf keeps the whole model on each GPU" in problem(content)[0]
 
 
+@pytest.mark.parametrize(
+    ("lora", "line"),
+    [
+        ({"rank": 0}, "sft.sft.lora.rank: Input should be greater than 0"),
+        ({"ranks": 8}, "sft.sft.lora.ranks: unknown key; did you mean rank?"),
+        ({"alpha": 0}, "sft.sft.lora.alpha: Input should be greater than 0"),
+        ({"targets": []}, "sft.sft.lora.targets"),
+    ],
+)
+def test_adapters_have_a_rank(content: dict, problem: Any, lora: dict, line: str) -> None:
+    content["sft"]["sft"]["lora"] = lora
+    assert problem(content)[0].startswith(line)
+
+
+def test_adapters_and_their_engine(content: dict, problem: Any) -> None:
+    content["sft"]["sft"]["lora"] = {"rank": 8, "targets": ["q_proj", "v_proj"]}
+    assert Recipe.model_validate(content).sft["sft"].lora == Lora(rank=8, alpha=32.0, targets=("q_proj", "v_proj"))
+    content["sft"]["sft"] |= {"lora": {}, "engine": "nemo"}
+    del content["sft"]["sft"]["checkpoint_dtype"]
+    assert problem(content) == ["sft.sft: lora: of engine hf alone; take it out or say hf"]
+    content["sft"]["sft"] |= {"lora": None, "checkpoint_dtype": "float32"}
+    [line] = problem(content)
+    assert line.startswith("sft.sft: checkpoint_dtype: engine nemo stores weights in the types of init")
+
+
 @pytest.mark.parametrize("share", [0.5, 0.31])
 def test_mix_must_sum_to_one(content: dict, problem: Any, share: float) -> None:
     content["rl"]["multi_domain_rl"]["mix"]["tool_calling"] = share
@@ -179,11 +206,28 @@ def test_levels_must_sum_to_one(content: dict, problem: Any) -> None:
     assert line.startswith("curation.sources.math: levels: the shares sum to 0.5, not 1")
 
 
+@pytest.mark.parametrize("name", environments.names())
+def test_levels_are_those_of_the_generator(content: dict, problem: Any, name: str) -> None:
+    levels = LEVELS.get(name, 0)
+    if levels:
+        next(iter(environments.get(name).generate(1, 0, levels)))
+        with pytest.raises(CascadeError, match=f"{levels}"):
+            next(iter(environments.get(name).generate(1, 0, levels + 1)))
+    content["curation"]["sources"]["math"] |= {"generator": name, "levels": {levels + 1: 1.0}}
+    [line] = problem(content)
+    told = f"{name} has levels 1 to {levels}; there is no level {levels + 1}"
+    told = told if levels else f"{name} has no tasks of its own; known generators: code, human_preference"
+    assert line.startswith(f"curation.sources.math: levels: {told}")
+
+
 def test_a_teacher_that_is_not_upstream_is_named(content: dict, problem: Any) -> None:
     content["sft"]["other_sft"] = copy.deepcopy(content["sft"]["sft"])
     content["teachers"]["select_teachers"]["candidates"].append("other_sft")
     [line] = problem(content)
-    assert line.startswith("distill.mopd.teachers: candidate 'other_sft' of select_teachers is not upstream of")
+    assert line == (
+        "distill.mopd.teachers: candidate 'other_sft' of select_teachers is fine-tuned by other_sft, "
+        "'multi_domain_rl' by sft: no SFT node in common; leave it out"
+    )
 
 
 def test_a_side_branch_of_the_same_sft_may_teach(content: dict) -> None:
@@ -191,6 +235,15 @@ def test_a_side_branch_of_the_same_sft_may_teach(content: dict) -> None:
     content["teachers"]["select_teachers"]["candidates"].append("branch")
     recipe = Recipe.model_validate(content)
     assert recipe.evaluated_in(1) == ["sft", "if_rl", "multi_domain_rl", "branch"]
+
+
+@pytest.mark.parametrize("start", ["base", "multi_domain_rl"])
+def test_branches_of_the_base_model_may_teach_each_other_and_the_base(content: dict, start: str) -> None:
+    for name in ("if_rl", "multi_domain_rl"):
+        content["rl"][name]["init"] = "base"
+    content["distill"]["mopd"]["init"] = start
+    recipe = Recipe.model_validate(content)
+    assert recipe.teachers["select_teachers"].candidates == ["sft", "if_rl", "multi_domain_rl"]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +349,7 @@ def test_a_repair_is_not_taught_by_another_cascade(repaired: dict, problem: Any)
     repaired["sft"]["other_sft"] = copy.deepcopy(repaired["sft"]["sft"])
     repaired["repair"]["mend"]["against"] = ["other_sft"]
     [line] = problem(repaired)
-    assert line.startswith("repair.mend.against: candidate 'other_sft' is not upstream of 'mopd'")
+    assert line.startswith("repair.mend.against: candidate 'other_sft' is fine-tuned by other_sft, 'mopd' by sft")
 
 
 def test_node_names_are_unique(content: dict, problem: Any) -> None:
@@ -385,6 +438,19 @@ def test_parents_come_before_children(content: dict) -> None:
     recipe = Recipe.model_validate(content)
     order = list(recipe.ordered())
     assert all(order.index(parent) < order.index(name) for name in order for parent in recipe.parents(name))
+
+
+def test_the_common_start_is_the_last_node_that_all_descend_from(content: dict) -> None:
+    recipe = Recipe.model_validate(content)
+    names = list(recipe.rl)
+    assert recipe.common_start([names[0]]) == names[0]
+    assert recipe.common_start(["mopd", names[0]]) == names[0]
+    content["rl"]["branch"] = {**content["rl"][names[0]], "init": "sft"}
+    branched = Recipe.model_validate(content)
+    assert branched.common_start(["branch", "mopd"]) == "sft"
+    assert branched.common_start(["sft", "branch", names[-1]]) == "sft"
+    content["sft"]["other"] = {**content["sft"]["sft"], "init": "base"}
+    assert Recipe.model_validate(content).common_start(["other", "mopd"]) == "base"
 
 
 def test_use_copies_the_recipe_and_says_what_changed(tmp_path: Path, content: dict) -> None:

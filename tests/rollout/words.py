@@ -12,6 +12,7 @@ VOCABULARY = [
     "<user>",
     "<assistant>",
     "<tool>",
+    "<think>",
     "</think>",
     "go",
     "end",
@@ -21,9 +22,9 @@ TEMPLATE = (
     "{% set last = namespace(user=-1) %}"
     "{% for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}"
     "{% for m in messages %}<{{ m.role }}> "
-    "{% if m.reasoning_content and loop.index0 > last.user %}{{ m.reasoning_content }} </think> {% endif %}"
+    "{% if m.reasoning_content and loop.index0 > last.user %}<think> {{ m.reasoning_content }} </think> {% endif %}"
     "{{ m.content }} </s> {% endfor %}"
-    "{% if add_generation_prompt %}<assistant> {% endif %}"
+    "{% if add_generation_prompt %}<assistant> {% if enable_thinking %}<think> {% endif %}{% endif %}"
 )
 
 

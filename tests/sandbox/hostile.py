@@ -203,6 +203,17 @@ PROGRAMS: dict[str, str] = {
         libc = ctypes.CDLL(None, use_errno=True)
         print("ESCAPED" if libc.syscall(0x40000000 + 39) >= 0 else ctypes.get_errno())
     """,
+    "other processes' limits and priority": """
+        import ctypes, os, resource
+        libc = ctypes.CDLL(None, use_errno=True)
+        for act in (lambda: os.setpriority(os.PRIO_PROCESS, 1, 19), lambda: os.setpriority(os.PRIO_USER, 0, 19),
+                    lambda: os.setpriority(os.PRIO_PGRP, 0, 19), lambda: os.sched_setaffinity(1, {0}),
+                    lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)),
+                    lambda: resource.prlimit(1, resource.RLIMIT_CPU, (1, 1))):
+            try: act(); print("ESCAPED")
+            except OSError: pass
+        os.nice(1); os.sched_setaffinity(0, os.sched_getaffinity(0)); resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """,
     # files
     "reading the canary": "print('ESCAPED' if open('CANARY').read() else '')",
     "listing the file system": """

@@ -88,16 +88,17 @@ def test_nothing_escapes_and_nothing_hangs(name, results):
 
 
 def test_nothing_survives(results):
-    """No process that runs a program of a scratch directory is left."""
-    survivors = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if b"main.py" in words and b"-I" in words:
-            survivors.append(entry.name)
-    assert survivors == []
+    """Of each launcher there is process 1 of its namespace, and no other process in that."""
+    launchers = [
+        child
+        for task in Path("/proc/self/task").iterdir()
+        for child in (task / "children").read_text().split()
+        if b"launcher.py" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    assert launchers
+    for launcher in launchers:
+        [process_one] = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+        assert Path(f"/proc/{process_one}/task/{process_one}/children").read_text() == ""
 
 
 def test_a_good_program_runs_as_before(results):

@@ -208,7 +208,7 @@ def test_nothing_runs_on_when_the_caller_is_killed():
 import sys
 sys.path.insert(0, {str(Path(run.__file__).parents[2])!r})
 from cascade.sandbox import PYTHON, execute
-execute([*PYTHON, "-c", "import time; time.sleep(98.7)"], {{}})
+execute([PYTHON[0], "-c", "import time; time.sleep(98.7)"], {{}})
 """
     caller = subprocess.Popen([sys.executable, "-c", source])
     deadline = time.monotonic() + 20

@@ -218,6 +218,19 @@ def test_datasets_and_dvc_hashes_are_named(layout, recipe):
     assert [(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs] == [("benchmark/one", "d" * 36)]
 
 
+def test_a_base_model_may_lie_outside_the_project(layout, recipe):
+    write_training(layout)
+    outside = {"/disk/models/base": "aa.dir", "../shared/base": "bb.dir"}
+    deps = [{"path": path, "md5": digest} for path, digest in outside.items()]
+    (layout.root / "dvc.lock").write_text(
+        json.dumps({"schema": "2.0", "stages": {"rl@rl": {"cmd": "x", "deps": deps}}})
+    )
+    publish(recipe, layout, ["rl"])
+    (run,) = runs_of(layout)["rl"]
+    assert run.data.tags["dvc/disk/models/base"] == "aa.dir"
+    assert run.data.tags["dvc/_/shared/base"] == "bb.dir"
+
+
 def test_the_active_run_of_the_environment_is_left_alone(layout, recipe, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef0123456789abcdef")
     write_training(layout)

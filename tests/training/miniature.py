@@ -169,7 +169,7 @@ def make_recipe(threads: int = 1, **changes: dict) -> Recipe:
         "sft": {"init": "base", "round": 1, "epochs": 2.0, "batch": 3, "optimizer": OPTIMIZER, "checkpoint_every": 1},
         "rl": {**ON_POLICY, "overlong": "keep"},
         "mopd": {**ON_POLICY, "round": 2, "teachers": "choose"},
-        "mend": {**ON_POLICY, "init": "mopd", "round": 3, "reads_round": 2, "against": ["sft", "rl"]},
+        "mend": {**ON_POLICY, "init": "mopd", "round": 3, "reads_round": 2, "against": ["sft", "rl"], "budget": 0},
     }
     for name, change in changes.items():
         nodes[name] |= change

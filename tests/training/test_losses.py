@@ -76,6 +76,50 @@ def test_importance_weights_drop_tokens_outside_the_range_and_keep_its_ends():
     assert at_ends.tolist() == [1.0]
 
 
+def test_effective_sample_size_by_hand():
+    assert losses.effective_sample_size(tensor(2, 2, 2)) == 1
+    assert losses.effective_sample_size(tensor(0, 0, 0, 5)) == 0.25
+    assert losses.effective_sample_size(tensor(1, 3)) == pytest.approx(16 / 20)
+
+
+def test_p3o_is_grpo_where_the_batch_is_on_policy():
+    log_probs, advantages = parameter(-1.0, -0.5, -2.0), tensor(1, -1, 0.5)
+    old = log_probs.detach().clone()
+    size = losses.effective_sample_size((log_probs.detach() - old).exp())
+    assert size == 1
+    (found,) = torch.autograd.grad(losses.p3o_loss(log_probs, old, advantages, size, 5), log_probs)
+    (expected,) = torch.autograd.grad(losses.policy_gradient_loss(log_probs, advantages, 5), log_probs)
+    assert found.tolist() == expected.tolist()
+
+
+def test_p3o_loss_by_hand():
+    log_probs, advantages = parameter(-1.0, -0.5), tensor(2, -1)
+    old = log_probs.detach() - tensor(math.log(2), math.log(0.5))  # ratios 2 and 0.5
+    loss = losses.p3o_loss(log_probs, old, advantages, 0.75, 4)
+    loss.backward()
+    kl = [2 * LOG2 - 2 + 1, -0.5 * LOG2 - 0.5 + 1]
+    assert loss.item() == pytest.approx((0.25 * sum(kl) - (0.75 * 2 * -1.0 + 0.5 * -1 * -0.5)) / 4)
+    by_hand = tensor(0.25 * 2 * LOG2 - 0.75 * 2, 0.25 * -0.5 * LOG2 + 0.5) / 4
+    torch.testing.assert_close(log_probs.grad, by_hand)
+
+
+def test_the_kl_term_of_p3o_has_the_value_and_gradient_of_the_kl_to_the_old_policy():
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(6, dtype=torch.float64, generator=generator).requires_grad_()
+    old = torch.randn(6, dtype=torch.float64, generator=generator).log_softmax(0)
+    policy = logits.log_softmax(0)
+    exact = (policy.exp() * (policy - old)).sum()
+    (exact_gradient,) = torch.autograd.grad(exact, logits)
+    policy = logits.log_softmax(0)
+    # Each token as often as the old policy samples it; without advantages and at effective size 0 only the KL is left.
+    ids = torch.arange(6)
+    parts = [losses.p3o_loss(policy[i : i + 1], old[i : i + 1], tensor(0), 0.0, 1) for i in ids]
+    expectation = sum(probability * part for probability, part in zip(old.exp(), parts, strict=True))
+    (gradient,) = torch.autograd.grad(expectation, logits)
+    assert expectation.item() == pytest.approx(exact.item())
+    torch.testing.assert_close(gradient, exact_gradient)
+
+
 def test_distillation_loss_by_hand():
     # Response A has two tokens, B one; A's second token is dropped but still counts in |V(A)|.
     log_probs = parameter(-1.0, -0.5, -2.0)
@@ -87,6 +131,39 @@ def test_distillation_loss_by_hand():
     assert loss.item() == pytest.approx(by_hand)
     # sg[a]: the gradient is that of log π alone, so the student moves towards what the teacher likes better.
     torch.testing.assert_close(log_probs.grad, tensor(-1.5 * 0.5 / 2 / 2, 0, 0.8 * 0.5 / 2))
+
+
+def test_distillation_loss_over_tokens_with_clipped_advantages_by_hand():
+    log_probs = parameter(-1.0, -0.5, -2.0)
+    teacher = tensor(-0.5, -3.0, -2.5)  # advantages 0.5, -2.5, -0.5
+    weights = tensor(1.5, 1.0, 0.8)
+    loss = losses.distillation_loss(log_probs, teacher, weights, torch.ones(3), responses=3, clip=0.6)
+    loss.backward()
+    assert loss.item() == pytest.approx(-(1.5 * 0.5 * -1.0 + -0.6 * -0.5 + 0.8 * -0.5 * -2.0) / 3)
+    torch.testing.assert_close(log_probs.grad, tensor(-1.5 * 0.5 / 3, 0.6 / 3, 0.8 * 0.5 / 3))
+
+
+def test_spread_weights_by_hand():
+    # Domain 0: 1, 3 (σ 1); domain 1: 0, 8 (σ 4); domain 2: one token; domain 3: no spread. Over all eight, σ² 6.75.
+    log_ratios = tensor(1, 0, 3, 8, 5, 2, 2, 3)
+    domains = torch.tensor([0, 1, 0, 1, 2, 3, 3, 3])
+    log_ratios[-1] = 2
+    sigma = log_ratios.numpy().std()
+    expected = tensor(sigma, sigma / 4, sigma, sigma / 4, 1, 1, 1, 1)
+    torch.testing.assert_close(losses.spread_weights(log_ratios, domains), expected)
+    torch.testing.assert_close(losses.spread_weights(log_ratios, domains, 0.9, 1.1), expected.clamp(0.9, 1.1))
+
+
+def test_spread_weights_of_one_domain_are_one():
+    assert losses.spread_weights(tensor(1, 5, 2), torch.tensor([4, 4, 4])).tolist() == [1, 1, 1]
+
+
+def test_share_weights_give_each_domain_its_target_share_of_the_loss():
+    domains = torch.tensor([0, 0, 0, 0, 0, 0, 2, 2])
+    weights = losses.share_weights(tensor(0.25, 0.5, 0.75), domains)  # Domain 1 does not occur: 1/4, 3/4.
+    torch.testing.assert_close(weights, tensor(*[2 / 6] * 6, *[6 / 2] * 2))
+    assert weights.mean().item() == pytest.approx(1)
+    assert weights[6:].sum().item() / weights.sum().item() == pytest.approx(0.75)
 
 
 def test_distillation_gradient_is_that_of_the_reverse_kl():

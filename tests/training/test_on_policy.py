@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cascade.errors import CascadeError, CheckpointError, RecipeError
 from cascade.layout import Layout
@@ -52,6 +53,30 @@ def test_tokens_whose_ratio_is_out_of_range_do_not_train(project: Layout, sample
     assert step["train/gradient_norm"] == 0
 
 
+def test_p3o_learns_from_several_updates_a_batch(project: Layout):
+    for domain in ("one", "two"):
+        write_rows(project.prompts(domain), prompt_rows(domain, 20, word="w3"))
+    settings = {"steps": 4, "prompts": 8, "rollouts": 8, "objective": "p3o", "updates": 3}
+    run_on_policy(make_recipe(rl=settings), "rl", project)
+    steps = steps_of(project, "rl")
+    assert steps[-1]["rollout/reward"] > steps[0]["rollout/reward"] + 0.3
+    # Measured before the first update of a batch, where policy and sampler are the same.
+    assert all(step["train/effective_sample_size"] == pytest.approx(1) for step in steps)
+
+
+def test_one_update_of_p3o_on_policy_is_grpo(project: Layout):
+    made = []
+    for objective in ("grpo", "p3o"):
+        run_on_policy(make_recipe(rl={"steps": 1, "objective": objective}), "rl", project)
+        made.append(load_file(project.checkpoint("rl") / "model.safetensors"))
+    torch.testing.assert_close(made[0], made[1])
+
+
+def test_several_updates_of_grpo_are_refused():
+    with pytest.raises(ValueError, match="updates: grpo is for strictly on-policy batches; say objective: p3o"):
+        make_recipe(rl={"updates": 2})
+
+
 def test_a_gap_between_trainer_and_sampler_stops_the_node(project: Layout, sampler):
     sampler.offset = 0.2
     before = hash_directory(project.checkpoint("rl"))
@@ -72,17 +97,24 @@ def test_tokens_on_which_trainer_and_sampler_disagree_are_counted(project: Layou
     assert step["train/mismatch_share"] == step["train/mismatch_share/two"] == 1
 
 
-def test_steps_without_any_variance_are_skipped_and_change_nothing(project: Layout):
+def test_steps_without_any_variance_are_skipped_change_nothing_and_are_no_success(project: Layout):
     for domain in ("one", "two"):
         write_rows(project.prompts(domain), prompt_rows(domain, 20, word="never"))
-    run_on_policy(make_recipe(), "rl", project)
+    before = hash_directory(project.checkpoint("rl"))
+    with pytest.raises(
+        CascadeError, match=r"^rl: of the prompts of steps 1 to 4 0% .*100% solved by no rollout.*no step trained any"
+    ):
+        run_on_policy(make_recipe(rl={"min_teaching": 0}), "rl", project)
     steps = steps_of(project, "rl")
     assert [step["rollout/skipped_step"] for step in steps] == [1.0] * 4
     assert all(step["rollout/filtered"] == step["rollout/solved_by_none"] == 1 for step in steps)
     assert all("train/loss" not in step and step["rollout/refills"] == 2 for step in steps)
     assert all(step["rollout/groups"] == 4 * (1 + 2) for step in steps)
-    weights = "model.safetensors"
-    assert (project.checkpoint("rl") / weights).read_bytes() == (project.checkpoint("sft") / weights).read_bytes()
+    assert hash_directory(project.checkpoint("rl")) == before
+    state = load_file(project.work("rl") / "state.safetensors")
+    sft = load_file(project.checkpoint("sft") / "model.safetensors")
+    assert all(torch.equal(state[f"model.{name}"], value) for name, value in sft.items())
+    assert not any(name.startswith("optimizer.") for name in state)
 
 
 def test_refills_replace_within_the_domain_and_spare_the_other(project: Layout):

@@ -152,15 +152,30 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
                 "max_refills 0: groups without variance stay in the batch; they have no gradient, but their tokens "
                 "count in the mean"
             )
+        if node.min_teaching:
+            lines.append(f"min_teaching {node.min_teaching:g}: a run there goes on where too few prompts teach")
+        if node.difficulty:
+            lines.append(f"difficulty {node.difficulty}: nothing is measured there; prompts of all levels are drawn")
         if node.min_best_reward:
             lines.append(
                 f"min_best_reward {node.min_best_reward:g}: no such filter there; any group with variance counts"
             )
+        if node.objective == "p3o":
+            lines.append(f"objective p3o, updates {node.updates}: not there; this is GRPO with one update")
     else:
+        lines += [
+            f"{key}: no such setting there, left out"
+            for key in ("domain_weights", "advantage_clip", "held_out", "prompts_by", "start", "corrections")
+            if getattr(node, key) != type(node).model_fields[key].default
+        ]
         lines += [
             "on-policy: MOPD runs on asynchronous GRPO there; a rollout may be a step older than the weights",
             f"teachers: {TO_FILL_IN} until {node.teachers} has chosen, then export again; their parallelism: to be set",
         ]
+    if node.optimizer.algorithm != "adamw":
+        lines.append(f"optimizer.algorithm {node.optimizer.algorithm}: Adam there")
+    if node.lora is not None:
+        lines.append(f"lora of rank {node.lora.rank}: all weights are trained there; set policy.dtensor_cfg.lora_cfg")
     if not node.rollout.thinking:
         lines.append("rollout.thinking false: set it for the policy server of NeMo Gym too")
     for domain in node.mix:
@@ -213,7 +228,7 @@ def _megatron(node: OnPolicyNode) -> dict[str, Any]:
         **({} if node.update_router else {"moe_router_bias_update_rate": 0.0}),
         "optimizer": {
             "lr": rate.learning_rate,
-            "min_lr": rate.min_learning_rate if cosine else rate.learning_rate,
+            "min_lr": (rate.min_learning_rate or 0.0) if cosine else rate.learning_rate,
             "weight_decay": rate.weight_decay,
             "adam_beta1": rate.betas[0],
             "adam_beta2": rate.betas[1],
@@ -222,7 +237,7 @@ def _megatron(node: OnPolicyNode) -> dict[str, Any]:
             "lr_decay_style": rate.schedule,
             "lr_decay_iters": node.steps if cosine else None,
             "lr_warmup_iters": rate.warmup_steps,
-            "lr_warmup_init": rate.warmup_from,
+            "lr_warmup_init": rate.first_rate if rate.warmup_steps else 0.0,
         },
     }
 
@@ -265,7 +280,7 @@ def _mopd_loss(node: DistillNode) -> dict[str, Any]:
         "truncated_importance_sampling_type": "icepop",
         "truncated_importance_sampling_ratio_min": low,
         "truncated_importance_sampling_ratio": high,
-        "token_level_loss": False,  # 1/|V(y)|: the mean over each response, then over responses.
+        "token_level_loss": node.aggregation == "token",  # By response: 1/|V(y)|, then the mean over responses.
     }
 
 

@@ -19,6 +19,7 @@ from cascade.utils.files import read_json
 KINDS = {
     "sft": "supervised fine-tuning",
     "rl": "GRPO on verified rewards",
+    "off_policy": "fine-tuning on the teachers' verified answers",
     "distill": "multi-domain on-policy distillation",
     "repair": "regression check, with a distillation where it found one",
 }
@@ -163,12 +164,14 @@ def _stages(recipe: Recipe, layout: Layout, results: Results, line: list[str]) -
     costs_by_node = {cost.node: cost for cost in costs(results, layout)}
     rows: list[list[Any]] = []
     for node in line:
+        adapters = recipe.training[node].lora
+        method = KINDS[recipe.kind(node)] + (f", adapters (LoRA) of rank {adapters.rank}" if adapters else "")
         if (cost := costs_by_node.get(node)) is None:
             rows.append([node, KINDS[recipe.kind(node)], "none: passed on unchanged", 0, 0, "–"])
             continue
         mix = getattr(recipe.training[node], "mix", recipe.domains)
         totals = [f"{cost.steps:,}", f"{cost.trained_tokens:,}", f"{cost.seconds / 60:.1f}"]
-        rows.append([node, KINDS[recipe.kind(node)], ", ".join(mix), *totals])
+        rows.append([node, method, ", ".join(mix), *totals])
     return table(["node", "method", "domains", "steps", "trained tokens", "minutes"], rows)
 
 

@@ -56,7 +56,7 @@ class Code(Environment):
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Levels 1 to 5: from one expression to filters with two conditions. Three tasks in ten are programs."""
-        return nano_rows(self.name, self.name, count, seed, level, make_task, levels=5)
+        return nano_rows(self.name, self.name, count, seed, level, make_task)
 
 
 ENVIRONMENT = Code()

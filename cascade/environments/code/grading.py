@@ -15,7 +15,7 @@ from cascade.environments.code.answers import Answer
 from cascade.environments.code.inside import values
 from cascade.environments.code.outputs import same_output
 from cascade.environments.code.problems import Calls, Check, Streams
-from cascade.sandbox import PYTHON, Execution, Limits, Program, connect, execute
+from cascade.sandbox import PYTHON, Execution, Limits, Program, compiled, connect, execute
 
 SECONDS_A_TEST = 10
 """CPU time of one call, or one input of a program, as in NeMo Gym; wall time is twice that."""
@@ -26,8 +26,11 @@ COMPILER = ("g++", "-O2", "-std=c++17", "-o", "program", "main.cpp")
 COMPILING = Limits(cpu_seconds=60, wall_seconds=120, memory_bytes=2 << 30)
 
 _FUTURE = re.compile(r"^from __future__ import [\w, ]+\n", re.MULTILINE)
-_INSIDE = {path.name: path.read_text() for path in Path(values.__file__).parent.glob("*.py")}
-_WITHOUT_PEER = {name: text for name, text in _INSIDE.items() if name not in ("peer.py", "check.py")}
+_INSIDE = {f"{path.name}c": compiled(path.read_text(), path.name) for path in Path(values.__file__).parent.glob("*.py")}
+_FOR_CALLS = {name: _INSIDE[name] for name in ("functions.pyc", "values.pyc")}
+_FOR_STREAMS = _FOR_CALLS | {"streams.pyc": _INSIDE["streams.pyc"]}
+_FOR_CANDIDATE = _FOR_CALLS | {"peer.pyc": _INSIDE["peer.pyc"]}
+_FOR_CHECK = {name: _INSIDE[name] for name in ("check.pyc", "peer.pyc", "values.pyc")}
 
 
 class Undecided(Exception):
@@ -57,7 +60,7 @@ def grade_calls(problem: Calls, source: str) -> Grade:
     job = {"source": source, "function": problem.function, "prelude": problem.prelude, "seconds": SECONDS_A_TEST}
     lines = [job, *({"args": values.encode(call)} for call in problem.arguments)]
     stdin = "".join(json.dumps(line) + "\n" for line in lines)
-    result = execute([*PYTHON, "functions.py"], _WITHOUT_PEER, stdin=stdin, limits=_limits(len(lines)))
+    result = execute([*PYTHON, "functions.pyc"], _FOR_CALLS, stdin=stdin, limits=_limits(len(lines)))
     loaded, *results = [*_lines(result), None]
     if loaded is None or "loaded" not in loaded:
         return Grade(False, f"does not load: {_why(loaded, result)}")
@@ -88,8 +91,8 @@ def grade_check(problem: Check, source: str) -> Grade:
     # The judge waits for the candidate, so it must be given longer.
     patient = Limits(2 * SECONDS, limits.wall_seconds + 10, MEMORY_BYTES)
     judge, candidate = connect(
-        Program([*PYTHON, "check.py"], _INSIDE | {"job.json": json.dumps(job)}, patient),
-        Program([*PYTHON, "functions.py"], _INSIDE, limits),
+        Program([*PYTHON, "check.pyc"], {**_FOR_CHECK, "job.json": json.dumps(job)}, patient),
+        Program([*PYTHON, "functions.pyc"], _FOR_CANDIDATE, limits),
     )
     try:
         verdict = json.loads(judge.stderr)
@@ -108,7 +111,7 @@ def grade_streams(problem: Streams, answer: Answer) -> Grade:
     # A character may take six bytes in JSON.
     output = 8 * sum(map(len, problem.outputs)) + (len(problem.outputs) << 18)
     job: dict[str, Any] = {"inputs": problem.inputs, "seconds": SECONDS_A_TEST, "room": room}
-    files: dict[str, str | bytes] = {**_WITHOUT_PEER}
+    files: dict[str, str | bytes] = {**_FOR_STREAMS}
     if answer.language == "cpp":
         program = _compiled(answer.code)
         if isinstance(program, Grade):
@@ -116,7 +119,9 @@ def grade_streams(problem: Streams, answer: Answer) -> Grade:
         files["program"] = program
     else:
         job |= {"source": answer.code, "prelude": problem.prelude}
-    result = execute([*PYTHON, "streams.py"], files, stdin=json.dumps(job), limits=_limits(len(problem.inputs), output))
+    result = execute(
+        [*PYTHON, "streams.pyc"], files, stdin=json.dumps(job), limits=_limits(len(problem.inputs), output)
+    )
     results = _lines(result)
     for number, expected in enumerate(problem.outputs):
         ran = results[number] if number < len(results) else None

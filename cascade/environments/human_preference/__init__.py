@@ -17,7 +17,7 @@ from cascade import judges
 from cascade.chat import Response, Row, prompt_of
 from cascade.environments.base import GroupEnvironment, Verdict
 from cascade.environments.human_preference.judge import NanoJudge, understand
-from cascade.environments.human_preference.tasks import LEVELS, make_task
+from cascade.environments.human_preference.tasks import make_task
 from cascade.environments.synthetic.rows import nano_rows
 from cascade.errors import RowError
 from cascade.judges import Comparison, JudgeError, PreferenceJudge, ranking
@@ -92,7 +92,7 @@ class HumanPreference(GroupEnvironment):
 
         The demonstration is a good reply, `reference` an adequate one that it beats.
         """
-        return nano_rows(self.name, self.name, count, seed, level, make_task, levels=LEVELS)
+        return nano_rows(self.name, self.name, count, seed, level, make_task)
 
 
 def _judge_of(row: Row) -> PreferenceJudge | None:

@@ -20,7 +20,6 @@ from cascade.environments.human_preference.topics import (
 from cascade.environments.synthetic.rows import NanoTask
 from cascade.environments.synthetic.story_world import ANIMALS, CITIES, DAYS, FOODS, PEOPLE, THINGS, a, rows
 
-LEVELS = 5
 COURTESY = "Of course!"
 QUALITIES = ("good", "good", "good", "good", "curt", "padded", "offtopic")
 

@@ -23,6 +23,7 @@ from cascade.environments.instruction_following.grammar import (
     realise,
 )
 from cascade.environments.instruction_following.requests import Ask, Plan, draw_asks
+from cascade.environments.registry import check_level
 from cascade.utils.seeds import derive_seed
 
 _SLOTS = ("adj", "adj", "place", "thing", "verb")  # of sentences with nothing to hold
@@ -30,15 +31,16 @@ MAX_WORDS = 35  # of an answer, and of its reasoning
 
 
 def generate_rows(count: int, seed: int, level: int) -> Iterator[Row]:
-    """`count` rows with `level` constraints each. Raises ValueError for a level other than 1, 2, 3."""
-    if level not in (1, 2, 3):
-        raise ValueError(f"instruction_following has levels 1, 2 and 3, not {level}")
-    for index in range(count):
-        rng = Random(derive_seed("instruction_following", seed, level, index))
-        row = None
-        while row is None:
-            row = _draw_row(rng, level)
-        yield row
+    """`count` rows with `level` constraints each. Raises CascadeError for a level other than 1, 2, 3."""
+    check_level("instruction_following", level)
+    return (_row(Random(derive_seed("instruction_following", seed, level, index)), level) for index in range(count))
+
+
+def _row(rng: Random, level: int) -> Row:
+    row = None
+    while row is None:
+        row = _draw_row(rng, level)
+    return row
 
 
 def _draw_row(rng: Random, level: int) -> Row | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from cascade import judges
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict, in_gym
-from cascade.environments.math.numbers import equal, read, tidy
+from cascade.environments.math.numbers import equal, joined_by_two, read, tidy
 from cascade.environments.math.tasks import make_task
 from cascade.environments.registry import is_named
 from cascade.environments.shared import killable_worker
@@ -69,28 +69,27 @@ class Math(Environment):
             question_of(row)
 
     def verify(self, row: Row, response: Response) -> Verdict:
-        gym = in_gym(row)
-        several = "," in _expected(row)
-        inside = boxed_in_gym(response.content) if gym else boxed_list(response.content, several_names=several)
+        gym, wanted = in_gym(row), _expected(row)
+        inside = boxed_in_gym(response.content) if gym else boxed_list(response.content, several_names="," in wanted)
         if inside is None or not inside.strip():
             return Verdict(0.0, reason="no \\boxed{} in the answer")
-        answer, expected = _bare(inside), _bare(_expected(row))
+        answer, expected = _bare(inside), _bare(wanted)
         if len(answer) > MAX_ANSWER:
             return Verdict(0.0, reason=f"the boxed answer is longer than {MAX_ANSWER} characters")
         if _depth(answer) > MAX_DEPTH:
             return Verdict(0.0, reason=f"the boxed answer nests brackets more than {MAX_DEPTH} deep")
         verdict = _by_rule(expected, answer, gym)
         if verdict.reward != 1 and _has_judge(row):
-            return judge_answer(row, _expected(row), answer)
+            return judge_answer(row, wanted, answer)
         return verdict
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
         """Word problems, levels 1 to 3."""
-        return nano_rows(self.name, self.name, count, seed, level, make_task, levels=3)
+        return nano_rows(self.name, self.name, count, seed, level, make_task)
 
 
 def _has_judge(row: Row) -> bool:
-    return is_named(row, WITH_JUDGE) and judges.answer() is not None
+    return judges.answer() is not None and is_named(row, WITH_JUDGE)
 
 
 def _by_rule(expected: str, answer: str, gym: bool) -> Verdict:
@@ -119,6 +118,10 @@ def _same(expected: str, answer: str, gym: bool) -> bool:
     one, other = read(expected), read(answer)
     if one is not None and other is not None:
         return equal(one, other)
+    if "," in expected or "," in answer:
+        one, other = read(joined_by_two(expected)), read(joined_by_two(answer))
+        if one is not None and other is not None and equal(one, other):
+            return True
     based, other_based = _based(expected), _based(answer)
     if based and other_based:
         return based == other_based
@@ -158,6 +161,8 @@ def _expected(row: Row) -> str:
 
 def _bare(text: str) -> str:
     """Without the delimiters around the whole: \\(…\\), $…$, \\text{…}."""
+    if text.isdecimal():
+        return text
     text = " ".join(text.split())
     match = _WRAPPED.fullmatch(text)
     return next(group for group in match.groups() if group is not None).strip() if match else text

@@ -39,6 +39,10 @@ _SYSTEM = re.compile(
     r"(?P<rows>.*?)\\end\{(?:(?P=kind)\} ?\.|(?P=cases)\})"
 )
 _GROUPS = re.compile(r"(?<![\d.,^_])(\d{1,3})((?:[, ]\d{3})+)(?!\d)")
+_BY_TWO = re.compile(r"(?<![\d.,^_])[1-9]\d?(?:,\d{2})+,\d{3}(?![\d,])")
+"""As in India: 12,34,567."""
+_BY_TWO_ALONE = re.compile(r"(?<![\d.,^_])[1-9]\d?(?=(?:,\d{2})*,0)(?:,\d{2})+,\d{3}(?![\d,])")
+"""Such a number that cannot be a list, since no member is written as 00 or 000."""
 _PLACES = re.compile(r"(?<![\d.,])(\d*\.\d{3})((?: \d{3})+(?: \d{1,2})?|(?: \d{3})* \d{1,2})(?![\d/.,]| ?/)")
 """Decimal places in groups of three."""
 
@@ -126,7 +130,18 @@ def tidy(text: str, *, commas: bool = True) -> str:
     if "{" in text:
         text = _SYSTEM.sub(_system, _SEPARATOR.sub(lambda found: found[1] or " ", text))
     text = _PLACES.sub(lambda found: found[0].replace(" ", ""), text.strip())
+    if text.count(",") > 1:
+        text = _BY_TWO_ALONE.sub(_without_commas, text)
     return _GROUPS.sub(_joined if commas else _joined_by_blanks, text)
+
+
+def joined_by_two(text: str) -> str:
+    """(Tidy) text with 12,34,567 read as one number, which may be a list of three as well."""
+    return _BY_TWO.sub(_without_commas, text)
+
+
+def _without_commas(groups: re.Match[str]) -> str:
+    return groups[0].replace(",", "")
 
 
 def _system(found: re.Match[str]) -> str:

@@ -39,7 +39,8 @@ _LEAD = regex.compile(
     regex.IGNORECASE,
 )
 _NEXT = regex.compile(
-    r"[)\]}]?(\s*[/|&,;]\s*(?:(?:or|and)\s+)?|\s+(?:or|and)\s+|\s+(?!\())\(?([A-Za-z])(?![A-Za-z0-9'’])[)\]}]?"
+    r"[)\]}]?(\s*[/|&,;]\s*(?:(?:or|and)\s+)?|\s+\(?(?:or|and)\s+|\s+(?!\())"
+    r"(?:(?i:maybe|perhaps|possibly|probably)\s+(?:even\s+)?)?\(?([A-Za-z])(?![A-Za-z0-9'’])[)\]}]?"
 )
 _RULED_OUT = regex.compile(
     r"\s+(?:is|are|was|were|do|does|can|could|cannot|have|has|would|being)?\s*(?:both|all)?\s*"
@@ -57,6 +58,7 @@ _NEGATED = regex.compile(
 )
 """An answer that begins with what it rules out."""
 _ALONE = regex.compile(r"(?<![A-Za-z0-9])([A-Z])(?![A-Za-z0-9'’])")
+_STOP = regex.compile(r"(?<=[^\W\d_])\.(?=[^\W\d_]{2})")
 _TEXT_GOES_ON = regex.compile(
     r"\s+(?!(?:and|or|but|because|since|as|is|was|are|for|due|given|if|that|which|it|with|would|seems|fits|holds|not|while"
     r"|whereas|so|though|although|by|from|only|alone|the|has|can)\b)[a-z]"
@@ -69,6 +71,9 @@ MOST_WRAPPERS = 20
 
 
 def normal(text: str) -> str:
+    """In small letters, with one blank between words; a stop between two words ends the first: E.coli is E. coli."""
+    if "." in text:
+        text = _STOP.sub(". ", text)
     return " ".join(text.lower().split())
 
 

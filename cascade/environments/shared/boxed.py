@@ -28,7 +28,7 @@ def boxed(text: str, *, last: bool = True) -> str | None:
     An escaped brace is no brace, \\boxed 9 is a box too, and an empty box is none: it is the mention of one.
     """
     if (only := _only(text)) is not None:
-        return only
+        return only or None
     found = _boxes(text)
     return found[-1 if last else 0][2] if found else None
 
@@ -38,7 +38,7 @@ def boxed_list(text: str, *, several_names: bool = False) -> str | None:
     contents of them all, commas between; unions of boxes too. Boxes of different names, as in x=\\boxed{1},
     y=\\boxed{2}, are one answer where `several_names` are asked for, each with its name."""
     if (only := _only(text)) is not None:
-        return only
+        return only or None
     found = _boxes(text)
     if not found:
         return None
@@ -70,13 +70,16 @@ def _goes_with(name: str | None, named: re.Match[str] | None, several_names: boo
 
 
 def _only(text: str) -> str | None:
-    """What the only box holds, where that is plain text, as most often: found without reading all."""
-    start = text.find(_MARKER)
-    if start < 0 or text.find("box", start + len(_MARKER)) >= 0 or text.find("box", 0, start) >= 0:
+    """What the only box holds, where that is plain text, as most often: found without reading all. Empty where there is
+    no box, or one that nothing closes; None where all must be read."""
+    boxes = text.count("box")
+    if boxes != 1:
+        return None if boxes else ""
+    _, marker, rest = text.partition(_MARKER)
+    inside, closing, _ = rest.partition("}")
+    if not marker or "\\" in inside or "{" in inside or not inside.strip(" \t\n.…~"):
         return None
-    end = text.find("}", start)
-    inside = text[start + len(_MARKER) : end]
-    return inside if end >= 0 and not {"\\", "{"} & set(inside) and inside.strip(" \t\n.…~") else None
+    return inside if closing else ""
 
 
 def _boxes(text: str) -> list[tuple[int, int, str | None]]:

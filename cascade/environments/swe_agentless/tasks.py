@@ -5,15 +5,13 @@ from random import Random
 from typing import Any
 
 from cascade.chat import Row
+from cascade.environments.registry import check_level
 from cascade.environments.swe_agentless import repository
 from cascade.environments.swe_agentless.answers import DIVIDER, REPLACE, SEARCH
 from cascade.environments.swe_agentless.diffs import render_diff
 from cascade.environments.swe_agentless.editing import Edit, place
 from cascade.environments.swe_agentless.repository import Files, Repository
-from cascade.errors import CascadeError
 from cascade.utils.seeds import derive_seed
-
-LEVELS = 5
 
 INTRODUCTIONS = (
     "Fix the bug described in the issue.",
@@ -43,8 +41,7 @@ def generate(count: int, seed: int, level: int) -> Iterator[Row]:
 
     Raises CascadeError where there is no such level.
     """
-    if level not in range(1, LEVELS + 1):
-        raise CascadeError(f"swe_agentless has levels 1 to {LEVELS}; there is no level {level}")
+    check_level("swe_agentless", level)
     # The base model has read rows drawn under this key.
     return (
         _row(Random(derive_seed("corpus", "swe_agentless", seed, level, index)), level, f"{seed}-{level}-{index}")

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from cascade.chat import Message, Row, ToolCall
-from cascade.errors import CascadeError
+from cascade.environments.registry import check_level
 from cascade.utils.seeds import derive_seed
 
 
@@ -33,14 +33,12 @@ def nano_rows(
     seed: int,
     level: int,
     make: Callable[[Random, int], NanoTask],
-    levels: int = 4,
 ) -> Iterator[Row]:
     """`count` rows of `make(rng, level)`; row i depends on (environment, seed, level, i) alone.
 
     Raises CascadeError where there is no such level.
     """
-    if level not in range(1, levels + 1):
-        raise CascadeError(f"{environment} has levels 1 to {levels}; there is no level {level}")
+    check_level(environment, level)
     return (
         _row(environment, domain, level, make(Random(derive_seed("nano", environment, seed, level, index)), level))
         for index in range(count)

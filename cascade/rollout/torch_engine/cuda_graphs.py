@@ -38,6 +38,12 @@ class Decoded:
     lengths: Tensor
 
 
+def rows_within(each: float, memory: float) -> int:
+    """The largest of SIZES whose caches fit into the SHARE of a device's memory that they may take; at least the
+    smallest. `each`: bytes per row; `memory`: of the device, in bytes."""
+    return max((size for size in SIZES if size * each <= SHARE * memory), default=SIZES[0])
+
+
 class GraphDecoder:
     """Decodes with a copy of a model's weights in `dtype`; `load` copies changed weights.
 
@@ -59,9 +65,8 @@ class GraphDecoder:
         smallest size."""
         if self._device.type != "cuda":
             return SIZES[-1]
-        share = SHARE * torch.cuda.get_device_properties(self._device).total_memory
         each = sum(part.row_bytes(_room(positions), self._dtype) for part in self._stack.parts)
-        return max((size for size in SIZES if size * each <= share), default=SIZES[0])
+        return rows_within(each, torch.cuda.get_device_properties(self._device).total_memory)
 
     @torch.inference_mode()
     def load(self) -> None:

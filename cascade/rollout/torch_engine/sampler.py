@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cascade.chat import format_of
 from cascade.policy import forward, nemotron_h
 from cascade.policy.base import Policy
 from cascade.rollout.base import OnFinish, Sample, SampleRequest
@@ -184,8 +185,11 @@ class TorchSampler:
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The end-of-turn tokens of the tokenizer and of the generation config."""
+    """The end-of-turn tokens of the chat template, the tokenizer and the generation config."""
     found: set[int] = set()
+    if tokenizer.chat_template:
+        chat_format, vocabulary = format_of(tokenizer), tokenizer.get_vocab()
+        found.update(vocabulary[end] for end in (chat_format.end, chat_format.call_end) if end in vocabulary)
     for value in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
         found.update(value if isinstance(value, list | tuple) else [value] if isinstance(value, int) else [])
     return found

@@ -15,7 +15,7 @@ from cascade.commands.export import gym
 from cascade.commands.export.nemo_rl import configuration, differences, export
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.recipe import Recipe, load
+from cascade.recipe import Lora, Recipe, load
 from cascade.utils.files import write_json
 
 ROOT = Path(__file__).parents[3]
@@ -144,9 +144,14 @@ def test_the_nano_recipe(tmp_path: Path) -> None:
 def test_what_has_no_counterpart_is_told() -> None:
     told = "\n".join(differences(PAPER, "swe_agentless_rl", PAPER.rl["swe_agentless_rl"]))
     assert "min_best_reward 0.5" in told
+    assert "min_teaching 0.1: a run there goes on" in told
     assert "smaller by a factor of 0.968" in told  # √(15/16)
     assert "max_log_prob_gap 0.1" in told
     assert "judges.answer" in told
+    changed = NANO.rl["if_rl"].model_copy(update={"difficulty": 16, "lora": Lora(rank=8)})
+    told = "\n".join(differences(NANO, "if_rl", changed))
+    assert "difficulty 16: nothing is measured there" in told
+    assert "lora of rank 8: all weights are trained there" in told
     assert "tool_calling: no server" in "\n".join(differences(NANO, "multi_domain_rl", NANO.rl["multi_domain_rl"]))
     assert "max_refills 0: groups without variance stay" in "\n".join(differences(NANO, "if_rl", NANO.rl["if_rl"]))
 
@@ -204,3 +209,29 @@ def test_where_gym_s_maths_server_judges_otherwise_is_told() -> None:
     assert there[1] == "5,32"
     assert not verify(parse("\\boxed{32}", parsing_timeout=None), there, timeout_seconds=None)
     assert environments.get("math").verify({"expected_answer": "32"}, Response(response, None, ())).reward == 1
+
+
+def test_settings_of_a_distillation_without_a_counterpart_are_listed() -> None:
+    mopd = PAPER.distill["mopd"]
+    told = differences(PAPER, "mopd", mopd)
+    assert not [line for line in told if line.endswith("no such setting there, left out")]
+    other = mopd.model_copy(update={"advantage_clip": 5.0, "start": "merge", "aggregation": "token"})
+    told = differences(PAPER, "mopd", other)
+    assert "advantage_clip: no such setting there, left out" in told
+    assert "start: no such setting there, left out" in told
+    assert not [line for line in told if line.startswith("aggregation")]
+    raw = PAPER.model_dump(mode="json")
+    raw["distill"]["mopd"]["aggregation"] = "token"
+    recipe = Recipe.model_validate(raw)
+    assert made(recipe, "mopd", Layout(Path("/none")))["loss_fn"]["token_level_loss"] is True
+    assert made(PAPER, "mopd", Layout(Path("/none")))["loss_fn"]["token_level_loss"] is False
+
+
+def test_p3o_and_sgd_are_told() -> None:
+    node = NANO.rl["if_rl"]
+    optimizer = node.optimizer.model_copy(update={"algorithm": "sgd"})
+    told = differences(
+        NANO, "if_rl", node.model_copy(update={"objective": "p3o", "updates": 2, "optimizer": optimizer})
+    )
+    assert "objective p3o, updates 2: not there; this is GRPO with one update" in told
+    assert "optimizer.algorithm sgd: Adam there" in told

@@ -5,7 +5,7 @@ as a reference before, since it is no data: a closure, a generator, an instance.
 raised, and what the lists, dictionaries and sets among the arguments have become, so that a change in place is seen.
 While a side waits for an answer it serves the other's requests, for a test may pass a function.
 
-A reference can be called, iterated, and have attributes; it never says that it equals anything.
+A reference can be called, iterated, indexed, have a length and attributes; it never says that it equals anything.
 """
 
 from __future__ import annotations
@@ -130,6 +130,10 @@ class Peer:
             return {"value": iter(it)}
         if what == "next":
             return {"value": next(it)}
+        if what in SEQUENCE:
+            if not self.opens(it, what):
+                raise TypeError(f"{type(it).__name__!r} object has no {what}")
+            return {"value": SEQUENCE[what](it, *args)}
         name = args[0]
         if not isinstance(name, str) or name.startswith("_") or not self.opens(it, name):
             raise AttributeError(f"{type(it).__name__!r} object has no attribute {name!r}")
@@ -144,6 +148,18 @@ class Peer:
         if now == crossing.sent:
             return []
         return [[number, content] for number, content in enumerate(now)]
+
+
+def _set_item(it: Any, key: Any, value: Any) -> None:
+    it[key] = value
+
+
+SEQUENCE: dict[str, Callable[..., Any]] = {
+    "__len__": len,
+    "__getitem__": lambda it, key: it[key],
+    "__setitem__": _set_item,
+}
+"""What a reference has in common with lists and dictionaries."""
 
 
 class Message(Crossing):
@@ -195,6 +211,16 @@ class Remote:
 
     def __next__(self) -> Any:
         return self._ask("next")
+
+    def __len__(self) -> int:
+        length: int = self._ask("__len__")
+        return length
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._ask("__getitem__", key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._ask("__setitem__", key, value)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

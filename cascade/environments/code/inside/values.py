@@ -68,6 +68,8 @@ def encode(value: Any, crossing: Crossing | None = None) -> Any:
             if known is not None:
                 return {"same": known}
         return contents(value, crossing)
+    if crossing is not None and isinstance(value, tuple) and (fields := _fields(value)):
+        return {"namedtuple": [type(value).__name__, fields, [encode(item, crossing) for item in value]]}
     for kind in (tuple, frozenset):
         if isinstance(value, kind):
             return {kind.__name__: [encode(item, crossing) for item in value]}
@@ -87,8 +89,12 @@ def encode(value: Any, crossing: Crossing | None = None) -> Any:
         return {kind_name: value.isoformat()}
     if kind_name == "timedelta":
         return {"timedelta": [value.days, value.seconds, value.microseconds]}
-    if type(value) is range and crossing is not None:
-        return {"range": [encode(part) for part in (value.start, value.stop, value.step)]}
+    if type(value) in (range, slice) and crossing is not None:
+        return {type(value).__name__: [encode(part) for part in (value.start, value.stop, value.step)]}
+    if crossing is not None and type(value) in _VIEWS.values():
+        return {type(value).__name__: [encode(item, crossing) for item in value]}
+    if type(value) is memoryview and crossing is not None and value.format == "B":
+        return {"memoryview": value.tobytes().hex()}
     return (_PLAIN if crossing is None else crossing).refer(value)
 
 
@@ -130,6 +136,8 @@ def decode(encoded: Any, crossing: Crossing | None = None) -> Any:
             return bytes.fromhex(content)
         if kind == "bytearray":
             return crossing.add(bytearray.fromhex(content))
+        if kind == "memoryview":
+            return memoryview(bytes.fromhex(content))
         if kind == "Decimal":
             from decimal import Decimal, InvalidOperation
 
@@ -159,6 +167,17 @@ def decode(encoded: Any, crossing: Crossing | None = None) -> Any:
             queue: Any = crossing.add(deque(maxlen=content[0]))
             queue.extend([decode(item, crossing) for item in content[1]])
             return queue
+        if kind == "namedtuple" and len(content) == 3 and isinstance(content[2], list):
+            import collections
+
+            name, fields, items = content
+            make: Any = collections.namedtuple
+            return make(name, fields)._make([decode(item, crossing) for item in items])
+        if kind in _VIEWS:
+            members = [decode(item, crossing) for item in content]
+            if kind == "dict_values":
+                return dict(enumerate(members)).values()
+            return dict.fromkeys(members).keys() if kind == "dict_keys" else dict(members).items()
         if kind == "complex":
             return complex(*map(float.fromhex, content))
         if kind == "Fraction" and len(content) == 2:
@@ -169,8 +188,8 @@ def decode(encoded: Any, crossing: Crossing | None = None) -> Any:
             from datetime import timedelta
 
             return timedelta(*content)
-        if kind == "range":
-            return range(*(decode(part) for part in content))
+        if kind in ("range", "slice"):
+            return {"range": range, "slice": slice}[kind](*(decode(part) for part in content))
     if kind == "same" and isinstance(content, int) and 0 <= content < len(crossing.met):
         return crossing.met[content]
     return crossing.follow(encoded)
@@ -183,6 +202,18 @@ def renew(container: Any, now: Any) -> None:
     else:
         container.clear()
         (container.extend if hasattr(container, "extend") else container.update)(now)
+
+
+_EMPTY: dict[Any, Any] = {}
+_VIEWS: dict[str, Any] = {type(view).__name__: type(view) for view in (_EMPTY.keys(), _EMPTY.values(), _EMPTY.items())}
+
+
+def _fields(value: Any) -> list[str] | None:
+    """The names of a named tuple's members; None for any other tuple."""
+    names = getattr(type(value), "_fields", None)
+    if type(names) is tuple and len(names) == len(value) and all(type(name) is str for name in names):
+        return list(names)
+    return None
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""`cascade import`: a base model for the cascade from the Hub, a directory or a GGUF file."""

@@ -1,0 +1,96 @@
+import shutil
+
+import pytest
+
+from benchmarks.distillation import jobs, start, table
+from benchmarks.distillation.jobs import Place, Run
+from benchmarks.distillation.variants import LONGER, STEPS, VARIANTS
+from cascade.utils.files import write_json
+
+TEACHERS = {"math": "a", "code": "b"}
+
+
+def add(place: Place, run: Run, step: int, rollouts: int, cost: float, **rewards: list[float | None]) -> None:
+    for domain, values in rewards.items():
+        part = {"rewards": values, "rollouts": rollouts, "length": 9.0, "seconds": cost, "tokens": 10 * cost}
+        write_json(jobs.part_of(place, run, step, domain), part)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESAMPLES", 400)
+    place = Place(tmp_path / "start", tmp_path / "work", tmp_path / "parts")
+    write_json(place.start / "teachers.json", TEACHERS)
+    add(place, Run("start", 0), 0, 4, 0, math=[0.0, 0.4, 0.2], code=[0.5, 0.5, 0.5])
+    add(place, Run("a", 0), 0, 4, 0, math=[0.6, 1.0, 0.8], code=[0.1, 0.1, 0.1])
+    add(place, Run("b", 0), 0, 4, 0, math=[0.0, 0.0, 0.0], code=[0.7, 0.7, 0.7])
+    return place
+
+
+def test_recovery_is_pooled_over_the_domains_that_lost_something(place):
+    # Gaps 0.6 and 0.2. Seed 1 closes 0.3 and -0.1, seed 2 closes 0.5 and 0.1.
+    add(place, Run("mopd", 1), STEPS, 4, 100, math=[0.3, 0.7, 0.5], code=[0.4, 0.4, 0.4])
+    add(place, Run("mopd", 2), STEPS, 4, 120, math=[0.5, 0.9, 0.7], code=[0.6, 0.6, 0.6])
+    row = table.summarise(place)["mopd"]
+    assert row["recovery"]["value"] == pytest.approx((0.2 + 0.6) / 2 / 0.8)
+    # The prompts move alike, so the interval is the seeds': 0.25 and 0.75.
+    assert row["recovery"]["low"] == pytest.approx(0.25)
+    assert row["recovery"]["high"] == pytest.approx(0.75)
+    assert row["seconds"] == 110
+    assert row["after"] == {"math": pytest.approx(0.6), "code": pytest.approx(0.5)}
+
+
+def test_a_teacher_that_is_not_better_does_not_count(place):
+    add(place, Run("b", 0), 0, 4, 0, code=[0.5, 0.5, 0.5])
+    add(place, Run("mopd", 1), STEPS, 4, 100, math=[0.3, 0.7, 0.5], code=[0.0, 0.0, 0.0])
+    summary = table.summarise(place)
+    assert summary["mopd"]["recovery"]["value"] == pytest.approx(0.5)
+    assert [d for d, about in summary["about"]["domains"].items() if about["counts"]] == ["math"]
+
+
+def test_the_gain_over_rl_is_read_off_its_curve(place):
+    add(place, Run("mopd", 1), STEPS, 4, 110, math=[0.5, 0.9, 0.7], code=[0.5, 0.5, 0.5])  # closes 0.5 of 0.8
+    add(place, Run("rl", 1), STEPS, 4, 100, math=[0.1, 0.5, 0.3], code=[0.5, 0.5, 0.5])  # 0.1
+    add(place, Run("rl", 1), LONGER, 4, 120, math=[0.3, 0.7, 0.5], code=[0.5, 0.5, 0.5])  # 0.3
+    add(place, Run("merge", 0), 0, 4, 0, math=[0.3, 0.7, 0.5], code=[0.5, 0.5, 0.5])  # 0.3, at no cost
+    variants = table.summarise(place)
+    assert variants["merge"]["gain_over_rl"]["value"] == pytest.approx(0.3 / 0.8)
+    assert variants["mopd"]["gain_over_rl"]["value"] == pytest.approx((0.5 - 0.2) / 0.8)
+    assert variants["rl"]["recovery"]["value"] == pytest.approx(0.1 / 0.8)
+    assert variants["rl"]["curve"][-1]["recovery"] == pytest.approx(0.3 / 0.8)
+
+
+def test_runs_by_domain_are_one_result_when_all_are_there(place):
+    add(place, Run("rl_routed", 1, "math"), 8, 4, 30, math=[0.6, 1.0, 0.8])
+    assert "rl_routed" not in table.summarise(place)
+    add(place, Run("rl_routed", 1, "code"), 8, 4, 20, code=[0.5, 0.5, 0.5])
+    row = table.summarise(place)["rl_routed"]
+    assert row["recovery"]["value"] == pytest.approx(0.6 / 0.8)
+    assert (row["seconds"], row["tokens"]) == (50, 500)
+
+
+def test_a_prompt_without_verdict_is_left_out(place):
+    add(place, Run("mopd", 1), STEPS, 4, 100, math=[None, 0.7, 0.5], code=[0.5, 0.5, 0.5])
+    row = table.summarise(place)["mopd"]
+    assert row["after"]["math"] == pytest.approx(0.6)
+    assert row["recovery"]["value"] == pytest.approx(0.4 / 0.8)
+
+
+def test_what_is_missing_of_a_run(place):
+    run = Run("mopd", 1)
+    assert jobs.missing(place, run, STEPS) == ["math", "code"]
+    add(place, run, STEPS, 4, 1, math=[0.0] * 3)
+    assert jobs.missing(place, run, STEPS) == ["code"]
+    assert Run("rl_routed", 1, "code").name == "rl_routed-1-code"
+
+
+def test_every_variant_is_a_recipe(tmp_path):
+    place = Place(tmp_path / "start", tmp_path / "work", tmp_path / "parts")
+    write_json(place.start / "teachers.json", start.TEACHERS)
+    shutil.copyfile("benchmarks/distillation/start.yaml", place.start / "params.yaml")
+    for node in ("start", "sft", *set(start.TEACHERS.values())):
+        write_json(place.start / "models" / node / "config.json", {})
+    for run in table.runs_of(list(VARIANTS), [1], place):
+        if run.variant in VARIANTS and run.variant != "start" and run.domain in ("", "math"):
+            recipe = jobs._prepare(place, run, jobs.Layout(place.work / run.name))
+            assert recipe.common_start(sorted(set(start.TEACHERS.values()))) == "sft"
