@@ -32,7 +32,7 @@ from cascade.utils.files import write_json
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-BEFORE = "7f692bb"
+BEFORE = "6df6be7"
 """The revision before curation in shards."""
 NEMOTRON_ROWS = 15_900_000
 THREADS = {

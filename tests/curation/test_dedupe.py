@@ -130,3 +130,10 @@ def test_twenty_thousand_short_rows_take_seconds():
     kept = duplicates.check(texts).count(None)
     assert time.process_time() - start < 15
     assert kept == len(set(texts)), "rows that differ in a number are different"
+
+
+def test_the_same_question_with_other_tools_is_another_task():
+    tools = ['[{"name": "search"}]', '[{"name": "calculate"}]', '[{"name": "search"}]', ""]
+    assert codes(Deduplicator(0.8).check([STORY] * 4, tools)) == [None, None, "exact_duplicate", None]
+    near = STORY.replace("beautiful", "lovely")
+    assert codes(Deduplicator(0.8).check([STORY, near, near], ["a", "b", "a"])) == [None, None, "near_duplicate"]
