@@ -59,8 +59,6 @@ def in_cluster(address: str, count: int | None, begin: Begin, jobs: Sequence[str
         fn_constructor_args=[begin],
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(size=size),
-        max_restarts=2,
-        max_task_retries=2,
     )
     for row in done.iter_rows():
         if row["error"]:
