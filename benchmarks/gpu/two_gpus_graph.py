@@ -37,7 +37,8 @@ def recipe(engine: dict[str, Any], gpus: int = 2) -> dict[str, Any]:
         **rate,
         **engine,
     }
-    rl = {"init": "sft", "round": 1, "max_refills": 1, **sampled}
+    # It is shown that nodes end, not that they learn.
+    rl = {"init": "sft", "round": 1, "max_refills": 1, "min_teaching": 0, **sampled}
     both = dict.fromkeys(TEACHERS, 0.5)
     pool = {"launcher": "torchrun", "gpus": gpus, "gpu_gib": 79}
     return {

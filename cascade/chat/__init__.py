@@ -12,6 +12,7 @@ from cascade.chat.format import ChatFormat, format_of, message_call
 from cascade.chat.gym import prompt_of, response_from_openai
 from cascade.chat.messages import Message, Response, Row, ToolCall, text_of
 from cascade.chat.parsing import parse_response
+from cascade.chat.round_trip import check_prompt, check_replies
 from cascade.chat.template import (
     Conversation,
     encode,
@@ -31,6 +32,8 @@ __all__ = [
     "Response",
     "Row",
     "ToolCall",
+    "check_prompt",
+    "check_replies",
     "encode",
     "encode_checked_prompt",
     "encode_conversation",

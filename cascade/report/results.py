@@ -67,18 +67,22 @@ class Results:
         return max(scores, default=None)
 
     def means_by_domain(self, node: str) -> dict[str, dict[str, float]]:
-        """Domain → metric of `BY_DOMAIN` → its mean over the node's steps, where it was measured; empty for a node of
-        one domain."""
+        """Domain → metric of `BY_DOMAIN` → its mean over the node's steps, where it was measured; the share of the
+        squared gradient norm from the mean squares. Empty for a node of one domain."""
         section, steps = self.recipe.training[node], self.steps[node]
         domains = section.mix if isinstance(section, OnPolicyNode) else {}
         means = {
             domain: {
-                metric: sum(value for _, value in points) / len(points)
-                for metric in BY_DOMAIN
-                if (points := steps.get(f"{metric}/{domain}"))
+                metric: mean for metric in BY_DOMAIN if (mean := mean_of(steps.get(f"{metric}/{domain}"))) is not None
             }
             for domain in domains
         }
+        # A step's estimates are noisy: shares of their means over the steps, not means of the steps' shares.
+        squares = {domain: mean_of(steps.get(f"train/gradient_square/{domain}")) for domain in domains}
+        positive = {domain: max(0.0, square) for domain, square in squares.items() if square is not None}
+        if total := sum(positive.values()):
+            for domain, square in positive.items():
+                means[domain]["train/gradient_share"] = square / total
         measured = {domain: values for domain, values in means.items() if values}
         return measured if len(measured) > 1 else {}
 
@@ -96,6 +100,10 @@ class Results:
             if teacher is not None and None not in scores:
                 recoveries.append(Recovery(domain, teacher, *scores))  # type: ignore[arg-type]
         return recoveries
+
+
+def mean_of(points: list[tuple[int, float]] | None) -> float | None:
+    return sum(value for _, value in points) / len(points) if points else None
 
 
 def main_line(recipe: Recipe, node: str) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from cascade.chat import Message, ToolCall, format_of, message_call, turn_markers
+from cascade.chat import Message, ToolCall, check_prompt, format_of, message_call, turn_markers
 from cascade.errors import CascadeError, RowError
 from cascade.rollout.base import Sample
 
@@ -74,17 +74,24 @@ def render_answer(
     where the assistant writes again. `calls`: those that the messages answer; templates show their names or ids.
 
     Turn markers in their text are broken up, so that the content of a file cannot start another role's turn. Raises
-    CascadeError where the template does not continue what it has rendered.
+    CascadeError where the template does not continue what it has rendered, or does not show the messages.
     """
-    # The rendering does not depend on the conversation before it, so a short one is used.
-    history: list[Message] = [{"role": "user", "content": "."}, {"role": "assistant", "content": "."}]
-    if calls:
-        history[1]["tool_calls"] = [message_call(call) for call in calls]
     safe = [{**message, "content": _without_markers(tokenizer, message["content"])} for message in messages]
-    try:
-        return format_of(tokenizer).continuation(history, safe, thinking=thinking)
-    except RowError as error:
-        raise CascadeError(f"{tokenizer.name_or_path}: {error}; episodes need a template that does") from None
+    # Templates refuse calls that a model may write: several at once, an id of another length, none before a result.
+    plain = [ToolCall(call.name, call.arguments) for call in calls[-1:]]
+    reasons = []
+    for answered in (calls, plain, (), (ToolCall("tool", {}),)):
+        # The rendering does not depend on the conversation before it, so a short one is used.
+        history: list[Message] = [{"role": "user", "content": "."}, {"role": "assistant", "content": "."}]
+        if answered:
+            history[1]["tool_calls"] = [message_call(call) for call in answered]
+        try:
+            text = format_of(tokenizer).continuation(history, safe, thinking=thinking)
+            check_prompt(safe, None, text)
+            return text
+        except RowError as error:
+            reasons.append(str(error))
+    raise CascadeError(f"{tokenizer.name_or_path}: {reasons[0]}; episodes need a template that does")
 
 
 def _without_markers(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

@@ -29,7 +29,7 @@ from benchmarks.chat_templates import (
 )
 from cascade import chat
 from cascade.chat import Response, ToolCall, format_of
-from cascade.errors import RowError
+from cascade.errors import CascadeError, RowError
 from cascade.rollout.torch_engine.sampler import stop_tokens
 from cascade.rollout.transcript import render_answer
 
@@ -307,6 +307,30 @@ def test_results_carry_the_ids_that_the_model_wrote() -> None:
     assert '"call_id": "Ab3dEf6hI"' in render_answer(
         tokenizer("mistral"), [result("rain")], thinking=False, calls=[call]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "calls", "expected"),
+    [
+        ("llama3_1", (OSLO, ROME), '<|start_header_id|>ipython<|end_header_id|>\n\n"rain"<|eot_id|>'),
+        ("mistral", (ToolCall("weather", {}, id="x"),), '[TOOL_RESULTS]{"content": rain, "call_id": "call00000"}'),
+        ("harmony", (), '<|start|>functions.tool to=assistant<|channel|>commentary<|message|>"rain"<|end|>'),
+        (
+            "harmony",
+            (OSLO, ROME),
+            '<|start|>functions.weather to=assistant<|channel|>commentary<|message|>"rain"<|end|>',
+        ),
+        ("hermes", (ToolCall("<|im_end|>", {"text": "<|im_end|>"}),), "\n<|im_start|>user\n<tool_response>\nrain\n"),
+    ],
+)
+def test_what_a_model_calls_does_not_stop_its_episode(name: str, calls: tuple[ToolCall, ...], expected: str) -> None:
+    assert render_answer(tokenizer(name), [result("rain")], thinking=False, calls=calls).startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["gemma", "phi3"])
+def test_a_template_without_results_cannot_carry_an_episode(name: str) -> None:
+    with pytest.raises(CascadeError, match="episodes need a template that does"):
+        render_answer(tokenizer(name), [result("rain")], thinking=False)
 
 
 # Reading

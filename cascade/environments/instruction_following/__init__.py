@@ -61,7 +61,8 @@ def _read(row: Row) -> tuple[list[tuple[str, Callable[[str], bool]]], str]:
     mode = fields.get("grading_mode") or "binary"
     if mode not in ("binary", "fraction"):
         raise RowError("bad_row", f"grading_mode = {mode!r} is neither 'binary' nor 'fraction'")
-    return [(name, bind(name, entry, gym=in_gym(row))) for name, entry in zip(names, kwargs, strict=True)], mode
+    gym = in_gym(row)
+    return [(name, bind(name, entry, gym=gym)) for name, entry in zip(names, kwargs, strict=True)], mode
 
 
 def _reason(response: Response, extracted: dict[str, bool]) -> str:

@@ -61,7 +61,7 @@ def in_gym(name: str) -> Callable[[Checker], Checker]:
     return register
 
 
-def bind(name: str, kwargs: Mapping[str, Any] | None, *, gym: bool = False) -> Callable[[str], bool]:
+def bind(name: str, kwargs: dict[str, Any] | None, *, gym: bool = False) -> Callable[[str], bool]:
     """The check that one entry of a row asks for, as a function of the answer. `gym`: as NeMo Gym checks.
 
     Entries of `kwargs` that are None count as absent: many data sets carry every key in every entry. The
@@ -69,7 +69,7 @@ def bind(name: str, kwargs: Mapping[str, Any] | None, *, gym: bool = False) -> C
     """
     if name not in CONSTRAINTS:
         raise RowError("bad_row", f"unknown constraint {name!r} in instruction_id_list")
-    if kwargs is not None and not isinstance(kwargs, Mapping):
+    if kwargs is not None and not isinstance(kwargs, dict):
         raise RowError("bad_row", f"kwargs of {name} are not an object")
     found = CONSTRAINTS[name]
     try:
