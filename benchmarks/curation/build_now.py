@@ -11,7 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from cascade.curation import jobs, pipeline
+from cascade.curation import jobs, pipeline, sources
 from cascade.launch.process_pool import in_processes
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe
@@ -59,9 +59,13 @@ def main() -> None:
     run = None
     if workers > 1:
         pipeline.SMALL_BYTES = 0
+        # Small files, too, are to give every process several shards.
+        size = sum(path.stat().st_size for path in (folder / "rows").iterdir())
+        sources.SHARD_BYTES = min(sources.SHARD_BYTES, size // (8 * workers) + 1)
         run = partial(in_processes, workers, partial(Timed, recipe, folder, work))
+    curation = pipeline.Pipeline(recipe, layout, work, run)
     wall, cpu = time.monotonic(), time.process_time()
-    report = pipeline.Pipeline(recipe, layout, work, run).run()
+    report = curation.run()
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     jobs_cpu = sum(float(path.read_text()) for path in work.glob("seconds/*"))
     size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
