@@ -72,7 +72,10 @@ def run() -> None:
 @click.argument("name")
 def node(name: str) -> None:
     """Build one node: `curate`, or a name of the recipe (what a DVC stage calls)."""
-    began = time.time()
+    _build_node(name, time.time())
+
+
+def _build_node(name: str, began: float) -> None:
     from cascade.launch import fork_server
 
     if fork_server.run_preloaded(COMMAND, ["node", name]):
@@ -82,6 +85,24 @@ def node(name: str) -> None:
 
     if not launched("node", name, _layout()):
         run_node(name, _layout(), began)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Read a sample of each source, and say what would come of it.")
+@click.option("--rows", default=1000, show_default=True, help="Rows of a sample.")
+def curate(dry_run: bool, rows: int) -> None:
+    """Build data/ from the recipe's sources, as `cascade node curate` does.
+
+    With --dry-run nothing is written: rows kept, tokens, time, disk and memory are estimated.
+    """
+    if not dry_run:
+        from cascade.recipe import CURATE
+
+        _build_node(CURATE, time.time())
+        return
+    from cascade.stages import estimate_curation
+
+    click.echo("\n".join(estimate_curation(_layout(), rows)))
 
 
 @main.command()

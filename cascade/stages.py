@@ -2,9 +2,12 @@
 
 import os
 import signal
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from cascade import judges
 from cascade.errors import RecipeError
@@ -27,6 +30,9 @@ from cascade.recipe import (
 from cascade.tracking import Journal, live
 from cascade.utils import distributed
 from cascade.utils.progress import say
+
+if TYPE_CHECKING:
+    from cascade.curation.pipeline import Run
 
 
 def run_node(name: str, layout: Layout, began: float | None = None) -> None:
@@ -85,7 +91,7 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         with process_setup.importing_engine():
             from cascade.curation import build
 
-        build(recipe, layout, Journal(layout.journal(CURATE)))
+        build(recipe, layout, Journal(layout.journal(CURATE)), curation_processes(recipe, layout))
         return
     node = recipe.node(name)
     if isinstance(node, TeachersNode):
@@ -122,6 +128,40 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
             from cascade.training.on_policy import run_on_policy
 
         run_on_policy(recipe, name, layout)
+
+
+def estimate_curation(layout: Layout, rows: int) -> list[str]:
+    """What a curation will take, from about `rows` rows of each source. Raises CascadeError."""
+    recipe = _prepare(layout)
+    from cascade.curation.estimate import as_lines, estimate
+
+    workers = recipe.curation_workers.processes or len(os.sched_getaffinity(0))
+    return as_lines(recipe, estimate(recipe, layout, rows), workers)
+
+
+def curation_processes(recipe: Recipe, layout: Layout) -> "Run":
+    """What does the jobs of curation: processes of this machine, or of the recipe's Ray cluster."""
+    settings = recipe.curation_workers
+    if settings.ray is not None:
+        from cascade.launch.ray_jobs import in_cluster
+
+        return partial(in_cluster, settings.ray, settings.processes, partial(_curation_worker, layout.root, 1))
+    from cascade.launch.process_pool import in_processes
+
+    cores = len(os.sched_getaffinity(0))
+    count = settings.processes or cores
+    return partial(in_processes, count, partial(_curation_worker, layout.root, max(1, cores // count)))
+
+
+@contextmanager
+def _curation_worker(root: Path, threads: int) -> Iterator[Callable[[str], str]]:
+    """What a process that curates enters; `threads` judge the answers of its rows."""
+    layout = Layout(root)
+    recipe = _prepare(layout)
+    from cascade.curation.jobs import work
+
+    with work(recipe, root, layout.work(CURATE), threads) as do:
+        yield do
 
 
 def _prepare(layout: Layout) -> Recipe:

@@ -22,7 +22,7 @@ from rapidfuzz.distance import Indel
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
-from cascade.curation.text import Hashes, hash_words, normalise, quantities
+from cascade.curation.text import Hashes, hash_words, normalise, quantities, words
 from cascade.errors import RowError
 from cascade.recipe import Decontamination
 
@@ -37,9 +37,9 @@ _PAIRS = 1 << 20
 
 @dataclass(frozen=True)
 class Text:
-    """The text of a row that is compared: all of it, and each user message."""
+    """The text of a row that is compared, normalised: the words of all of it, and each user message."""
 
-    conversation: str
+    conversation: Sequence[str]
     user_messages: tuple[str, ...]
     generated: bool = False
 
@@ -68,7 +68,7 @@ class Decontaminator:
         self._names = [name for _, name in ordered]
         self._lengths = np.array([len(text) for text in self._plain])
         self._letters = _letters(self._plain)
-        self._quantities = np.array([quantities(text) for text in self._plain], np.int64)
+        self._quantities = np.array([quantities(words(text)) for text in self._plain], np.int64)
         self._grams = _index(self._plain, settings.ngram)
 
     def check(self, texts: Sequence[Text]) -> list[RowError | None]:
@@ -85,9 +85,9 @@ class Decontaminator:
 
     def _overlap(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
-        words = hash_words([normalise(text.conversation) for text in block])
+        hashed = hash_words([text.conversation for text in block])
         for grams in self._grams:
-            hashes, rows = words.ngrams(grams.n)
+            hashes, rows = hashed.ngrams(grams.n)
             column = np.minimum(np.searchsorted(grams.hashes, hashes), len(grams.hashes) - 1)
             in_benchmark = grams.hashes[column] == hashes
             pairs = np.unique(np.stack([rows[in_benchmark], column[in_benchmark]]), axis=1)
@@ -107,9 +107,7 @@ class Decontaminator:
     def _similar(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
         messages = [
-            _Message(row, normalise(part), text.generated)
-            for row, text in enumerate(block)
-            for part in text.user_messages
+            _Message(row, part, text.generated) for row, text in enumerate(block) for part in text.user_messages
         ]
         # No string is similar enough to one of a very different length.
         longest = self._lengths[-1] / self._shortest_ratio + _ROUNDING
@@ -152,16 +150,14 @@ class Decontaminator:
         possible = distance <= (1 - self._similarity) * (lengths[:, None] + self._lengths[None, low:high]) + _ROUNDING
         generated = np.array([a.generated for a in messages])
         same_task = (
-            np.array([quantities(a.text) if a.generated else 0 for a in messages])[:, None]
+            np.array([quantities(words(a.text)) if a.generated else 0 for a in messages])[:, None]
             == self._quantities[low:high]
         )
         pairs = np.argwhere(possible & (same_task | ~generated[:, None]))
         return pairs[:, 0].tolist(), (pairs[:, 1] + low).tolist()
 
     def _same_task(self, text: Text, prompt: int) -> bool:
-        return not text.generated or any(
-            quantities(normalise(a)) == self._quantities[prompt] for a in text.user_messages
-        )
+        return not text.generated or any(quantities(words(a)) == self._quantities[prompt] for a in text.user_messages)
 
 
 @dataclass(frozen=True)
@@ -172,11 +168,11 @@ class _Message:
 
 
 def _index(plain: list[str], ngram: int) -> list[_Grams]:
-    words = hash_words(plain)
-    gram_lengths = np.where(words.lengths >= min(SHORTEST, ngram), np.minimum(words.lengths, ngram), 0)
+    hashed = hash_words([words(text) for text in plain])
+    gram_lengths = np.where(hashed.lengths >= min(SHORTEST, ngram), np.minimum(hashed.lengths, ngram), 0)
     index = []
     for n in sorted(set(gram_lengths.tolist()) - {0}):
-        hashes, rows = words.ngrams(n)
+        hashes, rows = hashed.ngrams(n)
         used = gram_lengths[rows] == n
         distinct, column = np.unique(hashes[used], return_inverse=True)
         pairs = np.unique(np.stack([column, rows[used]]), axis=1)

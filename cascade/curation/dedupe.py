@@ -1,20 +1,25 @@
 """Exact and near-duplicate removal: of equal rows the first is kept.
 
-Near-duplicates are found by MinHash (Broder 1997) over shingles of three words, in locality-sensitive bands.
-Different numbers or operators make different tasks, even with the same words, so rows are compared only where their
-quantities are equal, in order. Only the hashes of rows are stored, on disk.
+Near-duplicates are found by MinHash (Broder 1997, rensa's implementation) over shingles of three words, in
+locality-sensitive bands. Different numbers, operators or tools make different tasks, even with the same words, so rows
+are compared only where these are equal, in order.
+
+In three steps, so that no process holds all rows: each shard writes the fingerprints of its rows, sorted by key
+(`fingerprints`); each range of keys is searched for pairs (`find_pairs`); the pairs are resolved in the order of the
+rows (`Resolver`), because a row is compared with kept rows alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from math import floor, log
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rensa import RMinHash
 
-from cascade.curation.index import KeyIndex
-from cascade.curation.text import Hashes, hash_words, mix, normalise, quantities
+from cascade.curation.text import Hashes, Words, hash_words, mix, normalise, quantities, words
 from cascade.errors import RowError
 from cascade.utils.seeds import derive_seed
 
@@ -25,10 +30,33 @@ HASHES = 128
 BANDS = 8
 RECALL = 0.95
 """Share of pairs at exactly the threshold that meet in at least one band."""
-BLOCK = 512
-"""Rows compared with each other at once: bounds the pairs in memory."""
+MOST_MATCHES = 32
+"""A row is compared with so many rows of the same key, the first ones, so that a phrase common to all rows does not
+make the search quadratic."""
 
-Signatures = NDArray[np.uint32]
+Signatures = NDArray[np.uint8]
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Of n rows: by what equal and similar rows are found."""
+
+    exact: Hashes
+    """[n], of the normalised text and the tools."""
+    keys: Hashes
+    """[n, BANDS], equal where a band of MinHash values and the quantities are."""
+    signatures: Signatures
+    """[n, HASHES], the low bytes of the MinHash values."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Similar rows: `later[i]` is after `earlier[i]`, and `similarity[i]` at least the threshold."""
+
+    later: Numbers
+    earlier: Numbers
+    similarity: NDArray[np.float64]
 
 
 def rows_a_band(threshold: float) -> int:
@@ -38,113 +66,150 @@ def rows_a_band(threshold: float) -> int:
     return max(1, min(HASHES // BANDS, floor(log(1 - (1 - RECALL) ** (1 / BANDS)) / log(threshold))))
 
 
-class Deduplicator:
-    """Remembers the hashes of kept rows, across calls."""
+def fingerprints(
+    threshold: float, plain: Sequence[str], found: Sequence[Sequence[str]], tools: Sequence[str]
+) -> Fingerprints:
+    """Fingerprints of texts: normalised (`plain`), in words (`found`), with the tools of each as text."""
+    exact = np.array([_digest(f"{text}\0{tool}") for text, tool in zip(plain, tools, strict=True)], np.uint64)
+    tasks = np.array([quantities(text) for text in found], np.uint64)
+    tasks ^= np.array([_digest(tool) if tool else 0 for tool in tools], np.uint64)
+    values = minhash(hash_words(found, at_least=SHINGLE))
+    keys = np.empty((len(values), BANDS), np.uint64)
+    band = rows_a_band(threshold)
+    for index in range(BANDS):
+        key = tasks + np.uint64(index << 32)
+        for value in values[:, index * band : (index + 1) * band].T:
+            key = mix(key + value)
+        keys[:, index] = key
+    return Fingerprints(exact, keys, values.astype(np.uint8))
 
-    def __init__(self, threshold: float, directory: Path):
-        directory.mkdir(parents=True)
-        self._threshold = threshold
-        self._band = rows_a_band(threshold)
-        self._exact = KeyIndex(directory / "exact")
-        self._near = KeyIndex(directory / "near")
-        self._path = directory / "signatures"
-        self._path.touch()
-        self._count = 0
 
-    def check(self, texts: Sequence[str]) -> list[RowError | None]:
-        """For each text an error (`exact_duplicate`, `near_duplicate`) or None, which keeps it."""
-        return [error for at in range(0, len(texts), BLOCK) for error in self._block(texts[at : at + BLOCK])]
+def minhash(hashed: Words) -> NDArray[np.uint32]:
+    """[texts, HASHES] MinHash values; equal share ≈ Jaccard similarity of the texts' shingles."""
+    shingles, rows = hashed.ngrams(SHINGLE)
+    if not len(hashed.lengths):
+        return np.empty((0, HASHES), np.uint32)
+    starts = np.searchsorted(rows, np.arange(len(hashed.lengths) + 1)).astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, starts, HASHES, _SEED)
+    return np.array(matrix.to_rows(), np.uint32)
 
-    def _block(self, texts: Sequence[str]) -> list[RowError | None]:
-        plain = [normalise(text) for text in texts]
-        exact = np.array([_digest(text) for text in plain], np.uint64)
-        errors: list[RowError | None] = [None] * len(plain)
-        is_first = np.zeros(len(plain), bool)
-        is_first[np.unique(exact, return_index=True)[1]] = True
-        is_first[self._exact.find(exact)[0]] = False
-        for row in np.flatnonzero(~is_first):
-            errors[row] = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
 
-        rows = np.flatnonzero(is_first)
-        signatures = minhash([plain[row] for row in rows])
-        keys = self._keys(signatures, np.array([quantities(plain[row]) for row in rows], np.uint64))
-        compact = signatures.astype(np.uint8)
-        similarity = self._to_earlier(compact, keys)
-        for later, earlier, value in self._among(compact, keys):
-            if similarity[earlier] < self._threshold:
-                similarity[later] = max(similarity[later], value)
-        for row, value in zip(rows, similarity, strict=True):
-            if value >= self._threshold:
-                errors[row] = RowError("near_duplicate", f"Jaccard similarity of about {value:.2f} with an earlier row")
-        self._remember(exact[rows], compact, keys, similarity < self._threshold)
+def find_equal(keys: Hashes, rows: Numbers) -> tuple[Numbers, Numbers]:
+    """Rows whose key another row has, and for each the first row with this key (also for the first row itself)."""
+    order = np.lexsort((rows, keys))
+    keys, rows = keys[order], rows[order]
+    start = _starts(keys)
+    sizes = np.bincount(start, minlength=len(keys))
+    several = sizes[start] > 1
+    return rows[several], rows[start[several]]
+
+
+def find_pairs(keys: Hashes, rows: Numbers, signatures: Callable[[Numbers], Signatures], threshold: float) -> Pairs:
+    """Similar rows among those with equal keys. `signatures` gives those of some rows, [rows, HASHES]."""
+    order = np.lexsort((rows, keys))
+    keys, rows = keys[order], rows[order]
+    start = _starts(keys)
+    place = np.arange(len(keys)) - start
+    found = [np.empty((2, 0), np.int64)]
+    for offset in range(MOST_MATCHES):
+        at = np.flatnonzero(place > offset)
+        if not len(at):
+            break
+        found.append(np.stack([rows[at], rows[start[at] + offset]]))
+    later, earlier = np.unique(np.concatenate(found, axis=1), axis=1)
+    similarity = np.concatenate(
+        [np.empty(0), *(_similarity(signatures(a), signatures(b)) for a, b in _blocks(later, earlier))]
+    )
+    near = similarity >= threshold
+    return Pairs(later[near], earlier[near], similarity[near])
+
+
+class Resolver:
+    """Decides in the order of the rows which are duplicates. `equal` as of `find_equal`, `pairs` of all keys."""
+
+    def __init__(self, equal: tuple[Numbers, Numbers], pairs: Pairs):
+        order = np.argsort(equal[0], kind="stable")
+        self._copies, self._first = equal[0][order], equal[1][order]
+        # A pair that meets in several bands is found several times.
+        order = np.lexsort((pairs.earlier, pairs.later))
+        self._later, self._earlier = pairs.later[order], pairs.earlier[order]
+        self._value = pairs.similarity[order]
+        self._met: dict[int, int] = {}
+        self._dropped: set[int] = set()
+
+    def check(self, begin: int, end: int) -> dict[int, RowError]:
+        """The errors of rows `begin` to `end`; segments are checked in order. Rows count as met, until `forget`."""
+        errors: dict[int, RowError] = {}
+        near = iter(range(*np.searchsorted(self._later, [begin, end]).tolist()))
+        candidates: dict[int, list[tuple[int, float]]] = {}
+        for at in near:
+            entry = (int(self._earlier[at]), float(self._value[at]))
+            candidates.setdefault(int(self._later[at]), []).append(entry)
+        copies = range(*np.searchsorted(self._copies, [begin, end]).tolist())
+        groups = {int(self._copies[at]): int(self._first[at]) for at in copies}
+        for row in sorted(candidates.keys() | groups.keys()):
+            if (group := groups.get(row)) is not None and self._met.setdefault(group, row) != row:
+                errors[row] = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
+                self._dropped.add(row)
+                continue
+            best = max((v for other, v in candidates.get(row, ()) if other not in self._dropped), default=None)
+            if best is not None:
+                errors[row] = RowError("near_duplicate", f"Jaccard similarity of about {best:.2f} with an earlier row")
+                self._dropped.add(row)
         return errors
 
-    def _keys(self, signatures: Signatures, quantity: Hashes) -> Hashes:
-        """[rows, BANDS]: equal where a band of MinHash values and the quantities are."""
-        keys = np.empty((len(signatures), BANDS), np.uint64)
-        for band in range(BANDS):
-            key = quantity + np.uint64(band << 32)
-            for value in signatures[:, band * self._band : (band + 1) * self._band].T:
-                key = mix(key + value)
-            keys[:, band] = key
-        return keys
-
-    def _to_earlier(self, compact: NDArray[np.uint8], keys: Hashes) -> NDArray[np.float64]:
-        """Highest similarity of each row to one kept in an earlier block."""
-        best = np.zeros(len(compact))
-        positions, earlier = self._near.find(keys.ravel())
-        if len(positions):
-            pairs = np.unique(np.stack([positions // BANDS, earlier]), axis=1)
-            stored_signatures = np.memmap(self._path, np.uint8, "r", shape=(self._count, HASHES))
-            np.maximum.at(best, pairs[0], _similarity(compact[pairs[0]], stored_signatures[pairs[1]]))
-        return best
-
-    def _among(self, compact: NDArray[np.uint8], keys: Hashes) -> list[tuple[int, int, float]]:
-        """Near-duplicates within the block as (later, earlier, similarity), in order."""
-        pairs: set[tuple[int, int]] = set()
-        for column in keys.T:
-            order = np.argsort(column, kind="stable")
-            starts = np.flatnonzero(np.diff(column[order], prepend=column[order[:1]] - np.uint64(1)))
-            for group in np.split(order, starts[1:]):
-                for place in range(1, len(group)):
-                    pairs.update((int(group[place]), int(other)) for other in group[:place])
-        if not pairs:
-            return []
-        later, earlier = np.array(sorted(pairs)).T
-        values = _similarity(compact[later], compact[earlier])
-        near = values >= self._threshold
-        return list(zip(later[near].tolist(), earlier[near].tolist(), values[near].tolist(), strict=True))
-
-    def _remember(self, exact: Hashes, compact: NDArray[np.uint8], keys: Hashes, mask: NDArray[np.bool_]) -> None:
-        numbers = self._count + np.arange(int(mask.sum()))
-        # A near-duplicate's text is known too: its exact copies are then counted as what they are.
-        self._exact.add(exact, np.zeros(len(exact), np.int64))
-        self._near.add(keys[mask].ravel(), np.repeat(numbers, BANDS))
-        with open(self._path, "ab") as file:
-            file.write(compact[mask].tobytes())
-        self._count += len(numbers)
+    def forget(self, begin: int, end: int) -> None:
+        """Rows `begin` to `end` were not drawn: later ones are not compared with them."""
+        if begin >= end:
+            return
+        self._met = {group: row for group, row in self._met.items() if not begin <= row < end}
+        self._dropped.update(self._earlier[(self._earlier >= begin) & (self._earlier < end)].tolist())
 
 
-def minhash(texts: Sequence[str]) -> Signatures:
-    """[texts, HASHES] MinHash values of normalised texts; equal share ≈ Jaccard similarity of their shingles."""
-    shingles, rows = hash_words(texts, at_least=SHINGLE).ngrams(SHINGLE)
-    signatures = np.empty((len(texts), HASHES), np.uint32)
-    starts = np.searchsorted(rows, np.arange(len(texts)))
-    for column, salt in enumerate(_SALTS if len(texts) else ()):
-        values = ((shingles ^ salt) * _MULTIPLIER) >> np.uint64(32)
-        signatures[:, column] = np.minimum.reduceat(values, starts)
-    return signatures
+class Deduplicator:
+    """Duplicates among texts in memory, across calls: the same steps for a sample."""
+
+    def __init__(self, threshold: float, directory: Path | None = None) -> None:
+        """`directory` is not used: nothing is written."""
+        self._threshold = threshold
+        self._prints: list[Fingerprints] = []
+
+    def check(self, texts: Sequence[str], tools: Sequence[str] | None = None) -> list[RowError | None]:
+        """For each text an error (`exact_duplicate`, `near_duplicate`) or None, which keeps it."""
+        plain = [normalise(text) for text in texts]
+        found = [words(text) for text in plain]
+        before = sum(len(prints.exact) for prints in self._prints)
+        self._prints.append(fingerprints(self._threshold, plain, found, tools or [""] * len(plain)))
+        exact = np.concatenate([prints.exact for prints in self._prints])
+        keys = np.concatenate([prints.keys for prints in self._prints])
+        signatures = np.concatenate([prints.signatures for prints in self._prints])
+        rows = np.arange(len(exact))
+        pairs = find_pairs(keys.ravel(), np.repeat(rows, BANDS), lambda some: signatures[some], self._threshold)
+        errors = Resolver(find_equal(exact, rows), pairs).check(0, len(rows))
+        return [errors.get(row) for row in range(before, len(rows))]
 
 
-def _similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _starts(keys: Hashes) -> Numbers:
+    """For each of the sorted keys, where its equals begin."""
+    first = np.flatnonzero(np.diff(keys, prepend=keys[:1] - np.uint64(1)))
+    return np.repeat(first, np.diff(first, append=len(keys)))
+
+
+def _blocks(later: Numbers, earlier: Numbers, size: int = 1 << 16) -> Iterator[tuple[Numbers, Numbers]]:
+    for at in range(0, len(later), size):
+        yield later[at : at + size], earlier[at : at + size]
+
+
+def _similarity(one: Signatures, other: Signatures) -> NDArray[np.float64]:
     # Only the low byte of each value is kept, so 1 in 256 agrees by chance (b-bit minwise hashing, Li & König 2010).
     chance = 1 / 256
     return ((one == other).mean(axis=1) - chance) / (1 - chance)
 
 
 def _digest(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-_MULTIPLIER = np.uint64(0xD6E8FEB86659FD93)
-_SALTS = [np.uint64(derive_seed("minhash", column)) for column in range(HASHES)]
+_SEED = (
+    derive_seed("minhash", 31) >> 1
+)  # As good as any other; with it the nano recipe's data are those of earlier versions.

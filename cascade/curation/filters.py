@@ -1,21 +1,23 @@
 """Filters of rows: form, readable text, length, a verified answer."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from cascade import chat, environments
+from cascade.curation.encoding import Encoder
 from cascade.curation.rows import Candidate, message_text
 from cascade.environments import registry
 from cascade.errors import RowError
 from cascade.utils.progress import say
 
 _BROKEN = re.compile("[\ud800-\udfff\ufffd\x00]")
+_BROKEN_ASCII = re.compile("\x00")
 _MAY_FOLLOW = {
     "system": {"user"},
     "user": {"assistant"},
@@ -35,30 +37,22 @@ class LengthFilter:
     Errors: `too_long`, `markers`, `template`, and `template_loses_…` where the tokens do not hold all of the row.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, path: Path):
+        """`path`: the checkpoint's directory, where the tokenizer's files are."""
+        self._encoder = Encoder(tokenizer, path)
         self._max_tokens = max_tokens
         self._markers = chat.turn_markers(tokenizer)
         self._said: set[str] = set()
 
     def check(self, rows: Sequence[Candidate]) -> list[RowError | None]:
-        errors = [_error(self._check, row) for row in rows]
+        errors = [_error(self._check_markers, row) for row in rows]
+        clean = [row for row, error in zip(rows, errors, strict=True) if error is None]
+        lengths = iter(self._lengths(clean))
+        for at, (row, error) in enumerate(zip(rows, errors, strict=True)):
+            if error is None:
+                errors[at] = self._judge(row, next(lengths))
         self._say_first(rows, errors)
         return errors
-
-    def _check(self, row: Candidate) -> None:
-        for message in row.messages:
-            match = self._markers.search(message_text(message))
-            if match:
-                raise RowError("markers", f"a {message['role']} message contains the turn marker {match[0]}")
-        if row.use == "sft":
-            turns = chat.split_turns(row.messages)
-            row.examples = [chat.encode_conversation(self._tokenizer, turn, row.tools) for turn in turns]
-            row.tokens = max(len(example.token_ids) for example in row.examples)
-        else:
-            row.tokens = len(chat.encode_checked_prompt(self._tokenizer, row.messages, row.tools))
-        if row.tokens > self._max_tokens:
-            raise RowError("too_long", f"{row.tokens} tokens, more than {self._max_tokens}")
 
     def _say_first(self, rows: Sequence[Candidate], errors: Sequence[RowError | None]) -> None:
         """Say the first of each reason that lies in the template, not in the row: others will follow."""
@@ -67,12 +61,47 @@ class LengthFilter:
                 self._said.add(error.code)
                 say(f"curate  {row.use}  {row.source}: rows are rejected ({error.code}): {error}")
 
+    def _lengths(self, rows: Sequence[Candidate]) -> list[int | RowError]:
+        """Tokens of each row, of SFT its longest example, or the error with which it cannot be rendered."""
+        prompts = iter(self._encoder.prompts([(row.messages, row.tools) for row in rows if row.use != "sft"]))
+        whole = iter(self._encoder.conversations([(row.messages, row.tools) for row in rows if row.use == "sft"]))
+        lengths: list[int | RowError] = []
+        for row in rows:
+            examples = next(whole) if row.use == "sft" else next(prompts)
+            if isinstance(examples, list):
+                row.examples = examples
+                lengths.append(max(len(example.token_ids) for example in examples))
+            else:
+                lengths.append(examples)
+        return lengths
 
-def check_answers(rows: Sequence[Candidate]) -> list[RowError | None]:
+    def _judge(self, row: Candidate, length: int | RowError) -> RowError | None:
+        if isinstance(length, RowError):
+            return length
+        row.tokens = length
+        if length > self._max_tokens:
+            row.examples = []
+            return RowError("too_long", f"{length} tokens, more than {self._max_tokens}")
+        return None
+
+    def _check_markers(self, row: Candidate) -> None:
+        for message in row.messages:
+            match = self._markers.search(message_text(message))
+            if match:
+                raise RowError("markers", f"a {message['role']} message contains the turn marker {match[0]}")
+
+
+def check_answers(rows: Sequence[Candidate], threads: int = 1) -> list[RowError | None]:
     """Verify demonstrations where the environment can. Errors: `wrong_answer`, `unverified`."""
-    # In parallel, because the sandbox runs programs in separate processes.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(partial(_error, _check_answer), rows))
+    errors: list[RowError | None] = [None] * len(rows)
+    verifiable = [at for at, row in enumerate(rows) if row.answer is not None]
+    if verifiable:
+        # In parallel, because the sandbox runs programs in separate processes.
+        with ThreadPoolExecutor(threads) as pool:
+            found = pool.map(partial(_error, _check_answer), [rows[at] for at in verifiable])
+            for at, error in zip(verifiable, found, strict=True):
+                errors[at] = error
+    return errors
 
 
 def _check_form(row: Candidate) -> None:
@@ -89,8 +118,10 @@ def _check_form(row: Candidate) -> None:
     for message in row.messages:
         if message["role"] in ("user", "assistant") and not (message["content"].strip() or message.get("tool_calls")):
             raise RowError("empty", f"an empty {message['role']} message")
-    broken = _BROKEN.search("\n".join(map(message_text, row.messages)) + row.as_json())
-    if broken:
+    # What a Gym row has beside its prompt is looked at, too.
+    rest = row.as_json() if row.gym is not None else row.tools_text
+    text = "\n".join([*map(message_text, row.messages), rest])
+    if broken := (_BROKEN_ASCII if text.isascii() else _BROKEN).search(text):
         raise RowError("broken_text", f"character U+{ord(broken[0]):04X}: the text was decoded wrongly")
     if row.gym is not None:
         environment = registry.environment_of(row.gym)

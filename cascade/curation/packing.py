@@ -1,85 +1,50 @@
 """Packing of SFT conversations into sequences: best-fit decreasing (Johnson 1974), window by window.
 
-Accepted conversations are spooled to an Arrow file. Windows of about 64 sequences are then filled with randomly
-drawn pieces of that file, so that every window mixes all sources and only one window is in memory.
+Which conversation goes where is decided from the lengths alone (`plan`): windows of about 64 sequences are filled with
+randomly drawn runs of neighbouring conversations, so that every window mixes all sources. Then each file is written by
+itself (`write_part`), in any process.
 """
 
+import os
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cascade.chat import Conversation
-from cascade.policy.base import Sequence
+from cascade.curation import store
+from cascade.curation.pieces import TokenReader, lists
 
 WINDOW_SEQUENCES = 64
 WINDOW_TOKENS = 1 << 18
 """A window has WINDOW_SEQUENCES full sequences or this many tokens, whichever is more."""
-PIECE_ROWS = 32
-PIECE_TOKENS = 1 << 20
-"""A piece of the spool ends at so many conversations or tokens, whichever comes first."""
-
-_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("trained", pa.list_(pa.bool_()))])
-_Document = tuple[NDArray[np.int32], NDArray[np.bool_]]
+RUN_CONVERSATIONS = 32
+RUN_TOKENS = 1 << 20
+"""A run ends at so many conversations or tokens, whichever comes first."""
 
 
-class Spool:
-    """Tokenised conversations on disk, written during curation and read for packing."""
+def plan(lengths: NDArray[np.int32], length: int, rng: Random) -> Iterator[list[int]]:
+    """For each sequence of at most `length` tokens the numbers of its conversations, in order; `lengths` are those of
+    all conversations. No conversation is split, and none may be longer than `length`.
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._file = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._file, _SCHEMA)
-        self._rows: list[dict[str, Any]] = []
-        self._tokens = 0
-
-    def add(self, conversation: Conversation) -> None:
-        self._rows.append({"input_ids": conversation.token_ids, "trained": conversation.trained})
-        self._tokens += len(conversation.token_ids)
-        if len(self._rows) == PIECE_ROWS or self._tokens >= PIECE_TOKENS:
-            self._flush()
-
-    def pieces(self, rng: Random) -> Iterator[list[_Document]]:
-        """The conversations in pieces, in random order. Closes the spool."""
-        self._flush()
-        self._writer.close()
-        self._file.close()
-        with pa.memory_map(str(self._path)) as file:
-            reader = pa.ipc.open_file(file)
-            for index in rng.sample(range(reader.num_record_batches), reader.num_record_batches):
-                ids, trained = reader.get_batch(index).columns
-                yield [
-                    (a.values.to_numpy(), b.values.to_numpy(zero_copy_only=False))
-                    for a, b in zip(ids, trained, strict=True)
-                ]
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=_SCHEMA))
-        self._rows, self._tokens = [], 0
-
-
-def pack(pieces: Iterator[list[_Document]], length: int, rng: Random) -> Iterator[Sequence]:
-    """Sequences of at most `length` tokens. No conversation is split, and none may be longer than `length`.
-
-    The documents of a window's emptiest sequence are packed again with the next window.
+    The conversations of a window's emptiest sequence are packed again with the next window.
     """
     limit = max(WINDOW_SEQUENCES * length, WINDOW_TOKENS)
-    window: list[_Document] = []
+    window: list[int] = []
     tokens = 0
-    for piece in pieces:
-        window += piece
-        tokens += sum(len(ids) for ids, _ in piece)
+    runs = list(_runs(lengths))
+    for run in rng.sample(runs, len(runs)):
+        window += run
+        tokens += int(lengths[run.start : run.stop].sum())
         if tokens >= limit:
-            *bins, window = _fill(window, length, rng)
-            tokens = sum(len(ids) for ids, _ in window)
+            *bins, window = _fill(window, lengths, length, rng)
+            tokens = int(lengths[window].sum())
             yield from _sequences(bins, rng)
-    yield from _sequences(_fill(window, length, rng), rng)
+    yield from _sequences(_fill(window, lengths, length, rng), rng)
 
 
 def best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
@@ -98,18 +63,73 @@ def best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _fill(window: list[_Document], length: int, rng: Random) -> list[list[_Document]]:
-    """Bins of documents, the emptiest bin last."""
+def save_plan(path: Path, folders: list[str], sequences: list[list[tuple[int, int]]]) -> None:
+    """The plan of a file: for each sequence its conversations, as number of the piece in `folders` and of the example
+    there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    places = np.array([place for sequence in sequences for place in sequence], np.uint32).reshape(-1, 2)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    counts = np.array([len(sequence) for sequence in sequences])
+    np.savez(temporary, folders=np.array(folders), counts=counts, places=places)
+    os.replace(temporary, path)
+
+
+def write_part(plan_file: Path, root: Path, out: Path) -> None:
+    """Write the planned sequences as Parquet; `root` is what the plan's folders are relative to. The same plan gives
+    the same bytes."""
+    with np.load(plan_file) as content:
+        folders, counts, places = content["folders"].tolist(), content["counts"].tolist(), content["places"].tolist()
+    readers: dict[int, TokenReader] = {}
+    ids: list[NDArray[np.int32]] = []
+    trained: list[NDArray[np.bool_]] = []
+    documents: list[list[int]] = []
+    size = at = 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    with pq.ParquetWriter(temporary, store.SEQUENCES, compression="zstd") as writer:
+        for count in counts:
+            parts = []
+            for piece, example in places[at : at + count]:
+                if piece not in readers:
+                    readers[piece] = TokenReader(root / folders[piece])
+                parts.append(readers[piece][example])
+            at += count
+            ids.append(np.concatenate([part[0] for part in parts]))
+            trained.append(np.concatenate([part[1] for part in parts]))
+            documents.append([len(part[0]) for part in parts])
+            size += len(ids[-1]) + len(trained[-1]) + count
+            if len(ids) >= store.GROUP_ROWS or size >= store.GROUP_SIZE:
+                writer.write_table(_table(ids, trained, documents))
+                ids, trained, documents, size = [], [], [], 0
+        if ids:
+            writer.write_table(_table(ids, trained, documents))
+    os.replace(temporary, out)
+
+
+def _table(ids: list[NDArray[np.int32]], trained: list[NDArray[np.bool_]], documents: list[list[int]]) -> pa.Table:
+    columns = [lists(ids, pa.int32()), lists(trained, pa.bool_()), lists(documents, pa.int32())]
+    return pa.Table.from_arrays(columns, schema=store.SEQUENCES)
+
+
+def _runs(lengths: NDArray[np.int32]) -> Iterator[range]:
+    begin, tokens = 0, 0
+    for at, length in enumerate(lengths.tolist()):
+        tokens += length
+        if at + 1 - begin == RUN_CONVERSATIONS or tokens >= RUN_TOKENS:
+            yield range(begin, at + 1)
+            begin, tokens = at + 1, 0
+    if begin < len(lengths):
+        yield range(begin, len(lengths))
+
+
+def _fill(window: list[int], lengths: NDArray[np.int32], length: int, rng: Random) -> list[list[int]]:
+    """Bins of conversations, the emptiest bin last."""
     window = rng.sample(window, len(window))
-    bins = [[window[i] for i in indices] for indices in best_fit([len(ids) for ids, _ in window], length)]
-    return sorted(bins, key=lambda documents: -sum(len(ids) for ids, _ in documents))
+    sizes = lengths[window].tolist()
+    bins = sorted(best_fit(sizes, length), key=lambda places: -sum(sizes[at] for at in places))
+    return [[window[at] for at in places] for places in bins]
 
 
-def _sequences(bins: list[list[_Document]], rng: Random) -> Iterator[Sequence]:
-    for documents in rng.sample(bins, len(bins)):
-        shuffled = rng.sample(documents, len(documents))
-        yield Sequence(
-            np.concatenate([ids for ids, _ in shuffled]).tolist(),
-            np.concatenate([trained for _, trained in shuffled]).tolist(),
-            tuple(len(ids) for ids, _ in shuffled),
-        )
+def _sequences(bins: list[list[int]], rng: Random) -> Iterator[list[int]]:
+    for numbers in rng.sample(bins, len(bins)):
+        yield rng.sample(numbers, len(numbers))

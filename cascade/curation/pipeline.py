@@ -1,63 +1,73 @@
 """The curate node: from the recipe's sources to data/.
 
-For each use (benchmarks, RL prompts, SFT conversations, then further held-out prompts) and each source, rows are read
-in batches until as many as the recipe asks for are kept or the source is exhausted:
+For each use (benchmarks, RL prompts, SFT conversations, then further held-out prompts) the sources are read in pieces,
+each by itself and in any process (`jobs`): the rows of a shard run through the steps that need no other row (`steps`).
+Then pairs of duplicates are searched in ranges of their keys, and what is kept is decided in the order of the sources
+(`selection`). Where a source has not given as many rows as the recipe asks for, more of its pieces are read.
 
-    read → form → answers → held out → duplicates → benchmarks → training → length → difficulty → written
-
-Each step returns, for every row of a batch, the error with which the row is rejected, or None. Rejected rows are
-counted and written to data/rejects. Only hashes of rows are kept in memory, not their text.
+Finished pieces stay in the working directory until the node is built: a run that was interrupted reads them again.
+Their content, and so data/, does not depend on the number of processes.
 """
 
-import heapq
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import numpy as np
 
-from cascade.curation import filters, report, sources
-from cascade.curation.decontaminate import Decontaminator, Text
-from cascade.curation.dedupe import Deduplicator
+from cascade import chat
+from cascade.curation import dedupe, report, sources
+from cascade.curation.jobs import Worker, write_held_out
+from cascade.curation.mixture import apply_mixture
 from cascade.curation.output import Output
+from cascade.curation.pieces import MadePiece, Piece
 from cascade.curation.record import record
-from cascade.curation.rows import USES, Candidate, Use, parse
-from cascade.errors import CascadeError, RowError
+from cascade.curation.rows import USES, Use, message_text
+from cascade.curation.selection import Judge, Segment, Share, draw_lowest, select
+from cascade.curation.steps import STEPS, HeldOut, load_tokenizer
+from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.recipe import BASE, CURATE, Recipe, Source
+from cascade.recipe import CURATE, Mixture, Recipe
 from cascade.tracking import Journal
-from cascade.utils.files import publish_directory, write_atomic, write_json
+from cascade.utils.files import fingerprint, publish_directory, read_json, write_atomic, write_json
 from cascade.utils.progress import say
 
-BATCH = 512
 SURPLUS = 4
 """Largest number of rows to generate, as a multiple of the number that the recipe asks for."""
 PROGRESS_SECONDS = 5
+PRODUCTS = ("benchmarks", "rl", "sft", "held_out", "rejects")
+SMALL_BYTES = 1 << 27
+SMALL_ROWS = 20_000
+SMALL_JOBS = 2
+"""Files of so few bytes, so few generated rows, and so few other jobs are done in this process: starting others would
+take longer."""
+KEYS_A_JOB = 1 << 24
+"""Keys of duplicates that are searched at once, 12 bytes each."""
 
-Step = Callable[[Sequence[Candidate]], list[RowError | None]]
+Run = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
+"""Does jobs (`cascade.curation.jobs`) in any order and process; yields each with its result."""
 
 
-def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
+def build(recipe: Recipe, layout: Layout, journal: Journal, run: Run | None = None) -> dict[str, Any]:
     """Write data/sft, rl, benchmarks, held_out, rejects, report.json and report.md; return the report.
 
-    Files are written to a temporary directory and moved when all are complete, report.json last.
+    `run` does large jobs; without it they are done in this process. Files are written to a temporary directory and
+    moved when all are complete, report.json last.
 
     Raises CascadeError for a source that cannot be read or whose rows are all rejected.
     """
-    temporary = layout.work(CURATE)
-    shutil.rmtree(temporary, ignore_errors=True)
-    curation_report = Pipeline(recipe, layout, temporary).run()
+    work = layout.work(CURATE)
+    curation = Pipeline(recipe, layout, work, run)
+    curation_report = curation.run()
     final = layout.sft_data.parent
     (final / "report.json").unlink(missing_ok=True)
-    for name in ("benchmarks", "rl", "sft", "held_out", "rejects"):
-        publish_directory(temporary / name, final / name)
-    shutil.rmtree(temporary)
-    write_atomic(final / "report.md", report.as_markdown(curation_report))
+    for name in PRODUCTS:
+        publish_directory(work / name, final / name)
+    shutil.rmtree(work)
+    write_atomic(final / "report.md", report.as_markdown(curation_report, curation.samples))
     write_json(final / "report.json", curation_report)
     record(recipe, layout, journal, curation_report)
     return curation_report
@@ -66,202 +76,289 @@ def build(recipe: Recipe, layout: Layout, journal: Journal) -> dict[str, Any]:
 class Pipeline:
     """Runs the recipe's sources through the steps of each use, into an Output under `folder`."""
 
-    def __init__(self, recipe: Recipe, layout: Layout, folder: Path):
+    def __init__(self, recipe: Recipe, layout: Layout, folder: Path, run: Run | None = None):
         self._recipe = recipe
         self._root = layout.root
         self._folder = folder
-        base = layout.root / recipe.base
-        if not (base / "tokenizer_config.json").exists():
-            raise CascadeError(f"{base}: no tokenizer there; the recipe's `base` must be a checkpoint directory")
-        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
-        self._held_out: dict[str, set[str]] = {name: set() for name in recipe.curation.sources}
-        self._benchmarks: list[tuple[str, str]] = []
+        self._tokenizer = load_tokenizer(layout.root / recipe.base)
+        self._here = Worker(recipe, layout.root, folder, threads=_cores())
+        self._run = run
+        self._shards: dict[str, list[sources.Shard]] = {}
         # Training prompts of the sources that generate held-out prompts after them.
-        self._trained: dict[str, list[tuple[str, str]]] = {
-            name: [] for name, source in recipe.curation.sources.items() if source.held_out and source.generator
-        }
+        trained = {name for name, source in recipe.curation.sources.items() if source.held_out and source.generator}
+        self._held_out = HeldOut({name: set() for name in recipe.curation.sources}, [], {name: [] for name in trained})
+        self._resume()
+        for name in PRODUCTS:
+            shutil.rmtree(folder / name, ignore_errors=True)
         self._output = Output(folder, recipe.seed, recipe.curation.sequence_length)
-        self._tally = self._output.tally
 
     def run(self) -> dict[str, Any]:
         """Returns the report. Raises CascadeError for a source that cannot be read or whose rows are all rejected."""
         for use in USES:
-            steps = self._steps(use)
-            for name, source in self._recipe.curation.sources.items():
-                count = getattr(source, use)
-                # Of a stored source, these are reserved with the benchmark.
-                reserved = use == "held_out" and source.generator is None
-                if count and not reserved:
-                    self._source(use, name, source, count, steps)
-        return self._output.finish()
+            self._use(use)
+            write_held_out(self._folder, self._held_out)
+        return self._output.finish(self._pack())
 
-    def _steps(self, use: Use) -> dict[str, Step]:
-        settings = self._recipe.curation
-        duplicates = Deduplicator(settings.near_duplicate, self._folder / f"duplicates-{use}")
-        steps: dict[str, Step] = {
-            "form": filters.check_form,
-            "answers": filters.check_answers,
+    @property
+    def samples(self) -> dict[tuple[str, str], dict[str, None]]:
+        """Messages of rejected rows, as `Tally.samples`."""
+        return self._output.tally.samples
+
+    def _resume(self) -> None:
+        """Keep the finished pieces of an interrupted run with the same inputs, and drop all others."""
+        files = {
+            name: [
+                [str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in sources.files(source, self._root)
+            ]
+            for name, source in self._recipe.curation.sources.items()
         }
-        if use != "benchmark":
-            steps["held out"] = self._check_held_out
-        steps["duplicates"] = lambda rows: duplicates.check([row.text for row in rows])
-        if use != "benchmark":
-            overlap = Decontaminator(settings.decontamination, self._benchmarks)
-            steps["benchmarks"] = lambda rows: overlap.check([self._compared(row) for row in rows])
-        if use == "held_out":
-            steps["training"] = self._training_overlap()
-        steps["length"] = filters.LengthFilter(self._tokenizer, settings.max_tokens).check
-        if use == "rl" and settings.difficulty is not None:
-            steps["difficulty"] = self._difficulty()
-        return steps
+        base = self._root / self._recipe.base
+        tokenizer = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(base.glob("*token*"))]
+        settings = self._recipe.curation.model_dump(mode="json")
+        inputs = fingerprint({"settings": settings, "seed": self._recipe.seed, "files": files, "base": tokenizer})
+        known = self._folder / "inputs.json"
+        if not known.is_file() or read_json(known) != inputs:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            write_json(known, inputs)
+        elif done := len(list(self._folder.glob("pieces/*/*/piece.json"))):
+            say(f"curate  goes on: {done} pieces are done")
 
-    def _source(self, use: Use, name: str, source: Source, count: int, steps: dict[str, Step]) -> None:
-        self._tally.want(use, name, count)
-        if source.generator is not None:
-            for level, quota in _quotas(source.levels, count).items():
-                rows = sources.generated(source, name, use, level, SURPLUS * quota, self._recipe.seed)
-                self._fill(use, name, source, rows, quota, steps)
-        elif use == "benchmark" and count > 0:
-            self._tally.want("held_out", name, source.held_out)
-            rows = sources.stored(source, name, self._root)
-            self._hold_out(name, source, rows, count, steps)
-        else:
-            rows = sources.stored(source, name, self._root)
-            self._fill(use, name, source, rows, count if count > 0 else None, steps)
-        kept = self._tally.kept(use, name)
+    def _use(self, use: Use) -> None:
+        segments = list(self._segments(use))
+        if not segments:
+            return
+        steps = [*STEPS[use]]
+        judge = self._difficulty() if use == "rl" and self._recipe.curation.difficulty is not None else None
+        steps += ["difficulty"] * (judge is not None) + ["draw"] * any(s.draw is not None for s in segments)
+        steps += ["mixture"] * (use == "sft" and self._recipe.curation.mixture != Mixture())
+        for step in steps:
+            self._output.tally.enter(use, step)
+        while pieces := [piece for segment in segments for piece in self._next_pieces(use, segment)]:
+            self._make(use, pieces, segments)
+            select(segments, self._duplicates(use, segments), judge)
+        self._write(use, segments)
+
+    def _segments(self, use: Use) -> Iterator[Segment]:
+        for name, source in self._recipe.curation.sources.items():
+            count = getattr(source, use)
+            # Of a stored source, these are drawn with the benchmark.
+            if not count or (use == "held_out" and source.generator is None):
+                continue
+            self._output.tally.want(use, name, count)
+            if source.generator is not None:
+                for level, quota in _quotas(source.levels, count).items():
+                    if quota:
+                        yield Segment(name, quota, level=level, limit=SURPLUS * quota)
+                continue
+            if name not in self._shards:
+                self._shards[name] = sources.shards(source, name, self._root)
+            draws = use == "benchmark" and count > 0
+            wanted = None if draws or count < 0 else count
+            if draws:
+                self._output.tally.want("held_out", name, source.held_out)
+            draw = count + source.held_out if draws else None
+            yield Segment(name, wanted, draw=draw, shards=self._shards[name])
+
+    def _next_pieces(self, use: Use, segment: Segment) -> list[Piece]:
+        """The pieces of a segment to be read next; none where it has enough, or nothing is left."""
+        missing = segment.missing
+        if missing == 0:
+            return []
+        order = list(self._recipe.curation.sources).index(segment.source)
+        folder = f"pieces/{use}/{order:03d}-{segment.level if segment.level is not None else 'all'}"
+
+        def piece(shard: int, skip: int) -> Piece:
+            part = None if segment.level is not None else segment.shards[shard]
+            path = f"{folder}-{shard:06d}-{skip}-{missing if missing is not None else 'all'}"
+            return Piece(use, segment.source, path, segment.level, part, skip, missing, segment.limit)
+
+        if (share := segment.interrupted()) is not None:
+            shard = segment.shards.index(share.piece.shard) if share.piece.shard is not None else 0
+            return [piece(shard, share.piece.skip + share.made.rows)]
+        read = len({share.piece.shard for share in segment.shares})
+        number = 1 if segment.level is not None else len(segment.shards)
+        # A source of which few rows are wanted is read shard by shard, then by twice as many.
+        until = number if missing is None else min(number, read + (1 << segment.waves))
+        segment.waves += 1
+        return [piece(shard, 0) for shard in range(read, until)]
+
+    def _make(self, use: Use, pieces: list[Piece], segments: list[Segment]) -> None:
+        jobs = [json.dumps({"job": "piece", **json.loads(piece.as_job())}) for piece in pieces]
+        size = sum(_bytes(piece.shard) for piece in pieces)
+        small = size < SMALL_BYTES and sum(piece.wanted or 0 for piece in pieces if piece.shard is None) < SMALL_ROWS
+        progress = _Progress(use, len(jobs), size)
+        by_job = dict(zip(jobs, pieces, strict=True))
+        for job, folder in self._do(jobs, small):
+            progress.done(MadePiece(Path(folder)).rows, _bytes(by_job[job].shard))
+        for piece in pieces:
+            segment = next(s for s in segments if (s.source, s.level) == (piece.source, piece.level))
+            segment.shares.append(Share(piece, MadePiece(self._folder / piece.folder)))
+            segment.ordered()
+
+    def _duplicates(self, use: Use, segments: list[Segment]) -> dedupe.Resolver:
+        """Searches the pieces' keys, in as many ranges as there are to be."""
+        shares = [share for segment in segments for share in segment.shares]
+        folders = "\n".join(share.piece.folder for share in shares)
+        round_folder = f"pairs/{use}-{fingerprint({'pieces': folders})[:16]}"
+        write_atomic(self._folder / round_folder / "pieces.txt", folders)
+        keys = sum(len(share.made.array("slots", mapped=True)) for share in shares) * (1 + dedupe.BANDS)
+        ranges = min(256, 1 << max(0, (keys // KEYS_A_JOB)).bit_length())
+        jobs = []
+        for low in range(0, 256, 256 // ranges):
+            out = f"{round_folder}/{low:03d}.npz"
+            task = {"low": low, "high": low + 256 // ranges, "out": out, "pieces": f"{round_folder}/pieces.txt"}
+            jobs.append(json.dumps({"job": "pairs", **task}))
+        found = []
+        for _, path in sorted(self._do(jobs, small=len(jobs) <= SMALL_JOBS)):
+            with np.load(path) as content:
+                found.append({name: content[name] for name in content.files})
+        whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+        pairs = dedupe.Pairs(whole["later"], whole["earlier"], whole["similarity"])
+        return dedupe.Resolver((whole["copies"], whole["first"]), pairs)
+
+    def _write(self, use: Use, segments: list[Segment]) -> None:
+        tally = self._output.tally
+        drawn: dict[str, list[tuple[Share, int]]] = {}
+        further: dict[str, list[tuple[Share, int]]] = {}
+        before = {id(segment): segment.kept for segment in segments}
+        domains = {name: source.domain for name, source in self._recipe.curation.sources.items()}
+        for segment in segments:
+            if segment.draw is not None:
+                count = getattr(self._recipe.curation.sources[segment.source], use)
+                rows = draw_lowest(segment, segment.draw, count)
+                drawn[segment.source], further[segment.source] = rows[:count], rows[count:]
+        copies = apply_mixture(self._recipe.curation.mixture, domains, segments) if use == "sft" else {}
+        for segment in segments:
+            domain, rest = domains[segment.source], further.get(segment.source, [])
+            if rest:
+                self._draw_further(segment.source, domain, rest)
+            if unlucky := before[id(segment)] - segment.kept - len(rest):
+                step = "mixture" if use == "sft" else "draw"
+                tally.reject(use, step, "not_drawn", segment.source, domain, unlucky)
+        for name, source in self._recipe.curation.sources.items():
+            own = [segment for segment in segments if segment.source == name]
+            shares = [share for segment in own for share in segment.shares]
+            for share in shares:
+                tally.draw(use, name, source.domain, share.drawn)
+                self._output.reject(share, source.domain)
+                tally.keep(use, name, source.domain, share.made.array("lengths")[share.kept])
+            if own:
+                self._say_kept(use, name, own)
+            if use == "sft":
+                for share in shares:
+                    self._output.keep_conversations(share, copies[id(share)])
+                    if name in self._held_out.trained:
+                        kept = share.made.content(share.kept.astype(np.uint32))
+                        self._held_out.trained[name] += _questions((c["id"], c["content"]) for c in kept)
+            elif own:
+                rows = drawn.get(name) or [(share, int(row)) for share in shares for row in share.kept]
+                written = self._output.keep_prompts(use, source.domain, rows)
+                if use == "rl" and name in self._held_out.trained:
+                    self._held_out.trained[name] += _questions(written)
+                elif use != "rl":
+                    self._hold_out(name, written)
+                    self._hold_out(name, self._output.keep_prompts("held_out", source.domain, further.get(name, [])))
+
+    def _say_kept(self, use: Use, name: str, segments: list[Segment]) -> None:
+        kept = self._output.tally.kept(use, name)
+        count = getattr(self._recipe.curation.sources[name], use)
         say(f"curate  {use}  {name}: {kept} rows kept" + (f" of {count} wanted" if count > 0 else ""))
         if not kept:
+            self._output.close_rejects()
             raise CascadeError(
-                f"curation.sources.{name}: no row is left for {use} ({self._tally.commonest_reason(use, name)}); "
-                f"the rejected rows are in {self._output.rejects}"
+                f"curation.sources.{name}: no row is left for {use} "
+                f"({self._output.tally.commonest_reason(use, name)}); the rejected rows are in {self._output.rejects}"
             )
 
-    def _fill(
-        self,
-        use: Use,
-        name: str,
-        source: Source,
-        rows: Iterator[sources.Raw],
-        quota: int | None,
-        steps: dict[str, Step],
-    ) -> None:
-        """Read rows until `quota` are kept; with None, all rows."""
-        last_message = time.monotonic()
-        while quota is None or quota > 0:
-            if time.monotonic() - last_message > PROGRESS_SECONDS:
-                last_message = time.monotonic()
-                say(f"curate  {use}  {name}: {self._tally.kept(use, name)} rows so far")
-            batch = list(islice(rows, BATCH if quota is None else min(BATCH, quota)))
-            if not batch:
-                return
-            kept_rows = self._run_steps(self._parsed(use, name, source, batch), steps)
-            for row in kept_rows:
-                self._keep(row)
-            if quota is not None:
-                quota -= len(kept_rows)
+    def _hold_out(self, name: str, rows: list[tuple[str, str]]) -> None:
+        self._held_out.ids[name].update(row_id for row_id, _ in rows)
+        self._held_out.prompts.extend(_questions(rows))
 
-    def _hold_out(
-        self, name: str, source: Source, rows: Iterator[sources.Raw], count: int, steps: dict[str, Step]
-    ) -> None:
-        """The benchmark of a stored source: the `count` rows with the lowest hashes, whatever their order; and its
-        further held-out prompts, the rows that follow.
+    def _draw_further(self, name: str, domain: str, rows: list[tuple[Share, int]]) -> None:
+        """Count the rows that were drawn for `held_out` beside the benchmark."""
+        tally = self._output.tally
+        tally.reject("benchmark", "draw", "held_out", name, domain, len(rows))
+        tally.draw("held_out", name, domain, len(rows))
+        lengths = [share.made.array("lengths")[row] for share, row in rows]
+        tally.keep("held_out", name, domain, np.array(lengths, np.int32))
 
-        Prompts are hashed, so that all copies of a prompt are held out.
-        """
-        lowest: list[tuple[int, str, Candidate]] = []
-        while batch := list(islice(rows, BATCH)):
-            for row in self._run_steps(self._parsed("benchmark", name, source, batch), steps):
-                rank = blake2b(f"{self._recipe.seed}:{row.id}".encode(), digest_size=8).digest()
-                entry = (-int.from_bytes(rank, "big"), row.id, row)
-                if len(lowest) < count + source.held_out:
-                    heapq.heappush(lowest, entry)
-                else:
-                    heapq.heappushpop(lowest, entry)
-                    self._tally.reject("benchmark", "draw", "not_drawn", name, source.domain)
-        self._tally.enter("benchmark", "draw")
-        for number, (_, _, row) in enumerate(sorted(lowest, reverse=True)):
-            if number >= count:
-                row.use = "held_out"
-                self._tally.reject("benchmark", "draw", "held_out", name, source.domain)
-                self._tally.draw("held_out", name, source.domain)
-            self._keep(row)
+    def _pack(self) -> int:
+        """Write the packed sequences; returns the tokens that are trained on."""
+        parts = self._output.plan_parts(self._folder)
+        jobs = [json.dumps({"job": "part", "plan": plan, "out": out}) for plan, out in parts]
+        for _ in self._do(jobs, small=len(jobs) <= SMALL_JOBS):
+            pass
+        say(f"curate  sft  {self._output.tally.packed['sequences']} sequences packed")
+        return sum(_trained(self._folder / out) for _, out in parts)
 
-    def _parsed(self, use: Use, name: str, source: Source, batch: list[sources.Raw]) -> list[Candidate]:
-        self._tally.enter(use, "read")
-        rows = []
-        for raw in batch:
-            self._tally.draw(use, name, source.domain)
-            try:
-                if isinstance(raw, RowError):
-                    raise raw
-                rows.append(parse(raw, use, name, source.domain, source.environment or source.generator))
-            except RowError as error:
-                content = "" if isinstance(raw, RowError) else json.dumps(raw, ensure_ascii=False, default=str)
-                self._output.reject(use, "read", error, name, source.domain, content)
-        return rows
+    def _do(self, jobs: list[str], small: bool) -> Iterator[tuple[str, str]]:
+        if small or self._run is None:
+            yield from ((job, self._here(job)) for job in jobs)
+        else:
+            yield from self._run(jobs)
 
-    def _run_steps(self, rows: list[Candidate], steps: dict[str, Step]) -> list[Candidate]:
-        for name, step in steps.items():
-            for row in rows[:1]:
-                self._tally.enter(row.use, name)
-            remaining = []
-            for row, error in zip(rows, step(rows), strict=True):
-                if error is None:
-                    remaining.append(row)
-                else:
-                    self._output.reject(row.use, name, error, row.source, row.domain, row.as_json())
-            rows = remaining
-        return rows
+    def _difficulty(self) -> Judge:
+        from cascade.curation.difficulty import make_judge
 
-    def _keep(self, row: Candidate) -> None:
-        question = (row.id, "\n".join(row.questions))
-        if row.use in ("benchmark", "held_out"):
-            self._held_out[row.source].add(row.id)
-            self._benchmarks.append(question)
-        elif row.source in self._trained:
-            self._trained[row.source].append(question)
-        self._output.keep(row)
+        return make_judge(self._recipe, self._root, self._folder, self._tokenizer)
 
-    def _compared(self, row: Candidate) -> Text:
-        generated = self._recipe.curation.sources[row.source].generator is not None
-        return Text(row.text, row.questions, generated)
 
-    def _check_held_out(self, rows: Sequence[Candidate]) -> list[RowError | None]:
-        """Reject prompts that are in the benchmark of the same source."""
-        return [
-            RowError("held_out", "in the benchmark of its own source") if row.id in self._held_out[row.source] else None
-            for row in rows
-        ]
+def _questions(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Id and user messages of prompts, given as id and Gym row."""
+    questions = []
+    for row_id, content in rows:
+        messages, _ = chat.prompt_of(json.loads(content))
+        questions.append((row_id, "\n".join(message_text(m) for m in messages if m["role"] == "user")))
+    return questions
 
-    def _training_overlap(self) -> Step:
-        """Reject prompts that overlap a training prompt of the same source. Reasons are those of training rows that
-        overlap a benchmark."""
-        settings = self._recipe.curation.decontamination
-        overlap = {name: Decontaminator(settings, prompts) for name, prompts in self._trained.items()}
-        known = {name: {prompt for prompt, _ in prompts} for name, prompts in self._trained.items()}
 
-        def check(rows: Sequence[Candidate]) -> list[RowError | None]:
-            if not rows:
-                return []
-            source = rows[0].source  # All rows of a batch are of one source.
-            exact = RowError("in_training", "a training prompt of its own source")
-            errors = overlap[source].check([self._compared(row) for row in rows])
-            return [exact if row.id in known[source] else error for row, error in zip(rows, errors, strict=True)]
+class _Progress:
+    """A line every few seconds: pieces, rows and bytes read, speed, time left."""
 
-        return check
+    def __init__(self, use: Use, pieces: int, size: int):
+        self._use, self._pieces, self._size = use, pieces, size
+        self._began = self._said = time.monotonic()
+        self._finished = self._rows = self._read = 0
 
-    def _difficulty(self) -> Step:
-        from cascade.curation.difficulty import DifficultyFilter
-        from cascade.policy import make_policy
-        from cascade.rollout import make_sampler
+    def done(self, rows: int, size: int) -> None:
+        self._finished, self._rows, self._read = self._finished + 1, self._rows + rows, self._read + size
+        now = time.monotonic()
+        if now - self._said < PROGRESS_SECONDS:
+            return
+        self._said = now
+        seconds = now - self._began
+        share = self._read / self._size if self._size else self._finished / self._pieces
+        left = int(seconds / share - seconds) if share else 0
+        say(
+            f"curate  {self._use}  {self._finished}/{self._pieces}  rows {self._rows}  "
+            f"{self._rows / seconds:.0f} rows/s  {self._read / seconds / 1e6:.1f} MB/s  "
+            f"left {left // 60}:{left % 60:02d}"
+        )
 
-        settings, rollout = self._recipe.curation.difficulty, self._recipe.evaluation.rollout
-        assert settings is not None
-        checkpoint = self._root / (self._recipe.base if settings.checkpoint == BASE else settings.checkpoint)
-        policy = make_policy("hf", checkpoint, None)
-        sampler = make_sampler(rollout, policy)
-        threads = self._recipe.judging_threads
-        return DifficultyFilter(settings, rollout, sampler, self._tokenizer, self._recipe.seed, threads).check
+
+def _bytes(shard: sources.Shard | None) -> int:
+    if shard is None or not shard.file or "://" in shard.file:
+        return 0
+    size = Path(shard.file).stat().st_size
+    if shard.end is not None and not shard.file.endswith(".parquet"):
+        return shard.end - shard.begin
+    return size
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def _trained(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    return sum(
+        int(np.count_nonzero(batch.column(0).flatten().to_numpy(zero_copy_only=False)))
+        for batch in file.iter_batches(batch_size=256, columns=["trained"])
+    )
 
 
 def _quotas(levels: dict[int, float], count: int) -> dict[int, int]:

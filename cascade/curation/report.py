@@ -3,7 +3,12 @@
 from collections import Counter
 from typing import Any
 
-from cascade.curation.rows import USES, Candidate, Use
+import numpy as np
+from numpy.typing import NDArray
+
+from cascade.curation.rows import USES, Use
+
+SAMPLES = 3
 
 
 class Tally:
@@ -17,28 +22,39 @@ class Tally:
         self._steps: dict[str, list[str]] = {use: [] for use in USES}
         self._lengths: Counter[tuple[str, int]] = Counter()
         self.packed: Counter[str] = Counter()
+        self.samples: dict[tuple[str, str], dict[str, None]] = {}
+        """(use, reason) → different messages of rejected rows, SAMPLES at most."""
 
     def want(self, use: Use, source: str, count: int) -> None:
         """`count` as in the recipe; -1 means all."""
         self._wanted[use, source] = count
 
-    def draw(self, use: Use, source: str, domain: str) -> None:
-        self._drawn[use, source, domain] += 1
+    def draw(self, use: Use, source: str, domain: str, count: int = 1) -> None:
+        self._drawn[use, source, domain] += count
 
-    def reject(self, use: Use, step: str, reason: str, source: str, domain: str) -> None:
-        self._rejected[use, step, reason, source, domain] += 1
+    def reject(self, use: Use, step: str, reason: str, source: str, domain: str, count: int = 1) -> None:
+        self._rejected[use, step, reason, source, domain] += count
+
+    def sample(self, use: Use, reason: str, source: str, message: str) -> None:
+        """The message of a rejected row, for the report."""
+        known = self.samples.setdefault((use, reason), {})
+        if len(known) < SAMPLES:
+            known[f"{source}: {' '.join(message.split())[:160]}"] = None
 
     def enter(self, use: Use, step: str) -> None:
         """Register the steps of a use in their order."""
         if step not in self._steps[use]:
             self._steps[use].append(step)
 
-    def keep(self, row: Candidate) -> None:
-        self._kept[row.use, row.source, row.domain] += 1
-        self._lengths[row.use, max(0, row.tokens - 1).bit_length()] += 1
+    def keep(self, use: Use, source: str, domain: str, lengths: NDArray[np.int32]) -> None:
+        """`lengths`: the tokens of each kept row."""
+        self._kept[use, source, domain] += len(lengths)
+        bits = np.frexp(np.maximum(0, lengths - 1).astype(np.float64))[1]  # As int.bit_length.
+        for bit, count in zip(*np.unique(bits, return_counts=True), strict=True):
+            self._lengths[use, int(bit)] += int(count)
 
-    def pack(self, tokens: int, trained: int, documents: int) -> None:
-        self.packed.update(sequences=1, tokens=tokens, trained_tokens=trained, conversations=documents)
+    def pack(self, tokens: int, documents: int) -> None:
+        self.packed.update(sequences=1, tokens=tokens, conversations=documents)
 
     def kept(self, use: Use, source: str) -> int:
         return sum(count for (u, s, _), count in self._kept.items() if (u, s) == (use, source))
@@ -104,8 +120,8 @@ class Tally:
         return result
 
 
-def as_markdown(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+def as_markdown(report: dict[str, Any], samples: dict[tuple[str, str], dict[str, None]]) -> str:
+    """The report as Markdown, with some messages of each reason."""
     lines = ["# Curation", ""]
     packing = report["packing"]
     lines += [
@@ -118,6 +134,14 @@ def as_markdown(report: dict[str, Any]) -> str:
         lines += [f"## {use}: {part['kept']} of {part['drawn']} rows kept", ""]
         lines += ["| step | in | out | rejected |", "| --- | ---: | ---: | --- |"]
         lines += [f"| {step} | {n['in']} | {n['out']} | {_reasons(n)} |" for step, n in part["steps"].items()]
+        counts: Counter[str] = Counter()
+        for step in part["steps"].values():
+            counts.update(step["rejected"])
+        if counts:
+            lines += ["", "| rejected as | rows | for example |", "| --- | ---: | --- |"]
+            for reason, count in counts.most_common():
+                examples = "; ".join(samples.get((use, reason), {})).replace("|", "\\|")
+                lines.append(f"| {reason} | {count} | {examples} |")
         lines += ["", "| domain | drawn | kept | rejected |", "| --- | ---: | ---: | --- |"]
         lines += [f"| {name} | {n['drawn']} | {n['kept']} | {_reasons(n)} |" for name, n in part["domains"].items()]
         lines += ["", "| source | wanted | kept |", "| --- | ---: | ---: |"]

@@ -36,27 +36,36 @@ class Candidate:
     answer: Response | None = None
     """The demonstration at the end of `messages`, where `gym` can verify it; an episode's with all its calls."""
     environment: str | None = None
-    id: str = field(init=False)
-    """Hash of the normalised prompt (everything up to the last user message) and its tools, 32 hex digits."""
     examples: list[Conversation] = field(default_factory=list)
     """SFT: the tokens, one conversation a user message."""
     tokens: int = 0
     pass_rate: float | None = None
+    plain: list[str] = field(init=False)
+    """The normalised text of each message."""
+    id: str = field(init=False)
+    """Hash of the normalised prompt (everything up to the last user message) and its tools, 32 hex digits."""
 
     def __post_init__(self) -> None:
+        self.plain = [normalise(message_text(message)) for message in self.messages]
         last = max((i for i, message in enumerate(self.messages) if message["role"] != "assistant"), default=-1)
-        prompt = [[m["role"], normalise(message_text(m))] for m in self.messages[: last + 1]]
+        prompt = [[m["role"], text] for m, text in zip(self.messages[: last + 1], self.plain, strict=False)]
         identity = json.dumps([prompt, self.tools], ensure_ascii=True, sort_keys=True)
         self.id = blake2b(identity.encode(), digest_size=16).hexdigest()
 
     @property
     def text(self) -> str:
-        """The text by which duplicates are found: all messages except system messages (boilerplate)."""
-        return "\n".join(message_text(m) for m in self.messages if m["role"] != "system")
+        """The text by which duplicates are found, normalised: all messages except system messages (boilerplate)."""
+        texts = (text for m, text in zip(self.messages, self.plain, strict=True) if m["role"] != "system" and text)
+        return " ".join(texts)
 
     @property
     def questions(self) -> tuple[str, ...]:
-        return tuple(message_text(m) for m in self.messages if m["role"] == "user")
+        """The user messages, normalised."""
+        return tuple(text for m, text in zip(self.messages, self.plain, strict=True) if m["role"] == "user")
+
+    @property
+    def tools_text(self) -> str:
+        return json.dumps(self.tools, ensure_ascii=True, sort_keys=True) if self.tools else ""
 
     def as_json(self) -> str:
         content = self.gym or {"messages": self.messages, "tools": self.tools}

@@ -25,8 +25,8 @@ SEQUENCES = pa.schema(
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("use", "step", "reason", "message", "source", "domain", "row")])
 
-_GROUP_ROWS = 1024
-_GROUP_SIZE = 1 << 21
+GROUP_ROWS = 1024
+GROUP_SIZE = 1 << 21
 """Characters or tokens of a row group, whichever limit comes first."""
 
 
@@ -43,7 +43,7 @@ class RowWriter:
     def write(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
         self._size += sum(len(value) for value in row.values() if hasattr(value, "__len__"))
-        if len(self._rows) >= _GROUP_ROWS or self._size >= _GROUP_SIZE:
+        if len(self._rows) >= GROUP_ROWS or self._size >= GROUP_SIZE:
             self._flush()
 
     def close(self) -> None:
@@ -54,3 +54,8 @@ class RowWriter:
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows, self._size = [], 0
+
+
+def writable(text: str) -> str:
+    """Text with lone surrogates escaped, so that Parquet can store it."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

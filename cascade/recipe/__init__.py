@@ -1,10 +1,10 @@
 """The recipe: its sections, the graph of its nodes, where nodes run. Errors name the key and the remedy."""
 
 from cascade.judges.settings import Judges
-from cascade.recipe.data import Curation, Decontamination, Difficulty, Source
+from cascade.recipe.data import Curation, Decontamination, Difficulty, Mixture, Source
 from cascade.recipe.graph import BASE, CURATE, PIPELINE, REPORT
 from cascade.recipe.loader import load, recipe_hash
-from cascade.recipe.placement import LOCAL_POOL, Placement, Verification
+from cascade.recipe.placement import LOCAL_POOL, Placement, Verification, Workers
 from cascade.recipe.recipe import Recipe
 from cascade.recipe.sections import (
     PLACEMENT,
@@ -50,6 +50,7 @@ __all__ = [
     "HeldOut",
     "Judges",
     "Lora",
+    "Mixture",
     "Node",
     "OffPolicyNode",
     "OnPolicyNode",
@@ -67,6 +68,7 @@ __all__ = [
     "TeacherMemory",
     "TeachersNode",
     "Verification",
+    "Workers",
     "load",
     "recipe_hash",
 ]

@@ -158,6 +158,20 @@ class Difficulty(Section):
         return {"checkpoint": given, "keep_unsolved": 0.0, "maximum": 0.999} if isinstance(given, str) else given
 
 
+class Mixture(Section):
+    """How much of each source's conversations is packed; by default all, once."""
+
+    unit: Literal["tokens", "rows"] = "tokens"
+    """Of `caps` and `weights`."""
+    caps: dict[str, Count] = Field(default={})
+    """Source → the most that it gives, before epochs."""
+    epochs: dict[Name, Annotated[float, Field(gt=0)]] = Field(default={})
+    """Domain → how often its conversations are packed; 0.5 packs half of them, 2.5 half of them three times."""
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
+    """Source → its part of the mixture: as much is packed as these proportions allow. Sources without a weight are
+    packed whole."""
+
+
 class Curation(Section):
     sources: dict[str, Source]
     max_tokens: Count
@@ -168,6 +182,7 @@ class Curation(Section):
     """Jaccard similarity of word shingles from which a row counts as a near-duplicate."""
     decontamination: Decontamination = Decontamination()
     difficulty: Difficulty | None = None
+    mixture: Mixture = Mixture()
 
     @property
     def domains(self) -> list[str]:
@@ -182,4 +197,17 @@ class Curation(Section):
                 f"max_tokens {self.max_tokens} is more than sequence_length {self.sequence_length}; "
                 "a conversation must fit into one sequence"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mixture_of_sources(self) -> "Curation":
+        packed = [name for name, source in self.sources.items() if source.sft]
+        domains = sorted({self.sources[name].domain for name in packed})
+        for key, named, known, kind in (
+            ("caps", self.mixture.caps, packed, "source"),
+            ("weights", self.mixture.weights, packed, "source"),
+            ("epochs", self.mixture.epochs, domains, "domain"),
+        ):
+            if unknown := next((name for name in named if name not in known), None):
+                raise ValueError(f"mixture.{key}: no {kind} {unknown} has rows for sft; known: {', '.join(known)}")
         return self

@@ -19,6 +19,16 @@ class Verification(Section):
     """Concurrent verifiers, each on one CPU of the cluster."""
 
 
+class Workers(Section):
+    """The processes of curation; its results do not depend on them."""
+
+    ray: str | None = None
+    """Processes of a Ray cluster instead of this machine: its address, HOST:PORT, or `auto` for the cluster of this
+    machine. Its machines must see the project's directory under the same path."""
+    processes: Count | None = None
+    """One on each core of the machine or the cluster by default."""
+
+
 class Placement(Section):
     """Where a node runs, and how its processes are started there."""
 

@@ -14,7 +14,7 @@ from cascade.recipe import defaults, validation
 from cascade.recipe.data import Curation
 from cascade.recipe.graph import Graph
 from cascade.recipe.names import Name
-from cascade.recipe.placement import Placement, Verification
+from cascade.recipe.placement import Placement, Verification, Workers
 from cascade.recipe.sections import Evaluation, OffPolicyNode, OnPolicyNode
 from cascade.utils.config import Count
 
@@ -35,6 +35,8 @@ class Recipe(Graph):
     judges: Judges = Judges()
     verification: Verification | None = None
     """Where responses are verified; like `pools` not an input of any node."""
+    curation_workers: Workers = Workers()
+    """What curates; like `pools` not an input of any node."""
     curation: Curation
     evaluation: Evaluation
 

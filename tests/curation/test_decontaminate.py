@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cascade.curation.decontaminate import Decontaminator, Text
+from cascade.curation.text import normalise, words
 from cascade.recipe import Decontamination
 
 QUESTION = (
@@ -20,8 +21,12 @@ def benchmarks() -> Decontaminator:
     return Decontaminator(Decontamination(ngram=13, similarity=0.9), [("owls", QUESTION), ("capital", SHORT)])
 
 
+def compared(text: str, *messages: str, generated: bool = False) -> Text:
+    return Text(words(normalise(text)), tuple(map(normalise, messages)), generated)
+
+
 def codes(benchmarks: Decontaminator, *texts: str, generated: bool = False) -> list[str | None]:
-    errors = benchmarks.check([Text(text, (text,), generated) for text in texts])
+    errors = benchmarks.check([compared(text, text, generated=generated) for text in texts])
     return [error.code if error else None for error in errors]
 
 
@@ -35,7 +40,7 @@ def test_a_copy_inside_a_longer_text_is_dropped(benchmarks: Decontaminator):
 
 
 def test_a_copy_in_the_answer_is_dropped(benchmarks: Decontaminator):
-    row = Text(f"Tell me a riddle.\n{QUESTION}", ("Tell me a riddle.",))
+    row = compared(f"Tell me a riddle.\n{QUESTION}", "Tell me a riddle.")
     assert benchmarks.check([row])[0].code == "benchmark_overlap"
 
 
@@ -66,7 +71,7 @@ def test_prompts_shorter_than_the_ngram_use_their_own_length():
 
 
 def test_of_several_messages_each_is_compared(benchmarks: Decontaminator):
-    row = Text("irrelevant", ("Hello, who are you and what can you do for me?", SHORT))
+    row = compared("irrelevant", "Hello, who are you and what can you do for me?", SHORT)
     assert benchmarks.check([row])[0].code == "benchmark_similarity"
 
 
@@ -79,7 +84,7 @@ def test_generated_rows_with_other_quantities_stay_but_copies_do_not():
 
 
 def test_the_message_names_the_benchmark_prompt(benchmarks: Decontaminator):
-    assert "owls" in str(benchmarks.check([Text(QUESTION, (QUESTION,))])[0])
+    assert "owls" in str(benchmarks.check([compared(QUESTION, QUESTION)])[0])
 
 
 def test_without_benchmarks_everything_stays():
@@ -170,6 +175,6 @@ def test_the_threshold_of_shared_word_runs_is_inclusive(share: float):
     prompt = [f"w{n}" for n in range(412)]
     shared = round(share * 400)
     rows = [" ".join(prompt[: count + 12]) + " " + "x" * 9000 for count in (shared, shared - 1)]
-    texts = [Text(row, ()) for row in rows]
+    texts = [compared(row) for row in rows]
     found = Decontaminator(Decontamination(similarity=share), [("long", " ".join(prompt))]).check(texts)
     assert [error.code if error else None for error in found] == ["benchmark_overlap", None]

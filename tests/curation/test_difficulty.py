@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -6,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from cascade.curation import build
 from cascade.curation.difficulty import DifficultyFilter
 from cascade.curation.filters import check_form
-from cascade.curation.rows import Candidate, parse
+from cascade.curation.rows import parse
 from cascade.layout import Layout
 from cascade.recipe import Difficulty, Recipe, Rollout
 from cascade.rollout.base import Sample, SampleRequest
@@ -37,26 +39,41 @@ class ScriptedSampler:
         return samples
 
 
-def rows() -> list[Candidate]:
-    made = [parse(math_row(f"2 + 2? right {n}", "4"), "rl", "s", "math", None) for n in range(5)]
-    assert check_form(made) == [None] * 5
-    return made
+Prompt = tuple[str, str, dict]
 
 
-def test_prompts_outside_the_range_are_dropped_and_rates_recorded(tokenizer: PreTrainedTokenizerFast):
+def prompts_of(questions: list[str]) -> list[Prompt]:
+    made = [parse(math_row(question, "4"), "rl", "s", "math", None) for question in questions]
+    assert check_form(made) == [None] * len(made)
+    return [(row.id, "math", row.gym) for row in made]
+
+
+def rows() -> list[Prompt]:
+    return prompts_of([f"2 + 2? right {n}" for n in range(5)])
+
+
+def test_prompts_outside_the_range_are_dropped_and_rates_found(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     settings = Difficulty(checkpoint="base", rollouts=ROLLOUTS, minimum=0.2, maximum=0.8)
     prompts = rows()
     sampler = ScriptedSampler(tokenizer)
-    check = DifficultyFilter(settings, Rollout(max_new_tokens=64), sampler, tokenizer, seed=0, threads=2).check
-    assert [error.code if error else None for error in check(prompts)] == ["too_hard", None, None, None, "too_easy"]
-    assert [row.pass_rate for row in prompts] == [0, 0.25, 0.5, 0.75, 1]
+    rollout, known = Rollout(max_new_tokens=64), tmp_path / "known.jsonl"
+    found = list(DifficultyFilter(settings, rollout, sampler, tokenizer, 0, 2, known).check(prompts))
+    assert [error.code if error else None for error, _ in found] == ["too_hard", None, None, None, "too_easy"]
+    assert [rate for _, rate in found] == [0, 0.25, 0.5, 0.75, 1]
     assert len({request.seed for request in sampler.requests}) == 5 * ROLLOUTS
+    # Interrupted while a line was written: what was found is not sampled again.
+    known.write_text("".join(known.read_text().splitlines(keepends=True)[:3]) + '["')
+    sampler.requests.clear()
+    again = list(DifficultyFilter(settings, rollout, sampler, tokenizer, 0, 2, known).check(prompts))
+    assert [rate for _, rate in again] == [rate for _, rate in found]
+    assert len(sampler.requests) == 2 * ROLLOUTS
 
 
-def errors_of(settings: Difficulty, tokenizer: PreTrainedTokenizerFast, prompts: list[Candidate]) -> list[str | None]:
+def errors_of(settings: Difficulty, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]) -> list[str | None]:
     rollout, sampler = Rollout(max_new_tokens=64), ScriptedSampler(tokenizer)
-    check = DifficultyFilter(settings, rollout, sampler, tokenizer, seed=0, threads=2).check
-    return [error.code if error else None for error in check(prompts)]
+    with TemporaryDirectory() as folder:
+        check = DifficultyFilter(settings, rollout, sampler, tokenizer, 0, 2, Path(folder) / "known.jsonl").check
+        return [error.code if error else None for error, _ in check(prompts)]
 
 
 def test_the_default_range_drops_nothing(tokenizer: PreTrainedTokenizerFast):
@@ -75,8 +92,7 @@ def test_the_checkpoint_alone_keeps_what_can_teach(
 
 def test_of_the_prompts_that_nobody_solves_a_share_is_kept_drawn_by_prompt(tokenizer: PreTrainedTokenizerFast):
     questions = [f"{n} + 1? right {n % 2}" for n in range(80)]
-    prompts = [parse(math_row(question, "4"), "rl", "s", "math", None) for question in questions]
-    assert check_form(prompts) == [None] * 80
+    prompts = prompts_of(questions)
     settings = Difficulty(checkpoint="base", rollouts=ROLLOUTS, keep_unsolved=0.25)
     errors = errors_of(settings, tokenizer, prompts)
     assert errors[1::2] == [None] * 40

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cascade import chat
-from cascade.curation import build, filters, index, packing, pipeline, store
+from cascade.curation import build, filters, packing, pieces, sources, store
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import Recipe
@@ -187,7 +187,7 @@ def test_a_failed_build_leaves_the_old_data(
     build(make_recipe(GENERATED), layout, journal)
     before = hash_directory(layout.root / "data")
 
-    def fail(rows):
+    def fail(rows, threads):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(filters, "check_answers", fail)
@@ -214,12 +214,10 @@ def test_memory_does_not_grow_with_the_data(
     layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     for module, name, size in [
-        (index, "IN_MEMORY", 1 << 10),
-        (index, "LARGEST", 1 << 12),
         (packing, "WINDOW_TOKENS", 1 << 13),
         (packing, "WINDOW_SEQUENCES", 8),
-        (pipeline, "BATCH", 64),
-        (store, "_GROUP_ROWS", 16),
+        (pieces, "BATCH_ROWS", 64),
+        (store, "GROUP_ROWS", 16),
     ]:
         monkeypatch.setattr(module, name, size)
 
@@ -261,12 +259,12 @@ def test_generated_held_out_prompts_change_no_other_file_and_are_in_none(
 def test_a_generated_prompt_that_was_trained_on_is_not_held_out(
     layout: Layout, journal: Journal, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
-    real = pipeline.sources.generated
+    real = sources.generated
 
     def same_for_both(source, name, use, *rest):
         return real(source, name, "rl" if use == "held_out" else use, *rest)
 
-    monkeypatch.setattr(pipeline.sources, "generated", same_for_both)
+    monkeypatch.setattr(sources, "generated", same_for_both)
     report = build(make_recipe({"sums": {**GENERATED["sums"], "held_out": 10}}), layout, journal)
     assert report["held_out"]["kept"] == 10
     assert not asked(layout.held_out("math")) & asked(layout.prompts("math"))

@@ -78,8 +78,8 @@ def test_id_knows_the_tools():
 def test_system_messages_do_not_count_in_comparisons():
     messages = [{"role": "system", "content": "Be good."}, *chat_row("Hi", "Hello")["messages"]]
     row = read({"messages": messages})
-    assert row.text == "Hi\nHello"
-    assert row.questions == ("Hi",)
+    assert row.text == "hi hello"
+    assert row.questions == ("hi",)
 
 
 def test_refused_forms():

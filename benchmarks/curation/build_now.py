@@ -1,0 +1,81 @@
+"""Curate generated rows with this tree by WORKERS processes: one JSON line of CPU seconds, memory, disk and counts.
+
+Usage: build_now.py FOLDER BASE MAX_TOKENS WORKERS; rows are FOLDER/rows/*.jsonl.
+"""
+
+import json
+import resource
+import shutil
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from cascade.curation import jobs, pipeline, sources
+from cascade.launch.process_pool import in_processes
+from cascade.layout import Layout
+from cascade.recipe import CURATE, Recipe
+
+
+def recipe_of(base: str, max_tokens: int) -> Recipe:
+    source = {"path": "rows/*.jsonl", "domain": "chat", "sft": -1}
+    curation = {"max_tokens": max_tokens, "sequence_length": max_tokens, "sources": {"rows": source}}
+    empty = {section: {} for section in ("sft", "rl", "teachers", "distill", "repair", "gate")}
+    evaluation = {"rollouts": 1, "rollout": {"max_new_tokens": 8}}
+    recipe = {"name": "b", "family": "b", "base": base, "curation": curation, "evaluation": evaluation, **empty}
+    return Recipe.model_validate(recipe)
+
+
+class Timed:
+    """A worker's context that leaves the CPU seconds of its jobs beside the pieces: importing is not counted."""
+
+    def __init__(self, recipe: Recipe, root: Path, folder: Path):
+        self._arguments = (recipe, root, folder)
+        self._seconds = folder / "seconds"
+
+    def __enter__(self):
+        self._context = jobs.work(*self._arguments, 1)
+        do = self._context.__enter__()
+        do.warm_up("sft")
+        self._seconds.mkdir(exist_ok=True)
+
+        def timed(job: str) -> str:
+            began = time.process_time()
+            result = do(job)
+            (self._seconds / f"{abs(hash(job))}-{time.time_ns()}").write_text(str(time.process_time() - began))
+            return result
+
+        return timed
+
+    def __exit__(self, *error) -> None:
+        self._context.__exit__(*error)
+
+
+def main() -> None:
+    folder, base, max_tokens, workers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    layout, recipe = Layout(folder), recipe_of(base, max_tokens)
+    work = layout.work(CURATE)
+    shutil.rmtree(work, ignore_errors=True)
+    run = None
+    if workers > 1:
+        pipeline.SMALL_BYTES = 0
+        # Small files, too, are to give every process several shards.
+        size = sum(path.stat().st_size for path in (folder / "rows").iterdir())
+        sources.SHARD_BYTES = min(sources.SHARD_BYTES, size // (8 * workers) + 1)
+        run = partial(in_processes, workers, partial(Timed, recipe, folder, work))
+    curation = pipeline.Pipeline(recipe, layout, work, run)
+    wall, cpu = time.monotonic(), time.process_time()
+    report = curation.run()
+    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    jobs_cpu = sum(float(path.read_text()) for path in work.glob("seconds/*"))
+    size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+    own, children = (
+        resource.getrusage(who).ru_maxrss / (1 << 20) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    result = {"cpu": cpu + jobs_cpu, "parent_cpu": cpu, "wall": wall, "peak_gib": max(own, children), "disk": size}
+    print(json.dumps({**result, "kept": report["sft"]["kept"], **report["packing"]}))
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Messages → tokens, many rows at a time: each conversation is rendered once, and all texts are tokenised together.
+
+`Renderer.conversation` is the one place where a curated conversation becomes text.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from cascade import chat
+from cascade.chat import Conversation, Message
+from cascade.chat.round_trip import check_prompt, check_replies
+from cascade.errors import CascadeError, RowError
+from cascade.utils.progress import say
+
+Tokens = NDArray[np.int32]
+Pieces = list[tuple[str, bool]]
+"""Text in pieces that are tokenised by themselves, and whether each is trained on."""
+
+_TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"x": {}}}},
+}
+_CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": "1"}}}
+_SAMPLES = [
+    "",
+    " a  b\n\n c\td",
+    "Ünïcode 优化 🙂 e\u0301 x²≤3",
+    "<think>\nno\n</think>",
+    "it's 12,345.67 + (3-4)*5 // x_1",
+]
+
+
+class Renderer:
+    """Renders conversations as `chat.replies` does, once instead of twice a reply, and checks that nothing is lost.
+
+    The replies of a template that writes each message by itself can be found in one rendering. Whether it does is tried
+    on conversations of every shape; a template that does not, and a row in which the turns are not found, is rendered
+    in the general way.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self._tokenizer = tokenizer
+        self._format = chat.format_of(tokenizer)
+        self._heads = {thinking: self._head(thinking) for thinking in (True, False)}
+        both = zip(*self._heads.values(), strict=False)
+        self._turn = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
+        self.at_once = bool(self._turn) and all(self._agrees(*probe) for probe in _probes())
+
+    def conversation(self, messages: Sequence[Message], tools: list[dict] | None) -> Pieces:
+        """The texts of `chat.replies`. Raises RowError: its errors, and `template_loses_…`."""
+        found = self._rendered_once(messages, tools) if self.at_once else None
+        found = found or chat.replies(self._tokenizer, messages, tools)
+        check_replies(self._format, messages, tools, found)
+        return [piece for context, reply in found for piece in ((context, False), (reply, True))]
+
+    def prompt(self, messages: Sequence[Message], tools: list[dict] | None) -> str:
+        """Everything up to where the assistant begins to write. Raises RowError `template`, `template_loses_…`."""
+        text = chat.render(self._tokenizer, messages, tools, for_generation=True)
+        check_prompt(messages, tools, text)
+        return text
+
+    def _rendered_once(self, messages: Sequence[Message], tools: list[dict] | None) -> list[tuple[str, str]] | None:
+        """None where the turns of the assistant are not found in the text."""
+        last_user = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
+        replies = [m for m in messages[last_user + 1 :] if m["role"] == "assistant"]
+        if not replies or messages[-1]["role"] != "assistant":
+            return None
+        thinking = bool(replies[-1].get("reasoning_content"))
+        text = chat.render(self._tokenizer, messages, tools, thinking=thinking)
+        if text.count(self._turn) != sum(m["role"] == "assistant" for m in messages):
+            return None
+        starts: list[int] = []
+        for _ in replies:
+            starts.insert(0, text.rindex(self._turn, 0, starts[0] if starts else None))
+        found: list[tuple[str, str]] = []
+        end = 0
+        for start, message in zip(starts, replies, strict=True):
+            head = self._heads[bool(message.get("reasoning_content"))]
+            begin = start + len(head)
+            mark = self._format.call_end if message.get("tool_calls") else self._format.end
+            finish = text.find(mark, begin)
+            if not text.startswith(head, start) or finish < 0:
+                return None
+            finish += len(mark)
+            found.append((text[end:begin], text[begin:finish]))
+            end = finish
+        return found
+
+    def _head(self, thinking: bool) -> str:
+        """What the template writes before the text of an assistant's turn."""
+        messages = [{"role": "user", "content": "x"}]
+        try:
+            prompt = chat.render(self._tokenizer, messages, thinking=thinking, for_generation=True)
+            return prompt.removeprefix(chat.render(self._tokenizer, messages, thinking=thinking))
+        except RowError:
+            return ""
+
+    def _agrees(self, messages: list[Message], tools: list[dict] | None) -> bool:
+        try:
+            expected = chat.replies(self._tokenizer, messages, tools)
+            found = self._rendered_once(messages, tools)
+        except (RowError, ValueError):
+            return True  # Such rows are rendered in the general way, which says what is wrong.
+        return found is None or found == expected
+
+
+class Tokenizer:
+    """Token ids of many texts at once, the same as the checkpoint's tokenizer gives.
+
+    fastokens, where it is installed, reads the same tokenizer.json and is several times as fast. The first texts of
+    each object are tokenised by both.
+    """
+
+    CHECKED = 64
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, path: Path):
+        self._tokenizer = tokenizer
+        self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        self._fast: Any = None
+        self._unchecked = self.CHECKED
+        file = path / "tokenizer.json"
+        if importlib.util.find_spec("fastokens") and file.is_file():
+            import fastokens
+
+            try:
+                self._fast = fastokens.Tokenizer.from_file(str(file))
+                self._check(_SAMPLES, self._fast_ids(_SAMPLES))
+            except (CascadeError, ValueError, RuntimeError) as error:
+                say(f"curate  fastokens is not used: {' '.join(str(error).split())[:200]}")
+                self._fast = None
+
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids of each text, without special tokens added."""
+        if not texts:
+            return []
+        if self._fast is None:
+            return self._ids(texts)
+        ids = self._fast_ids(texts)
+        if self._unchecked > 0:
+            self._check(texts[: self._unchecked], ids)
+            self._unchecked -= len(texts)
+        return ids
+
+    def _ids(self, texts: Sequence[str]) -> list[Tokens]:
+        if self._backend is not None:
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return [np.array(chat.encode(self._tokenizer, text), np.int32) for text in texts]
+
+    def _fast_ids(self, texts: Sequence[str]) -> list[Tokens]:
+        ids, offsets = self._fast.encode_batch_flat(list(texts), add_special_tokens=False)
+        flat = np.frombuffer(ids, np.uint32).astype(np.int32)
+        bounds = np.frombuffer(offsets, np.uint64).tolist()
+        return [flat[begin:end] for begin, end in pairwise(bounds)]
+
+    def _check(self, texts: Sequence[str], ids: Sequence[Tokens]) -> None:
+        for text, expected, found in zip(texts, self._ids(texts), ids, strict=False):
+            if not np.array_equal(expected, found):
+                raise CascadeError(
+                    f"fastokens tokenises {text[:40]!r} otherwise than the tokenizer does; `pip uninstall fastokens`, "
+                    "and run it again"
+                )
+
+
+class Encoder:
+    """Rows of messages → tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, path: Path):
+        self._renderer = Renderer(tokenizer)
+        self._tokens = Tokenizer(tokenizer, path)
+
+    def conversations(
+        self, rows: Sequence[tuple[list[Message], list[dict] | None]]
+    ) -> list[list[Conversation] | RowError]:
+        """For each conversation one example a user message, or the error with which it could not be rendered."""
+        rendered: list[list[Pieces] | RowError] = []
+        for messages, tools in rows:
+            try:
+                rendered.append([self._renderer.conversation(turn, tools) for turn in chat.split_turns(messages)])
+            except RowError as error:
+                rendered.append(error)
+        texts = [text for row in rendered if isinstance(row, list) for pieces in row for text, _ in pieces]
+        ids = iter(self._tokens.encode(texts))
+        return [
+            row if isinstance(row, RowError) else [_joined([(next(ids), t) for _, t in pieces]) for pieces in row]
+            for row in rendered
+        ]
+
+    def prompts(self, rows: Sequence[tuple[list[Message], list[dict] | None]]) -> list[int | RowError]:
+        """The length of each prompt in tokens, or the error."""
+        rendered: list[str | RowError] = []
+        for messages, tools in rows:
+            try:
+                rendered.append(self._renderer.prompt(messages, tools))
+            except RowError as error:
+                rendered.append(error)
+        ids = iter(self._tokens.encode([text for text in rendered if isinstance(text, str)]))
+        return [row if isinstance(row, RowError) else len(next(ids)) for row in rendered]
+
+
+def _joined(parts: list[tuple[Tokens, bool]]) -> Conversation:
+    token_ids = np.concatenate([ids for ids, _ in parts])
+    trained = np.repeat([trained for _, trained in parts], [len(ids) for ids, _ in parts])
+    return Conversation(token_ids, trained)  # type: ignore[arg-type]
+
+
+def _probes() -> list[tuple[list[Message], list[dict] | None]]:
+    """Conversations of every shape that passes the form filter: system message, reasoning, calls, several turns."""
+    user: Message = {"role": "user", "content": "q"}
+    plain: Message = {"role": "assistant", "content": "a"}
+    thought: Message = {"role": "assistant", "content": "a b\n", "reasoning_content": "t\n\nu"}
+    calls: Message = {"role": "assistant", "content": "", "reasoning_content": "t", "tool_calls": [_CALL]}
+    silent: Message = {"role": "assistant", "content": "c", "tool_calls": [_CALL, _CALL]}
+    result: Message = {"role": "tool", "content": "r"}
+    bodies = [
+        [user, plain],
+        [user, thought],
+        [user, calls, result, plain],
+        [user, calls, result, result, silent, result, thought],
+        [user, silent, result, calls, result, calls],
+        [user, thought, user, plain],
+        [user, calls, result, thought, user, thought],
+        [user, plain, user, silent, result, plain, user, calls, result, plain],
+    ]
+    heads: list[list[Message]] = [[], [{"role": "system", "content": "s"}], [{"role": "system", "content": ""}]]
+    return [([*head, *body], tools) for head in heads for body in bodies for tools in (None, [_TOOL])]
