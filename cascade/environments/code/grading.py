@@ -129,7 +129,7 @@ def grade_streams(problem: Streams, answer: Answer) -> Grade:
     program = compiled_cpp(answer.code) if answer.language == "cpp" else answer.code
     if isinstance(program, Grade):
         return program
-    part = Part(problem.inputs, problem.outputs)
+    part = Part(problem.inputs, problem.outputs, SECONDS_A_TEST)
     [runs] = run_streams(program, [part], problem.prelude)
     for number, (expected, ran) in enumerate(zip(problem.outputs, runs, strict=True)):
         if ran.status:
@@ -163,9 +163,9 @@ def run_streams(program: str | bytes, parts: list[Part], prelude: bool = False) 
     else:
         job |= {"source": program, "prelude": prelude}
     memory_bytes = max(MEMORY_BYTES, *(part.memory_bytes for part in parts))
-    result = execute(
-        [*PYTHON, "streams.pyc"], files, stdin=json.dumps(job), limits=_limits(count, output_bytes, memory_bytes)
-    )
+    seconds = min(sum(part.seconds * len(part.inputs) for part in parts), max(SECONDS, *(p.seconds for p in parts)))
+    limits = Limits(seconds, 2 * seconds, memory_bytes, output_bytes=(1 << 20) + output_bytes)
+    result = execute([*PYTHON, "streams.pyc"], files, stdin=json.dumps(job), limits=limits)
     lines = iter(_lines(result))
     line, runs = next(lines, None), list[list[Ran]]()
     for part in parts:
@@ -193,9 +193,9 @@ def compiled_cpp(code: str) -> bytes | Grade:
     return built.files["program"]
 
 
-def _limits(tests: int, output_bytes: int = 0, memory_bytes: int = MEMORY_BYTES) -> Limits:
+def _limits(tests: int) -> Limits:
     seconds = min(SECONDS_A_TEST * tests, SECONDS)
-    return Limits(seconds, 2 * seconds, memory_bytes, output_bytes=(1 << 20) + output_bytes)
+    return Limits(seconds, 2 * seconds, MEMORY_BYTES, output_bytes=1 << 20)
 
 
 def _lines(result: Execution) -> list[dict[str, Any] | None]:

@@ -81,7 +81,9 @@ def become_program(job: dict[str, Any], part: dict[str, Any], given: int, taken:
     os.closerange(3, 1 << 20)
     # The timer counts fractions of a second; the limit, in whole ones, is for a program that stops the timer.
     whole = int(part["seconds"]) + (part["seconds"] % 1 > 0)
-    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    if most == resource.RLIM_INFINITY or whole < most:
+        resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
     _signal.setitimer(_signal.ITIMER_PROF, part["seconds"])
     if part["memory"]:
         resource.setrlimit(resource.RLIMIT_AS, (part["memory"], part["memory"]))
