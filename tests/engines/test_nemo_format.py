@@ -30,9 +30,10 @@ formatter_module = pytest.importorskip(
 
 BASE = Path(__file__).parents[2] / "models" / "base"
 RELEASED = (
+    "{%- macro listed() %}{% for tool in tools or [] %}{{ '\n' + tool.function | tojson }}{% endfor %}{% endmacro %}"
     "{%- set last = namespace(user=-1) %}"
     "{%- for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}"
-    "{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\n<|im_end|>\n' }}{% endif %}"
+    "{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\n' + listed() + '<|im_end|>\n' }}{% endif %}"
     "{%- for m in messages %}"
     "{%- if m.role == 'tool' %}"
     "{%- if messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user\n' }}{% endif %}"
@@ -48,11 +49,12 @@ RELEASED = (
     "{{ '<parameter=' + name + '>\n' + value + '\n</parameter>\n' }}"
     "{%- endfor %}{{ '</function>\n</tool_call>\n' }}{% endfor %}"
     "{{ '<|im_end|>\n' }}"
-    "{%- else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{%- else %}{{ '<|im_start|>' + m.role + '\n' + m.content + (listed() if m.role == 'system' else '') }}"
+    "{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
     "{%- if add_generation_prompt %}"
     "{{ '<|im_start|>assistant\n' + ('<think>\n' if enable_thinking else '<think></think>') }}{% endif %}"
 )
-"""The rules of the template released with Nemotron-3-Nano, tool lists left out."""
+"""The rules of the template released with Nemotron-3-Nano, but tools as JSON."""
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 ASK, AGAIN = ({"role": "user", "content": text} for text in ("What is 2 + 3?", "And 4 + 5? "))
