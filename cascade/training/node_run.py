@@ -38,6 +38,7 @@ from cascade.utils.files import (
     write_jsonl,
 )
 from cascade.utils.progress import say
+from cascade.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
     from cascade.policy.base import Policy
@@ -88,6 +89,7 @@ class NodeRun:
         self.work = layout.work(name)
         self.journal = Journal(layout.journal(name), writes=distributed.is_main())
         self._layout = layout
+        self._seed = recipe.seed
         self._data = data
         self._data_hashes = distributed.broadcast_from_main(lambda: {path.name: hash_file(path) for path in data})
         # These keys do not change the checkpoint: the place in the pipeline, how often the node saves, where it samples
@@ -122,6 +124,21 @@ class NodeRun:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA is deterministic only with this.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    def load_policy(self) -> Policy:
+        """The parent's checkpoint, to be trained as the node says."""
+        from cascade.policy import make_policy
+
+        return make_policy(
+            self.node.engine,
+            self.parent,
+            self.node.optimizer,
+            update_router=self.node.update_router,
+            parallel=self.node.parallel,
+            checkpoint_dtype=self.node.checkpoint_dtype,
+            lora=self.node.lora,
+            seed=derive_seed(self._seed, self.name, "lora"),
+        )
 
     def resume(self, policy: Policy) -> State:
         """Resume from the saved state where its inputs are the same; else start from step 0."""

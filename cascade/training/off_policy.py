@@ -43,16 +43,7 @@ def run_off_policy(
     run.set_up_torch()
     for checkpoint in sorted({teacher.checkpoint for teacher in teachers.values()}):
         check_compatible(run.parent, checkpoint)
-    policy = make_policy(
-        node.engine,
-        run.parent,
-        node.optimizer,
-        update_router=node.update_router,
-        parallel=node.parallel,
-        checkpoint_dtype=node.checkpoint_dtype,
-        lora=node.lora,
-        seed=derive_seed(recipe.seed, name, "lora"),
-    )
+    policy = run.load_policy()
     step = run.resume(policy).step
     began = time.perf_counter()
     saved = run.work / "answers.jsonl"

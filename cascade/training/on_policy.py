@@ -48,7 +48,6 @@ from cascade.training.teacher_scoring import (
 from cascade.utils import distributed
 from cascade.utils.files import hash_directory
 from cascade.utils.progress import Progress, say
-from cascade.utils.seeds import derive_seed
 
 AfterStep = Callable[[int, Policy, Metrics], None]
 """(number of finished steps, policy, metrics of the last step)."""
@@ -75,16 +74,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
     run = NodeRun(recipe, name, layout, list(files.values()), inputs)
     run.set_up_torch()
 
-    policy = make_policy(
-        node.engine,
-        run.parent,
-        node.optimizer,
-        update_router=node.update_router,
-        parallel=node.parallel,
-        checkpoint_dtype=node.checkpoint_dtype,
-        lora=node.lora,
-        seed=derive_seed(recipe.seed, name, "lora"),
-    )
+    policy = run.load_policy()
     advantages = _advantage_source(node, run, policy, teachers)
     state = run.resume(policy)
     recovery = state.progress.pop("recovery", None)

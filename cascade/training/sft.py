@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.policy import make_policy
 from cascade.policy.base import Objective, Sequence
 from cascade.recipe import Recipe, SFTNode
 from cascade.training.lr_schedule import learning_rate
@@ -19,7 +18,6 @@ from cascade.training.node_run import NodeRun
 from cascade.training.shuffle import ShuffledEpochs
 from cascade.utils import distributed
 from cascade.utils.progress import Progress
-from cascade.utils.seeds import derive_seed
 
 COLUMNS = ["input_ids", "trained", "documents"]
 
@@ -35,16 +33,7 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
         raise CascadeError(f"{layout.sft_data}: no Parquet files; `cascade node curate` writes them")
     run = NodeRun(recipe, name, layout, files, {})
     run.set_up_torch()
-    policy = make_policy(
-        node.engine,
-        run.parent,
-        node.optimizer,
-        update_router=node.update_router,
-        parallel=node.parallel,
-        checkpoint_dtype=node.checkpoint_dtype,
-        lora=node.lora,
-        seed=derive_seed(recipe.seed, name, "lora"),
-    )
+    policy = run.load_policy()
     step = run.resume(policy).step
     data = PackedSequences(files, run.work / "sequences.arrow")
     steps = step_count(node, len(data))
