@@ -240,7 +240,7 @@ def planned_recipe() -> dict[str, Any]:
                     **{part: round(value / memory_plan.GIB, 1) for part, value in vars(fit.plan).items()},
                     "total": round(fit.plan.total / memory_plan.GIB, 1),
                     "of": round(fit.usable / memory_plan.GIB, 1) if fit.usable else None,
-                    "fits": fit.fits,
+                    "fits": fit.refused is None,
                     "to change": fit.refused,
                 }
                 for node, fit in fits.items()
