@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedConfig
 
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import forward
@@ -78,6 +79,14 @@ class HFPolicy:
         self._adapters = Adapters(self.model, lora, seed) if lora and optimizer else None
         self._optimizer = make_optimizer(self._trainable(), optimizer) if optimizer else None
         self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        return self.model.config
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        return self.model.generation_config
 
     def score(self, sequences: list[Sequence]) -> Scores:
         found = []
