@@ -285,17 +285,15 @@ def test_steps_of_the_recipe_wait_for_what_they_read(tmp_path: Path) -> None:
     assert finish("import") == ["curate"]
     assert finish("curate") == ["sft", "evaluate base"]
     branches = [name for name, node in recipe.rl.items() if node.init == "sft"]
-    assert len(branches) == 8
-    assert branches[-1] == "all_rl"  # A control, no teacher.
+    assert len(branches) == 7
     assert finish("sft", "evaluate base") == [*branches, "evaluate sft"]
     assert finish(*branches) == ["evaluate sft", *(f"evaluate {name}" for name in branches)]
-    evaluations = [f"evaluate {name}" for name in branches]
-    assert finish("evaluate sft", *evaluations[:-2]) == evaluations[-2:]
-    assert finish(evaluations[-2]) == ["select_teachers", "evaluate all_rl"]
-    assert finish("select_teachers", "evaluate all_rl") == ["mopd", "merge", "mopd_from_sft"]
-    assert finish("mopd", "merge", "mopd_from_sft") == ["evaluate mopd", "evaluate merge", "evaluate mopd_from_sft"]
-    assert finish("evaluate mopd") == ["evaluate merge", "evaluate mopd_from_sft"]
-    assert finish("evaluate merge", "evaluate mopd_from_sft") == ["release"]
+    assert finish("evaluate sft", *(f"evaluate {name}" for name in branches[:-1])) == [f"evaluate {branches[-1]}"]
+    assert finish(f"evaluate {branches[-1]}") == ["select_teachers"]
+    assert finish("select_teachers") == ["mopd", "merge"]
+    assert finish("mopd", "merge") == ["evaluate mopd", "evaluate merge"]
+    assert finish("evaluate mopd") == ["evaluate merge"]
+    assert finish("evaluate merge") == ["release"]
     assert finish("release") == []
 
 
