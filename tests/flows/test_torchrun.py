@@ -85,7 +85,8 @@ def ranks(root: Path) -> dict[str, int]:
 def until(what: Callable[[], object], run: subprocess.Popen, log: Path, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not what():
-        assert run.poll() is None and time.monotonic() < deadline, log.read_text()
+        assert run.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
 
 
@@ -125,9 +126,10 @@ def test_a_killed_rank_is_resumed_and_cancel_ends_all(tmp_path: Path) -> None:
     # On the page: why it was interrupted, that it went on from a step, how the run ended.
     assert "process 1 of -m cascade node sft was ended by signal 9" in told
     assert names[:2] == ["Running", "AwaitingRetry"] or names[:3] == ["Pending", "Running", "AwaitingRetry"], names
-    resumed = re.findall(r"sft: resuming after step (\d+)", told)
-    assert len(resumed) == 1 and int(resumed[0]) >= 1
+    (resumed,) = re.findall(r"sft: resuming after step (\d+)", told)
+    assert int(resumed) >= 1
     assert any("resuming after step" in message for message in logged), logged
-    assert flow.state is not None and not flow.state.is_completed()
+    assert flow.state is not None
+    assert not flow.state.is_completed()
     assert state.exists()  # A run after it goes on from here.
     assert not Layout(project).checkpoint("sft").exists()
