@@ -173,11 +173,13 @@ class HFPolicy:
         if self._adapters is not None:  # All other weights are the parent checkpoint's.
             state = {f"lora.{name}": value for name, value in self._adapters.state().items()}
         else:
-            state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            state = {
+                f"model.{name}": value.detach().to("cpu", copy=True) for name, value in self.model.state_dict().items()
+            }
         if self._optimizer is not None:
             for name, parameter in self._named().items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
-                    state[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
+                    state[f"optimizer.{key}.{name}"] = value.detach().to("cpu", copy=True)
         return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
