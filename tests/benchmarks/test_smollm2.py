@@ -285,14 +285,17 @@ def test_steps_of_the_recipe_wait_for_what_they_read(tmp_path: Path) -> None:
     assert finish("import") == ["curate"]
     assert finish("curate") == ["sft", "evaluate base"]
     branches = [name for name, node in recipe.rl.items() if node.init == "sft"]
-    assert len(branches) == 7
+    assert len(branches) == 8
+    assert branches[-1] == "all_rl"  # A control, no teacher.
     assert finish("sft", "evaluate base") == [*branches, "evaluate sft"]
     assert finish(*branches) == ["evaluate sft", *(f"evaluate {name}" for name in branches)]
-    assert finish("evaluate sft", *(f"evaluate {name}" for name in branches[:-1])) == [f"evaluate {branches[-1]}"]
-    assert finish(f"evaluate {branches[-1]}") == ["select_teachers"]
-    assert finish("select_teachers") == ["mopd"]
-    assert finish("mopd") == ["evaluate mopd"]
-    assert finish("evaluate mopd") == ["release"]
+    evaluations = [f"evaluate {name}" for name in branches]
+    assert finish("evaluate sft", *evaluations[:-2]) == evaluations[-2:]
+    assert finish(evaluations[-2]) == ["select_teachers", "evaluate all_rl"]
+    assert finish("select_teachers", "evaluate all_rl") == ["mopd", "merge", "mopd_from_sft"]
+    assert finish("mopd", "merge", "mopd_from_sft") == ["evaluate mopd", "evaluate merge", "evaluate mopd_from_sft"]
+    assert finish("evaluate mopd") == ["evaluate merge", "evaluate mopd_from_sft"]
+    assert finish("evaluate merge", "evaluate mopd_from_sft") == ["release"]
     assert finish("release") == []
 
 
