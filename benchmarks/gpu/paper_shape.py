@@ -116,8 +116,11 @@ def measure(part: str, options: argparse.Namespace) -> None:
         runs = [(f"save, {where}", "save", options.gpus), (f"resume, {where}", "resume", options.gpus)]
     began = time.perf_counter()
     known = read_json(options.out).get("runs", {}) if options.out.exists() else {}
+    done = {name for name, run in known.items() if "error" not in run and not options.again}
+    if part == "save" and runs[1][0] not in done and not _saved(task).exists():
+        done.discard(runs[0][0])  # Of another machine, whose files are not here.
     for name, do, gpus in runs:
-        if not options.again and name in known and "error" not in known[name]:
+        if name in done:
             continue
         left = options.limit - (time.perf_counter() - began)
         found = launched({**task, "do": do}, gpus, left)
@@ -189,9 +192,9 @@ def _memory() -> float:
 
 
 def _there(options: argparse.Namespace, layers: int) -> int:
-    """Bytes of the disk that a model built earlier takes already."""
-    folder = checkpoint_of({"config": str(options.config), "layers": layers, "work": str(options.work)})
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    """Bytes of the disk that an earlier call took for this cut."""
+    folder = checkpoint_of({"config": str(options.config), "layers": layers, "work": str(options.work)}).parent
+    return size_of(folder) if folder.exists() else 0
 
 
 def nodes(part: str, options: argparse.Namespace) -> list[tuple[Node, int]]:
@@ -261,7 +264,7 @@ def worker(task: dict[str, Any]) -> None:
         "torch": torch.__version__,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    shape = cut_shape(task["layers"], Path(task["config"]), Path(task["work"]))
+    shape = shape_of(checkpoint_of(task) / "config.json")
     found |= {"layers": task["layers"], "engine": task["engine"], "model built s": built}
     found |= {"parameters": shape.parameters, "active parameters": active(shape, experts_of(task))}
     if distributed.is_main():

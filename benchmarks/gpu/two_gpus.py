@@ -207,7 +207,9 @@ def summary(runs: dict[str, Any]) -> dict[str, Any]:
             return None
         return round(one[key] / other[key], 3)
 
-    fits = [round(run["planned MiB"] / run["peak MiB"], 3) for run in runs.values() if run.get("planned MiB")]
+    # On CPUs, where this is tried out, no peak is measured.
+    planned = [run for run in runs.values() if run.get("planned MiB") and run["peak MiB"]]
+    fits = [round(run["planned MiB"] / run["peak MiB"], 3) for run in planned]
     mopd = runs.get("mopd wide, GPUs 2", {})
     return {
         "hf_scaling": ratio("hf 141M, GPUs 2", "hf 141M, GPUs 1"),

@@ -36,6 +36,8 @@ class Plan:
 
     weights: float
     gradients: float
+    """Engine nemo: in float32, and of the last backward pass in bfloat16, as far as these take more than activations
+    and logits did before."""
     optimizer: float
     gathered: float
     """Of layers put together from their parts, for a moment or for a step, and their gradients on the way back;
@@ -69,17 +71,23 @@ def plan_node(
     parameters = shape.parameters / split
     tokens = max(optimizer.micro_batch_tokens, longest) / parallel.context
     trained = adapters.adapters if adapters else parameters
+    activations = (
+        tokens
+        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or gpus == 1 or not nemo, nemo)
+        * (1 if nemo else AUTOCAST)
+    )
+    # With sequences split, the last hidden states are put together, and so are their gradients.
+    logits = _logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens) + (
+        2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0
+    )
+    rounded = max(0.0, 2 * parameters - activations - logits) if nemo else 0.0
     return Plan(
         weights=parameters * (2 if nemo else 4) + (4 * (adapters.adapted + adapters.adapters) if adapters else 0),
-        gradients=4 * (trained + (adapters.largest if adapters else 0)),
+        gradients=4 * (trained + (adapters.largest if adapters else 0)) + rounded,
         optimizer=trained * (12 if nemo else 8),
         gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
-        activations=tokens
-        * shape.kept(parallel.checkpoint_activations, parallel.expert > 1 or gpus == 1 or not nemo, nemo)
-        * (1 if nemo else AUTOCAST),
-        # With sequences split, the last hidden states are put together, and so are their gradients.
-        logits=_logits(shape, tokens * parallel.context, shape.dispatched(parallel.expert) * tokens)
-        + (2 * 2 * shape.width * tokens * parallel.context if parallel.context > 1 else 0),
+        activations=activations,
+        logits=logits,
         sampler=_sampler(shape, node, gpus, longest, memory) if isinstance(node, OnPolicyNode | OffPolicyNode) else 0.0,
         teachers=teachers * parameters * (2 if nemo else 4),
     )

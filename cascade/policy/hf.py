@@ -219,11 +219,11 @@ class HFPolicy:
         else:
             full = self._quantized.weights if self._quantized else {}
             weights = {**self.model.state_dict(), **full}
-            state = {f"model.{name}": value.detach().cpu().clone() for name, value in weights.items()}
+            state = {f"model.{name}": value.detach().to("cpu", copy=True) for name, value in weights.items()}
         if self._optimizer is not None:
             for name, parameter in self._named().items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
-                    state[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
+                    state[f"optimizer.{key}.{name}"] = value.detach().to("cpu", copy=True)
         return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from benchmarks.gpu.nemo_step import random_config
 from cascade.cli import main
 from cascade.errors import CascadeError
-from cascade.launch.memory_plan import AUTOCAST, check, fit, on_cards, plan, plan_node, resident_models, table
+from cascade.launch.memory_plan import AUTOCAST, Plan, check, fit, on_cards, plan, plan_node, resident_models, table
 from cascade.layout import Layout
 from cascade.policy.logits import CHUNK, HELD
 from cascade.policy.model_size import Shape, shape_of
@@ -245,6 +245,21 @@ def test_on_one_gpu_every_layer_of_engine_nemo_is_computed_again() -> None:
     one, two = (plan_node(shape, node, gpus, longest=1000, teachers=0).activations for gpus in (1, 2))
     assert one == 8192 * shape.kept(True, True, nemo=True)
     assert two == 8192 * shape.kept(True, False, nemo=True)
+
+
+def test_short_sequences_leave_the_gradients_of_a_pass_as_the_peak() -> None:
+    """Those in bfloat16 are there whole before they are added to those in float32."""
+    shape, settings = shape_of(LARGE), {"parallel": {"expert": 8, "checkpoint_activations": True}}
+
+    def planned(tokens: int) -> Plan:
+        node = changed(**settings, optimizer={"learning_rate": 1e-6, "micro_batch_tokens": tokens}).training["mopd"]
+        return plan_node(shape, node, 8, longest=0, teachers=0)
+
+    own = shape.parameters / 8
+    short, long = planned(256), planned(32768)
+    assert short.gradients + short.activations + short.logits == pytest.approx((4 + 2) * own)
+    assert long.gradients == 4 * own
+    assert long.activations + long.logits > 2 * own
 
 
 def test_other_cards_than_the_recipe_s() -> None:
