@@ -34,6 +34,7 @@ STEPS = 50
 MICRO_BATCHES = (65536, 32768, 16384, 8192, 4096, 2048)
 COVERED = 0.98
 """Share of the rows that the limits in tokens let in."""
+REJECTED = "curation rejects them: import the model again, with --chat-template qwen3 or nemotron"
 
 
 @dataclass
@@ -167,10 +168,9 @@ def _lost(file: File, expresses: dict[str, str | None]) -> Iterator[str]:
     """What the model's template cannot express of this file's rows."""
     if file.thought and expresses["thinking"]:
         share = file.thought / file.demonstrations
-        remedy = "cascade import --chat-template"
-        yield f"{share:.0%} of its demonstrations have reasoning, which the template loses: {remedy}"
+        yield f"{share:.0%} of its demonstrations have reasoning, which the template loses; {REJECTED}"
     if file.domain in ("tool_calling", "swe_agentic") and (expresses["tools"] or expresses["tool calls"]):
-        yield "its rows have tools, which the template loses: cascade import --chat-template"
+        yield f"its rows have tools, which the template loses; {REJECTED}"
 
 
 def _content(

@@ -1,5 +1,6 @@
 """`cascade import`: tiny checkpoints in every state that models come in, and one GGUF file written here."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cascade.commands.import_model.capabilities import capabilities
 from cascade.errors import CascadeError
 from cascade.policy import make_policy
 from tests import hub
+from tests.chat import test_round_trips
 from tests.policy import tiny
 
 GEMMA = (
@@ -68,6 +70,20 @@ def test_what_a_template_loses_is_said(tmp_path: Path) -> None:
     assert [name for name, problem in found.items() if problem is None] == ["messages", "several turns", "system turns"]
     assert "reasoning" in str(found["thinking"])
     assert "tool" in str(found["tools"])
+
+
+@pytest.mark.parametrize("name", list(test_round_trips.ENDS))
+def test_a_template_expresses_the_same_after_the_import(name: str, tmp_path: Path) -> None:
+    """Phi-3's writes eos_token, which the import changes."""
+    tokenizer = copy.deepcopy(test_round_trips.tokenizer(name))
+    before = {c.name: c.problem for c in capabilities(tokenizer)}
+    llama(rows=300).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    imported(tmp_path / "m", tmp_path / "out")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert saved.eos_token == test_round_trips.ENDS[name][1]
+    assert {c.name: c.problem for c in capabilities(saved)} == before
+    assert before["messages"] is None
 
 
 def test_a_response_ends_where_the_template_ends_a_turn(tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def test_what_the_template_loses_is_said_and_thinking_stays_off(tmp_path: Path) 
     source = made(tmp_path / "source", chat_template=template("hermes"))
     list(import_model(str(source), tmp_path / "m"))
     recipe, lines = new(tmp_path / "m", [written(tmp_path / "a.jsonl", [QUESTION] * 10)], tmp_path)
-    assert (
-        "  100% of its demonstrations have reasoning, which the template loses: cascade import --chat-template" in lines
-    )
+    lost = "100% of its demonstrations have reasoning, which the template loses"
+    remedy = "curation rejects them: import the model again, with --chat-template qwen3 or nemotron"
+    assert f"  {lost}; {remedy}" in lines
     assert recipe.rl["math_rl"].rollout.thinking is False
 
 
