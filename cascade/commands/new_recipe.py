@@ -222,14 +222,12 @@ def _content(
             "rollout": dict(rollout),
             "optimizer": {"learning_rate": 1e-5 if small else 1e-6},
         }
-        if not shown:
-            start = names[domain]  # Branches that share no SFT node cannot teach each other: a chain can.
     trained = (["sft"] if shown else []) + list(names.values())
     if len(domains) > 1:
         content["teachers"] = {"select_teachers": {"round": 1, "candidates": trained}}
         content["distill"] = {
             "mopd": {
-                "init": trained[0] if shown else trained[-1],
+                "init": start,
                 "round": 2,
                 "teachers": "select_teachers",
                 "mix": "even",

@@ -90,8 +90,7 @@ def test_many_tokens_make_large_batches(model: Path, tmp_path: Path, monkeypatch
     assert 100 * 8000 / new_recipe.STEPS / 2 < rows <= 200 * 8000 / new_recipe.STEPS
 
 
-def test_without_demonstrations_domains_follow_each_other(model: Path, tmp_path: Path) -> None:
-    """Branches from the base have no SFT node in common, and could not teach each other."""
+def test_without_demonstrations_all_start_from_the_base(model: Path, tmp_path: Path) -> None:
     bare = [
         {k: v for k, v in row.items() if k != "demonstration"} for row in environments.get("mcqa").generate(20, 0, 1)
     ]
@@ -101,7 +100,7 @@ def test_without_demonstrations_domains_follow_each_other(model: Path, tmp_path:
     ]
     recipe, _ = new(model, [written(tmp_path / "a.jsonl", bare), written(tmp_path / "b.jsonl", math)], tmp_path)
     assert {name: node.init for name, node in recipe.training.items()} == {
-        "mcqa_rl": "base", "math_rl": "mcqa_rl", "mopd": "math_rl"
+        "mcqa_rl": "base", "math_rl": "base", "mopd": "base"
     }  # fmt: skip
     assert recipe.evaluation.rollout.max_new_tokens == 512
 
