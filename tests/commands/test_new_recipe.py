@@ -132,11 +132,31 @@ def test_the_largest_micro_batches_that_fit_are_taken(
     assert len(asked) == 10
     assert recipe.sft["sft"].parallel.checkpoint_activations
     assert "micro-batches of 8,192 tokens, activations computed again" in lines[-2]
+    assert recipe.sft["sft"].lora is None
     monkeypatch.setattr(memory_plan, "table", lambda *a: ([], ["math_rl: needs 99 GiB of each GPU"]))
     (tmp_path / "recipes" / "made.yaml").unlink()
     with pytest.raises(CascadeError, match="no setting fits 1 GPUs of 80 GiB: math_rl: needs 99 GiB"):
         new(model, [data], tmp_path)
     assert not (tmp_path / "recipes" / "made.yaml").exists()
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_adapters_are_trained_where_all_weights_do_not_fit(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    def table(recipe: Recipe, names: list[str], layout: Layout) -> tuple[list[str], list[str]]:
+        return [], [] if recipe.rl["math_rl"].lora else ["math_rl: needs more"]
+
+    data = written(tmp_path / "a.jsonl", [QUESTION] * 10)
+    whole, _ = new(model, [data], tmp_path)
+    (tmp_path / "recipes" / "made.yaml").unlink()
+    monkeypatch.setattr(memory_plan, "table", table)
+    recipe, lines = new(model, [data], tmp_path, gpus=gpus)
+    assert "engine hf, micro-batches of 65,536 tokens, activations computed again, adapters alone" in lines[-2]
+    for name, node in recipe.training.items():
+        assert node.engine == "hf"
+        assert node.lora is not None
+        assert node.optimizer.learning_rate == pytest.approx(10 * whole.training[name].optimizer.learning_rate)
 
 
 def test_several_gpus_and_none(model: Path, tmp_path: Path) -> None:
