@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedConfig
 
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import forward
@@ -90,6 +91,14 @@ class HFPolicy:
             raise CascadeError("quantised weights are trained in one process only; take the node out of `pools`")
         self._optimizer = make_optimizer(self._trainable(), optimizer) if optimizer else None
         self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        return self.model.config
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        return self.model.generation_config
 
     def score(self, sequences: list[Sequence]) -> Scores:
         found = []
@@ -210,11 +219,11 @@ class HFPolicy:
         else:
             full = self._quantized.weights if self._quantized else {}
             weights = {**self.model.state_dict(), **full}
-            state = {f"model.{name}": value.detach().cpu().clone() for name, value in weights.items()}
+            state = {f"model.{name}": value.detach().to("cpu", copy=True) for name, value in weights.items()}
         if self._optimizer is not None:
             for name, parameter in self._named().items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
-                    state[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
+                    state[f"optimizer.{key}.{name}"] = value.detach().to("cpu", copy=True)
         return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:

@@ -22,6 +22,9 @@ from cascade.recipe import (
 )
 from cascade.utils.files import write_atomic
 
+LISTED = 50
+"""More changed values than that are counted, not listed."""
+
 
 def find(source: str | None, layout: Layout) -> Path:
     """The file of a recipe: a name in recipes/, a path, or by default the active one. Raises RecipeError."""
@@ -36,7 +39,8 @@ def find(source: str | None, layout: Layout) -> Path:
 
 
 def use(source: str, layout: Layout) -> list[str]:
-    """Make a recipe the active one, after checking it. Returns what changed, one line a key."""
+    """Make a recipe the active one, after checking it. Returns what changed, one line a key; of a recipe that has
+    little in common with the one before, how much."""
     path = find(source, layout)
     recipe = load(path)
     text = path.read_text(encoding="utf-8")
@@ -49,7 +53,11 @@ def use(source: str, layout: Layout) -> list[str]:
     if layout.params.exists() and layout.params.read_text(encoding="utf-8") == text:
         return [f"params.yaml is {path} already; nothing changed"]
     write_atomic(layout.params, text)
-    return [f"params.yaml is now {recipe.name} ({path}); {len(changes)} values changed", *changes]
+    first = f"params.yaml is now {recipe.name} ({path}); {len(changes)} values changed"
+    return [
+        first,
+        *(changes if len(changes) <= LISTED else ["  too many to list; it is shown by `cascade recipe show`"]),
+    ]
 
 
 def show(path: Path) -> list[str]:
