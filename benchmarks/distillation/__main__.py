@@ -12,6 +12,7 @@ Killed or ended by --limit-seconds, it goes on when it is called again. --out: t
 import argparse
 import multiprocessing
 import os
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -89,7 +90,8 @@ def work_off(place: Place, runs: list[Run], processes: int, deadline: float, fai
             while len(running) < processes and (to_evaluate or to_train):
                 work = to_evaluate.pop(0) if to_evaluate else (to_train.pop(0), None)
                 running[pool.submit(jobs.do, place, *work)] = work
-            finished, _ = wait(running, timeout=max(0.0, deadline - time.monotonic()), return_when=FIRST_COMPLETED)
+            left = max(0.0, deadline - time.monotonic())
+            finished, _ = wait(running, timeout=min(left, threading.TIMEOUT_MAX), return_when=FIRST_COMPLETED)
             if not finished:
                 for process in multiprocessing.active_children():
                     process.terminate()
