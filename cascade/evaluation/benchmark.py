@@ -3,6 +3,7 @@
 Torch is imported only where responses are sampled: in the worker processes, or not at all where results are reused.
 """
 
+import json
 import shutil
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from cascade import judges
+from cascade.chat import prompt_of
 from cascade.errors import CascadeError
 from cascade.evaluation.results import (
     EvaluationResult,
@@ -39,9 +41,12 @@ MAX_FAILURE_RATE = 0.1
 """Largest share of a domain's rollouts that may lack a verdict; above it the score would not measure the model."""
 
 ROWS = 360
-"""Rollouts sampled together, of several domains where one has fewer: a batch takes a step for each token of its
-longest response, and a step of few rows costs hardly less than one of many. Fixed, because rollouts depend on their
-batch in the last bits."""
+"""Rollouts of domains with short prompts that are sampled together: a batch takes a step for each token of its longest
+response, and a step of few rows costs hardly less than one of many. Fixed, because rollouts depend on their batch in
+the last bits."""
+
+SHORT = 400
+"""Characters of a short prompt. Beside longer ones, attention to what a batch pads would cost more than is saved."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ def evaluate(
     """Evaluate a node's checkpoint on every domain's benchmark and return the summary.
 
     Writes to results/evaluations/NODE, or to `out`: summary.json, prompts.csv (one row for each prompt),
-    rollouts.parquet (one row for each rollout), manifest.json (hashes of the inputs). Domains with few prompts are
-    sampled together. Each domain's results are saved in the work directory, so that an evaluation that was killed
+    rollouts.parquet (one row for each rollout), manifest.json (hashes of the inputs). Domains with short prompts
+    are sampled together. Each domain's results are saved in the work directory, so that an evaluation that was killed
     resumes. Where the node published the checkpoint of its `init`, that node's results are reused.
 
     Every response is judged by itself (`Environment.verify`), so that scores of different checkpoints compare; where
@@ -118,19 +123,25 @@ def sampling_inputs(recipe: Recipe, checkpoint_hash: str) -> dict[str, Any]:
 
 
 def _parts(recipe: Recipe, layout: Layout) -> list[Part]:
-    """All domains, in parts of one domain or at most ROWS rollouts. Longest prompts first, because the last would be
-    waited for, and similar ones together, because a batch pads them."""
+    """All domains, those with short prompts together. Longest prompts first: started last, they would be waited for."""
+    characters = {domain: _prompt_characters(layout.benchmark(domain)) for domain in recipe.domains}
     parts: list[Part] = []
     room = 0
-    for domain in sorted(recipe.domains, key=lambda domain: -layout.benchmark(domain).stat().st_size):
+    for domain in sorted(recipe.domains, key=lambda domain: -characters[domain]):
         rows = pq.read_metadata(layout.benchmark(domain)).num_rows * recipe.evaluation.rollouts
         if parts and rows <= room:
             parts[-1] = Part((*parts[-1].domains, domain))
         else:
             parts.append(Part((domain,)))
-            room = ROWS
+            room = ROWS if characters[domain] <= SHORT else 0
         room -= rows
     return parts
+
+
+def _prompt_characters(path: Path) -> float:
+    """Mean length of the prompts of a benchmark, as JSON."""
+    rows = pq.read_table(path, columns=["row"])["row"].to_pylist()
+    return sum(len(json.dumps(prompt_of(json.loads(row)))) for row in rows) / max(1, len(rows))
 
 
 def worker_count(recipe: Recipe, node: str) -> int:

@@ -124,14 +124,20 @@ def test_equal_bytes_every_time(layout, asked, tmp_path):
         assert (layout.evaluation("sft") / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
-def test_domains_with_few_prompts_are_sampled_together(layout, monkeypatch):
+def test_domains_with_short_prompts_are_sampled_together(layout, monkeypatch):
     """Those with the longest prompts first; one that is larger than a part is a part."""
     recipe = recipe_with_gate()  # 4 rollouts of each prompt
     assert [part.domains for part in benchmark._parts(recipe, layout)] == [("one", "two")]
     for rows, parts in ((48, [("one", "two")]), (47, [("one",), ("two",)]), (1, [("one",), ("two",)])):
         monkeypatch.setattr(benchmark, "ROWS", rows)
         assert [part.domains for part in benchmark._parts(recipe, layout)] == parts
-    write_rows(layout.benchmark("two"), prompt_rows("two", 60))
+    monkeypatch.setattr(benchmark, "ROWS", 1000)
+    monkeypatch.setattr(benchmark, "SHORT", 1)
+    assert [part.domains for part in benchmark._parts(recipe, layout)] == [("one",), ("two",)]
+    long = prompt_rows("two", 6)
+    for row in long:
+        row["row"] = row["row"].replace("two ", "two and so on ")
+    write_rows(layout.benchmark("two"), long)
     assert [part.domains for part in benchmark._parts(recipe, layout)] == [("two",), ("one",)]
 
 
