@@ -174,7 +174,7 @@ def _open_worker(
 
 def _reusable_rollouts(recipe: Recipe, node: str, layout: Layout, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     """For a repair, the rollouts of the evaluation of its `init`, where the inputs are the same; else none."""
-    section = recipe.repair.get(node)
+    section = recipe.checks.get(node)
     if section is None or section.engine != engine_of(recipe, section.init):
         return []
     directory = layout.evaluation(section.init)
