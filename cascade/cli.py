@@ -1,7 +1,6 @@
 """The command line. Every command imports what it needs when it runs, so that `cascade --help` is fast."""
 
 import atexit
-import ctypes
 import gc
 import os
 import sys
@@ -55,6 +54,8 @@ def main() -> None:
 
 def command(arguments: list[str]) -> None:
     """Run a command line in a process that the fork server started."""
+    import ctypes
+
     ctypes.CDLL(None).prctl(_PR_SET_NAME, " ".join(arguments).encode())  # The name that `top` shows.
     main(arguments, prog_name="cascade")
 
