@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy.model_size import Shape, shape_of
-from cascade.recipe import Distillation, Node, OffPolicyNode, OnPolicyNode, Parallel, Recipe, RLNode, SFTNode
+from cascade.recipe import (
+    Distillation,
+    Node,
+    OffPolicyNode,
+    OnPolicyNode,
+    Parallel,
+    QADNode,
+    QuantizeNode,
+    Recipe,
+    RLNode,
+    SFTNode,
+)
 
 if TYPE_CHECKING:
     from cascade.policy.lora import Sizes
@@ -64,7 +75,11 @@ def plan_node(
 ) -> Plan:
     """`longest`: tokens of the longest sequence. `teachers`: further models in memory, without gradient. `memory`: of
     each GPU, in bytes, where it is known. `adapters`: of a node with `lora`."""
-    assert isinstance(node, OnPolicyNode | OffPolicyNode | SFTNode)
+    if isinstance(node, QuantizeNode):
+        # Only scored: the full weights, the quantised ones, and the checkpoint itself.
+        size = 4.0 * shape.parameters
+        return Plan(2 * size, 0.0, 0.0, size / 2, 0.0, 0.0, 0.0, teachers * size)
+    assert isinstance(node, OnPolicyNode | OffPolicyNode | SFTNode | QADNode)
     parallel, optimizer = node.parallel, node.optimizer
     nemo = node.engine == "nemo"
     split = gpus if nemo else 1
@@ -82,7 +97,10 @@ def plan_node(
     )
     rounded = max(0.0, 2 * parameters - activations - logits) if nemo else 0.0
     return Plan(
-        weights=parameters * (2 if nemo else 4) + (4 * (adapters.adapted + adapters.adapters) if adapters else 0),
+        weights=parameters * (2 if nemo else 4)
+        + (4 * (adapters.adapted + adapters.adapters) if adapters else 0)
+        # The full weights beside the quantised ones, of every layer at most.
+        + (4 * parameters if isinstance(node, QADNode) else 0),
         gradients=4 * (trained + (adapters.largest if adapters else 0)) + rounded,
         optimizer=trained * (12 if nemo else 8),
         gathered=_gathered(shape, parallel, gpus) if nemo else 2.0 * shape.parameters,
@@ -286,7 +304,7 @@ def resident_models(recipe: Recipe, name: str) -> int:
     node = recipe.training[name]
     if isinstance(node, RLNode):
         return int(node.kl > 0)
-    if isinstance(node, OffPolicyNode):
+    if isinstance(node, OffPolicyNode | QuantizeNode | QADNode):
         return 1
     if not isinstance(node, Distillation):
         return 0

@@ -7,7 +7,19 @@ import yaml
 
 from cascade.errors import CheckpointError, RecipeError
 from cascade.layout import Layout
-from cascade.recipe import BASE, OffPolicyNode, OnPolicyNode, Placement, Recipe, Section, SFTNode, SolveNode, load
+from cascade.recipe import (
+    BASE,
+    OffPolicyNode,
+    OnPolicyNode,
+    Placement,
+    QADNode,
+    QuantizeNode,
+    Recipe,
+    Section,
+    SFTNode,
+    SolveNode,
+    load,
+)
 from cascade.utils.files import write_atomic
 
 LISTED = 50
@@ -82,6 +94,10 @@ def _settings(node: Section) -> list[str]:
             ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in strategy.items()),
             ", ".join(f"{key} {value:,}" if key != "budget" else f"{key}: {value}" for key, value in limits.items()),
         ]
+    if isinstance(node, QuantizeNode):
+        return [f"{node.format}, without {', '.join(node.keep)}" if node.keep else node.format]
+    if isinstance(node, QADNode):
+        return [f"{node.steps} steps of {node.batch} sequences, {_rate(node)}"]
     if isinstance(node, OffPolicyNode):
         mix = ", ".join(f"{domain} {100 * share:g} %" for domain, share in node.mix.items())
         answers = f"{node.prompts} prompts × {node.rollouts} answers of up to {node.rollout.max_new_tokens:,} tokens"
@@ -94,7 +110,7 @@ def _place(place: Placement) -> str:
     return f"{on}: {place.machines} × {place.gpus} GPUs" if place.gpus else on
 
 
-def _rate(node: SFTNode | OffPolicyNode | OnPolicyNode) -> str:
+def _rate(node: SFTNode | OffPolicyNode | OnPolicyNode | QADNode) -> str:
     adapters = f", adapters of rank {node.lora.rank}" if node.lora else ""
     return f"learning rate {node.optimizer.learning_rate:g}{adapters}"
 

@@ -427,6 +427,7 @@ class GateNode(Comparison):
     candidate: str
     registered_name: Name
     alias: Alias = "champion"
+    """Of what is quantised, by default champion- and its format."""
 
 
 class GenerateVerifyRefine(Section):

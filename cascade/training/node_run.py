@@ -265,7 +265,8 @@ class NodeRun:
         gap = (loaded.score(probe).log_probs - policy.score(probe).log_probs).abs().mean().item()
         if not gap <= max_gap:
             raise CheckpointError(
-                f"{directory}: the checkpoint loads, but its log-probabilities are {gap:.3g} nats off"
+                f"{directory}: the checkpoint loads, but its log-probabilities are {gap:.3g} nats off "
+                "those of the model it was written from; it is not published, run the node again"
             )
 
     def _write_results(self, checkpoint_hash: str) -> None:
