@@ -19,7 +19,7 @@ pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --imple
   pydantic-core==2.50.4 annotated-types==0.8.0 typing-inspection==0.4.5 typing-extensions==4.16.0 jsonschema==4.26.0 \
   jsonschema-specifications==2025.9.1 referencing==0.37.0 rpds-py==2026.9.1 math-verify==0.9.0 \
   latex2sympy2-extended==1.11.0 xmltodict==1.0.4 rapidfuzz==3.14.6 gguf==0.19.0 \
-  rensa==0.5.0 fastokens==0.3.5
+  rensa==0.5.0 fastokens==0.3.5 trl==1.16.0 xxhash==4.1.0
 pip download --quiet --no-deps --no-binary :all: --dest sources langdetect==1.0.9 antlr4-python3-runtime==4.9.3
 # These two ask for torch while they tell their name, so pip needs an environment that has torch, setuptools and wheel.
 CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE pip download --quiet --no-deps --no-build-isolation \
