@@ -69,10 +69,12 @@ def main() -> None:
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     jobs_cpu = sum(float(path.read_text()) for path in work.glob("seconds/*"))
     size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+    packed = sum(path.stat().st_size for path in (work / "sft").iterdir())
     own, children = (
         resource.getrusage(who).ru_maxrss / (1 << 20) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    result = {"cpu": cpu + jobs_cpu, "parent_cpu": cpu, "wall": wall, "peak_gib": max(own, children), "disk": size}
+    result = {"cpu": cpu + jobs_cpu, "parent_cpu": cpu, "wall": wall, "disk": size, "packed": packed}
+    result |= {"parent_gib": own, "worker_gib": children, "peak_gib": max(own, children)}
     print(json.dumps({**result, "kept": report["sft"]["kept"], **report["packing"]}))
     shutil.rmtree(work)
 

@@ -3,7 +3,8 @@
 import json
 import random
 from collections.abc import Iterator
-from itertools import accumulate, islice
+from itertools import accumulate
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ WORDS = 20_000
 """Size of the vocabulary; frequencies fall as 1 / rank."""
 DUPLICATES = 0.05
 """Share of the rows that copy an earlier one, and as large a share that copy one but for a few words."""
+WORDS_A_ROW = 300
 EARLIER = 2_000
 """Copies are of one of so many rows before."""
 
@@ -107,7 +109,7 @@ def agentic(text: Text, rng: random.Random, words: int) -> dict[str, Any]:
     return {**_row(messages), "tools": [{"type": "function", "function": function}]}
 
 
-def rows(count: int, words: int = 300, seed: int = 1) -> Iterator[dict[str, Any]]:
+def rows(count: int, words: int = WORDS_A_ROW, seed: int = 1) -> Iterator[dict[str, Any]]:
     """Conversations of about `words` words: DUPLICATES exact copies, as many near ones."""
     text, rng = Text(), random.Random(seed)
     earlier: list[dict[str, Any]] = []
@@ -128,16 +130,21 @@ def rows(count: int, words: int = 300, seed: int = 1) -> Iterator[dict[str, Any]
         yield row
 
 
-def write(folder: Path, count: int, words: int = 300, rows_a_file: int = 50_000) -> int:
-    """Write JSONL files of generated rows; returns the bytes."""
+def write(folder: Path, count: int, words: int = WORDS_A_ROW, rows_a_file: int = 50_000, processes: int = 1) -> int:
+    """Write JSONL files of generated rows, each with its own seed; returns the bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = 0
-    source = rows(count, words)
-    for part in range(-(-count // rows_a_file)):
-        with open(folder / f"part-{part:05d}.jsonl", "w", encoding="utf-8") as file:
-            for row in islice(source, rows_a_file):
-                written += file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return written
+    starts = range(0, count, rows_a_file)
+    parts = [(folder, part, min(rows_a_file, count - start), words) for part, start in enumerate(starts)]
+    if processes == 1:
+        return sum(map(_write_part, parts))
+    with get_context("fork").Pool(processes) as pool:
+        return sum(pool.imap(_write_part, parts))
+
+
+def _write_part(arguments: tuple[Path, int, int, int]) -> int:
+    folder, part, count, words = arguments
+    with open(folder / f"part-{part:05d}.jsonl", "w", encoding="utf-8") as file:
+        return sum(file.write(json.dumps(row, ensure_ascii=False) + "\n") for row in rows(count, words, seed=part + 1))
 
 
 def _row(messages: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 #
 # For an image with Python 3.12, PyTorch 2.11 (CUDA 13) and its usual companions (numpy, pyarrow, tokenizers,
 # huggingface_hub, safetensors, einops, pytest); pure wheels and those of manylinux, without their own dependencies.
-# FOLDER (.carry) then holds site.tar.gz, about 37 MB, and setup.sh. causal_conv1d's extension has to be compiled for the
+# FOLDER (.carry) then holds site.tar.gz, about 41 MB, and setup.sh. causal_conv1d's extension has to be compiled for the
 # image: where FOLDER/causal_conv1d_cuda.so.xz is there already it is used; else setup.sh compiles it, in five minutes.
 set -eu
 to=$(mkdir -p "${1:-.carry}" && cd "${1:-.carry}" && pwd)
@@ -18,7 +18,8 @@ pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --imple
   dill==0.4.1 multiprocess==0.70.19 pycountry==26.2.16 pydantic-extra-types==2.11.1 pydantic==2.14.3 \
   pydantic-core==2.50.4 annotated-types==0.8.0 typing-inspection==0.4.5 typing-extensions==4.16.0 jsonschema==4.26.0 \
   jsonschema-specifications==2025.9.1 referencing==0.37.0 rpds-py==2026.9.1 math-verify==0.9.0 \
-  latex2sympy2-extended==1.11.0 xmltodict==1.0.4 rapidfuzz==3.14.6 gguf==0.19.0
+  latex2sympy2-extended==1.11.0 xmltodict==1.0.4 rapidfuzz==3.14.6 gguf==0.19.0 \
+  rensa==0.5.0 fastokens==0.3.5
 pip download --quiet --no-deps --no-binary :all: --dest sources langdetect==1.0.9 antlr4-python3-runtime==4.9.3
 # These two ask for torch while they tell their name, so pip needs an environment that has torch, setuptools and wheel.
 CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE pip download --quiet --no-deps --no-build-isolation \

@@ -25,6 +25,7 @@ WINDOW_TOKENS = 1 << 18
 RUN_CONVERSATIONS = 32
 RUN_TOKENS = 1 << 20
 """A run ends at so many conversations or tokens, whichever comes first."""
+_BLOCK = 1 << 16
 
 
 def plan(lengths: NDArray[np.int32], length: int, rng: Random) -> Iterator[list[int]]:
@@ -113,11 +114,12 @@ def _table(ids: list[NDArray[np.int32]], trained: list[NDArray[np.bool_]], docum
 
 def _runs(lengths: NDArray[np.int32]) -> Iterator[range]:
     begin, tokens = 0, 0
-    for at, length in enumerate(lengths.tolist()):
-        tokens += length
-        if at + 1 - begin == RUN_CONVERSATIONS or tokens >= RUN_TOKENS:
-            yield range(begin, at + 1)
-            begin, tokens = at + 1, 0
+    for start in range(0, len(lengths), _BLOCK):
+        for at, length in enumerate(lengths[start : start + _BLOCK].tolist(), start):
+            tokens += length
+            if at + 1 - begin == RUN_CONVERSATIONS or tokens >= RUN_TOKENS:
+                yield range(begin, at + 1)
+                begin, tokens = at + 1, 0
     if begin < len(lengths):
         yield range(begin, len(lengths))
 

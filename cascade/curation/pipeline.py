@@ -44,8 +44,8 @@ SMALL_ROWS = 20_000
 SMALL_JOBS = 2
 """Files of so few bytes, so few generated rows, and so few other jobs are done in this process: starting others would
 take longer."""
-KEYS_A_JOB = 1 << 24
-"""Keys of duplicates that are searched at once, 12 bytes each."""
+KEYS_A_JOB = 1 << 21
+"""Keys of duplicates that are searched at once: about 100 bytes each while they are sorted and compared."""
 
 Run = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
 """Does jobs (`cascade.curation.jobs`) in any order and process; yields each with its result."""
