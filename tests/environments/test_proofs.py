@@ -213,5 +213,12 @@ def test_the_reasoning_of_a_verification_does_every_step(level):
 
 def test_a_chain_is_compared_step_by_step():
     statement = {"kind": "chain", "terms": [77, -8, 5], "relation": "<", "bound": 90}
-    notes = tasks._chain_notes(statement, ["b = 77 - 8 = 70", "c = 70 + 5 = 75", "75 < 90"])
-    assert notes == ["77 - 8 = 69, b = 70 69, wrong", "70 + 5 = 75, c = 75 75, right", "75 < 90, right"]
+    notes = tasks._chain_notes(statement, ["b = 77 - 8 = 79", "c = 79 + 5 = 84", "84 < 90"])
+    assert notes == ["77 - 8 = 69, b = 79, 76, wrong", "79 + 5 = 84, c = 84, 88 44, right", "84 < 90, right"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "pairs"), [("79", "69", "76"), ("70", "71", "77 01"), ("9", "10", "01"), ("-4", "6", "-0")]
+)
+def test_digits_are_compared_in_pairs(claim, value, pairs):
+    assert tasks._pairs(claim, value) == pairs

@@ -60,9 +60,9 @@ def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
 
 
 def _chain_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
-    """`77 - 8 = 69, c = 70 69, wrong`: the value, what the proof says of it with the value beside it, the verdict. It
-    goes on with what the proof says, so that every step is a comparison; a small model learns to compare two numbers
-    where they stand side by side."""
+    """`77 - 8 = 69, c = 79, 76, wrong`: the value, what the proof says of it, their digits in pairs up to the first
+    that differ, the verdict. It goes on with what the proof says, so that every step is a comparison. A small model
+    learns to compare two digits side by side, but not two numbers."""
     claims = {line[0]: line.rpartition(" = ")[2] for line in lines if " = " in line}
     terms, notes = statement["terms"], list[str]()
     total = terms[0]
@@ -71,11 +71,22 @@ def _chain_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
         if name not in claims:
             return [*notes, f"{computed}, {name} is left out"]
         verdict = "right" if f"{name} = {computed}" in lines else "wrong"
-        notes.append(f"{computed}, {name} = {claims[name]} {total + term}, {verdict}")
+        notes.append(f"{computed}, {name} = {claims[name]}, {_pairs(claims[name], str(total + term))}, {verdict}")
         total = int(claims[name])
     end = f"{total} {statement['relation']} {statement['bound']}"
     holds = total < statement["bound"] if statement["relation"] == "<" else total > statement["bound"]
     return [*notes, f"{end}, {'left out' if ' = ' in lines[-1] else 'right' if holds and end in lines else 'wrong'}"]
+
+
+def _pairs(claim: str, value: str) -> str:
+    """`79` and `69` are `76`; `70` and `71` are `77 01`."""
+    width = max(len(claim), len(value))
+    pairs = list[str]()
+    for digits in zip(claim.rjust(width, "0"), value.rjust(width, "0"), strict=True):
+        pairs.append("".join(digits))
+        if digits[0] != digits[1]:
+            break
+    return " ".join(pairs)
 
 
 def _order_notes(lines: list[str], fault: Fault | None) -> list[str]:
