@@ -30,7 +30,7 @@ SHARDS = 8
 """Shards of a source from which the sample is read."""
 HEAD = 1 << 22
 """Bytes, decompressed, from which the length of a row is taken."""
-INDEX_BYTES = 8 * BANDS + 4 * BANDS + HASHES + 8 + 4 + 4 + 19
+INDEX_BYTES = 8 * BANDS + 4 * BANDS + HASHES + 8 + 4 + 4 + 23
 """Of a row on disk: keys and their rows, MinHash values, exact key, the arrays of the piece."""
 PARENT_BYTES = 40
 """Of a row in the memory of the first process, beside PROCESS_GIB."""
