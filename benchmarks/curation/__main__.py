@@ -29,7 +29,7 @@ from benchmarks.curation import rows
 from benchmarks.curation.planted import Pair, Planter
 from cascade.curation.decontaminate import Decontaminator, Text
 from cascade.curation.dedupe import Deduplicator
-from cascade.curation.text import normalise, words
+from cascade.curation.text import normalise, read_words
 from cascade.recipe import Decontamination
 from cascade.utils.files import write_json
 
@@ -192,7 +192,7 @@ def found_here(pairs: Sequence[Pair]) -> list[bool]:
     search.check([pair.first for pair in others])
     duplicates = iter(search.check([pair.second for pair in others]))
     overlap = Decontaminator(Decontamination(), [(str(n), pair.first) for n, pair in enumerate(inside)])
-    texts = [Text(words(normalise(pair.second)), (normalise(pair.second),)) for pair in inside]
+    texts = [Text(read_words([plain])[0].hashes, (plain,)) for plain in [normalise(pair.second) for pair in inside]]
     contaminated = iter(overlap.check(texts))
     found = [next(contaminated if pair.kind == "copy inside a longer text" else duplicates) for pair in pairs]
     return [error is not None for error in found]

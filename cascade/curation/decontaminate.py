@@ -22,7 +22,7 @@ from rapidfuzz.distance import Indel
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
-from cascade.curation.text import Hashes, hash_words, normalise, quantities, words
+from cascade.curation.text import Hashes, Words, normalise, quantities, read_words
 from cascade.errors import RowError
 from cascade.recipe import Decontamination
 
@@ -37,9 +37,9 @@ _PAIRS = 1 << 20
 
 @dataclass(frozen=True)
 class Text:
-    """The text of a row that is compared, normalised: the words of all of it, and each user message."""
+    """The text of a row that is compared: the hashed words of all of it, and each user message, normalised."""
 
-    conversation: Sequence[str]
+    conversation: Hashes
     user_messages: tuple[str, ...]
     generated: bool = False
 
@@ -68,7 +68,7 @@ class Decontaminator:
         self._names = [name for _, name in ordered]
         self._lengths = np.array([len(text) for text in self._plain])
         self._letters = _letters(self._plain)
-        self._quantities = np.array([quantities(words(text)) for text in self._plain], np.int64)
+        self._quantities = quantities(self._plain)
         self._grams = _index(self._plain, settings.ngram)
 
     def check(self, texts: Sequence[Text]) -> list[RowError | None]:
@@ -85,7 +85,7 @@ class Decontaminator:
 
     def _overlap(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
-        hashed = hash_words([text.conversation for text in block])
+        hashed = Words.of([text.conversation for text in block])
         for grams in self._grams:
             hashes, rows = hashed.ngrams(grams.n)
             column = np.minimum(np.searchsorted(grams.hashes, hashes), len(grams.hashes) - 1)
@@ -149,15 +149,13 @@ class Decontaminator:
         distance = cdist(_letters([a.text for a in messages]), self._letters[low:high], "cityblock")
         possible = distance <= (1 - self._similarity) * (lengths[:, None] + self._lengths[None, low:high]) + _ROUNDING
         generated = np.array([a.generated for a in messages])
-        same_task = (
-            np.array([quantities(words(a.text)) if a.generated else 0 for a in messages])[:, None]
-            == self._quantities[low:high]
-        )
+        tasks = quantities([a.text if a.generated else "" for a in messages])
+        same_task = tasks[:, None] == self._quantities[low:high]
         pairs = np.argwhere(possible & (same_task | ~generated[:, None]))
         return pairs[:, 0].tolist(), (pairs[:, 1] + low).tolist()
 
     def _same_task(self, text: Text, prompt: int) -> bool:
-        return not text.generated or any(quantities(words(a)) == self._quantities[prompt] for a in text.user_messages)
+        return not text.generated or self._quantities[prompt] in quantities(text.user_messages)
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ class _Message:
 
 
 def _index(plain: list[str], ngram: int) -> list[_Grams]:
-    hashed = hash_words([words(text) for text in plain])
+    hashed, _ = read_words(plain)
     gram_lengths = np.where(hashed.lengths >= min(SHORTEST, ngram), np.minimum(hashed.lengths, ngram), 0)
     index = []
     for n in sorted(set(gram_lengths.tolist()) - {0}):

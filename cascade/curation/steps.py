@@ -18,7 +18,7 @@ from cascade.curation.decontaminate import Decontaminator, Text
 from cascade.curation.dedupe import Fingerprints, fingerprints
 from cascade.curation.rows import Candidate, Use, parse
 from cascade.curation.sources import Raw
-from cascade.curation.text import words
+from cascade.curation.text import Hashes, read_words
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Curation, Source
 
@@ -87,13 +87,13 @@ class Steps:
         for step, check in self._before.items():
             self._apply(step, check, rows)
         reached = [at for at, row in enumerate(rows) if row.error is None]
-        candidates = [rows[at].candidate for at in reached]
-        texts = [row.text for row in candidates if row is not None]
-        found = [words(text) for text in texts]
-        tools = [row.tools_text for row in candidates if row is not None]
-        prints = fingerprints(self._curation.near_duplicate, texts, found, tools)
+        candidates = [candidate for row in rows if row.error is None and (candidate := row.candidate) is not None]
+        texts = [row.text for row in candidates]
+        found, quantities = read_words(texts)
+        tools = [row.tools_text for row in candidates]
+        prints = fingerprints(self._curation.near_duplicate, texts, found, quantities, tools)
         if self._use != "benchmark":
-            by_id = {id(row): text for row, text in zip(candidates, found, strict=True)}
+            by_id = {id(row): text for row, text in zip(candidates, found.parts(), strict=True)}
             generated = source.generator is not None
             self._apply("benchmarks", partial(self._check_overlap, self._overlap, by_id, generated), rows)
             if self._use == "held_out":
@@ -129,7 +129,7 @@ class Steps:
         ]
 
     def _check_training(
-        self, name: str, found: dict[int, list[str]], generated: bool, rows: Sequence[Candidate]
+        self, name: str, found: dict[int, Hashes], generated: bool, rows: Sequence[Candidate]
     ) -> list[RowError | None]:
         """Reject prompts that overlap a training prompt of the same source. Reasons are those of training rows that
         overlap a benchmark."""
@@ -142,7 +142,7 @@ class Steps:
 
     @staticmethod
     def _check_overlap(
-        overlap: Decontaminator, found: dict[int, list[str]], generated: bool, rows: Sequence[Candidate]
+        overlap: Decontaminator, found: dict[int, Hashes], generated: bool, rows: Sequence[Candidate]
     ) -> list[RowError | None]:
         return overlap.check([Text(found[id(row)], row.questions, generated) for row in rows])
 
