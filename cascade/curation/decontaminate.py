@@ -71,6 +71,10 @@ class Decontaminator:
         self._quantities = quantities(self._plain)
         self._grams = _index(self._plain, settings.ngram)
 
+    @property
+    def prompts(self) -> int:
+        return len(self._names)
+
     def check(self, texts: Sequence[Text]) -> list[RowError | None]:
         """For each row an error (`benchmark_overlap`, `benchmark_similarity`) or None."""
         if not self._names:

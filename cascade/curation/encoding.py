@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from cascade import chat
 from cascade.chat import Message
 from cascade.chat.round_trip import check_prompt, check_replies
+from cascade.curation.skeletons import Skeletons
 from cascade.errors import CascadeError, RowError
 from cascade.utils.progress import say
 
@@ -71,10 +72,12 @@ class Renderer:
         both = zip(*self._heads.values(), strict=False)
         self._turn = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
         self.at_once = bool(self._turn) and all(self._agrees(*probe) for probe in _probes())
+        self._skeletons = Skeletons(tokenizer, self._rendered, self._cut) if self.at_once else None
 
     def conversation(self, messages: Sequence[Message], tools: list[dict] | None) -> Pieces:
         """The texts of `chat.replies`. Raises RowError: its errors, and `template_loses_…`."""
-        found = self._rendered_once(messages, tools) if self.at_once else None
+        found = self._filled(messages) if not tools else None
+        found = found or (self._rendered_once(messages, tools) if self.at_once else None)
         found = found or chat.replies(self._tokenizer, messages, tools)
         check_replies(self._format, messages, tools, found)
         return [piece for context, reply in found for piece in ((context, False), (reply, True))]
@@ -85,14 +88,39 @@ class Renderer:
         check_prompt(messages, tools, text)
         return text
 
+    def _filled(self, messages: Sequence[Message]) -> list[tuple[str, str]] | None:
+        """As `_rendered_once`, without rendering."""
+        skeleton = self._skeletons.of(messages) if self._skeletons is not None else None
+        if skeleton is None:
+            return None
+        pieces = skeleton.fill(messages)
+        turns = sum(message["role"] == "assistant" for message in messages)
+        # A text could write a turn of its own.
+        if "".join(pieces).count(self._turn) != turns:
+            return None
+        if any(reply.find(self._format.end) != len(reply) - len(self._format.end) for reply in pieces[1::2]):
+            return None
+        return list(zip(pieces[::2], pieces[1::2], strict=True))
+
+    def _rendered(self, messages: Sequence[Message], tools: list[dict] | None = None) -> str:
+        thinking = bool(messages[-1].get("reasoning_content"))
+        return chat.render(self._tokenizer, messages, tools, thinking=thinking)
+
+    def _cut(self, text: str, messages: Sequence[Message]) -> list[str] | None:
+        found = self._turns(text, messages)
+        return [piece for turn in found for piece in turn] if found is not None else None
+
     def _rendered_once(self, messages: Sequence[Message], tools: list[dict] | None) -> list[tuple[str, str]] | None:
         """None where the turns of the assistant are not found in the text."""
+        if messages[-1]["role"] != "assistant":
+            return None
+        return self._turns(self._rendered(messages, tools), messages)
+
+    def _turns(self, text: str, messages: Sequence[Message]) -> list[tuple[str, str]] | None:
         last_user = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
         replies = [m for m in messages[last_user + 1 :] if m["role"] == "assistant"]
         if not replies or messages[-1]["role"] != "assistant":
             return None
-        thinking = bool(replies[-1].get("reasoning_content"))
-        text = chat.render(self._tokenizer, messages, tools, thinking=thinking)
         if text.count(self._turn) != sum(m["role"] == "assistant" for m in messages):
             return None
         starts: list[int] = []

@@ -20,7 +20,7 @@ import numpy as np
 
 from cascade import chat
 from cascade.curation import dedupe, report, sources
-from cascade.curation.jobs import Worker, write_held_out
+from cascade.curation.jobs import Worker, without_collecting, write_held_out
 from cascade.curation.mixture import apply_mixture
 from cascade.curation.output import Output
 from cascade.curation.pieces import MadePiece, Piece
@@ -94,11 +94,12 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """Returns the report. Raises CascadeError for a source that cannot be read or whose rows are all rejected."""
-        for use in USES:
-            self._use(use)
-            write_held_out(self._folder, self._held_out)
-        self._pack()
-        return self._output.finish()
+        with without_collecting():
+            for use in USES:
+                self._use(use)
+                write_held_out(self._folder, self._held_out)
+            self._pack()
+            return self._output.finish()
 
     @property
     def samples(self) -> dict[tuple[str, str], dict[str, None]]:

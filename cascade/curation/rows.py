@@ -48,7 +48,9 @@ class Candidate:
 
     def __post_init__(self) -> None:
         self.plain = [normalise(message_text(message)) for message in self.messages]
-        last = max((i for i, message in enumerate(self.messages) if message["role"] != "assistant"), default=-1)
+        last = len(self.messages) - 1
+        while last >= 0 and self.messages[last]["role"] == "assistant":
+            last -= 1
         prompt = [[m["role"], text] for m, text in zip(self.messages[: last + 1], self.plain, strict=False)]
         identity = json.dumps([prompt, self.tools], ensure_ascii=True, sort_keys=True)
         self.id = blake2b(identity.encode(), digest_size=16).hexdigest()

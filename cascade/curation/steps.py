@@ -92,7 +92,7 @@ class Steps:
         found, quantities = read_words(texts)
         tools = [row.tools_text for row in candidates]
         prints = fingerprints(self._curation.near_duplicate, texts, found, quantities, tools)
-        if self._use != "benchmark":
+        if self._use != "benchmark" and (self._overlap.prompts or self._use == "held_out"):
             by_id = {id(row): text for row, text in zip(candidates, found.parts(), strict=True)}
             generated = source.generator is not None
             self._apply("benchmarks", partial(self._check_overlap, self._overlap, by_id, generated), rows)

@@ -24,6 +24,9 @@ _LOWERED = re.compile("[\u2080-\u209c]+")
 _FRACTION = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215e\u2189])")
 _PLAIN = str.maketrans({**dict.fromkeys("\u2212\u2012\ufe63\uff0d", "-"), "\u2044": "/"})
 
+_BLANKS = "\t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+"""ASCII's white space beside the space itself."""
+
 _NUMBER_WORDS = [
     "two",
     "three",
@@ -166,10 +169,16 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 def normalise(text: str) -> str:
     """Compatibility forms unified (NFKC), case folded, runs of white space one space. Superscripts become ^, subscripts
     _, every minus sign -."""
-    if not text.isascii():
-        text = _RAISED.sub(lambda match: "^" + match[0], text)
-        text = _LOWERED.sub(lambda match: "_" + match[0], text)
-        text = unicodedata.normalize("NFKC", _FRACTION.sub(" ", text)).translate(_PLAIN)
+    if text.isascii():
+        text = text.lower()
+        for blank in _BLANKS:
+            text = text.replace(blank, " ")
+        while "  " in text:
+            text = text.replace("  ", " ")
+        return text.strip(" ")
+    text = _RAISED.sub(lambda match: "^" + match[0], text)
+    text = _LOWERED.sub(lambda match: "_" + match[0], text)
+    text = unicodedata.normalize("NFKC", _FRACTION.sub(" ", text)).translate(_PLAIN)
     return " ".join(text.casefold().split())
 
 
@@ -201,7 +210,8 @@ class Words:
 
     def parts(self) -> list[Hashes]:
         """The words of each text."""
-        return np.split(self.hashes, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
+        bounds = [0, *np.cumsum(self.lengths).tolist()]
+        return [self.hashes[begin:end] for begin, end in pairwise(bounds)]
 
     @classmethod
     def of(cls, parts: Sequence[Hashes]) -> "Words":
