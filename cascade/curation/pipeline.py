@@ -20,7 +20,7 @@ import numpy as np
 
 from cascade import chat
 from cascade.curation import dedupe, report, sources
-from cascade.curation.jobs import Worker, without_collecting, write_held_out
+from cascade.curation.jobs import Worker, without_collecting, write_held_out, write_tokenizer
 from cascade.curation.mixture import apply_mixture
 from cascade.curation.output import Output
 from cascade.curation.pieces import MadePiece, Piece
@@ -88,6 +88,7 @@ class Pipeline:
         trained = {name for name, source in recipe.curation.sources.items() if source.held_out and source.generator}
         self._held_out = HeldOut({name: set() for name in recipe.curation.sources}, [], {name: [] for name in trained})
         self._resume()
+        write_tokenizer(folder, self._tokenizer)
         for name in PRODUCTS:
             shutil.rmtree(folder / name, ignore_errors=True)
         self._output = Output(folder, recipe.seed, recipe.curation.sequence_length)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from cascade.curation import filters
 from cascade.curation.decontaminate import Decontaminator, Text
@@ -64,7 +64,16 @@ class Judged:
 class Steps:
     """The steps of one use."""
 
-    def __init__(self, curation: Curation, base: Path, use: Use, held_out: HeldOut, threads: int):
+    def __init__(
+        self,
+        curation: Curation,
+        base: Path,
+        use: Use,
+        held_out: HeldOut,
+        threads: int,
+        tokenizer: PreTrainedTokenizerBase,
+    ):
+        """`tokenizer` is that of `base`."""
         self._curation = curation
         self._use = use
         self._held_out = held_out
@@ -78,7 +87,7 @@ class Steps:
         if use != "benchmark":
             before["held out"] = self._check_held_out
             self._overlap = Decontaminator(curation.decontamination, held_out.prompts)
-        after["length"] = filters.LengthFilter(load_tokenizer(base), curation.max_tokens, base).check
+        after["length"] = filters.LengthFilter(tokenizer, curation.max_tokens, base).check
         self._before, self._after = before, after
 
     def run(self, raws: Sequence[Raw], name: str, source: Source) -> tuple[list[Judged], list[int], Fingerprints]:
@@ -149,6 +158,8 @@ class Steps:
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     """Raises CascadeError where there is none."""
+    from transformers import AutoTokenizer  # It imports torch, which takes seconds; worker processes do without.
+
     if not (base / "tokenizer_config.json").exists():
         raise CascadeError(f"{base}: no tokenizer there; the recipe's `base` must be a checkpoint directory")
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
