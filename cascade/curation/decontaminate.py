@@ -90,6 +90,7 @@ class Decontaminator:
     def _overlap(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
         hashed = Words.of([text.conversation for text in block])
+        tasks = _tasks(block)
         for grams in self._grams:
             hashes, rows = hashed.ngrams(grams.n)
             column = np.minimum(np.searchsorted(grams.hashes, hashes), len(grams.hashes) - 1)
@@ -101,7 +102,7 @@ class Decontaminator:
             share = shared.data / grams.sizes[shared.col]
             for at in np.flatnonzero(share >= self._similarity):
                 row, prompt = int(shared.row[at]), int(shared.col[at])
-                if errors[row] is None and self._same_task(block[row], prompt):
+                if errors[row] is None and (not block[row].generated or self._quantities[prompt] in tasks[row]):
                     errors[row] = RowError(
                         "benchmark_overlap",
                         f"has {share[at]:.0%} of the {grams.n}-word runs of benchmark prompt {self._names[prompt]}",
@@ -158,15 +159,20 @@ class Decontaminator:
         pairs = np.argwhere(possible & (same_task | ~generated[:, None]))
         return pairs[:, 0].tolist(), (pairs[:, 1] + low).tolist()
 
-    def _same_task(self, text: Text, prompt: int) -> bool:
-        return not text.generated or self._quantities[prompt] in quantities(text.user_messages)
-
 
 @dataclass(frozen=True)
 class _Message:
     row: int
     text: str
     generated: bool
+
+
+def _tasks(block: Sequence[Text]) -> list[set[int]]:
+    """Of each row the quantities of its user messages; none of rows that are not generated, for which they do not
+    matter."""
+    asked = [text.user_messages if text.generated else () for text in block]
+    found = iter(quantities([message for messages in asked for message in messages]).tolist())
+    return [{next(found) for _ in messages} for messages in asked]
 
 
 def _index(plain: list[str], ngram: int) -> list[_Grams]:

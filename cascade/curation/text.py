@@ -392,8 +392,11 @@ def _kinds_of(count: int) -> NDArray[np.uint8]:
     for pattern, kind in ((_LETTER, _IS_LETTER), (_SINGLE, _IS_SINGLE), (_DIGITS, _COUNTS)):
         for match in re.finditer(f"(?:{pattern.pattern})+", characters):
             kinds[match.start() : match.end()] |= kind
-    signs = {*_SIGNS, *_OPERATORS, *_NUMERALS, *(c for c in characters if unicodedata.category(c) == "Sm")}
-    for sign in signs:
+    # All signs beyond ASCII are looked at, but of CJK characters the numerals alone.
+    kinds[128:][(kinds[128:] & _IS_SINGLE) > 0] |= _COUNTS
+    for begin, end in ((0x3400, 0xA000), (0xAC00, 0xD7B0)):
+        kinds[begin:end] &= ~_COUNTS
+    for sign in {*_SIGNS, *_OPERATORS, *_NUMERALS, *"+<=>|~"}:
         if ord(sign) < count:
             kinds[ord(sign)] |= _COUNTS
     return kinds
