@@ -85,9 +85,10 @@ class Bench:
     def __init__(self, folder: Path, options: argparse.Namespace):
         self._folder = folder
         self._options = options
-        self._before = self._tree(options.before)
+        self._before: Path | None = None
 
     def speed(self) -> Iterator[dict[str, Any]]:
+        self._before = self._tree(self._options.before)
         short, long = self._folder / "short", self._folder / "long"
         sizes = {
             "short": rows.write(short / "rows", self._options.rows),
