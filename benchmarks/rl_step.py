@@ -87,10 +87,12 @@ def compare(
     scratch: Path,
     texts: list[str] | None = None,
     vllm_memory: float | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """(sampling, training) seconds of TRL's steps, and of ours. Rewards and advantages count as training.
 
     `vllm_memory`: TRL samples by a vLLM of its own on the same device, which takes this share of the memory.
+    `dtype`: of TRL's weights; ours are float32.
     """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -143,7 +145,7 @@ def compare(
         report_to="none",
         disable_tqdm=True,
     )
-    other, tokenizer = load_checkpoint(model)
+    other, tokenizer = load_checkpoint(model, dtype)
     trainer = Timed(
         model=other,
         reward_funcs=lambda completion_ids, **_: [reward(tokens) for tokens in completion_ids],

@@ -2,35 +2,50 @@
 
     python -m benchmarks.test_time --seeds 0 1 2 --jobs 2
 
-For each seed a project of its own under --work (kept, so that an interrupted benchmark goes on): curation, fine-tuning
-of the base model, and every solve node, one thread each, `--jobs` processes at a time. Nothing is downloaded, and
-neither MLflow, Prefect nor DVC is needed. Writes results/benchmarks/test_time.json: for each domain the strategy's
-score, that of the choice from plain samples that it is compared with, and their difference with a 95 % interval, over
-the problems of all seeds; the other choices; scores by round and by budget; how often the verifier was right; the share
-of the time in which neither a response was sampled nor a program run.
+For each seed a project of its own under --work: curation, fine-tuning of the base model, and every solve node, each
+a process of one thread, on the CPU unless --gpu is given. Killed or ended by --limit-seconds, it goes on when it is
+called again; 0 seconds make the data alone, for a machine that cannot. Nothing is downloaded, and neither MLflow,
+Prefect nor DVC is needed.
+
+Writes results/benchmarks/test_time.json: for each domain the strategy's score, that of the choice from plain samples
+that it is compared with, and their difference with a 95 % interval, over the problems of all seeds; the other choices;
+scores by round and by budget; how often the verifier was right; the share of the time in which neither a response was
+sampled nor a program run.
 """
 
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 import yaml
 
 from cascade.errors import CascadeError
 from cascade.layout import Layout
-from cascade.recipe import load
+from cascade.recipe import BASE, load
 from cascade.test_time.scores import difference, with_interval
 from cascade.utils.files import read_json, read_jsonl, write_atomic, write_json
 from cascade.utils.machine import machine
 
 RECIPE = Path("recipes") / "nano-test-time.yaml"
+
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "GOMP_SPINCOUNT": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Environment of the processes."""
 
 
 def prepare(project: Path, recipe: Path, target: Path, seed: int, problems: int | None) -> Layout:
@@ -45,29 +60,60 @@ def prepare(project: Path, recipe: Path, target: Path, seed: int, problems: int 
     return layout
 
 
-def train(layout: Layout, seed: int) -> None:
-    """Data and every training node that has not been built yet."""
+class TimeUp(Exception):
+    """The benchmark's time is spent."""
+
+
+def curate(layout: Layout, seed: int) -> None:
     if not (layout.root / "data" / "report.json").exists():
-        _cascade(layout, seed, "curate")
-    for name in load(layout.params).training:
-        if not layout.checkpoint(name).exists():
-            _cascade(layout, seed, name)
+        _cascade(layout, seed, "curate", float("inf"))
 
 
-def search(layout: Layout, seed: int, name: str) -> None:
+def train(layout: Layout, seed: int, deadline: float) -> None:
+    """Every checkpoint that a solve node uses, with what it starts from, unless it is there. Raises TimeUp."""
+    recipe = load(layout.params)
+    for name in dict.fromkeys(name for node in recipe.solve.values() for name in node.checkpoints):
+        missing = []
+        while name != BASE and not layout.checkpoint(name).exists():
+            missing.append(name)
+            name = recipe.training[name].init
+        for each in reversed(missing):
+            _cascade(layout, seed, each, deadline)
+
+
+def search(layout: Layout, seed: int, name: str, deadline: float) -> None:
+    """Raises TimeUp."""
     if not (layout.solution(name) / "summary.json").exists():
-        _cascade(layout, seed, name)
+        _cascade(layout, seed, name, deadline)
 
 
-def _cascade(layout: Layout, seed: int, node: str) -> None:
+def _cascade(layout: Layout, seed: int, node: str, deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise TimeUp
     print(f"seed {seed}: {node}", flush=True)
+    began = time.monotonic()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), environment.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "cascade", "node", node]
-    done = subprocess.run(command, cwd=layout.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    if done.returncode != 0:
-        raise CascadeError(f"seed {seed}: {node} failed: {done.stderr.decode().strip().splitlines()[-1]}")
-    print(f"seed {seed}: {node} is built", flush=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cascade", "node", node],
+        cwd=layout.root,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, said = process.communicate(timeout=deadline - began if deadline < float("inf") else None)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        _, said = process.communicate()
+        last = said.strip().replace("\r", "\n").splitlines()[-1:]
+        print(f"seed {seed}: {node}: the time is up: {' '.join(last)}", flush=True)
+        raise TimeUp from None
+    if process.returncode != 0:
+        raise CascadeError(f"seed {seed}: {node} failed: {said.strip().splitlines()[-1]}")
+    print(f"seed {seed}: {node} took {time.monotonic() - began:.0f} s", flush=True)
 
 
 def together(layouts: Sequence[Layout], seeds: Sequence[int], name: str) -> dict[str, Any]:
@@ -162,7 +208,11 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--work", type=Path, default=Path(".cascade") / "test_time")
     parser.add_argument("--out", type=Path, default=Path("results") / "benchmarks" / "test_time.json")
+    parser.add_argument("--limit-seconds", type=float, default=float("inf"))
+    parser.add_argument("--gpu", action="store_true", help="train and sample on the GPU, which all processes share")
     arguments = parser.parse_args()
+    os.environ.update(ONE_THREAD if arguments.gpu else ONE_THREAD | {"CUDA_VISIBLE_DEVICES": ""})
+    deadline = time.monotonic() + arguments.limit_seconds
     work = arguments.work.resolve()
     layouts = [
         prepare(Path.cwd(), arguments.recipe, work / f"seed-{seed}", seed, arguments.problems)
@@ -170,16 +220,29 @@ def main() -> None:
     ]
     nodes = load(layouts[0].params).solve
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        trained = [pool.submit(train, *pair) for pair in zip(layouts, arguments.seeds, strict=True)]
-        searched = []
-        for layout, seed, future in zip(layouts, arguments.seeds, trained, strict=True):
-            future.result()
-            searched += [pool.submit(search, layout, seed, name) for name in nodes]
-        for future in searched:
-            future.result()
+        pairs = list(zip(layouts, arguments.seeds, strict=True))
+        list(pool.map(curate, *zip(*pairs, strict=True)))
+        jobs: dict[Future[None], tuple[Layout, int] | None] = {
+            pool.submit(train, *pair, deadline): pair for pair in pairs
+        }
+        left = 0
+        while jobs:
+            for future in wait(jobs, return_when=FIRST_COMPLETED).done:
+                trained = jobs.pop(future)
+                try:
+                    future.result()
+                except TimeUp:
+                    left += 1
+                    continue
+                if trained:
+                    jobs |= {pool.submit(search, *trained, name, deadline): None for name in nodes}
+    if left:
+        print("not finished: call it again")
+        return
     found = {node.benchmark: together(layouts, arguments.seeds, name) for name, node in nodes.items()}
     recipe = load(layouts[0].params).name
-    write_json(arguments.out, {"recipe": recipe, "seeds": arguments.seeds, "machine": machine(), **found})
+    about = {"machine": machine(), "gpu": torch.cuda.get_device_name() if arguments.gpu else None}
+    write_json(arguments.out, {"recipe": recipe, "seeds": arguments.seeds, **about, **found})
     for domain, values in found.items():
         print(in_words(domain, values))
 

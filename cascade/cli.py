@@ -204,17 +204,28 @@ def recipe_export(system: str, source: str | None, out: Path, max_prompt_tokens:
 
 @recipe.command("plan")
 @click.argument("source", required=False)
-def recipe_plan(source: str | None) -> None:
+@click.option("--gpus", type=click.IntRange(min=1), help="Each node on so many GPUs, instead of those of `pools`.")
+@click.option("--gpu-gib", type=click.FloatRange(min=0, min_open=True), help="Memory of each of them; 79 of 80 GB.")
+def recipe_plan(source: str | None, gpus: int | None, gpu_gib: float | None) -> None:
     """GPU memory that each training node needs, in GiB for each GPU; fails where a node does not fit. And what solve
-    nodes take at most: responses, tokens, GPU hours."""
-    from cascade.launch.memory_plan import table
+    nodes take at most: responses, tokens, GPU hours.
+
+    With --gpus and --gpu-gib the plan is of these cards; degrees of `parallel` that do not divide their number are
+    lowered, which is said.
+    """
+    from cascade.launch.memory_plan import on_cards, table
     from cascade.recipe import load
     from cascade.recipe.library import find
     from cascade.test_time import plan
 
     loaded = load(find(source, _layout()))
+    if (gpus is None) != (gpu_gib is None):
+        raise CascadeError("recipe plan: --gpus and --gpu-gib name cards together; give both or none")
+    lowered: list[str] = []
+    if gpus is not None and gpu_gib is not None:
+        loaded, lowered = on_cards(loaded, gpus, gpu_gib)
     lines, refused = table(loaded, list(loaded.training), _layout())
-    click.echo("\n".join([*lines, *plan.table(loaded, _layout())]))
+    click.echo("\n".join([*lines, *lowered, *plan.table(loaded, _layout())]))
     if refused:
         raise CascadeError("\n".join(refused))
 
@@ -336,7 +347,7 @@ def solve(
 def report() -> None:
     """Write report/index.html: tables and figures of the active recipe's results."""
     from cascade.recipe import load
-    from cascade.report import build_report
+    from cascade.report.page import build_report
 
     layout = _layout()
     click.echo(build_report(load(layout.params), layout))

@@ -20,6 +20,8 @@ from cascade.recipe import (
     CURATE,
     GateNode,
     OffPolicyNode,
+    QADNode,
+    QuantizeNode,
     Recipe,
     RepairNode,
     SFTNode,
@@ -70,8 +72,8 @@ def check_node(name: str, layout: Layout) -> None:
     """Decide a repair's regression check, in one process; its node then starts from the decision. Raises
     CascadeError."""
     recipe = _prepare(layout)
-    if name not in recipe.repair:
-        raise RecipeError(f"{name}: not a repair of recipe {recipe.name}; these are: {', '.join(recipe.repair)}")
+    if name not in recipe.checks:
+        raise RecipeError(f"{name}: not a repair of recipe {recipe.name}; these are: {', '.join(recipe.checks)}")
     from cascade.decisions.repair import check
 
     check(recipe, name, layout)
@@ -108,6 +110,15 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         from cascade.decisions.repair import repair
 
         repair(recipe, name, layout)
+    elif isinstance(node, QADNode):
+        from cascade.decisions.repair import qad
+
+        qad(recipe, name, layout)
+    elif isinstance(node, QuantizeNode):
+        with process_setup.importing_engine():
+            from cascade.training.quantize import run_quantize
+
+        run_quantize(recipe, name, layout)
     elif isinstance(node, SolveNode):
         with process_setup.importing_engine():
             from cascade.test_time.node import solve

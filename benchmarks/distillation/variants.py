@@ -37,6 +37,11 @@ OFF_POLICY = {
     "batch": 64,
     "optimizer": {"learning_rate": 3.0e-4, "min_learning_rate": 3.0e-5, "warmup_steps": 5, "schedule": "cosine"},
 }
+MERGE = (
+    "distill",
+    MOPD | {"steps": 1, "start": "merge", "merge_scale": 0.5, "optimizer": {"learning_rate": 1.0e-12}},
+)
+"""A merge of the teachers for a node that cannot begin with one: a step that trains at next to nothing."""
 HELD_OUT = {"every": 10, "prompts": 48}
 FAST = {"learning_rate": 3.6e-4}
 
@@ -85,6 +90,17 @@ VARIANTS = {
     "warm_up": Variant(
         "a third of the tokens off-policy, then MOPD",
         [("off_policy", OFF_POLICY | {"prompts": 13 * 24}), ("distill", MOPD | {"steps": 27})],
+    ),
+    "off_policy_mopd": Variant(
+        "two thirds of the tokens off-policy, then MOPD",
+        [("off_policy", OFF_POLICY | {"prompts": 27 * 24}), ("distill", MOPD | {"steps": 13})],
+    ),
+    "merge_warm_up": Variant(
+        "from half of each task vector: a third of the tokens off-policy, then MOPD",
+        [MERGE, ("off_policy", OFF_POLICY | {"prompts": 13 * 24}), ("distill", MOPD | {"steps": 26})],
+    ),
+    "merge_off_policy": Variant(
+        "from half of each task vector: off-policy", [MERGE, ("off_policy", OFF_POLICY | {"prompts": 39 * 24})]
     ),
     "spread": mopd("MOPD, domains weighted by spread", domain_weights="spread"),
     "share": mopd("MOPD, mean over tokens, domains weighted by share", aggregation="token", domain_weights="share"),

@@ -3,16 +3,19 @@
 Written for SmolLM2-135M-Instruct and GSM8K: 16 prompts x 8 rollouts of 256 tokens, end-of-turn ignored. Parts, each
 written to --out as soon as it is known, beside what the file holds already, so that they may be run one a call:
 
-own       sampling and a training step by themselves, kernels included, and the same step through transformers' own
-          forward pass, as models outside the supported list are trained
-generate  RL steps against TRL's GRPOTrainer with transformers' `generate`, in turns, in one process
-vllm      the same with vLLM as TRL's sampler, on the same card
+own            sampling and a training step by themselves, kernels included, and the same step through transformers' own
+               forward pass, as models outside the supported list are trained
+generate       RL steps against TRL's GRPOTrainer with transformers' `generate`, in turns, in one process
+generate-bf16  the same with TRL's weights and optimizer in bfloat16, in which transformers' experts are one kernel (of
+               float32 weights, also under autocast, they are a float32 product for each expert)
+vllm           with vLLM as TRL's sampler, on the same card
 
-`--model qwen3-moe` makes a Qwen3-MoE of random weights, 1.1 billion parameters (0.3 active), with the tokenizer of
---tokenizer; its figures stand under that name.
+`--model qwen3-moe` makes a Qwen3-MoE of random weights, 1.02 billion parameters (0.3 active), with the tokenizer of
+--tokenizer; its figures stand under `qwen3_moe`, with a card and versions of their own.
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -70,23 +73,27 @@ def main() -> None:
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"
     found: dict[str, Any] = read_json(options.out) if options.out.is_file() else {}
+    model, of_model = options.model, found
+    made = not (model / "config.json").is_file()
+    if made:
+        if str(model) != "qwen3-moe" or options.tokenizer is None:
+            raise SystemExit(f"{model}: no model there; for a random one say --model qwen3-moe --tokenizer DIR")
+        of_model = found.setdefault("qwen3_moe", {})
     device = torch.cuda.get_device_name()
-    if found.get("device", device) != device:
-        raise SystemExit(f"{options.out} is of another card, {found['device']}; name another --out")
+    if of_model.get("device", device) != device:
+        raise SystemExit(f"{options.out} is of another card, {of_model['device']}; name another --out")
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "transformers": transformers.__version__}
-    found |= {"device": device, "versions": {**found.get("versions", {}), **versions}}
+    of_model |= {"device": device, "versions": {**of_model.get("versions", {}), **versions}}
     with tempfile.TemporaryDirectory() as scratch:
-        model, of_model = options.model, found
-        if not (model / "config.json").is_file():
-            if str(model) != "qwen3-moe" or options.tokenizer is None:
-                raise SystemExit(f"{model}: no model there; for a random one say --model qwen3-moe --tokenizer DIR")
-            of_model = found.setdefault(str(model), {})
+        if made:
             model = make_model(Path(scratch) / "qwen3-moe", options.tokenizer)
         for part in options.parts:
             for name, value in PARTS[part](model, options, Path(scratch)):
                 of_model[name] = value
                 print(json.dumps({name: value}), flush=True)
                 write_json(options.out, found)
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def texts(model: Path, prompts: Path) -> list[str]:
@@ -124,22 +131,30 @@ def own(model: Path, options: argparse.Namespace, scratch: Path):
     yield "training", step
     policy._recompute = True
     yield "training, layers computed again", training(sampler, policy, limits, asked)
-    policy._recompute, policy._fast = False, False
-    yield "training, transformers' forward pass", training(sampler, policy, limits, asked)
-    policy._fast = True
+    policy._recompute = False
     yield "sampling", sampling(sampler, policy, limits)
+    policy._fast = False
+    try:
+        theirs: dict[str, Any] = training(sampler, policy, limits, asked)
+    except torch.OutOfMemoryError:
+        theirs = {"out of memory of GiB": torch.cuda.get_device_properties(0).total_memory / 2**30}
+    yield "training, transformers' forward pass", theirs
 
 
 def generate(model: Path, options: argparse.Namespace, scratch: Path):
-    yield from against_trl("generate", model, options, scratch, None)
+    yield from against_trl("generate", model, options, scratch)
+
+
+def generate_bf16(model: Path, options: argparse.Namespace, scratch: Path):
+    yield from against_trl("generate_bf16", model, options, scratch, dtype=torch.bfloat16)
 
 
 def vllm(model: Path, options: argparse.Namespace, scratch: Path):
-    yield from against_trl("vllm", model, options, scratch, options.vllm_memory)
+    yield from against_trl("vllm", model, options, scratch, vllm_memory=options.vllm_memory)
 
 
-def against_trl(name: str, model: Path, options: argparse.Namespace, scratch: Path, vllm_memory: float | None):
-    theirs, ours = compare(model, NEW_TOKENS, options, scratch, texts(model, options.prompts), vllm_memory)
+def against_trl(name: str, model: Path, options: argparse.Namespace, scratch: Path, **theirs_is: Any):
+    theirs, ours = compare(model, NEW_TOKENS, options, scratch, texts(model, options.prompts), **theirs_is)
     sides = {}
     for side, parts in (("TRL", theirs), ("Cascade", ours)):
         sides[side] = {
@@ -150,19 +165,20 @@ def against_trl(name: str, model: Path, options: argparse.Namespace, scratch: Pa
         }
     yield f"rl_step_over_trl_{name}", sides["TRL"]["step_seconds"] / sides["Cascade"]["step_seconds"]
     yield f"rl steps, trl {name}", sides
-    torch.cuda.empty_cache()
 
 
 def make_model(directory: Path, tokenizer: Path) -> Path:
     torch.manual_seed(0)
     tokens = AutoTokenizer.from_pretrained(tokenizer)
     config = Qwen3MoeConfig(**QWEN3_MOE, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
-    Qwen3MoeForCausalLM(config).to(torch.bfloat16).save_pretrained(directory)
+    with torch.device("cuda"):
+        model = Qwen3MoeForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(directory)
     tokens.save_pretrained(directory)
     return directory
 
 
-PARTS = {"own": own, "generate": generate, "vllm": vllm}
+PARTS = {"own": own, "generate": generate, "generate-bf16": generate_bf16, "vllm": vllm}
 
 
 if __name__ == "__main__":

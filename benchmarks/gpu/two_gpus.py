@@ -43,6 +43,7 @@ from cascade.policy.batching import micro_batches
 from cascade.policy.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
 from cascade.policy.model_size import shape_of
 from cascade.recipe import DistillNode, Optimizer, Parallel, SFTNode
+from cascade.rollout.base import Sampler
 from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.training.algorithms import MOPD
 from cascade.training.batch import Batch
@@ -159,20 +160,22 @@ def prepare(work: Path) -> None:
             print(f"{name}: built in {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def launched(task: dict[str, Any], gpus: int) -> dict[str, Any]:
-    """What a run found, or its error: a part goes on with its other runs."""
+def launched(
+    task: dict[str, Any], gpus: int, module: str = "benchmarks.gpu.two_gpus", limit: float = LIMIT
+) -> dict[str, Any]:
+    """What a run of `module` found, or its error: a part goes on with its other runs."""
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "found.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-        command += ["--nproc-per-node", str(gpus), "-m", "benchmarks.gpu.two_gpus"]
+        command += ["--nproc-per-node", str(gpus), "-m", module]
         command += ["--worker", json.dumps({**task, "result": str(result)})]
         environment = {"OMP_NUM_THREADS": "4", "CASCADE_PATIENCE": "300", "MAMBA_DETERMINISTIC": "1", **os.environ}
         began = time.perf_counter()
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit)
             printed = f"{done.stdout}\n{done.stderr}"
         except subprocess.TimeoutExpired as error:
-            printed = f"no end after {LIMIT} s\n{error.stderr or b''!r}"
+            printed = f"no end after {limit:.0f} s\n{error.stderr or b''!r}"
         found = json.loads(result.read_text()) if result.exists() else {"error": _errors(printed)}
     found["seconds, start included"] = round(time.perf_counter() - began, 1)
     print(json.dumps({**task, "gpus": gpus, **{k: v for k, v in found.items() if k != "kernels"}}), flush=True)
@@ -204,7 +207,9 @@ def summary(runs: dict[str, Any]) -> dict[str, Any]:
             return None
         return round(one[key] / other[key], 3)
 
-    fits = [round(run["planned MiB"] / run["peak MiB"], 3) for run in runs.values() if run.get("planned MiB")]
+    # On CPUs, where this is tried out, no peak is measured.
+    planned = [run for run in runs.values() if run.get("planned MiB") and run["peak MiB"]]
+    fits = [round(run["planned MiB"] / run["peak MiB"], 3) for run in planned]
     mopd = runs.get("mopd wide, GPUs 2", {})
     return {
         "hf_scaling": ratio("hf 141M, GPUs 2", "hf 141M, GPUs 1"),
@@ -491,8 +496,9 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
             for kind in ("rl", "mopd"):
                 synchronize()
                 began = time.perf_counter()
+                sampler.refresh(policy)
                 batch = sampled(policy, sampler, domains)
-                signal: Any = _Centred(batch)
+                signal: Any = Centred(batch)
                 if kind == "mopd":
                     scoring = time.perf_counter()
                     signal = MOPD(batch, teachers, node)
@@ -507,12 +513,11 @@ def mopd(checkpoint: Path, engine: str, parallel: Parallel) -> dict[str, Any]:
     return found
 
 
-def sampled(policy: Policy, sampler: TorchSampler, domains: tuple[str, ...]) -> Batch:
-    """128 rollouts of up to 256 tokens, each process its share, every domain a third."""
-    sampler.refresh(policy)
+def sampled(policy: Policy, sampler: Sampler, domains: tuple[str, ...], new_tokens: int = NEW_TOKENS) -> Batch:
+    """128 rollouts of up to `new_tokens` tokens, each process its share, every domain as many."""
     requests = nemo_step.prompts(policy)
     own = distributed.shard(requests)
-    samples = distributed.gather_shards(sampler.sample(own, max_new_tokens=NEW_TOKENS))
+    samples = distributed.gather_shards(sampler.sample(own, max_new_tokens=new_tokens))
     lengths = torch.tensor([len(sample.token_ids) for sample in samples])
     domain_of = [domains[n // nemo_step.ROLLOUTS % len(domains)] for n in range(len(samples))]
     rollouts: Any = [SimpleNamespace(prompt=SimpleNamespace(domain=domain)) for domain in domain_of]
@@ -525,7 +530,7 @@ def sampled(policy: Policy, sampler: TorchSampler, domains: tuple[str, ...]) -> 
     )
 
 
-class _Centred:
+class Centred:
     """Advantages of a reward that differs in each group: the rollout's share of even tokens."""
 
     def __init__(self, batch: Batch):

@@ -34,6 +34,7 @@ STEPS = 50
 MICRO_BATCHES = (65536, 32768, 16384, 8192, 4096, 2048)
 COVERED = 0.98
 """Share of the rows that the limits in tokens let in."""
+REJECTED = "curation rejects them: import the model again, with --chat-template qwen3 or nemotron"
 
 
 @dataclass
@@ -167,10 +168,9 @@ def _lost(file: File, expresses: dict[str, str | None]) -> Iterator[str]:
     """What the model's template cannot express of this file's rows."""
     if file.thought and expresses["thinking"]:
         share = file.thought / file.demonstrations
-        remedy = "cascade import --chat-template"
-        yield f"{share:.0%} of its demonstrations have reasoning, which the template loses: {remedy}"
+        yield f"{share:.0%} of its demonstrations have reasoning, which the template loses; {REJECTED}"
     if file.domain in ("tool_calling", "swe_agentic") and (expresses["tools"] or expresses["tool calls"]):
-        yield "its rows have tools, which the template loses: cascade import --chat-template"
+        yield f"its rows have tools, which the template loses; {REJECTED}"
 
 
 def _content(
@@ -222,14 +222,12 @@ def _content(
             "rollout": dict(rollout),
             "optimizer": {"learning_rate": 1e-5 if small else 1e-6},
         }
-        if not shown:
-            start = names[domain]  # Branches that share no SFT node cannot teach each other: a chain can.
     trained = (["sft"] if shown else []) + list(names.values())
     if len(domains) > 1:
         content["teachers"] = {"select_teachers": {"round": 1, "candidates": trained}}
         content["distill"] = {
             "mopd": {
-                "init": trained[0] if shown else trained[-1],
+                "init": start,
                 "round": 2,
                 "teachers": "select_teachers",
                 "mix": "even",
@@ -268,35 +266,45 @@ def _source(file: File) -> dict[str, Any]:
 def _fitting(content: dict[str, Any], layout: Layout, gpus: int, gpu_gib: float) -> tuple[dict[str, Any], str]:
     """The recipe with the largest micro-batches that fit the GPUs, and what was chosen in words."""
     trained = [(kind, name) for kind in ("sft", "rl", "distill") for name in content.get(kind, {})]
-    refused = [""]
+    problem = ""
+    # Adapters last: they learn less than all weights do.
     engines = ("hf", "nemo") if gpus > 1 else ("hf",)
-    for engine in engines:
-        for recompute in (False, True):
-            for tokens in MICRO_BATCHES if gpus else (8192,):
-                for kind, name in trained:
-                    node = content[kind][name]
-                    node["optimizer"]["micro_batch_tokens"] = tokens
-                    node.pop("parallel", None)
-                    if engine != "hf":
-                        node["engine"] = engine
-                    if recompute:
-                        node["parallel"] = {"checkpoint_activations": True}
-                if not gpus:
-                    Recipe.model_validate(content)
-                    return content, "no GPU: sizes are for CPU, for tiny models"
-                place: dict[str, Any] = {"gpu_gib": gpu_gib}
-                place |= {"launcher": "torchrun", "gpus": gpus} if gpus > 1 else {"gpus": 1}
-                content["pools"] = {name: dict(place) for _, name in trained}
-                recipe = Recipe.model_validate(content)
-                _, refused = memory_plan.table(recipe, [name for _, name in trained], layout)
-                if not refused:
-                    plans = [memory_plan.plan(recipe, name, layout).total / memory_plan.GIB for _, name in trained]
-                    again = ", activations computed again" if recompute else ""
-                    return content, (
-                        f"{gpus} GPU{'s' if gpus > 1 else ''} of {gpu_gib:g} GiB: engine {engine}, micro-batches of "
-                        f"{tokens:,} tokens{again}; at most {max(plans):.1f} GiB planned"
-                    )
-    raise CascadeError(f"no setting fits {gpus} GPUs of {gpu_gib:g} GiB: {refused[0]}")
+    ways = [(engine, recompute, False) for engine in engines for recompute in (False, True)] + [("hf", True, True)]
+    for engine, recompute, adapters in ways if gpus else ways[:1]:
+        for kind, name in trained:
+            node = content[kind][name]
+            node.pop("engine", None)
+            if engine != "hf":
+                node["engine"] = engine
+            if recompute:
+                node["parallel"] = {"checkpoint_activations": True}
+            else:
+                node.pop("parallel", None)
+            if adapters:
+                node["lora"] = {"rank": 16, "alpha": 32}
+                node["optimizer"]["learning_rate"] *= 10
+        for tokens in MICRO_BATCHES if gpus else (8192,):
+            for kind, name in trained:
+                content[kind][name]["optimizer"]["micro_batch_tokens"] = tokens
+            if not gpus:
+                Recipe.model_validate(content)
+                return content, "no GPU: sizes are for CPU, for tiny models"
+            place: dict[str, Any] = {"gpu_gib": gpu_gib}
+            place |= {"launcher": "torchrun", "gpus": gpus} if gpus > 1 else {"gpus": 1}
+            content["pools"] = {name: dict(place) for _, name in trained}
+            recipe = Recipe.model_validate(content)
+            _, refused = memory_plan.table(recipe, [name for _, name in trained], layout)
+            if not refused:
+                plans = [memory_plan.plan(recipe, name, layout).total / memory_plan.GIB for _, name in trained]
+                again = ", activations computed again" if recompute else ""
+                alone = ", adapters alone trained (lora)" if adapters else ""
+                return content, (
+                    f"{gpus} GPU{'s' if gpus > 1 else ''} of {gpu_gib:g} GiB: engine {engine}, micro-batches of "
+                    f"{tokens:,} tokens{again}{alone}; at most {max(plans):.1f} GiB planned"
+                )
+            if not adapters or gpus == 1:  # Of several GPUs, how many would be enough is the better advice.
+                problem = refused[0]
+    raise CascadeError(f"no setting fits {gpus} GPUs of {gpu_gib:g} GiB: {problem}")
 
 
 _COMMENTS = {

@@ -90,7 +90,7 @@ class Decontaminator:
     def _overlap(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
         hashed = Words.of([text.conversation for text in block])
-        tasks = _tasks(block)
+        tasks: list[set[int]] = []
         for grams in self._grams:
             hashes, rows = hashed.ngrams(grams.n)
             column = np.minimum(np.searchsorted(grams.hashes, hashes), len(grams.hashes) - 1)
@@ -101,6 +101,7 @@ class Decontaminator:
             shared = (occurrences @ grams.prompts).tocoo()
             share = shared.data / grams.sizes[shared.col]
             for at in np.flatnonzero(share >= self._similarity):
+                tasks = tasks or _tasks(block)
                 row, prompt = int(shared.row[at]), int(shared.col[at])
                 if errors[row] is None and (not block[row].generated or self._quantities[prompt] in tasks[row]):
                     errors[row] = RowError(

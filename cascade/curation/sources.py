@@ -27,6 +27,8 @@ from uuid import UUID
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from httpx2 import TransportError
+from huggingface_hub.errors import HfHubHTTPError
 
 from cascade import environments
 from cascade.environments import harbor, verifiers
@@ -47,6 +49,8 @@ _CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4", ".xz": "
 _KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
 _OPENERS: dict[str | None, Any] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+_NETWORK = (TransportError, HfHubHTTPError, ConnectionError, TimeoutError)
+"""What ends a run where damage of a file ends the file: another run would read the rest."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,17 @@ def read(shard: Shard, source: Source, name: str, root: Path) -> Iterator[Raw]:
     """The rows of a shard, in order; if the source has an `agent`, only that agent's rows.
 
     Only the recipe decides which server verifies a row: a `gym_url` in the row itself is dropped.
+    Raises CascadeError where the network fails.
     """
-    for row in _rows(shard, source, name, root):
+    try:
+        yield from _kept(_rows(shard, source, name, root), source)
+    except _NETWORK as error:
+        of, line = source.dataset or shard.file or "it", " ".join(str(error).split()) or type(error).__name__
+        raise CascadeError(f"curation.sources.{name}: reading {of} broke off ({line[:200]}); run it again") from None
+
+
+def _kept(rows: Iterable[Raw], source: Source) -> Iterator[Raw]:
+    for row in rows:
         if source.agent is not None and not _is_of_agent(row, source.agent):
             continue
         if isinstance(row, dict):
@@ -246,6 +259,8 @@ def _jsonl(shard: Shard) -> Iterator[Raw]:
                 if text.isspace():
                     continue
                 yield _parsed(text, shard, number)
+    except _NETWORK:
+        raise
     except _DAMAGED as error:
         yield UnreadableRow("unreadable", shard, number + 1, f"the rest of the file cannot be read ({error})")
 
@@ -284,6 +299,8 @@ def _json(shard: Shard) -> Iterator[Raw]:
 def _parquet_file(source: Any, name: str) -> Iterator[pq.ParquetFile]:
     try:
         file = pq.ParquetFile(source)
+    except _NETWORK:
+        raise
     except (OSError, ValueError) as error:
         raise CascadeError(f"{name}: not a Parquet file ({error})") from None
     with file:
@@ -298,6 +315,8 @@ def _parquet(shard: Shard) -> Iterator[Raw]:
             try:
                 for batch in file.iter_batches(batch_size=_PARQUET_ROWS, row_groups=[group]):
                     yield from _of_batch(batch)
+            except _NETWORK:
+                raise
             except _DAMAGED as error:
                 yield RowError("unreadable", f"{name}: row group {group} cannot be read further ({error})")
 
@@ -349,7 +368,7 @@ def _dataset_shards(source: Source, name: str, root: Path) -> list[Shard]:
     try:
         paths, _ = _builder(source, root)
         readable = bool(paths) and all(_kind(path) is not None for path in paths)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TransportError) as error:
         raise CascadeError(
             f"curation.sources.{name}.dataset: cannot open {source.dataset} "
             f"(subset {source.subset}, split {source.split}): {' '.join(str(error).split())[:300]}"

@@ -78,6 +78,9 @@ def lineage(recipe: Recipe, candidate: str, layout: Layout, decision: dict[str, 
         **{f"dvc/{path}": digest for path, digest in dvc_hashes(layout.root, candidate).items()},
         **{f"score/{domain}": f"{verdict['score']:.4f}" for domain, verdict in decision["domains"].items()},
     }
+    source = candidate if candidate in recipe.quantize else node.init
+    if source in recipe.quantize:
+        tags["format"] = recipe.quantize[source].format
     if (decision_node := recipe.teachers_chosen_by(candidate)) is not None:
         teachers = read_json(layout.decision(decision_node))["teachers"]
         tags |= {f"teacher/{domain}": f"{t['node']} {t['hash'][:12]}" for domain, t in teachers.items()}

@@ -20,8 +20,8 @@ def gate_decisions(recipe: Recipe, layout: Layout) -> dict[str, dict[str, Any]]:
 
 
 def repair_decisions(recipe: Recipe, layout: Layout) -> dict[str, dict[str, Any]]:
-    """Repair → decision, for the repairs that have decided."""
-    return _decisions(list(recipe.repair), layout)
+    """Repair → decision, for the repairs that have decided; also of quantised checkpoints (`qad`)."""
+    return _decisions(list(recipe.checks), layout)
 
 
 def further_rollouts(domains: dict[str, dict[str, Any]]) -> int:

@@ -1,4 +1,5 @@
-"""The regression check after a training node, and the repair: a distillation where the check finds a regression."""
+"""The regression check after a training node, and the repair: a distillation where the check finds a regression. Of a
+quantised checkpoint the same, with quantisation-aware distillation."""
 
 from typing import Any
 
@@ -8,7 +9,7 @@ from cascade.errors import CascadeError
 from cascade.evaluation.benchmark import sampling_inputs
 from cascade.launch import process_setup
 from cascade.layout import Layout
-from cascade.recipe import Comparison, Recipe
+from cascade.recipe import Comparison, QADNode, Recipe
 from cascade.tracking import decision_journal
 from cascade.training.node_run import NodeRun, require_files
 from cascade.utils import distributed
@@ -32,6 +33,37 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     the further rollouts, so that a node that was killed resumes with the same decision.
     Raises CascadeError where results are missing or are of other prompts.
     """
+    decision = _decided(recipe, name, layout, history)
+    if decision["regressed"]:
+        with process_setup.importing_engine():
+            from cascade.training.on_policy import run_on_policy
+
+        run_on_policy(recipe, name, layout)
+    else:
+        # No teachers, no step.
+        NodeRun(recipe, name, layout, [], {"teachers": {}}).publish_parent()
+    return decision
+
+
+def qad(recipe: Recipe, name: str, layout: Layout, history: History | None = None) -> dict[str, Any]:
+    """Check the quantised `init` of node `name` for regressions against what it was quantised from, and make the node's
+    checkpoint accordingly: distilled from that, in all domains, where any has regressed; else that of `init`.
+
+    The decision is as in `repair`, with one teacher.
+    """
+    decision = _decided(recipe, name, layout, history)
+    if decision["regressed"]:
+        with process_setup.importing_engine():
+            from cascade.training.quantize import run_qad
+
+        run_qad(recipe, name, layout)
+    else:
+        NodeRun(recipe, name, layout, [], {}).publish_parent()
+    return decision
+
+
+def _decided(recipe: Recipe, name: str, layout: Layout, history: History | None) -> dict[str, Any]:
+    """The decision of the check, written, logged and said."""
 
     def decide() -> tuple[dict[str, Any], str]:
         decision, source = _load_or_decide(recipe, name, layout, history)
@@ -44,14 +76,6 @@ def repair(recipe: Recipe, name: str, layout: Layout, history: History | None = 
     say(f"{name}: {decision['words']} (from {source})")
     for domain, verdict in decision["domains"].items():
         say(f"  {domain}: {verdict['words']}")
-    if decision["regressed"]:
-        with process_setup.importing_engine():
-            from cascade.training.on_policy import run_on_policy
-
-        run_on_policy(recipe, name, layout)
-    else:
-        # No teachers, no step.
-        NodeRun(recipe, name, layout, [], {"teachers": {}}).publish_parent()
     return decision
 
 
@@ -64,7 +88,7 @@ def check(recipe: Recipe, name: str, layout: Layout) -> dict[str, Any]:
 def _load_or_decide(recipe: Recipe, name: str, layout: Layout, history: History | None) -> tuple[dict[str, Any], str]:
     """(decision, source of its results): the decision saved in the work directory where its inputs are unchanged,
     else a new one."""
-    node = recipe.repair[name]
+    node = recipe.checks[name]
     names = [earlier for earlier in recipe.training if earlier in (*node.against, node.init)]
     files = {n: layout.evaluation(n) / "prompts.csv" for n in names}
     require_files(list(files.values()), "`cascade evaluate NODE` writes it")
@@ -92,11 +116,12 @@ def _load_or_decide(recipe: Recipe, name: str, layout: Layout, history: History 
 
 
 def _decide(recipe: Recipe, name: str, layout: Layout, history: History, names: list[str]) -> dict[str, Any]:
-    node = recipe.repair[name]
+    node = recipe.checks[name]
     results = read_results(names, layout, history)
     domains = sampled_comparison(recipe, node, node.init, results, layout, layout.work(name) / ROLLOUTS)
     lost = regressed_domains(domains)
-    teachers = {domain: domains[domain]["best"] if domain in lost else node.init for domain in recipe.domains}
+    best = {domain: domains[domain]["best"] for domain in recipe.domains}
+    teachers = best if isinstance(node, QADNode) else {d: best[d] if d in lost else node.init for d in recipe.domains}
     return {
         "regressed": lost,
         "candidate": node.init,

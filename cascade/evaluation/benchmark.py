@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,21 @@ from cascade.utils.progress import say
 MAX_FAILURE_RATE = 0.1
 """Largest share of a domain's rollouts that may lack a verdict; above it the score would not measure the model."""
 
+ROWS = 360
+"""Rollouts sampled together, of several domains where one has fewer: a batch takes a step for each token of its
+longest response, and a step of few rows costs hardly less than one of many. Fixed, because rollouts depend on their
+batch in the last bits."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a worker process samples in one go: some domains' benchmarks."""
+
+    domains: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(self.domains)
+
 
 def evaluate(
     recipe: Recipe, node: str, layout: Layout, checkpoint: Path | None = None, out: Path | None = None
@@ -44,9 +60,9 @@ def evaluate(
     """Evaluate a node's checkpoint on every domain's benchmark and return the summary.
 
     Writes to results/evaluations/NODE, or to `out`: summary.json, prompts.csv (one row for each prompt),
-    rollouts.parquet (one row for each rollout), manifest.json (hashes of the inputs). Each domain's results are saved
-    in the work directory, so that an evaluation that was killed resumes. Where the node published the checkpoint of
-    its `init`, that node's results are reused.
+    rollouts.parquet (one row for each rollout), manifest.json (hashes of the inputs). Domains with few prompts are
+    sampled together. Each domain's results are saved in the work directory, so that an evaluation that was killed
+    resumes. Where the node published the checkpoint of its `init`, that node's results are reused.
 
     Every response is judged by itself (`Environment.verify`), so that scores of different checkpoints compare; where
     a domain's reward is relative, it is judged against the row's reference.
@@ -65,19 +81,19 @@ def evaluate(
     lines: list[dict[str, Any]] = _reusable_rollouts(recipe, node, layout, inputs) if own_checkpoint else []
     if not lines:
         files = {domain: work / f"{domain}.parquet" for domain in recipe.domains}
-        # Longest prompts first: started last, they would be waited for.
-        missing = sorted(
-            (domain for domain, path in files.items() if not path.exists()),
-            key=lambda domain: -layout.benchmark(domain).stat().st_size,
-        )
+        # A part is sampled as a whole or not at all, whatever was saved of it: as without a kill.
+        missing = [part for part in _parts(recipe, layout) if not all(files[d].exists() for d in part.domains)]
         workers = worker_count(recipe, node)
         begin = partial(_open_worker, recipe, engine_of(recipe, node), source, layout, workers)
-        for domain, (rollouts, seconds, usage) in in_processes(workers, begin, missing):
-            check_failures(node, domain, rollouts)
-            write_rollouts(files[domain], rollouts)
-            say(f"{node}: {domain}: {len(rollouts)} rollouts judged in {seconds:.1f} s")
+        for part, (rollouts, seconds, usage) in in_processes(workers, begin, missing):
+            by_domain = {domain: [line for line in rollouts if line["domain"] == domain] for domain in part.domains}
+            for domain, found in by_domain.items():
+                check_failures(node, domain, found)
+            for domain, found in by_domain.items():
+                write_rollouts(files[domain], found)
+            say(f"{node}: {part}: {len(rollouts)} rollouts judged in {seconds:.1f} s")
             if usage.requests:
-                say(f"{node}: {domain}: the judge took {usage}")
+                say(f"{node}: {part}: the judge took {usage}")
         lines = [line for path in files.values() for line in pq.read_table(path).to_pylist()]
     result = EvaluationResult(node, checkpoint_hash, prompt_results(lines))
     summary = summarise(result, lines, settings.rollouts)
@@ -101,6 +117,22 @@ def sampling_inputs(recipe: Recipe, checkpoint_hash: str) -> dict[str, Any]:
     }
 
 
+def _parts(recipe: Recipe, layout: Layout) -> list[Part]:
+    """All domains, in parts of one domain or at most ROWS rollouts. Longest prompts first, because the last would be
+    waited for, and similar ones together, because a batch pads them."""
+    parts: list[Part] = []
+    room = 0
+    for domain in sorted(recipe.domains, key=lambda domain: -layout.benchmark(domain).stat().st_size):
+        rows = pq.read_metadata(layout.benchmark(domain)).num_rows * recipe.evaluation.rollouts
+        if parts and rows <= room:
+            parts[-1] = Part((*parts[-1].domains, domain))
+        else:
+            parts.append(Part((domain,)))
+            room = ROWS
+        room -= rows
+    return parts
+
+
 def worker_count(recipe: Recipe, node: str) -> int:
     """One process for each CPU thread, where the torch sampler decodes on CPUs and no server judges. Otherwise one: a
     GPU is filled by one domain, and a server's limit on concurrent requests holds for one process."""
@@ -111,8 +143,8 @@ def worker_count(recipe: Recipe, node: str) -> int:
 @contextmanager
 def _open_worker(
     recipe: Recipe, engine: str, checkpoint: Path, layout: Layout, workers: int
-) -> Iterator[Callable[[str], tuple[list[dict[str, Any]], float, judges.Usage]]]:
-    """The function of a worker process: domain → its rollouts, the seconds they took, and the judges' usage."""
+) -> Iterator[Callable[[Part], tuple[list[dict[str, Any]], float, judges.Usage]]]:
+    """The function of a worker process: part → its rollouts, the seconds they took, and the judges' usage."""
     with process_setup.importing_engine():
         from cascade.evaluation.checkpoint_runner import CheckpointRunner
         from cascade.training.prompts import load_prompts
@@ -121,17 +153,17 @@ def _open_worker(
         CheckpointRunner(recipe, engine, checkpoint, threads=1 if workers > 1 else recipe.threads)
     ) as benchmark:
 
-        def run_domain(domain: str) -> tuple[list[dict[str, Any]], float, judges.Usage]:
+        def run_part(part: Part) -> tuple[list[dict[str, Any]], float, judges.Usage]:
             began = time.perf_counter()
-            rollouts = benchmark.run(load_prompts(layout.benchmark(domain), domain))
-            return rollouts, time.perf_counter() - began, judges.take_usage()
+            prompts = [prompt for domain in part.domains for prompt in load_prompts(layout.benchmark(domain), domain)]
+            return benchmark.run(prompts), time.perf_counter() - began, judges.take_usage()
 
-        yield run_domain
+        yield run_part
 
 
 def _reusable_rollouts(recipe: Recipe, node: str, layout: Layout, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     """For a repair, the rollouts of the evaluation of its `init`, where the inputs are the same; else none."""
-    section = recipe.repair.get(node)
+    section = recipe.checks.get(node)
     if section is None or section.engine != engine_of(recipe, section.init):
         return []
     directory = layout.evaluation(section.init)

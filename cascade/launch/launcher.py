@@ -29,7 +29,7 @@ def launched(verb: str, name: str, layout: Layout) -> bool:
     if place.launcher == "local" or (place.launcher == "torchrun" and not job.together):
         return False
     jobs = [job]
-    if verb == "node" and name in recipe.repair:
+    if verb == "node" and name in recipe.checks:
         # It may sample for long, while all processes of the distillation would wait.
         jobs.insert(0, Job(["-m", "cascade", "check", name], place, layout, together=False))
     for each in jobs:

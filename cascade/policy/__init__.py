@@ -7,7 +7,7 @@ from typing import Any
 
 from cascade.errors import CascadeError
 from cascade.policy.base import Policy
-from cascade.recipe import Lora, Optimizer, Parallel
+from cascade.recipe import Lora, Optimizer, Parallel, Quantization
 from cascade.utils import distributed
 
 ENGINES = {"hf": ("cascade.policy.hf", "HFPolicy"), "nemo": ("cascade.policy.nemo", "NemoPolicy")}
@@ -23,9 +23,10 @@ def make_policy(
     checkpoint_dtype: str = "init",
     lora: Lora | None = None,
     seed: int = 0,
+    quantization: Quantization | None = None,
 ) -> Policy:
     """Load a checkpoint into an engine, on this process's GPU if there is one. Without optimizer it only scores.
-    `seed`: of the adapters of `lora`.
+    `seed`: of the adapters of `lora`. `quantization`: compute with fake-quantised weights (engine hf).
 
     Raises CascadeError for an unknown engine, CheckpointError for a directory that is no checkpoint.
     """
@@ -38,6 +39,7 @@ def make_policy(
         "checkpoint_dtype": checkpoint_dtype,
         "lora": lora,
         "seed": seed,
+        "quantization": quantization,
     }
     settings: dict[str, Any] = {"parallel": parallel} if engine == "nemo" else whole
     make = getattr(importlib.import_module(module), name)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,17 @@ class StepReport:
 
 class Policy(Protocol):
     model: PreTrainedModel
+    """With engine nemo a whole copy on each device, for the torch sampler: ask for nothing else of it."""
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     sharded: bool
     """Whether weights and optimizer state are sharded over processes. Then all processes must call each method."""
+
+    @property
+    def config(self) -> PreTrainedConfig: ...
+
+    @property
+    def generation_config(self) -> GenerationConfig | None: ...
 
     def score(self, sequences: list[Sequence]) -> Scores:
         """Log-probabilities and entropies without gradient, on the CPU."""

@@ -10,29 +10,45 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from cascade.errors import CheckpointError
+from cascade.policy.quantization.fake import FakeQuantized
+from cascade.policy.quantization.store import is_quantized, quantize_files, read_quantized
 from cascade.utils.files import publish_directory, read_json, write_json
 
 
 def load_checkpoint(
     directory: Path, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The causal LM, its parameters in `dtype`, and its tokenizer. Only local safetensors are read.
+    """The causal LM, its parameters in `dtype`, and its tokenizer. Only local safetensors are read. Quantised weights
+    become the values that they stand for.
 
     Raises CheckpointError, in one line, for a directory that is missing, incomplete or not a causal LM.
     """
     directory = Path(directory)
     check_files(directory)
     try:
-        AutoConfig.from_pretrained(directory, local_files_only=True)
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
         # transformers' warning of missing kernels does not apply: NemotronH does not run through transformers here.
         logging.getLogger("transformers").setLevel(logging.ERROR)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        loaded: Any = (
+            _load_quantized(directory, config, dtype)
+            if is_quantized(directory)
+            else AutoModelForCausalLM.from_pretrained(
+                directory, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
         )
         model, report = loaded
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(f"{directory}: cannot be loaded as a causal language model ({_line(error)})") from None
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -41,6 +57,19 @@ def load_checkpoint(
             raise CheckpointError(f"{directory}: weights do not fit config.json ({problem.replace('_', ' ')}: {names})")
     set_time_step_limit(model)
     return model, load_tokenizer(directory, model.get_input_embeddings().num_embeddings)
+
+
+def _load_quantized(directory: Path, config: Any, dtype: torch.dtype) -> Any:
+    """The model and transformers' report. transformers itself would need a library for each way of quantising, and
+    replace the layers that this project's forward passes read."""
+    weights = read_quantized(directory)
+    del config.quantization_config
+    with torch.device("meta"):
+        kind: Any = type(AutoModelForCausalLM.from_config(config))
+    model, report = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True)
+    if (directory / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(directory, local_files_only=True)
+    return model, report
 
 
 def time_step_limit(config: Any) -> tuple[float, float] | None:
@@ -126,11 +155,17 @@ def save_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     directory: Path,
     types: dict[str, torch.dtype] | None = None,
+    quantized: FakeQuantized | None = None,
 ) -> None:
     """Write the directory atomically. Equal weights give equal bytes. `types`: those of the checkpoint that the model
-    was loaded from, to store it in them; the model is rounded accordingly."""
+    was loaded from, to store it in them; the model is rounded accordingly. `quantized`: store its weights in few
+    bits."""
     narrow = types and any(dtype.itemsize < model.dtype.itemsize for dtype in types.values())
     state = round_weights(model, types) if types and narrow else None
+    if quantized is not None:
+        full = {name: weight.detach() for name, weight in quantized.weights.items()}
+        state = {**(state or model.state_dict()), **full}
+        quantized.refresh()  # Rounding is for the other weights.
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
         temporary = Path(scratch) / "checkpoint"
@@ -145,6 +180,8 @@ def save_checkpoint(
             config["hybrid_override_pattern"] = model.config.hybrid_override_pattern
             config["num_hidden_layers"] = model.config.num_hidden_layers
             write_json(temporary / "config.json", dict(sorted(config.items())))
+        if quantized is not None:
+            quantize_files(temporary, full, quantized.form)
         temporary.chmod(0o755)
         publish_directory(temporary, directory)
 

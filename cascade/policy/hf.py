@@ -5,13 +5,15 @@ Several processes distribute a batch by micro-batches and sum their gradients: t
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedConfig
 
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy import forward
@@ -21,20 +23,22 @@ from cascade.policy.blocks import Block
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint, stored_types
 from cascade.policy.gradient_buckets import GradientBuckets
 from cascade.policy.gradient_parts import GradientParts
-from cascade.policy.logits import Transform, token_log_probs
+from cascade.policy.logits import Transform, token_forward_kl, token_log_probs
 from cascade.policy.lora import Adapters
 from cascade.policy.optimizer import make_optimizer
-from cascade.recipe import Lora, Optimizer
+from cascade.policy.quantization.fake import ROUTERS, FakeQuantized
+from cascade.policy.quantization.store import is_quantized
+from cascade.recipe import Lora, Optimizer, Quantization
 from cascade.utils import distributed
-
-ROUTERS = ("Router", "Gate")
-"""Names of router classes in transformers and in NeMo Automodel."""
+from cascade.utils.files import link_directory
 
 
 class HFPolicy:
     """Computes scores with a checkpoint's model and, given an optimizer, trains it. On CUDA it uses bfloat16 autocast.
 
-    With `lora` it trains adapters, drawn from `seed`, that are always merged into the model's weights.
+    With `lora` it trains adapters, drawn from `seed`, that are always merged into the model's weights; with
+    `quantization` full weights, which the model's own are quantised from after each step. A checkpoint that is
+    quantised itself only scores.
 
     Raises CheckpointError for a directory that is not a checkpoint. Dropout is off: the policy that is trained
     is the policy that samples.
@@ -43,6 +47,8 @@ class HFPolicy:
     sharded = False
     _recompute = False
     _adapters: Adapters | None = None
+    _quantized: FakeQuantized | None = None
+    _quantized_files: Path | None = None
     _reports = True
     """Whether this process's results are used; if several processes compute the same tokens, only one's are."""
 
@@ -57,9 +63,13 @@ class HFPolicy:
         checkpoint_dtype: str = "init",
         lora: Lora | None = None,
         seed: int = 0,
+        quantization: Quantization | None = None,
     ):
         self.device = torch.device(device)
         model, self.tokenizer = load_checkpoint(checkpoint_dir)
+        self._quantized_files = Path(checkpoint_dir) if is_quantized(Path(checkpoint_dir)) else None
+        if self._quantized_files and (optimizer or quantization):
+            raise CheckpointError(f"{checkpoint_dir}: quantised; train from what it was quantised from")
         self._types = stored_types(Path(checkpoint_dir)) if checkpoint_dtype == "init" else None
         self._fast = forward.supports(model)
         if model.config.model_type != "nemotron_h":
@@ -76,8 +86,19 @@ class HFPolicy:
         for module in self._routers():
             module.requires_grad_(update_router)
         self._adapters = Adapters(self.model, lora, seed) if lora and optimizer else None
+        self._quantized = FakeQuantized(self.model, quantization) if quantization else None
+        if self._quantized and distributed.size() > 1:
+            raise CascadeError("quantised weights are trained in one process only; take the node out of `pools`")
         self._optimizer = make_optimizer(self._trainable(), optimizer) if optimizer else None
         self._buckets = GradientBuckets(self._trainable()) if optimizer and distributed.size() > 1 else None
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        return self.model.config
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        return self.model.generation_config
 
     def score(self, sequences: list[Sequence]) -> Scores:
         found = []
@@ -89,10 +110,37 @@ class HFPolicy:
                     found.append((batch.index, log_probs, entropy))
         return _collected(trained_count(sequences), found)
 
+    def forward_kl(self, sequences: list[Sequence], teacher: "HFPolicy") -> Tensor:
+        """KL(π_teacher ‖ π) at each trained token [N], in nats, on the CPU; the teacher is of the same architecture."""
+        values = torch.zeros(trained_count(sequences))
+        with torch.no_grad():
+            for batch, live, _ in self._own_batches(sequences):
+                if live:
+                    values[batch.index.cpu()] = self._forward_kl(batch, teacher)[0].float().cpu()
+        distributed.all_reduce_sum(values)
+        return values
+
     def step(
         self, sequences: list[Sequence], objective: Objective, learning_rate: float, parts: list[int] | None = None
     ) -> StepReport:
         """Raises CascadeError for a policy without optimizer, an empty batch, or a gradient that is not finite."""
+        return self._step(sequences, objective, learning_rate, parts, self._forward)
+
+    def distill(
+        self, sequences: list[Sequence], teacher: "HFPolicy", objective: Objective, learning_rate: float
+    ) -> StepReport:
+        """A step on KL(π_teacher ‖ π) at each trained token: in the objective and in the report, it stands for the
+        token's log-probability. Raises CascadeError as `step`."""
+        return self._step(sequences, objective, learning_rate, None, partial(self._forward_kl, teacher=teacher))
+
+    def _step(
+        self,
+        sequences: list[Sequence],
+        objective: Objective,
+        learning_rate: float,
+        parts: list[int] | None,
+        forward_pass: Callable[[MicroBatch], tuple[Tensor, Tensor, list[Tensor]]],
+    ) -> StepReport:
         if self._optimizer is None or self.settings is None:
             raise CascadeError("this policy was loaded without an optimizer and cannot be trained")
         total = trained_count(sequences)
@@ -110,7 +158,7 @@ class HFPolicy:
             self.model.train()
         own = self._own_batches(sequences) if parts is None else self._batches_by_part(sequences, parts)
         for batch, live, last in own:
-            log_probs, entropy, routed = self._forward(batch)
+            log_probs, entropy, routed = forward_pass(batch)
             self._before_backward(last)
             part = objective(log_probs, batch.index) if live else 0 * log_probs.sum()
             part.backward()  # type: ignore[no-untyped-call]
@@ -136,6 +184,8 @@ class HFPolicy:
         self._optimizer.step()
         if self._adapters is not None:
             self._adapters.merge()
+        if self._quantized is not None:
+            self._quantized.refresh()
         loss = sum(map(float, losses))
         reports = distributed.gather((loss, tokens, torch.stack(counts).cpu() if counts else None))
         routed_to = [routed for *_, routed in reports if routed is not None]
@@ -151,7 +201,10 @@ class HFPolicy:
         )
 
     def save(self, directory: Path) -> None:
-        save_checkpoint(self.model, self.tokenizer, directory, self._types)
+        if self._quantized_files is not None:
+            link_directory(self._quantized_files, directory)
+        else:
+            save_checkpoint(self.model, self.tokenizer, directory, self._types, self._quantized)
 
     def to_host(self) -> None:
         """Move to the host's memory, until `to_device`."""
@@ -164,11 +217,13 @@ class HFPolicy:
         if self._adapters is not None:  # All other weights are the parent checkpoint's.
             state = {f"lora.{name}": value for name, value in self._adapters.state().items()}
         else:
-            state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            full = self._quantized.weights if self._quantized else {}
+            weights = {**self.model.state_dict(), **full}
+            state = {f"model.{name}": value.detach().to("cpu", copy=True) for name, value in weights.items()}
         if self._optimizer is not None:
             for name, parameter in self._named().items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
-                    state[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
+                    state[f"optimizer.{key}.{name}"] = value.detach().to("cpu", copy=True)
         return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
@@ -178,6 +233,8 @@ class HFPolicy:
         try:
             if self._adapters is None:
                 self.model.load_state_dict(weights)
+                if self._quantized is not None:
+                    self._quantized.load(weights)
             else:
                 self._adapters.load(weights)
         except RuntimeError as error:
@@ -232,14 +289,33 @@ class HFPolicy:
 
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Log-probabilities [n] and entropies [n] of the trained tokens, tokens per expert and layer."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            if self._fast:
-                found = forward.hidden_states(self.model, batch.blocks, recompute=self._recompute)
-                hidden, counts = found.hidden, found.expert_counts
-            else:
-                hidden, counts = self._transformers_hidden(batch)
-            chosen = hidden[batch.source]
+        with self._autocast():
+            chosen, counts = self._chosen(batch)
             return *token_log_probs(chosen, self._head.weight, batch.target, self._transform), counts
+
+    def _forward_kl(self, batch: MicroBatch, teacher: "HFPolicy") -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The same with KL(π_teacher ‖ π) [n] in place of log-probabilities."""
+        with self._autocast():
+            with torch.no_grad():
+                theirs, _ = teacher._chosen(batch)
+            chosen, counts = self._chosen(batch)
+            return (
+                *token_forward_kl(
+                    chosen, self._head.weight, theirs, teacher._head.weight, self._transform, teacher._transform
+                ),
+                counts,
+            )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def _chosen(self, batch: MicroBatch) -> tuple[Tensor, list[Tensor]]:
+        """Final hidden states [n, D] at the trained tokens' predictions, tokens per expert and layer."""
+        if self._fast:
+            found = forward.hidden_states(self.model, batch.blocks, recompute=self._recompute)
+            return found.hidden[batch.source], found.expert_counts
+        hidden, counts = self._transformers_hidden(batch)
+        return hidden[batch.source], counts
 
     def _transformers_hidden(self, batch: MicroBatch) -> tuple[Tensor, list[Tensor]]:
         """The same through transformers' own forward pass, one padded block."""
@@ -273,7 +349,10 @@ class HFPolicy:
 
     def _named(self) -> dict[str, nn.Parameter]:
         """What the optimizer may have state of, by name."""
-        return dict(self.model.named_parameters()) if self._adapters is None else self._adapters.parameters
+        if self._adapters is not None:
+            return self._adapters.parameters
+        full = self._quantized.weights if self._quantized else {}
+        return {**dict(self.model.named_parameters()), **full}
 
     def _trainable(self) -> list[nn.Parameter]:
         return [p for p in self._named().values() if p.requires_grad]

@@ -84,6 +84,73 @@ class _TokenLogProbs(torch.autograd.Function):
         return by_hidden, by_weight.to(weight.dtype), None, None
 
 
+def token_forward_kl(
+    hidden: Tensor,
+    weight: Tensor,
+    teacher_hidden: Tensor,
+    teacher_weight: Tensor,
+    transform: Transform = Transform(),
+    teacher_transform: Transform = Transform(),
+) -> tuple[Tensor, Tensor]:
+    """KL(π_teacher ‖ π) over the whole vocabulary and the entropy of π, both float32 [n], in nats.
+
+    hidden and teacher_hidden [n, D], weights [V, D]. Gradients flow through the divergence, to hidden and weight only:
+    that of the logits is π - π_teacher. Nothing of size V is kept for the backward pass; it is computed again.
+    """
+    hidden, teacher_hidden = hidden * transform.scale, teacher_hidden * teacher_transform.scale
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight, teacher_hidden, teacher_weight = (
+            t.to(dtype) for t in (hidden, weight, teacher_hidden, teacher_weight)
+        )
+    caps = transform.cap, teacher_transform.cap
+    return _TokenForwardKL.apply(hidden, weight, teacher_hidden.detach(), teacher_weight.detach(), *caps)
+
+
+class _TokenForwardKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        teacher_hidden: Tensor,
+        teacher_weight: Tensor,
+        cap: float | None,
+        teacher_cap: float | None,
+    ) -> tuple[Tensor, Tensor]:
+        divergences, entropies = [], []
+        for ours, theirs in _chunks(hidden, teacher_hidden, len(weight)):
+            shifted, mass, total, _ = _softmax(ours, weight, cap)
+            log_probs = shifted - total.log()
+            entropies.append(-(mass * log_probs).sum(1) / total.squeeze(1))
+            shifted, mass, total, _ = _softmax(theirs, teacher_weight, teacher_cap)
+            divergences.append((mass * (shifted - total.log() - log_probs)).sum(1) / total.squeeze(1))
+        ctx.save_for_backward(hidden, weight, teacher_hidden, teacher_weight)
+        ctx.caps = cap, teacher_cap
+        entropy = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(divergences), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, teacher_hidden, teacher_weight = ctx.saved_tensors
+        by_hidden = torch.empty_like(hidden)
+        by_weight = torch.zeros_like(weight, dtype=gradients[0].dtype)
+        start = 0
+        for ours, theirs in _chunks(hidden, teacher_hidden, len(weight)):
+            end = start + len(ours)
+            _, mass, total, slope = _softmax(ours, weight, ctx.caps[0])
+            _, their_mass, their_total, _ = _softmax(theirs, teacher_weight, ctx.caps[1])
+            by_logits = (mass / total - their_mass / their_total) * gradients[0][start:end].unsqueeze(1)
+            if slope is not None:
+                by_logits *= slope
+            by_logits = by_logits.to(weight.dtype)
+            by_hidden[start:end] = by_logits @ weight
+            by_weight += by_logits.t() @ ours
+            start = end
+        return by_hidden, by_weight.to(weight.dtype), None, None, None, None
+
+
 def _softmax(hidden: Tensor, weight: Tensor, cap: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Logits minus their maximum [n, V], their exponentials, and the sums of these [n, 1]; at least float32. For capped
     logits also the derivative of the cap [n, V]."""

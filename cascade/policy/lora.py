@@ -60,7 +60,7 @@ class Adapters:
             self._merged[name].copy_(layer.get_base_layer().weight + layer.get_delta_weight(ADAPTER))
 
     def state(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self.parameters.items()}
+        return {name: value.detach().to("cpu", copy=True) for name, value in self.parameters.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Raises RuntimeError where the state is of other adapters."""

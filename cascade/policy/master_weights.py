@@ -71,10 +71,10 @@ class MasterWeights:
 
     def state(self) -> dict[str, Tensor]:
         """Weights and moments of this process's shards, on the CPU."""
-        found = {f"master.{name}": weight.detach().cpu().clone() for name, weight in self.weights.items()}
+        found = {f"master.{name}": weight.detach().to("cpu", copy=True) for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
             for key, value in self.optimizer.state.get(weight, {}).items():
-                found[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
+                found[f"optimizer.{key}.{name}"] = value.detach().to("cpu", copy=True)
         return found
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial, Replicate
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
@@ -66,7 +66,8 @@ class NemoPolicy(HFPolicy):
         self._net.train(_checkpoints_in_training_only(self._net, parallel))
         self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
         self.tokenizer = load_tokenizer(self._source, _vocabulary(self._source))
-        self._transform = Transform.of(AutoConfig.from_pretrained(self._source, local_files_only=True))
+        self._config = AutoConfig.from_pretrained(self._source, local_files_only=True)
+        self._transform = Transform.of(self._config)
         # The sharded parameter, which the optimizer has; while its layer is gathered, the module holds another one.
         self._output = self._net.get_output_embeddings().weight  # type: ignore[operator]
         self._units = [module for module in self._net.modules() if isinstance(module, FSDPModule)]
@@ -110,6 +111,16 @@ class NemoPolicy(HFPolicy):
             copy_whole(self._net, self._whole)
             self._changed = False
         return self._whole
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        return self._config
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        if (self._source / "generation_config.json").exists():
+            return GenerationConfig.from_pretrained(self._source)
+        return GenerationConfig.from_model_config(self._config)
 
     def score(self, sequences: list[Sequence]) -> Scores:
         distributed.main_thread_only("scoring with engine nemo")

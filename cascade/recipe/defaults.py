@@ -1,4 +1,6 @@
-"""Defaults that follow from the rest of the recipe: `against` and an even `mix`.
+"""Defaults that follow from the rest of the recipe: `against`, an even `mix`, a gate's `alias`. What is quantised is
+compared with the checkpoint that it was quantised from, all else with every node that is not, of the rounds that are
+read.
 
 They are filled in before validation, so that all other code reads a complete recipe.
 """
@@ -15,8 +17,21 @@ def filled(content: Any) -> Any:
     """The recipe's content with these defaults; malformed content is left to validation."""
     if not isinstance(content, dict):
         return content
-    content = {**content, **{kind: _nodes(content, kind) for kind in (*_MIXED, "gate") if kind in content}}
+    content = {**content, **{kind: _nodes(content, kind) for kind in (*_MIXED, "qad", "gate") if kind in content}}
     rounds = {name: node.get("round") for kind in _MAKERS for name, node in _dicts(content, kind).items()}
+    quantized: dict[Any, Any] = {name: node.get("init") for name, node in _dicts(content, "quantize").items()}
+    quantized |= {name: quantized.get(node.get("init")) for name, node in _dicts(content, "qad").items()}
+    formats: dict[Any, Any] = {name: node.get("format") for name, node in _dicts(content, "quantize").items()}
+    formats |= {name: formats.get(node.get("init")) for name, node in _dicts(content, "qad").items()}
+    for node in _dicts(content, "gate").values():
+        if node.get("alias") is None and isinstance(form := formats.get(node.get("candidate")), str):
+            node["alias"] = f"champion-{form}"
+    for kind, checked in (("qad", "init"), ("gate", "candidate")):
+        for node in _dicts(content, kind).values():
+            # Of a qad that starts elsewhere, so that validation names its init.
+            whole = quantized.get(node.get(checked)) or (node.get(checked) if kind == "qad" else None)
+            if node.get("against") is None and whole is not None:
+                node["against"] = [whole]
     for kind, reads, checked in (("repair", "reads_round", "init"), ("gate", "round", "candidate")):
         for node in _dicts(content, kind).values():
             last = node.get(reads)

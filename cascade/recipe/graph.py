@@ -11,6 +11,9 @@ from cascade.recipe.sections import (
     GateNode,
     Node,
     OffPolicyNode,
+    QADNode,
+    QuantizeNode,
+    RegressionCheck,
     RepairNode,
     RLNode,
     SFTNode,
@@ -46,6 +49,8 @@ class Graph(Section):
     off_policy: dict[str, OffPolicyNode] = Field(default_factory=dict)
     distill: dict[str, DistillNode] = Field(default_factory=dict)
     repair: dict[str, RepairNode] = Field(default_factory=dict)
+    quantize: dict[str, QuantizeNode] = Field(default_factory=dict)
+    qad: dict[str, QADNode] = Field(default_factory=dict)
     gate: dict[str, GateNode] = Field(default_factory=dict)
     solve: dict[str, SolveNode] = Field(default_factory=dict)
 
@@ -55,9 +60,8 @@ class Graph(Section):
         return {name: node for name, node in self.ordered().items() if isinstance(node, Node)}
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        return {
-            k: getattr(self, k) for k in ("sft", "rl", "teachers", "off_policy", "distill", "repair", "gate", "solve")
-        }
+        kinds = ("sft", "rl", "teachers", "off_policy", "distill", "repair", "quantize", "qad", "gate", "solve")
+        return {kind: getattr(self, kind) for kind in kinds}
 
     def kind(self, name: str) -> str:
         """The section of a node. Raises RecipeError naming the known nodes."""
@@ -80,7 +84,7 @@ class Graph(Section):
             parents = [node.candidate, *node.against]
         elif isinstance(node, DistillNode | OffPolicyNode):
             parents = [node.init, node.teachers]
-        elif isinstance(node, RepairNode):
+        elif isinstance(node, RepairNode | QADNode):
             parents = [node.init, *node.against]
         elif isinstance(node, SolveNode):
             parents = node.checkpoints
@@ -98,14 +102,14 @@ class Graph(Section):
         node = self.node(name)
         if isinstance(node, TeachersNode | GateNode):
             return self.evaluated_in(node.round)
-        return self.evaluated_in(node.reads_round) if isinstance(node, RepairNode) else []
+        return self.evaluated_in(node.reads_round) if isinstance(node, RegressionCheck) else []
 
     def teachers_chosen_by(self, name: str) -> str | None:
         """The node whose decision names this one's teachers; None where it has none."""
         node = self.node(name)
         if isinstance(node, DistillNode | OffPolicyNode):
             return node.teachers
-        return name if isinstance(node, RepairNode) else None
+        return name if isinstance(node, RegressionCheck) else None
 
     def ordered(self) -> dict[str, Section]:
         """All nodes, parents first. Raises RecipeError naming a cycle."""
@@ -133,7 +137,20 @@ class Graph(Section):
 
     def makers(self) -> dict[str, Node]:
         """The nodes that make a checkpoint, in the recipe's order; `training` has them in topological order."""
-        return {**self.sft, **self.rl, **self.off_policy, **self.distill, **self.repair}
+        return {
+            **self.sft,
+            **self.rl,
+            **self.off_policy,
+            **self.distill,
+            **self.repair,
+            **self.quantize,
+            **self.qad,
+        }
+
+    @property
+    def checks(self) -> dict[str, RepairNode | QADNode]:
+        """The nodes that begin with a regression check."""
+        return {**self.repair, **self.qad}
 
     def ancestors(self, name: str) -> set[str]:
         return set().union(*({p} | self.ancestors(p) for p in self.parents(name))) if name != BASE else set()

@@ -7,8 +7,23 @@ import yaml
 
 from cascade.errors import CheckpointError, RecipeError
 from cascade.layout import Layout
-from cascade.recipe import BASE, OffPolicyNode, OnPolicyNode, Placement, Recipe, Section, SFTNode, SolveNode, load
+from cascade.recipe import (
+    BASE,
+    OffPolicyNode,
+    OnPolicyNode,
+    Placement,
+    QADNode,
+    QuantizeNode,
+    Recipe,
+    Section,
+    SFTNode,
+    SolveNode,
+    load,
+)
 from cascade.utils.files import write_atomic
+
+LISTED = 50
+"""More changed values than that are counted, not listed."""
 
 
 def find(source: str | None, layout: Layout) -> Path:
@@ -24,7 +39,8 @@ def find(source: str | None, layout: Layout) -> Path:
 
 
 def use(source: str, layout: Layout) -> list[str]:
-    """Make a recipe the active one, after checking it. Returns what changed, one line a key."""
+    """Make a recipe the active one, after checking it. Returns what changed, one line a key; of a recipe that has
+    little in common with the one before, how much."""
     path = find(source, layout)
     recipe = load(path)
     text = path.read_text(encoding="utf-8")
@@ -37,7 +53,11 @@ def use(source: str, layout: Layout) -> list[str]:
     if layout.params.exists() and layout.params.read_text(encoding="utf-8") == text:
         return [f"params.yaml is {path} already; nothing changed"]
     write_atomic(layout.params, text)
-    return [f"params.yaml is now {recipe.name} ({path}); {len(changes)} values changed", *changes]
+    first = f"params.yaml is now {recipe.name} ({path}); {len(changes)} values changed"
+    return [
+        first,
+        *(changes if len(changes) <= LISTED else ["  too many to list; it is shown by `cascade recipe show`"]),
+    ]
 
 
 def show(path: Path) -> list[str]:
@@ -74,6 +94,10 @@ def _settings(node: Section) -> list[str]:
             ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in strategy.items()),
             ", ".join(f"{key} {value:,}" if key != "budget" else f"{key}: {value}" for key, value in limits.items()),
         ]
+    if isinstance(node, QuantizeNode):
+        return [f"{node.format}, without {', '.join(node.keep)}" if node.keep else node.format]
+    if isinstance(node, QADNode):
+        return [f"{node.steps} steps of {node.batch} sequences, {_rate(node)}"]
     if isinstance(node, OffPolicyNode):
         mix = ", ".join(f"{domain} {100 * share:g} %" for domain, share in node.mix.items())
         answers = f"{node.prompts} prompts × {node.rollouts} answers of up to {node.rollout.max_new_tokens:,} tokens"
@@ -86,7 +110,7 @@ def _place(place: Placement) -> str:
     return f"{on}: {place.machines} × {place.gpus} GPUs" if place.gpus else on
 
 
-def _rate(node: SFTNode | OffPolicyNode | OnPolicyNode) -> str:
+def _rate(node: SFTNode | OffPolicyNode | OnPolicyNode | QADNode) -> str:
     adapters = f", adapters of rank {node.lora.rank}" if node.lora else ""
     return f"learning rate {node.optimizer.learning_rate:g}{adapters}"
 

@@ -338,15 +338,68 @@ class Comparison(Section):
     undecided: as a multiple of those of one evaluation. 0: what the evaluations have must do."""
 
 
-class RepairNode(Distillation, Comparison):
-    """Regression check of `init`: where it regressed in a domain, distillation from the best earlier checkpoint there
-    and from `init` itself in all other domains; where it did not, the checkpoint of `init`, unchanged."""
+class RegressionCheck(Comparison):
+    """A node that checks its `init` for regressions."""
 
     reads_round: Count
     """The round whose evaluations it waits for and reads: the one before its own, which DVC cannot compute."""
+
+
+class RepairNode(Distillation, RegressionCheck):
+    """Regression check of `init`: where it regressed in a domain, distillation from the best earlier checkpoint there
+    and from `init` itself in all other domains; where it did not, the checkpoint of `init`, unchanged."""
+
     focus: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the prompts that are of the regressed domains, each by its part of `mix`; the rest keeps the others at
     their level. 0: all domains by `mix`."""
+
+
+class Quantization(Section):
+    format: Literal["fp8", "nvfp4", "int8", "int4", "int2"]
+    """Of the weights (docs/quantization.md); activations stay as they are."""
+    keep: tuple[str, ...] = ("lm_head",)
+    """Linear layers and experts that are not quantised: names or ends of names, with * for anything, such as in_proj or
+    layers.0.*. Embeddings, routers, convolutions, norms and all else that is no matrix product stay in any case."""
+
+
+class QuantizeNode(Node, Quantization):
+    """Post-training quantisation of `init`: a directory of quantised weights and their scales, which is loaded again
+    and compared with the fake-quantised model before it counts."""
+
+    rows: Count = 16
+    """Packed sequences of data/sft for that comparison, and for the distance from `init`."""
+    max_log_prob_gap: Annotated[float, Field(gt=0)] = 1e-3
+    """Mean log-probability difference, in nats, between what was written and the fake-quantised model above which the
+    node stops."""
+
+    @model_validator(mode="after")
+    def _whole_model(self) -> "QuantizeNode":
+        _check_quantizes(self)
+        return self
+
+
+class QADNode(Node, RegressionCheck):
+    """Regression check of a quantised `init` against the checkpoint that it was quantised from; where it regressed,
+    quantisation-aware distillation (arXiv 2601.20088): forward KL to that checkpoint on data/sft, computed with
+    quantised weights. Where it did not, the checkpoint of `init`, unchanged."""
+
+    steps: Count
+    batch: Count
+    """Packed sequences a step."""
+    optimizer: Optimizer
+    update_router: bool = False
+
+    @model_validator(mode="after")
+    def _whole_model(self) -> "QADNode":
+        _check_quantizes(self)
+        return self
+
+
+def _check_quantizes(node: Node) -> None:
+    if node.engine != "hf":
+        raise ValueError(f"engine: {node.engine} does not quantise; say hf")
+    if node.lora is not None:
+        raise ValueError("lora: all weights are quantised and trained; take it out")
 
 
 class TeachersNode(Section):
@@ -374,6 +427,7 @@ class GateNode(Comparison):
     candidate: str
     registered_name: Name
     alias: Alias = "champion"
+    """Of what is quantised, by default champion- and its format."""
 
 
 class GenerateVerifyRefine(Section):

@@ -11,6 +11,9 @@ from cascade.recipe.sections import (
     Distillation,
     DistillNode,
     OffPolicyNode,
+    QADNode,
+    QuantizeNode,
+    RegressionCheck,
     RepairNode,
     SFTNode,
     SolveNode,
@@ -51,6 +54,7 @@ def check(graph: Graph, curation: Curation, pools: Iterable[str]) -> None:
         _check_teachers(
             f"{graph.kind(name)}.{name}", node, "teachers", f" of {node.teachers}", candidates, graph, curation
         )
+    _check_quantized(graph)
     for name, repair in graph.repair.items():
         _check_teachers(f"repair.{name}", repair, "against", "", repair.against, graph, curation)
         if missing := [domain for domain in curation.domains if domain not in repair.mix]:
@@ -64,6 +68,8 @@ def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> 
     makers = list(graph.makers())
     # The base model has no evaluation that a repair could check.
     starts = makers if isinstance(node, RepairNode) else [BASE, *makers]
+    if isinstance(node, QADNode):
+        starts = list(graph.quantize)
     references = {
         "init": ([getattr(node, "init", None)], starts),
         "teachers": ([getattr(node, "teachers", None)], list(graph.teachers)),
@@ -81,7 +87,7 @@ def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> 
     for domain in getattr(node, "mix", {}):
         if not any(source.rl for source in sources if source.domain == domain):
             raise RecipeError(f"{key}.mix.{domain}: no source in curation.sources gives RL prompts (rl) of it")
-    if isinstance(node, SFTNode) and not any(source.sft for source in sources):
+    if isinstance(node, SFTNode | QuantizeNode | QADNode) and not any(source.sft for source in sources):
         raise RecipeError(f"{key}: no source in curation.sources gives rows for SFT (sft)")
     if isinstance(node, TeachersNode):
         for domain, allowed in node.domains.items():
@@ -141,6 +147,25 @@ def _check_solve(key: str, node: SolveNode, graph: Graph, curation: Curation) ->
         raise RecipeError(f"{key}.budget.submissions: generate-verify-refine submits nothing; take it out")
 
 
+def _check_quantized(graph: Graph) -> None:
+    """Quantised weights are not trained further, except from the weights that they were quantised from (`qad`)."""
+    quantized = {**graph.quantize, **graph.qad}
+    for name, node in graph.makers().items():
+        if node.init in quantized and name not in graph.qad:
+            raise RecipeError(
+                f"{graph.kind(name)}.{name}.init: {node.init!r} is quantised; start from what it was quantised from"
+            )
+    for name, distillation in graph.qad.items():
+        if distillation.against != (whole := [graph.quantize[distillation.init].init]):
+            raise RecipeError(
+                f"qad.{name}.against: {', '.join(distillation.against)}; it is compared with, and distilled from, what "
+                f"{distillation.init} was quantised from: {whole[0]}"
+            )
+    for name, choice in graph.teachers.items():
+        if found := [candidate for candidate in choice.candidates if candidate in quantized]:
+            raise RecipeError(f"teachers.{name}.candidates: {found[0]!r} is quantised; leave it out")
+
+
 def _sft_of(name: str, graph: Graph) -> set[str]:
     """The SFT nodes from the base model to a node, itself included."""
     return (graph.ancestors(name) | {name}) & set(graph.sft)
@@ -148,7 +173,7 @@ def _sft_of(name: str, graph: Graph) -> set[str]:
 
 def _check_round(key: str, node: Any, graph: Graph) -> None:
     """DVC's stages must have the order of the nodes: a node cannot read a round that comes after it."""
-    reads = "reads_round" if isinstance(node, RepairNode) else "round"
+    reads = "reads_round" if isinstance(node, RegressionCheck) else "round"
     last = getattr(node, reads)
     makers = graph.makers()
     for field, names in {
@@ -165,10 +190,20 @@ def _check_round(key: str, node: Any, graph: Graph) -> None:
             f"{key}.round: {node.round}; a distillation opens the round after its teachers', "
             f"{graph.teachers[node.teachers].round + 1}"
         )
-    if isinstance(node, RepairNode) and node.round != last + 1:
-        raise RecipeError(f"{key}.round: {node.round}; a repair opens the round after the one it reads, {last + 1}")
-    openers = (*graph.off_policy.values(), *graph.distill.values(), *graph.repair.values())
-    rounds = {1, *(opener.round for opener in openers)}
+    if isinstance(node, QuantizeNode) and node.init != BASE and node.round != (wanted := makers[node.init].round):
+        raise RecipeError(
+            f"{key}.round: {node.round}; who reads a quantised checkpoint reads that of its init too, so say the round "
+            f"of {node.init}, {wanted}"
+        )
+    if isinstance(node, RepairNode | QADNode) and node.round != last + 1:
+        what = "a repair" if isinstance(node, RepairNode) else "qad"
+        raise RecipeError(f"{key}.round: {node.round}; {what} opens the round after the one it reads, {last + 1}")
+    openers = [
+        opener.round
+        for section in (graph.off_policy, graph.distill, graph.repair, graph.qad)
+        for opener in section.values()
+    ]
+    rounds = {1, *openers}
     for field in dict.fromkeys((reads, "round")):
         if (round := getattr(node, field)) not in rounds:
             raise RecipeError(f"{key}.{field}: {round}, but no distillation or repair opens that round")

@@ -12,7 +12,7 @@ from cascade.recipe import REPORT, Recipe
 from cascade.report import facts, figures
 from cascade.report.before_after import before_after, shortened
 from cascade.report.graph import graph_svg
-from cascade.report.results import BY_DOMAIN, Recovery, Results, load_results, pooled_recovery
+from cascade.report.results import BY_DOMAIN, Recovery, Results, load_results, pooled_recovery, quantized_rows
 from cascade.tracking import Journal
 from cascade.utils.files import read_json, write_atomic
 from cascade.utils.machine import machine
@@ -64,7 +64,8 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         measured_in=lambda means: [m for m in BY_DOMAIN if any(m in of_domain for of_domain in means.values())],
         recoveries=recoveries,
         budgets={node: _svgs({"": figures_by_name[f"budget_{node}"]})[""] for node in results.solutions},
-        pooled={node: pooled_recovery(found) for node, found in recoveries.items()},
+        pooled={node: pooled_recovery(results.recoveries(node)) for node in (*recoveries, *recipe.qad)},
+        quantized=quantized_rows(results),
         samples={node: _last_samples(rows) for node, rows in results.samples.items()},
         answered=answers,
         shortened=shortened,
@@ -105,7 +106,8 @@ def _contents(
     parts = [
         (bool(results.summaries), "scores", "Scores"),
         *((node in decided, node, f"Gate {node}") for node in recipe.gate),
-        (any(node in decided for node in recipe.repair), "checks", "Regression checks"),
+        (any(node in results.steps for node in recipe.quantize), "quantized", "Quantised"),
+        (any(node in decided for node in recipe.checks), "checks", "Regression checks"),
         *((node in decided, node, f"Teachers: {node}") for node in recipe.teachers),
         *((bool(found), f"recovery-{node}", f"Recovery: {node}") for node, found in recoveries.items()),
         (bool(results.solutions), "test-time", "Test-time scaling"),

@@ -89,19 +89,47 @@ class Results:
         return measured if len(measured) > 1 else {}
 
     def recoveries(self, node: str) -> list[Recovery]:
-        """Recoveries of a distillation or repair, by domain: empty where results are missing or nothing was
-        repaired."""
+        """Recoveries of a distillation, repair or quantisation-aware distillation, by domain: empty where results are
+        missing or nothing was repaired."""
         section, decision_node = self.recipe.training[node], self.recipe.teachers_chosen_by(node)
-        assert isinstance(section, Distillation)
         assert decision_node is not None
         teachers = self.decisions.get(decision_node, {}).get("teachers", {})
         recoveries: list[Recovery] = []
-        for domain in section.mix:
+        for domain in section.mix if isinstance(section, Distillation) else self.recipe.domains:
             teacher = teachers.get(domain, {}).get("node")
             scores = [self.score(n, domain) for n in (section.init, node, teacher)]
             if teacher is not None and None not in scores:
                 recoveries.append(Recovery(domain, teacher, *scores))  # type: ignore[arg-type]
         return recoveries
+
+
+@dataclass(frozen=True)
+class QuantizedRow:
+    """A quantised checkpoint beside the one that it was made from."""
+
+    node: str
+    of: str
+    format: str
+    mib: float
+    share: float
+    """Of the size of `of`."""
+    divergence: float
+    """Forward KL to `of`, in nats a token."""
+
+
+def quantized_rows(results: Results) -> list[QuantizedRow]:
+    return [
+        QuantizedRow(
+            node,
+            section.init,
+            section.format,
+            series["quantize/bytes"][-1][1] / 2**20,
+            series["quantize/size_share"][-1][1],
+            series["quantize/forward_kl"][-1][1],
+        )
+        for node, section in results.recipe.quantize.items()
+        if (series := results.steps.get(node))
+    ]
 
 
 def mean_of(points: list[tuple[int, float]] | None) -> float | None:
@@ -134,7 +162,7 @@ def load_results(recipe: Recipe, layout: Layout) -> Results:
         {n: read_json(d / "manifest.json") for n, d in training.items() if (d / "manifest.json").exists()},
         {
             n: read_json(p)
-            for n in (*recipe.teachers, *recipe.repair, *recipe.gate)
+            for n in (*recipe.teachers, *recipe.checks, *recipe.gate)
             if (p := layout.decision(n)).exists()
         },
         {n: rows for n, d in training.items() if (p := d / "samples.jsonl").exists() and (rows := list(read_jsonl(p)))},

@@ -4,7 +4,7 @@ from typing import Any
 
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.report.results import Results, load_results, pooled_recovery
+from cascade.report.results import Results, load_results, pooled_recovery, quantized_rows
 
 BEST = "*"
 
@@ -57,13 +57,18 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 def _conclusions(results: Results) -> list[str]:
     lines: list[str] = []
-    for node in (*results.recipe.distill, *results.recipe.repair):
+    for node in (*results.recipe.distill, *results.recipe.checks):
         recoveries = results.recoveries(node)
         rate = pooled_recovery(recoveries)
         if rate is not None:
             lost = ", ".join(f"{r.domain} {100 * r.rate:.0f} %" for r in recoveries if r.rate is not None)
             lines.append(f"{node}: recovered {100 * rate:.0f} % of what its start lacked on the teachers ({lost}).")
-    checks = {node: found for node in results.recipe.repair if (found := results.decisions.get(node))}
+    lines += [
+        f"{row.node}: {row.format}, {100 * row.share:.0f} % of the size of {row.of}, "
+        f"KL {row.divergence:.4f} nats a token."
+        for row in quantized_rows(results)
+    ]
+    checks = {node: found for node in results.recipe.checks if (found := results.decisions.get(node))}
     if checks:
         repaired = [node for node, decision in checks.items() if decision["regressed"]]
         lines.append(f"{len(repaired)} of {len(checks)} regression checks led to a repair.")

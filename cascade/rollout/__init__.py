@@ -20,7 +20,7 @@ def make_sampler(settings: Rollout, policy: Policy) -> Sampler:
 
     Raises CascadeError for an engine that is not installed, or that would sample from another policy.
     """
-    if settings.engine == "vllm" and (limit := time_step_limit(policy.model.config)) not in (None, (0.0, math.inf)):
+    if settings.engine == "vllm" and (limit := time_step_limit(policy.config)) not in (None, (0.0, math.inf)):
         raise CascadeError(
             f"config.json: time_step_limit {limit}: vLLM does not limit the time step of Mamba layers; "
             "say rollout.engine torch"

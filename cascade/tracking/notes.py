@@ -8,6 +8,8 @@ from cascade.recipe import (
     Node,
     OffPolicyNode,
     OnPolicyNode,
+    QADNode,
+    QuantizeNode,
     Recipe,
     SolveNode,
     TeachersNode,
@@ -24,6 +26,7 @@ UNITS = """\
 `quality` on the judge's scale, where rewards are relative to a group |
 | `eval/<domain>/` | the benchmark: `avg_at_k` the mean reward, between `ci_low` and `ci_high`, `pass_at_k` solved |
 | `gate/`, `repair/` | the comparison with the best earlier checkpoint: bounds, smallest visible loss, more rollouts |
+| `quantize/` | the quantised checkpoint beside the one it was made from: bytes, share of its size, forward KL in nats |
 | `solve/` | test-time scaling: true scores in [0, 1]; the step is the budget, in responses for each problem |
 | `curate/` | rows, tokens and shares of the data |
 | `time/` | seconds (`_share`: of a step) |
@@ -84,6 +87,11 @@ def _sentence(recipe: Recipe, name: str) -> str:
     assert isinstance(node, Node)
     if isinstance(node, OffPolicyNode):
         return f"fine-tuning of {node.init} on its teachers' answers to {node.prompts} prompts"
+    if isinstance(node, QuantizeNode):
+        return f"{node.init} in {node.format}"
+    if isinstance(node, QADNode):
+        what = f"quantisation-aware distillation in {node.steps} steps"
+        return f"regression check of {node.init} against {node.against[0]}, and where it regressed {what}"
     if not isinstance(node, OnPolicyNode):
         return f"supervised fine-tuning of {node.init}"
     mix = ", ".join(f"{domain} {100 * share:.0f} %" for domain, share in node.mix.items())

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 import cascade
 from cascade.errors import CascadeError, CheckpointError
 from cascade.layout import Layout
-from cascade.recipe import PLACEMENT, Comparison, OffPolicyNode, OnPolicyNode, Recipe, SFTNode
+from cascade.recipe import (
+    PLACEMENT,
+    Comparison,
+    OffPolicyNode,
+    OnPolicyNode,
+    QADNode,
+    Quantization,
+    QuantizeNode,
+    Recipe,
+    SFTNode,
+)
 from cascade.recipe.library import checkpoint_of
 from cascade.tracking import Journal
 from cascade.tracking.curves import write_curves
@@ -41,7 +52,7 @@ from cascade.utils.progress import say
 from cascade.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from cascade.policy.base import Policy
+    from cascade.policy.base import Policy, Sequence
     from cascade.training.resume_state import State
 
 MAX_RELOAD_GAP = 0.05
@@ -83,7 +94,7 @@ class NodeRun:
     def __init__(self, recipe: Recipe, name: str, layout: Layout, data: list[Path], extra_inputs: dict[str, Any]):
         self.name = name
         node = recipe.node(name)
-        assert isinstance(node, SFTNode | OffPolicyNode | OnPolicyNode)
+        assert isinstance(node, SFTNode | OffPolicyNode | OnPolicyNode | QuantizeNode | QADNode)
         self.node = node
         self.parent = checkpoint_of(recipe, layout, node.init)
         self.work = layout.work(name)
@@ -98,7 +109,8 @@ class NodeRun:
         defaults = {key for key, field in type(node).model_fields.items() if getattr(node, key) == field.default}
         excluded |= dict.fromkeys(LATER & defaults, True)
         unset = {"keep_gathered"} if node.parallel.keep_gathered is None else set()
-        adamw = {"algorithm"} if node.optimizer.algorithm == "adamw" else set()
+        self._optimizer = None if isinstance(node, QuantizeNode) else node.optimizer
+        adamw = {"algorithm"} if self._optimizer and self._optimizer.algorithm == "adamw" else set()
         section = node.model_dump(
             mode="json", exclude=excluded | {"rollout": PLACEMENT, "parallel": unset, "optimizer": adamw}
         )
@@ -125,19 +137,21 @@ class NodeRun:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
-    def load_policy(self) -> Policy:
-        """The parent's checkpoint, to be trained as the node says."""
+    def load_policy(self, checkpoint: Path | None = None, quantization: Quantization | None = None) -> Policy:
+        """The parent's checkpoint, or another one, to be trained as the node says; with fake-quantised weights where
+        `quantization` says how."""
         from cascade.policy import make_policy
 
         return make_policy(
             self.node.engine,
-            self.parent,
-            self.node.optimizer,
-            update_router=self.node.update_router,
+            checkpoint or self.parent,
+            self._optimizer,
+            update_router=getattr(self.node, "update_router", False),
             parallel=self.node.parallel,
             checkpoint_dtype=self.node.checkpoint_dtype,
             lora=self.node.lora,
             seed=derive_seed(self._seed, self.name, "lora"),
+            quantization=quantization,
         )
 
     def resume(self, policy: Policy) -> State:
@@ -152,7 +166,7 @@ class NodeRun:
         else:
             policy.load_training_state(state.tensors)
             say(f"{self.name}: resuming after step {state.step}")
-        self._open_journal(state.step)
+        self.open_journal(state.step)
         return state
 
     def earlier_metrics(self) -> list[dict[str, float]]:
@@ -161,7 +175,7 @@ class NodeRun:
             lambda: [entry["values"] for entry in self.journal.entries() if entry["kind"] == "metrics"]
         )
 
-    def _open_journal(self, step: int) -> None:
+    def open_journal(self, step: int) -> None:
         """Truncate the journal and the samples to before `step`, and log parameters, inputs and data sets."""
         self.journal.rewind(step)
         if distributed.is_main():
@@ -194,8 +208,16 @@ class NodeRun:
             write_jsonl(self._samples_path, [*self._samples(), *rows])
             self._log_samples(self._samples(), self.work)
 
-    def finish(self, policy: Policy) -> None:
-        """Write the checkpoint, reload and verify it, publish it with its results, delete the state."""
+    def finish(
+        self,
+        policy: Policy,
+        probe: list[Sequence] | None = None,
+        max_gap: float = MAX_RELOAD_GAP,
+        measured: Callable[[Path], dict[str, float]] | None = None,
+    ) -> None:
+        """Write the checkpoint, reload and verify it, publish it with its results, delete the state. It is verified on
+        the sequences `probe`, by default one of the vocabulary's first tokens. `measured`: metrics of what was written,
+        for a node without steps."""
         directory = self.work / "checkpoint"
         if distributed.is_main():
             shutil.rmtree(directory, ignore_errors=True)
@@ -203,14 +225,16 @@ class NodeRun:
             with room_for(directory):
                 policy.save(directory)
         distributed.barrier()
-        self._check_reload(policy, directory)
+        self._check_reload(policy, directory, probe, max_gap)
+        if measured is not None:
+            self.journal.metrics(measured(directory), 0)
         if distributed.is_main():
             self._publish(directory)
         distributed.barrier()
 
     def publish_parent(self) -> None:
         """Publish the parent's checkpoint as the node's own: the same files, without training."""
-        self._open_journal(0)
+        self.open_journal(0)
         if not distributed.is_main():
             return
         directory = self.work / "checkpoint"
@@ -231,17 +255,18 @@ class NodeRun:
     def _samples(self) -> list[dict]:
         return list(read_jsonl(self._samples_path)) if self._samples_path.exists() else []
 
-    def _check_reload(self, policy: Policy, directory: Path) -> None:
+    def _check_reload(self, policy: Policy, directory: Path, probe: list[Sequence] | None, max_gap: float) -> None:
         from cascade.policy import make_policy
         from cascade.policy.base import Sequence
 
         count = min(16, len(policy.tokenizer))
-        probe = [Sequence(list(range(count)), [False] + [True] * (count - 1))]
+        probe = probe or [Sequence(list(range(count)), [False] + [True] * (count - 1))]
         loaded = make_policy(self.node.engine, directory, None, parallel=self.node.parallel)
         gap = (loaded.score(probe).log_probs - policy.score(probe).log_probs).abs().mean().item()
-        if not gap <= MAX_RELOAD_GAP:
+        if not gap <= max_gap:
             raise CheckpointError(
-                f"{directory}: the checkpoint loads, but its log-probabilities are {gap:.3g} nats off"
+                f"{directory}: the checkpoint loads, but its log-probabilities are {gap:.3g} nats off "
+                "those of the model it was written from; it is not published, run the node again"
             )
 
     def _write_results(self, checkpoint_hash: str) -> None:

@@ -290,9 +290,10 @@ def test_steps_of_the_recipe_wait_for_what_they_read(tmp_path: Path) -> None:
     assert finish(*branches) == ["evaluate sft", *(f"evaluate {name}" for name in branches)]
     assert finish("evaluate sft", *(f"evaluate {name}" for name in branches[:-1])) == [f"evaluate {branches[-1]}"]
     assert finish(f"evaluate {branches[-1]}") == ["select_teachers"]
-    assert finish("select_teachers") == ["mopd"]
-    assert finish("mopd") == ["evaluate mopd"]
-    assert finish("evaluate mopd") == ["release"]
+    assert finish("select_teachers") == ["mopd", "merge"]
+    assert finish("mopd", "merge") == ["evaluate mopd", "evaluate merge"]
+    assert finish("evaluate mopd") == ["evaluate merge"]
+    assert finish("evaluate merge") == ["release"]
     assert finish("release") == []
 
 

@@ -1,5 +1,6 @@
 """`cascade import`: tiny checkpoints in every state that models come in, and one GGUF file written here."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cascade.commands.import_model import importer, loading
 from cascade.commands.import_model.capabilities import capabilities
 from cascade.errors import CascadeError
 from cascade.policy import make_policy
+from tests import hub
+from tests.chat import test_round_trips
 from tests.policy import tiny
 
 GEMMA = (
@@ -67,6 +70,20 @@ def test_what_a_template_loses_is_said(tmp_path: Path) -> None:
     assert [name for name, problem in found.items() if problem is None] == ["messages", "several turns", "system turns"]
     assert "reasoning" in str(found["thinking"])
     assert "tool" in str(found["tools"])
+
+
+@pytest.mark.parametrize("name", list(test_round_trips.ENDS))
+def test_a_template_expresses_the_same_after_the_import(name: str, tmp_path: Path) -> None:
+    """Phi-3's writes eos_token, which the import changes."""
+    tokenizer = copy.deepcopy(test_round_trips.tokenizer(name))
+    before = {c.name: c.problem for c in capabilities(tokenizer)}
+    llama(rows=300).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    imported(tmp_path / "m", tmp_path / "out")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert saved.eos_token == test_round_trips.ENDS[name][1]
+    assert {c.name: c.problem for c in capabilities(saved)} == before
+    assert before["messages"] is None
 
 
 def test_a_response_ends_where_the_template_ends_a_turn(tmp_path: Path) -> None:
@@ -254,3 +271,37 @@ def write_gguf(gguf: object, model: LlamaForCausalLM, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def test_models_come_from_the_hub(tmp_path: Path) -> None:
+    for name in ("tiny", "cut"):
+        made(tmp_path / "hub" / "models" / "org" / name)
+    (tmp_path / "hub/models/org/tiny/pytorch_model.bin").write_bytes(b"never asked for")
+    (tmp_path / "hub/models/org/cut/more.safetensors").write_bytes(b"x" * 1000)
+    with hub.serve(tmp_path / "hub") as server:
+        server.status, server.broken = {"org/gated": 403, "org/private": 401, "org/down": 503}, {"more.safetensors"}
+        script = f"""
+        from click.testing import CliRunner
+        from cascade.cli import main
+
+        def answer(name):
+            return CliRunner().invoke(main, ["import", name, "--out", f"{tmp_path}/{{name}}"]).output
+        """
+        names = ["org/tiny", "org/missing", "org/gated", "org/private", "org/down", "org/cut"]
+        found = hub.run(script, names, server, tmp_path / "home")
+    assert found["org/tiny"].startswith("org/tiny: LlamaForCausalLM, ")
+    assert found["org/tiny"].endswith(f"written to {tmp_path}/org/tiny\n")
+    given, arrived = (
+        AutoModelForCausalLM.from_pretrained(d) for d in (tmp_path / "hub/models/org/tiny", tmp_path / "org/tiny")
+    )
+    assert all(torch.equal(value, arrived.state_dict()[key]) for key, value in given.state_dict().items())
+    assert not any("pytorch_model.bin" in line for line in server.asked)
+    token = "set HF_TOKEN or run `hf auth login`"
+    assert found["org/missing"] == f"Error: org/missing: not on the Hub, or private; mend the name, or {token}\n"
+    assert found["org/private"] == f"Error: org/private: not on the Hub, or private; mend the name, or {token}\n"
+    assert found["org/gated"] == f"Error: org/gated: gated; accept its terms on the Hub, then {token}\n"
+    for name, cause in (("down", "503"), ("cut", "peer closed connection")):
+        assert found[f"org/{name}"].startswith(f"Error: org/{name}: cannot be downloaded from the Hub (")
+        assert cause in found[f"org/{name}"]
+        assert found[f"org/{name}"].count("\n") == 1
+        assert not (tmp_path / "org" / name).exists()

@@ -90,8 +90,7 @@ def test_many_tokens_make_large_batches(model: Path, tmp_path: Path, monkeypatch
     assert 100 * 8000 / new_recipe.STEPS / 2 < rows <= 200 * 8000 / new_recipe.STEPS
 
 
-def test_without_demonstrations_domains_follow_each_other(model: Path, tmp_path: Path) -> None:
-    """Branches from the base have no SFT node in common, and could not teach each other."""
+def test_without_demonstrations_all_start_from_the_base(model: Path, tmp_path: Path) -> None:
     bare = [
         {k: v for k, v in row.items() if k != "demonstration"} for row in environments.get("mcqa").generate(20, 0, 1)
     ]
@@ -101,7 +100,7 @@ def test_without_demonstrations_domains_follow_each_other(model: Path, tmp_path:
     ]
     recipe, _ = new(model, [written(tmp_path / "a.jsonl", bare), written(tmp_path / "b.jsonl", math)], tmp_path)
     assert {name: node.init for name, node in recipe.training.items()} == {
-        "mcqa_rl": "base", "math_rl": "mcqa_rl", "mopd": "math_rl"
+        "mcqa_rl": "base", "math_rl": "base", "mopd": "base"
     }  # fmt: skip
     assert recipe.evaluation.rollout.max_new_tokens == 512
 
@@ -110,9 +109,9 @@ def test_what_the_template_loses_is_said_and_thinking_stays_off(tmp_path: Path) 
     source = made(tmp_path / "source", chat_template=template("hermes"))
     list(import_model(str(source), tmp_path / "m"))
     recipe, lines = new(tmp_path / "m", [written(tmp_path / "a.jsonl", [QUESTION] * 10)], tmp_path)
-    assert (
-        "  100% of its demonstrations have reasoning, which the template loses: cascade import --chat-template" in lines
-    )
+    lost = "100% of its demonstrations have reasoning, which the template loses"
+    remedy = "curation rejects them: import the model again, with --chat-template qwen3 or nemotron"
+    assert f"  {lost}; {remedy}" in lines
     assert recipe.rl["math_rl"].rollout.thinking is False
 
 
@@ -133,11 +132,31 @@ def test_the_largest_micro_batches_that_fit_are_taken(
     assert len(asked) == 10
     assert recipe.sft["sft"].parallel.checkpoint_activations
     assert "micro-batches of 8,192 tokens, activations computed again" in lines[-2]
+    assert recipe.sft["sft"].lora is None
     monkeypatch.setattr(memory_plan, "table", lambda *a: ([], ["math_rl: needs 99 GiB of each GPU"]))
     (tmp_path / "recipes" / "made.yaml").unlink()
     with pytest.raises(CascadeError, match="no setting fits 1 GPUs of 80 GiB: math_rl: needs 99 GiB"):
         new(model, [data], tmp_path)
     assert not (tmp_path / "recipes" / "made.yaml").exists()
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_adapters_are_trained_where_all_weights_do_not_fit(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    def table(recipe: Recipe, names: list[str], layout: Layout) -> tuple[list[str], list[str]]:
+        return [], [] if recipe.rl["math_rl"].lora else ["math_rl: needs more"]
+
+    data = written(tmp_path / "a.jsonl", [QUESTION] * 10)
+    whole, _ = new(model, [data], tmp_path)
+    (tmp_path / "recipes" / "made.yaml").unlink()
+    monkeypatch.setattr(memory_plan, "table", table)
+    recipe, lines = new(model, [data], tmp_path, gpus=gpus)
+    assert "engine hf, micro-batches of 65,536 tokens, activations computed again, adapters alone" in lines[-2]
+    for name, node in recipe.training.items():
+        assert node.engine == "hf"
+        assert node.lora is not None
+        assert node.optimizer.learning_rate == pytest.approx(10 * whole.training[name].optimizer.learning_rate)
 
 
 def test_several_gpus_and_none(model: Path, tmp_path: Path) -> None:

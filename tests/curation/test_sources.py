@@ -16,6 +16,7 @@ from cascade.curation import sources
 from cascade.curation.rows import parse
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
+from tests import hub
 
 from .conftest import chat_row, math_row, write_jsonl
 
@@ -296,3 +297,43 @@ def test_a_source_has_its_rows_graded_as_nemo_gym_grades(tmp_path: Path):
         Source.model_validate({"domain": "d", "generator": "math", "grading": "gym"})
     with pytest.raises(ValidationError, match="grading"):
         Source.model_validate({"domain": "d", "path": "x.jsonl", "grading": "exact"})
+
+
+def test_datasets_come_from_the_hub(tmp_path: Path):
+    rows = [{"question": "1 + 1?", "answer": "#### 2"}, {"question": "2 + 2?", "answer": "#### 4"}]
+    on_hub = tmp_path / "hub" / "datasets" / "org"
+    for name, file in (("lines", "train.jsonl"), ("cut", "cut.jsonl")):
+        (on_hub / name / "data").mkdir(parents=True)
+        data_files = {"config_name": "default", "data_files": [{"split": "train", "path": f"data/{file}"}]}
+        (on_hub / name / "README.md").write_text(f"---\nconfigs: {json.dumps([data_files])}\n---\n")
+        write_jsonl(on_hub / name / "data" / file, rows)
+    (on_hub / "table" / "data").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), on_hub / "table" / "data" / "train-00000-of-00001.parquet")
+    script = """
+    from pathlib import Path
+    from cascade.curation import sources
+    from cascade.errors import CascadeError
+    from cascade.recipe import Source
+
+    def answer(name):
+        try:
+            return list(sources.stored(Source(dataset=name, domain="d"), "s", Path.cwd()))
+        except CascadeError as error:
+            return str(error)
+    """
+    with hub.serve(tmp_path / "hub") as server:
+        server.status, server.broken = {"org/gated": 403, "org/private": 401, "org/down": 503}, {"data/cut.jsonl"}
+        names = [f"org/{name}" for name in ("lines", "table", "missing", "gated", "private", "down", "cut")]
+        found = hub.run(script, names, server, tmp_path / "home")
+    assert found["org/lines"] == found["org/table"] == rows
+    for name, cause in (
+        ("missing", "Not Found"),
+        ("gated", "gated"),
+        ("private", "cannot be accessed"),
+        ("down", "again"),
+    ):
+        assert found[f"org/{name}"].startswith(f"curation.sources.s.dataset: cannot open org/{name} (")
+        assert cause in found[f"org/{name}"]
+    # Not a file that ends early: the rows that arrived are no shorter dataset.
+    assert found["org/cut"].startswith("curation.sources.s: reading org/cut broke off (peer closed connection")
+    assert not any("\n" in text for text in found.values() if isinstance(text, str))

@@ -124,8 +124,43 @@ def test_equal_bytes_every_time(layout, asked, tmp_path):
         assert (layout.evaluation("sft") / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
+def test_domains_with_few_prompts_are_sampled_together(layout, monkeypatch):
+    """Those with the longest prompts first; one that is larger than a part is a part."""
+    recipe = recipe_with_gate()  # 4 rollouts of each prompt
+    assert [part.domains for part in benchmark._parts(recipe, layout)] == [("one", "two")]
+    for rows, parts in ((48, [("one", "two")]), (47, [("one",), ("two",)]), (1, [("one",), ("two",)])):
+        monkeypatch.setattr(benchmark, "ROWS", rows)
+        assert [part.domains for part in benchmark._parts(recipe, layout)] == parts
+    write_rows(layout.benchmark("two"), prompt_rows("two", 60))
+    assert [part.domains for part in benchmark._parts(recipe, layout)] == [("two",), ("one",)]
+
+
+def test_a_part_half_of_which_was_saved_is_sampled_as_a_whole(layout, asked, monkeypatch, tmp_path):
+    recipe = recipe_with_gate()
+    real, saved = benchmark.write_rollouts, []
+
+    def dying(path, lines):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(path)
+        real(path, lines)
+
+    monkeypatch.setattr(benchmark, "write_rollouts", dying)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.evaluate(recipe, "sft", layout)
+    assert saved[0].exists()
+    monkeypatch.setattr(benchmark, "write_rollouts", real)
+    asked.clear()
+    benchmark.evaluate(recipe, "sft", layout)
+    assert len(asked) == 2 * 6 * 4
+    benchmark.evaluate(recipe, "sft", layout, layout.checkpoint("sft"), tmp_path / "again")
+    rollouts = (layout.evaluation("sft") / "rollouts.parquet").read_bytes()
+    assert rollouts == (tmp_path / "again" / "rollouts.parquet").read_bytes()
+
+
 def test_a_killed_evaluation_goes_on_after_the_finished_domains(layout, asked, monkeypatch):
     recipe = recipe_with_gate()
+    monkeypatch.setattr(benchmark, "ROWS", 24)
     real = checkpoint_runner.CheckpointRunner.run
 
     def dying(self, prompts):

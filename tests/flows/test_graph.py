@@ -48,7 +48,7 @@ def flow_graph(recipe: Recipe) -> dict[str, set[str]]:
     return graph
 
 
-@pytest.mark.parametrize("name", ["nano", "nano-test-time", "nemotron-cascade-2-30b-a3b"])
+@pytest.mark.parametrize("name", ["nano", "nano-test-time", "nano-quantized", "nemotron-cascade-2-30b-a3b"])
 def test_dvc_orders_the_stages_as_the_flow_does(project: Path, name: str) -> None:
     (project / "params.yaml").write_text((ROOT / "recipes" / f"{name}.yaml").read_text())
     with Repo(str(project)) as repo:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from benchmarks.gpu.nemo_step import random_config
 from cascade.cli import main
 from cascade.errors import CascadeError
-from cascade.launch.memory_plan import AUTOCAST, check, plan, plan_node, resident_models, table
+from cascade.launch.memory_plan import AUTOCAST, Plan, check, fit, on_cards, plan, plan_node, resident_models, table
 from cascade.layout import Layout
 from cascade.policy.logits import CHUNK, HELD
 from cascade.policy.model_size import Shape, shape_of
@@ -221,19 +221,67 @@ def test_adapters_are_trained_in_place_of_the_weights(tmp_path: Path) -> None:
 def test_advice_is_what_the_engine_accepts() -> None:
     recipe, layout = load(ROOT / "recipes" / "nano-mopd.yaml"), Layout(ROOT)
 
-    def advice(**settings: object) -> str:
+    def advice(gpus: int = 1, **settings: object) -> str:
         content = recipe.model_dump(mode="json")
         content["sft"]["sft"] |= settings
         content["sft"]["sft"]["optimizer"]["micro_batch_tokens"] = 2**20
-        content["pools"]["sft"] = {"gpus": 1, "gpu_gib": 1}
+        content["pools"]["sft"] = {"gpus": gpus, "gpu_gib": 1}
         (refused,) = table(Recipe.model_validate(content), ["sft"], layout)[1]
         return refused.partition("activations take ")[2].partition(": ")[2]
 
     assert advice() == "set parallel.checkpoint_activations, lower optimizer.micro_batch_tokens"
     assert advice(parallel={"checkpoint_activations": True}) == "lower optimizer.micro_batch_tokens"
-    assert advice(engine="nemo", checkpoint_dtype="init") == (
+    nemo = {"engine": "nemo", "checkpoint_dtype": "init"}
+    assert advice(**nemo) == "set parallel.checkpoint_activations, lower optimizer.micro_batch_tokens"
+    assert advice(2, **nemo) == (
         "set parallel.checkpoint_activations, raise parallel.context, lower optimizer.micro_batch_tokens"
     )
+
+
+def test_on_one_gpu_every_layer_of_engine_nemo_is_computed_again() -> None:
+    """NeMo's class wraps all blocks there; over several GPUs without expert parallelism Mamba layers alone."""
+    shape = shape_of(LARGE)
+    node = changed(parallel={"checkpoint_activations": True}).training["mopd"]
+    one, two = (plan_node(shape, node, gpus, longest=1000, teachers=0).activations for gpus in (1, 2))
+    assert one == 8192 * shape.kept(True, True, nemo=True)
+    assert two == 8192 * shape.kept(True, False, nemo=True)
+
+
+def test_short_sequences_leave_the_gradients_of_a_pass_as_the_peak() -> None:
+    """Those in bfloat16 are there whole before they are added to those in float32."""
+    shape, settings = shape_of(LARGE), {"parallel": {"expert": 8, "checkpoint_activations": True}}
+
+    def planned(tokens: int) -> Plan:
+        node = changed(**settings, optimizer={"learning_rate": 1e-6, "micro_batch_tokens": tokens}).training["mopd"]
+        return plan_node(shape, node, 8, longest=0, teachers=0)
+
+    own = shape.parameters / 8
+    short, long = planned(256), planned(32768)
+    assert short.gradients + short.activations + short.logits == pytest.approx((4 + 2) * own)
+    assert long.gradients == 4 * own
+    assert long.activations + long.logits > 2 * own
+
+
+def test_other_cards_than_the_recipe_s() -> None:
+    recipe, lowered = on_cards(load(PAPER), 4, 139)
+    assert {(recipe.place(name).gpus, recipe.place(name).gpu_gib) for name in recipe.training} == {(4, 139)}
+    degrees = [recipe.training[name].parallel for name in ("sft", "if_rl", "code_rl")]
+    assert [(each.expert, each.context) for each in degrees] == [(4, 4), (4, 1), (4, 2)]
+    assert all(each.checkpoint_activations for each in degrees)
+    assert lowered[0] == "sft: parallel.expert 4 instead of 8, context 4 instead of 8: the node has 4 GPUs"
+    # 18 bytes a parameter over four cards: 132 GiB of each, before anything is computed.
+    found = fit(recipe, "sft", Layout(ROOT))
+    assert found.plan.weights + found.plan.gradients + found.plan.optimizer == 18 * shape_of(LARGE).parameters / 4
+    assert found.refused is not None
+    assert found.refused.endswith("optimizer take 88.2: use more GPUs (enough: 8 GPUs)")
+    eight, lowered = on_cards(load(PAPER), 8, 139)
+    assert not lowered
+    assert fit(eight, "sft", Layout(ROOT)).refused is None
+    # Nothing more is changed than has to be.
+    refused = {name: fit(eight, name, Layout(ROOT)).refused or "" for name in ("mopd", "code_rl", "rlhf_repair")}
+    assert refused["mopd"].endswith(" (enough: parallel.keep_gathered: false, teacher_memory: host)")
+    assert refused["code_rl"].endswith(" (enough: parallel.keep_gathered: false)")
+    assert refused["rlhf_repair"].endswith(" (enough: teacher_memory: host)")
 
 
 def test_engine_hf_holds_all_of_it_on_each_gpu() -> None:
@@ -283,6 +331,13 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(main, ["recipe", "plan", "nemotron-cascade-2-30b-a3b"])
     assert done.exit_code == 0, done.output
     assert "swe_agentic_rl" in done.output
+    done = CliRunner().invoke(main, ["recipe", "plan", "nemotron-cascade-2-30b-a3b", "--gpus", "64"])
+    assert done.exit_code == 1
+    assert "--gpus and --gpu-gib name cards together" in done.output
+    done = CliRunner().invoke(main, ["recipe", "plan", "nemotron-cascade-2-30b-a3b", "--gpus", "4", "--gpu-gib", "79"])
+    assert done.exit_code == 1
+    assert "if_rl: parallel.expert 4 instead of 8: the node has 4 GPUs" in done.output
+    assert "Error: sft: needs" in done.output
     content = yaml.safe_load(PAPER.read_text())
     content["pools"]["sft"] = {"gpus": 1, "gpu_gib": 79}
     text = yaml.safe_dump(content, sort_keys=False)

@@ -467,6 +467,10 @@ def test_use_copies_the_recipe_and_says_what_changed(tmp_path: Path, content: di
     assert f"  rl.if_rl.steps: {before} → 7" in lines
     assert load(layout.params).rl["if_rl"].steps == 7
     assert use("short", layout)[0].endswith("nothing changed")
+    use(str(ROOT / "recipes" / "nano.yaml"), layout)
+    lines = use(str(ROOT / "recipes" / "smollm2.yaml"), layout)
+    assert len(lines) == 2
+    assert "cascade recipe show" in lines[1]
 
 
 def test_a_bad_recipe_does_not_become_the_active_one(tmp_path: Path, content: dict) -> None:

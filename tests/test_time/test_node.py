@@ -1,8 +1,10 @@
 """Solve nodes: what they write, that they resume to the byte, refuse another trail, and end at a stop file."""
 
 import json
+import multiprocessing
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ import yaml
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
-from cascade.report import build_report, result_table
+from cascade.report.page import build_report
+from cascade.report.table import result_table
 from cascade.test_time.node import solve
 from cascade.test_time.trail import STOP, Trail
 from cascade.tracking import Journal
@@ -115,6 +118,43 @@ def test_killed_twenty_times_it_makes_the_same_files(
     left[0] = 10**9
     solve(recipe, name, project)
     assert files_of(project, name) == expected
+
+
+def solve_in(folder: Path, name: str) -> None:
+    layout = Layout(folder)
+    solve(load(layout.params), name, layout)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_killed_at_random_moments_it_makes_the_same_files(
+    built: tuple[Recipe, Layout], name: str, tmp_path: Path
+) -> None:
+    """By SIGKILL, as benchmarks.kill_resume does; there the processes import for themselves."""
+    expected, project, draw = files_of(built[1], name), copied(built[1], tmp_path / "project"), random.Random(name)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cascade.test_time.node", "cascade.policy.hf", "tests.test_time.test_node"])
+
+    def ended(moment: float | None) -> bool:
+        """Whether it ended by itself."""
+        process = context.Process(target=solve_in, args=(project.root, name))
+        process.start()
+        process.join(moment)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            return False
+        assert process.exitcode == 0
+        assert files_of(project, name) == expected
+        shutil.rmtree(project.solution(name))
+        return True
+
+    assert ended(None)  # what is imported late is imported now, or the first length would be too long
+    began = time.monotonic()
+    assert ended(None)
+    length, kills = time.monotonic() - began, 0
+    while kills < 5:
+        kills += not ended(draw.uniform(0, length))
+    assert ended(None)
 
 
 def test_a_trail_of_other_inputs_is_refused(

@@ -1,5 +1,6 @@
 """The import itself: template, special tokens, end of a turn, and a table of what the model can be trained for."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -122,6 +123,9 @@ def _end_of_turn(model: Any, tokenizer: PreTrainedTokenizerBase, source: str) ->
             "end; give another: --chat-template"
         )
     if end != old:
+        text = tokenizer.chat_template
+        if old and isinstance(text, str) and "eos_token" in text:  # Phi-3 ends conversations, not turns, with it.
+            tokenizer.chat_template = f"{{%- set eos_token = {json.dumps(old)} %}}\n{text}"
         tokenizer.eos_token = end
         yield f"end of a response: {end}, which ends the template's turns (was {old})"
     else:

@@ -14,6 +14,8 @@ from cascade.policy.checkpoint import load_checkpoint
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*"]
 """Files of a repository on the Hub that make a checkpoint; weights in other formats are not loaded."""
 
+TOKEN = "set HF_TOKEN or run `hf auth login`"
+
 
 @dataclass
 class Loaded:
@@ -59,12 +61,17 @@ def _own_dtype(path: Path) -> torch.dtype:
 
 
 def _download(name: str) -> Path:
+    from httpx2 import TransportError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except GatedRepoError:
+        raise CascadeError(f"{name}: gated; accept its terms on the Hub, then {TOKEN}") from None
+    except RepositoryNotFoundError:
+        raise CascadeError(f"{name}: not on the Hub, or private; mend the name, or {TOKEN}") from None
+    except (HfHubHTTPError, TransportError, OSError, ValueError) as error:
         line = " ".join(str(error).split())
         raise CascadeError(f"{name}: cannot be downloaded from the Hub ({line[:200]})") from None
 

@@ -22,6 +22,8 @@ KINDS = {
     "off_policy": "fine-tuning on the teachers' verified answers",
     "distill": "multi-domain on-policy distillation",
     "repair": "regression check, with a distillation where it found one",
+    "quantize": "post-training quantisation",
+    "qad": "regression check, with quantisation-aware distillation where it found one",
 }
 
 

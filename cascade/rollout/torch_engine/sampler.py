@@ -184,7 +184,7 @@ class TorchSampler:
         return decoder
 
 
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def stop_tokens(model: PreTrainedModel | Policy, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The end-of-turn tokens of the chat template, the tokenizer and the generation config."""
     found: set[int] = set()
     if tokenizer.chat_template:

@@ -51,7 +51,7 @@ class VLLMSampler:
 
     def __init__(self, policy: Policy, settings: Rollout, stop: Many[int] | None = None):
         self._policy = policy
-        self._stop = tuple(sorted(stop_tokens(policy.model, policy.tokenizer) if stop is None else stop))
+        self._stop = tuple(sorted(stop_tokens(policy, policy.tokenizer) if stop is None else stop))
         self._directory = Directory(settings.weights)
         self._engine: Engine = (
             Servers(settings.servers) if settings.servers else _local(policy.device.type, settings.memory)

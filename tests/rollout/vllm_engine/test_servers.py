@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 
 from cascade.errors import CascadeError
+from cascade.policy.checkpoint import load_checkpoint
+from cascade.policy.nemo import NemoPolicy
 from cascade.recipe import Rollout
+from cascade.rollout import make_sampler
 from cascade.rollout.base import Sample, SampleRequest
+from cascade.rollout.torch_engine.sampler import stop_tokens
 from cascade.rollout.vllm_engine import servers
 from cascade.rollout.vllm_engine.sampler import VLLMSampler
 from cascade.utils import distributed
+from tests.policy import tiny
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_vllm import FakeVLLM, tokens
@@ -245,3 +250,22 @@ def test_a_conversations_next_turn_does_not_wait_for_the_others(fakes, sampler_o
 
 def test_nothing_to_sample(fakes, sampler_on):
     assert sampler_on(fakes()).sample([], max_new_tokens=8) == []
+
+
+class Unsplit(NemoPolicy):
+    """All of engine nemo but NeMo, in one process."""
+
+    def _load(self):
+        return load_checkpoint(self._source)[0]
+
+
+def test_no_process_holds_the_whole_model_for_servers(fakes, tmp_path):
+    """Of a model that is split because it does not fit on one GPU, nothing but the configuration is asked."""
+    policy = Unsplit(tiny.checkpoint(tmp_path / "model", "nemotron_h"), device="cpu")
+    sampler = make_sampler(Rollout(engine="vllm", max_new_tokens=8, servers=[fakes().url]), policy)
+    try:
+        assert [len(sample.token_ids) for sample in sampler.sample(requests(2, 1), max_new_tokens=8)]
+        assert policy._whole is None
+        assert set(sampler._stop) == stop_tokens(policy.model, policy.tokenizer)
+    finally:
+        sampler.close()

@@ -1,0 +1,250 @@
+"""A fine-tuned model in every number format, on one GPU: size, distance, scores, what distillation wins back, products.
+
+    python -m benchmarks.gpu.quantization --parts model formats products --out results/gpu/quantization.json
+
+Parts, each written to --out as soon as it is known, beside what the file holds already; what is in --work is not made
+again, so an interrupted run goes on:
+
+model     the base model of recipes/base/one-gpu.yaml, 141M parameters, pretrained in --pretrain steps; data, SFT
+          and its evaluation as recipes/one-gpu.yaml has them
+formats   a `quantize` node of each format and its evaluation, from what it wrote; of --distilled also a `qad` node
+          (regression check, distillation where it finds one) and its evaluation
+products  the matrix products of the model's layers in bfloat16 and in FP8 (weights by output, activations by token),
+          by number of rows
+
+The evaluations compute with the weights' values in the trainer's precision. Where a card has no NVFP4, that is what its
+engines do too.
+"""
+
+import argparse
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from benchmarks.gpu.path import run
+from cascade.layout import Layout
+from cascade.policy.hf import HFPolicy
+from cascade.policy.quantization.fake import targets
+from cascade.pretraining.pretrain import pretrain
+from cascade.recipe import load
+from cascade.report.results import load_results
+from cascade.training.quantize import probe
+from cascade.utils.files import read_json, write_atomic, write_json
+from cascade.utils.machine import machine
+
+FORMATS = ("fp8", "nvfp4", "int8", "int4", "int2")
+ROWS = (1, 16, 128, 512, 4096)
+E4M3 = torch.float8_e4m3fn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/one-gpu.yaml"))
+    parser.add_argument("--base", type=Path, default=Path("recipes/base/one-gpu.yaml"), help="or a model's directory")
+    parser.add_argument("--pretrain", type=int, default=700, help="steps")
+    parser.add_argument("--rows", type=float, default=1.0, help="share of the recipe's rows")
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--distilled", nargs="*", default=["nvfp4", "int4", "int2"], choices=FORMATS)
+    parser.add_argument("--steps", type=int, default=100, help="of a distillation")
+    parser.add_argument("--batch", type=int, default=32, help="packed sequences a step")
+    parser.add_argument("--jobs", type=int, default=3, help="formats at a time")
+    parser.add_argument("--work", type=Path, default=Path(".cascade/quantization"))
+    parser.add_argument("--out", type=Path, default=Path("results/gpu/quantization.json"))
+    options = parser.parse_args()
+    layout = Layout(options.work.resolve())
+    layout.root.mkdir(parents=True, exist_ok=True)
+    write_atomic(layout.params, yaml.safe_dump(recipe_of(options), sort_keys=False))
+    found: dict[str, Any] = read_json(options.out) if options.out.exists() else {"seconds": {}}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    found |= {"device": device, "machine": machine(), "torch": torch.__version__}
+    for part in options.parts:
+        PARTS[part](options, layout, found)
+        write_json(options.out, found)
+        print(f"== {part} done", flush=True)
+
+
+def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
+    raw = yaml.safe_load(options.recipe.read_text(encoding="utf-8"))
+    kept = {key: raw[key] for key in ("judges", "curation", "sft", "evaluation")}
+    for source in kept["curation"]["sources"].values():
+        source |= {key: max(1, round(options.rows * source[key])) for key in ("sft", "rl", "benchmark", "held_out")}
+        source["rl"] = max(1, source["rl"] // 20)  # Nothing is trained on them.
+    optimizer = {"learning_rate": 1e-4, "min_learning_rate": 1e-5, "warmup_steps": 5, "schedule": "cosine"}
+    distillation = {"reads_round": 1, "round": 2, "steps": options.steps, "batch": options.batch, "budget": 1.0}
+    return {
+        "name": "one-gpu-quantized",
+        "family": "one-gpu-quantized",
+        "threads": raw["threads"],
+        "base": "models/base",
+        **kept,
+        "quantize": {form: {"init": "sft", "round": 1, "format": form} for form in options.formats},
+        "qad": {
+            f"{form}_qad": {"init": form, **distillation, "optimizer": optimizer}
+            for form in options.distilled
+            if form in options.formats
+        },
+        "gate": {},
+    }
+
+
+def model(options: argparse.Namespace, layout: Layout, found: dict[str, Any]) -> None:
+    base = layout.root / "models" / "base"
+    if not base.exists() and options.base.is_dir():
+        shutil.copytree(options.base, base)
+    elif not base.exists():
+        raw = yaml.safe_load(options.base.read_text(encoding="utf-8"))
+        share = options.pretrain / raw["training"]["steps"]
+        raw["training"]["steps"] = options.pretrain
+        raw["mixture"] = {
+            source: {level: max(1, round(share * rows)) for level, rows in levels.items()}
+            for source, levels in raw["mixture"].items()
+        }
+        recipe = layout.root / "base.yaml"
+        write_atomic(recipe, yaml.safe_dump(raw, sort_keys=False))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        pretrain(recipe, base, device=device, processes=os.cpu_count() or 1)
+        torch.cuda.empty_cache()
+    for command, made in (
+        (("node", "curate"), layout.root / "data" / "report.json"),
+        (("node", "sft"), layout.checkpoint("sft")),
+        (("evaluate", "sft"), layout.evaluation("sft") / "summary.json"),
+    ):
+        if not made.exists():
+            run(layout, command, found["seconds"])
+    scores(layout, found)
+
+
+def formats(options: argparse.Namespace, layout: Layout, found: dict[str, Any]) -> None:
+    recipe = load(layout.params)
+
+    def chain(form: str) -> None:
+        for name in (form, f"{form}_qad"):
+            if name not in recipe.training:
+                continue
+            for command, made in (
+                (("node", name), layout.checkpoint(name)),
+                (("evaluate", name), layout.evaluation(name) / "summary.json"),
+            ):
+                if not made.exists():
+                    run(layout, command, found["seconds"])
+        scores(layout, found)
+        write_json(options.out, found)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(chain, options.formats))
+    sft = HFPolicy(layout.checkpoint("sft"), device="cuda" if torch.cuda.is_available() else "cpu")
+    found["formats"] = {name: distance(recipe, layout, name, sft) for name in (*recipe.quantize, *recipe.qad)}
+
+
+def distance(recipe: Any, layout: Layout, name: str, sft: HFPolicy) -> dict[str, Any]:
+    """Of a written checkpoint from what it was quantised from, on rows of data/sft; and the check's verdicts."""
+    node = recipe.quantize[name if name in recipe.quantize else recipe.qad[name].init]
+    rows = probe(recipe, node, name, layout, layout.root / "probe")
+    loaded = HFPolicy(layout.checkpoint(name), device=str(sft.device))
+    gap = (loaded.score(rows).log_probs - sft.score(rows).log_probs).abs()
+    ours, theirs = (
+        sum(file.stat().st_size for file in layout.checkpoint(n).glob("*.safetensors")) for n in (name, "sft")
+    )
+    decision = read_json(layout.decision(name)) if name in recipe.qad else {}
+    return {
+        "bytes": ours,
+        "size_share": ours / theirs,
+        "forward_kl": loaded.forward_kl(rows, sft).mean().item(),
+        "log_prob_gap": gap.mean().item(),
+        "tokens": len(gap),
+        **({"regressed": decision["regressed"], "domains": decision["domains"]} if decision else {}),
+    }
+
+
+def scores(layout: Layout, found: dict[str, Any]) -> None:
+    recipe = load(layout.params)
+    results = load_results(recipe, layout)
+    found["scores"] = {
+        node: {domain: summary["domains"][domain] for domain in recipe.domains} | {"mean": results.mean(node)}
+        for node, summary in results.summaries.items()
+    }
+    found["seconds"] = {command: round(seconds, 1) for command, seconds in found["seconds"].items()}
+
+
+def products(options: argparse.Namespace, layout: Layout, found: dict[str, Any]) -> None:
+    if not torch.cuda.is_available():
+        print("products: needs a GPU", flush=True)
+        return
+    net = HFPolicy(layout.checkpoint("sft"), device="cuda").model
+    shapes = sorted({tuple(w.shape) for w in targets(net, ("lm_head",)).values() if w.ndim == 2})
+    shapes += [(4096, 4096), (14336, 4096)]
+    table = []
+    for outputs, inputs in shapes:
+        if outputs % 16 or inputs % 16:  # What FP8 products need.
+            continue
+        weight = torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16) / inputs**0.5
+        scale = weight.abs().amax(1, keepdim=True).float() / 448
+        narrow = (weight / scale).to(E4M3)
+        for rows in ROWS:
+            x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
+            exact = nn.functional.linear(x.float(), weight.float())
+            try:
+                error = (in_fp8(x, narrow, scale).float() - exact).norm() / exact.norm()
+            except RuntimeError as refused:
+                table.append({"outputs": outputs, "inputs": inputs, "rows": rows, "refused": str(refused)[:200]})
+                continue
+            narrow_x, by_token = by_rows(x)
+            table.append(
+                {
+                    "outputs": outputs,
+                    "inputs": inputs,
+                    "rows": rows,
+                    "bfloat16_us": microseconds(lambda x=x, w=weight: nn.functional.linear(x, w)),
+                    "fp8_us": microseconds(lambda x=narrow_x, t=by_token, n=narrow, s=scale: product(x, t, n, s)),
+                    "fp8_with_activations_us": microseconds(lambda x=x, n=narrow, s=scale: in_fp8(x, n, s)),
+                    "relative_error": error.item(),
+                }
+            )
+    found["products"] = table
+
+
+def by_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Activations in FP8, with a scale for each token."""
+    scale = x.abs().amax(1, keepdim=True).float() / 448
+    return (x / scale).to(E4M3), scale
+
+
+def product(x: Tensor, by_token: Tensor, weight: Tensor, by_output: Tensor) -> Tensor:
+    return torch._scaled_mm(x, weight.t(), scale_a=by_token, scale_b=by_output.t(), out_dtype=torch.bfloat16)
+
+
+def in_fp8(x: Tensor, weight: Tensor, by_output: Tensor) -> Tensor:
+    return product(*by_rows(x), weight, by_output)
+
+
+def microseconds(call: Any, repeats: int = 200) -> float:
+    """Of one call, from a CUDA graph of 20, without launches."""
+    for _ in range(3):
+        call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(20):
+            call()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    graph.replay()
+    start.record()
+    for _ in range(repeats // 20):
+        graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    return 1000 * start.elapsed_time(end) / repeats
+
+
+PARTS = {"model": model, "formats": formats, "products": products}
+
+
+if __name__ == "__main__":
+    main()
