@@ -11,6 +11,7 @@ from cascade.decisions.gate import gate
 from cascade.decisions.history import FileHistory
 from cascade.decisions.repair import qad
 from cascade.errors import CascadeError, CheckpointError, RecipeError
+from cascade.launch import memory_plan
 from cascade.layout import Layout
 from cascade.policy import checkpoint as checkpoint_module
 from cascade.policy.hf import HFPolicy
@@ -255,6 +256,14 @@ def test_what_is_quantised_is_not_trained_on():
     raw["rl"]["rl"]["init"] = "small"
     with pytest.raises((RecipeError, ValueError), match=r"rl.rl.init: 'small' is quantised; start from what it was"):
         Recipe.model_validate(raw)
+
+
+@pytest.mark.parametrize(("node", "remedy"), [("small", "more memory"), ("small_qad", "micro_batch_tokens")])
+def test_what_does_not_fit_is_refused_before_it_is_loaded(layout: Layout, node: str, remedy: str):
+    make_hybrid(layout.root / "models" / "base", 0)
+    recipe = recipe_with(pools={node: {"gpus": 1, "gpu_gib": 1e-4}})
+    with pytest.raises(CascadeError, match=rf"^{node}: needs .* GiB of each GPU, .*{remedy}"):
+        memory_plan.check(recipe, node, layout)
 
 
 def test_without_rows_for_sft_it_is_refused(layout: Layout):
