@@ -17,6 +17,7 @@ from cascade.policy import checkpoint as checkpoint_module
 from cascade.policy.hf import HFPolicy
 from cascade.policy.quantization import store
 from cascade.recipe import Recipe
+from cascade.report import build_report, result_table
 from cascade.tracking import Journal
 from cascade.training.quantize import probe, run_qad, run_quantize
 from cascade.utils.files import hash_directory, read_json, write_json
@@ -202,6 +203,22 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(layout: Layout):
         run_qad(recipe_with(), "small_qad", layout, kill)
     run_qad(recipe_with(), "small_qad", layout)
     assert hash_directory(layout.checkpoint("small_qad")) == whole
+
+
+def test_the_report_sets_it_beside_what_it_was_made_from(layout: Layout):
+    recipe = recipe_with()
+    quantised(layout, recipe, one=10, two=30)
+    qad(recipe, "small_qad", layout, FileHistory(layout))
+    score(layout, "small_qad", one=20, two=30)
+    text = result_table(recipe, layout)
+    share_of_size = steps_of(layout, "small")[0]["quantize/size_share"]
+    assert f"small: nvfp4, {100 * share_of_size:.0f} % of the size of sft, KL " in text
+    assert "small_qad: recovered 50 % of what its start lacked on the teachers (one 50 %)." in text
+    assert "1 of 1 regression checks led to a repair." in text
+    page = build_report(recipe, layout).read_text(encoding="utf-8")
+    assert '<h2 id="quantized">Quantised</h2>' in page
+    assert "Regression check small_qad: repaired" in page
+    assert "The repair won back 50 % of what was lost." in page
 
 
 # The recipe
