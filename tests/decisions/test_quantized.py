@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from cascade.decisions.gate import gate
@@ -18,9 +19,10 @@ from cascade.policy.hf import HFPolicy
 from cascade.policy.quantization import store
 from cascade.recipe import Recipe
 from cascade.report import build_report, result_table
+from cascade.stages import evaluate_node, run_node
 from cascade.tracking import Journal
 from cascade.training.quantize import probe, run_qad, run_quantize
-from cascade.utils.files import hash_directory, read_json, write_json
+from cascade.utils.files import hash_directory, hash_file, read_json, write_atomic, write_json
 from tests.evaluation.project import share, write_evaluation
 from tests.training.miniature import OPTIMIZER, make_hybrid, make_recipe, packed_rows, prompt_rows, write_rows
 from tests.training.test_on_policy import steps_of
@@ -219,6 +221,29 @@ def test_the_report_sets_it_beside_what_it_was_made_from(layout: Layout):
     assert '<h2 id="quantized">Quantised</h2>' in page
     assert "Regression check small_qad: repaired" in page
     assert "The repair won back 50 % of what was lost." in page
+
+
+def test_from_quantising_to_the_registry_by_the_commands_of_the_stages(layout: Layout):
+    recipe = recipe_with(distil={"steps": 2}, quantize={"rows": 2}, gate={"significance": 0.5})
+    write_atomic(layout.params, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    for domain in DOMAINS:
+        write_rows(layout.benchmark(domain), prompt_rows(domain, 24))
+    evaluate_node("sft", layout)
+    for name in ("small", "small_qad"):
+        run_node(name, layout)
+        evaluate_node(name, layout)
+        manifest = read_json(layout.evaluation(name) / "manifest.json")
+        assert store.is_quantized(layout.checkpoint(name))
+        assert manifest["checkpoint"] == hash_directory(layout.checkpoint(name))
+        entry = read_json(layout.root / "results" / "lineage" / str(recipe.training[name].round) / f"{name}.json")
+        assert entry["checkpoint"] == manifest["checkpoint"]
+    assert entry["teachers"] == hash_file(layout.decision("small_qad"))
+    run_node("release", layout)
+    decision = read_json(layout.decision("release"))
+    assert decision["checkpoint"] == hash_directory(layout.checkpoint("small_qad"))
+    assert decision["read"].keys() == {"sft", "small_qad"}
+    registered = [e for e in Journal(layout.journal("release")).entries() if e["kind"] == "model"]
+    assert [entry["alias"] for entry in registered] == ["champion-nvfp4"] * decision["passed"]
 
 
 # The recipe
