@@ -60,7 +60,7 @@ $(ENGINES_VENV)/.installed: pyproject.toml constraints-engines.txt Makefile
 run: setup
 	@$(BIN)/cascade run
 
-# A file's tests in one process, in the order of tests/conftest.py: the longest files first.
+# A file's tests run in one process, the longest files first (tests/conftest.py).
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -3,8 +3,9 @@
     python -m benchmarks.test_time --seeds 0 1 2 --jobs 2
 
 For each seed a project of its own under --work: curation, fine-tuning of the base model, and every solve node, each
-a process of one thread on the CPU. Killed or ended by --limit-seconds, it goes on when it is called again; 0 seconds
-make the data alone, for a machine that cannot. Nothing is downloaded, and neither MLflow, Prefect nor DVC is needed.
+a process of one thread, on the CPU unless --gpu is given. Killed or ended by --limit-seconds, it goes on when it is
+called again; 0 seconds make the data alone, for a machine that cannot. Nothing is downloaded, and neither MLflow,
+Prefect nor DVC is needed.
 
 Writes results/benchmarks/test_time.json: for each domain the strategy's score, that of the choice from plain samples
 that it is compared with, and their difference with a 95 % interval, over the problems of all seeds; the other choices;
@@ -25,6 +26,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 import yaml
 
 from cascade.errors import CascadeError
@@ -37,7 +39,6 @@ from cascade.utils.machine import machine
 RECIPE = Path("recipes") / "nano-test-time.yaml"
 
 ONE_THREAD = {
-    "CUDA_VISIBLE_DEVICES": "",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -91,7 +92,7 @@ def _cascade(layout: Layout, seed: int, node: str, deadline: float) -> None:
         raise TimeUp
     print(f"seed {seed}: {node}", flush=True)
     began = time.monotonic()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | ONE_THREAD
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), environment.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-m", "cascade", "node", node],
@@ -208,7 +209,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".cascade") / "test_time")
     parser.add_argument("--out", type=Path, default=Path("results") / "benchmarks" / "test_time.json")
     parser.add_argument("--limit-seconds", type=float, default=float("inf"))
+    parser.add_argument("--gpu", action="store_true", help="train and sample on the GPU, which all processes share")
     arguments = parser.parse_args()
+    os.environ.update(ONE_THREAD if arguments.gpu else ONE_THREAD | {"CUDA_VISIBLE_DEVICES": ""})
     deadline = time.monotonic() + arguments.limit_seconds
     work = arguments.work.resolve()
     layouts = [
@@ -238,7 +241,8 @@ def main() -> None:
         return
     found = {node.benchmark: together(layouts, arguments.seeds, name) for name, node in nodes.items()}
     recipe = load(layouts[0].params).name
-    write_json(arguments.out, {"recipe": recipe, "seeds": arguments.seeds, "machine": machine(), **found})
+    about = {"machine": machine(), "gpu": torch.cuda.get_device_name() if arguments.gpu else None}
+    write_json(arguments.out, {"recipe": recipe, "seeds": arguments.seeds, **about, **found})
     for domain, values in found.items():
         print(in_words(domain, values))
 

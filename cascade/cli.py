@@ -347,7 +347,7 @@ def solve(
 def report() -> None:
     """Write report/index.html: tables and figures of the active recipe's results."""
     from cascade.recipe import load
-    from cascade.report import build_report
+    from cascade.report.page import build_report
 
     layout = _layout()
     click.echo(build_report(load(layout.params), layout))

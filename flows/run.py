@@ -18,6 +18,7 @@ from cascade.layout import Layout
 from cascade.recipe import PIPELINE, Recipe, load
 from cascade.tracking.journal import system_journal
 from cascade.tracking.mlflow_store import pipeline_run_id
+from flows.unchanged import is_unchanged, note, read_by
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -38,7 +39,7 @@ def run_pipeline(layout: Layout, began: float) -> None:
     CascadeError where a node or a gate fails."""
     recipe = load(layout.params)
     set_environment(layout)
-    if not (stale := stale_stages(layout)):
+    if is_unchanged(layout) or not (stale := stale_stages(layout)):
         _print_results(recipe, layout)
         click.echo(f"Nothing changed: every node of {recipe.name} is up to date ({time.time() - began:.0f} s).")
         if missed := gate_failures(recipe, layout):
@@ -57,7 +58,8 @@ def run_pipeline(layout: Layout, began: float) -> None:
 
 
 def stale_stages(layout: Layout) -> list[str]:
-    """DVC stages that are not up to date. Raises CascadeError where DVC cannot say."""
+    """DVC stages that are not up to date; where there are none, that is noted. Raises CascadeError where DVC cannot
+    say."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
@@ -66,7 +68,10 @@ def stale_stages(layout: Layout) -> list[str]:
     while True:
         try:
             with Repo(str(layout.root)) as repo:
-                return sorted(repo.status())
+                state = (files := read_by(repo)).state()
+                if not (stale := sorted(repo.status())):
+                    note(layout, files, state)
+                return stale
         except DvcException as error:
             if not isinstance(error, LockError) or time.monotonic() > deadline:
                 raise CascadeError(f"DVC: {' '.join(str(error).split())}") from None
@@ -96,7 +101,7 @@ def _run_flow(layout: Layout, server_answers: Callable[[], None]) -> "State":
 
 
 def _print_results(recipe: Recipe, layout: Layout) -> None:
-    from cascade.report import result_table
+    from cascade.report.table import result_table
 
     click.echo(result_table(recipe, layout))
     click.echo(LOOK)

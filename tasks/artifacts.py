@@ -10,8 +10,8 @@ from prefect.artifacts import create_image_artifact, create_link_artifact, creat
 from cascade.decisions.outcomes import further_rollouts, gate_decisions, repair_decisions
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe
-from cascade.report import build_report, result_table
-from cascade.report.table import BEST
+from cascade.report.page import build_report
+from cascade.report.table import BEST, result_table
 from cascade.tracking import publish
 from cascade.tracking.provenance import dvc_hashes, git_revision
 from cascade.utils.files import read_json

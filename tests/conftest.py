@@ -8,7 +8,10 @@ import pytest
 LONGEST = (
     "browser/test_runs.py",
     "test_pipeline.py",
+    "curation/test_shards.py",
     "distributed/test_nodes.py",
+    "distributed/test_processes.py",
+    "test_dvc.py",
     "test_quality.py",
 )
 """Files that `make test`, which gives each file to one of its processes, begins with: started last, they would be

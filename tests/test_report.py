@@ -11,10 +11,12 @@ from cascade.decisions.outcomes import repair_decisions
 from cascade.decisions.teacher_selection import select_teachers
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.report import build_report, figures, result_table
+from cascade.report import figures
 from cascade.report.before_after import before_after, shortened
 from cascade.report.facts import Cost, costs, total
+from cascade.report.page import build_report
 from cascade.report.results import load_results, pooled_recovery
+from cascade.report.table import result_table
 from cascade.tracking import Journal
 from cascade.tracking.curves import read_steps
 from cascade.utils.files import read_json, write_atomic, write_json, write_jsonl

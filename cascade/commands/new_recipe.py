@@ -266,7 +266,7 @@ def _source(file: File) -> dict[str, Any]:
 def _fitting(content: dict[str, Any], layout: Layout, gpus: int, gpu_gib: float) -> tuple[dict[str, Any], str]:
     """The recipe with the largest micro-batches that fit the GPUs, and what was chosen in words."""
     trained = [(kind, name) for kind in ("sft", "rl", "distill") for name in content.get(kind, {})]
-    refused = [""]
+    problem = ""
     # Adapters last: they learn less than all weights do.
     engines = ("hf", "nemo") if gpus > 1 else ("hf",)
     ways = [(engine, recompute, False) for engine in engines for recompute in (False, True)] + [("hf", True, True)]
@@ -302,7 +302,9 @@ def _fitting(content: dict[str, Any], layout: Layout, gpus: int, gpu_gib: float)
                     f"{gpus} GPU{'s' if gpus > 1 else ''} of {gpu_gib:g} GiB: engine {engine}, micro-batches of "
                     f"{tokens:,} tokens{again}{alone}; at most {max(plans):.1f} GiB planned"
                 )
-    raise CascadeError(f"no setting fits {gpus} GPUs of {gpu_gib:g} GiB: {refused[0]}")
+            if not adapters or gpus == 1:  # Of several GPUs, how many would be enough is the better advice.
+                problem = refused[0]
+    raise CascadeError(f"no setting fits {gpus} GPUs of {gpu_gib:g} GiB: {problem}")
 
 
 _COMMENTS = {

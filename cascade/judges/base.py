@@ -4,12 +4,16 @@ A judge that cannot decide raises a JudgeError. There is no default score: the p
 other.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from cascade.chat import Message
 from cascade.errors import CascadeError
+
+if TYPE_CHECKING:
+    from cascade.chat import Message
 
 
 class JudgeError(CascadeError):
@@ -74,7 +78,7 @@ class Usage:
     seconds: float = 0.0
     """Summed over requests, also over concurrent ones."""
 
-    def __add__(self, other: "Usage") -> "Usage":
+    def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def __str__(self) -> str:

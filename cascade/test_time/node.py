@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,7 @@ def solve(recipe: Recipe, name: str, layout: Layout) -> dict[str, Any]:
         ThreadPoolExecutor(max_workers=max(recipe.judging_threads, _processors())) as pool,
         checkpoints(paths, engine, node.rollout) as models,
     ):
+        began = time.perf_counter()
         runner = Runner(models, node.rollout, trail, pool, (recipe.seed, name), node.budget.seconds)
         searched, ledgers = tasks(questions, plan)
         runner.run(searched, _progress(name, plan, questions, ledgers))
@@ -89,14 +91,18 @@ def solve(recipe: Recipe, name: str, layout: Layout) -> dict[str, Any]:
         plain = plain_tasks(questions, plan) if node.plain else []
         after.run(plain)
         failures = runner.failures + after.failures
+        checking = time.perf_counter()
         if not plan.submits:
             failures += check_answers(questions, trail, pool)
+        checking = time.perf_counter() - checking
     _check_failures(name, failures, trail)
     complete = not after.stopped
     grades = {task.id: task.outcome.facts["grade"] for task in graded if task.outcome and "grade" in task.outcome.facts}
     reading = Reading(trail)
     summary, answers = conclude(questions, searched, ledgers, reading, plan, name, grades, bool(plain) and complete)
     stopped = runner.stopped or after.stopped
+    sampling = runner.seconds.sampling + after.seconds.sampling
+    executing = runner.seconds.executing + after.seconds.executing + checking
     summary = {
         "checkpoints": manifest["checkpoints"],
         "benchmark": node.benchmark,
@@ -105,9 +111,9 @@ def solve(recipe: Recipe, name: str, layout: Layout) -> dict[str, Any]:
         "stopped": stopped,
         "seconds": {
             "all": round(trail.seconds(), 1),
-            "orchestration": round(runner.seconds.orchestration, 4),
-            "sampling": round(runner.seconds.sampling + after.seconds.sampling, 1),
-            "executing": round(runner.seconds.executing + after.seconds.executing, 1),
+            "sampling": round(sampling, 1),
+            "executing": round(executing, 1),
+            "orchestration": round(1 - (sampling + executing) / (time.perf_counter() - began), 4),
         },
     }
     _publish(layout, name, node, summary, answers, trail, manifest)

@@ -76,12 +76,6 @@ class Seconds:
 
     sampling: float = 0.0
     executing: float = 0.0
-    all: float = 0.0
-
-    @property
-    def orchestration(self) -> float:
-        """Share of the time in which neither was done."""
-        return max(0.0, 1 - (self.sampling + self.executing) / self.all) if self.all else 0.0
 
 
 Report = Callable[[list[Task]], None]
@@ -114,7 +108,6 @@ class Runner:
 
     def run(self, tasks: list[Task], report: Report = lambda tasks: None) -> None:
         """Run every task's search to its outcome. `report` is called after every step."""
-        began = time.perf_counter()
         for task in tasks:
             self._advance(task, None)
         while waiting := [task for task in tasks if task.outcome is None]:
@@ -129,10 +122,7 @@ class Runner:
                 self._trail.save_clock()
             for task, found in zip(waiting, results, strict=True):
                 self._advance(task, found)
-            self.seconds.all += time.perf_counter() - began
-            began = time.perf_counter()
             report(tasks)
-        self.seconds.all += time.perf_counter() - began
 
     def _advance(self, task: Task, results: list[Result] | None) -> None:
         """Tell a search its results, until it asks for something."""

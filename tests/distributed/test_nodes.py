@@ -14,6 +14,7 @@ from tests.distributed.launch import launch
 from tests.training.conftest import environment, project
 
 __all__ = ["environment", "project"]
+pytestmark = pytest.mark.timeout(900)  # Several starts of two processes, on a busy machine.
 
 
 @pytest.mark.usefixtures("environment")

@@ -15,12 +15,12 @@ def test_a_collective_from_another_thread_is_refused() -> None:
     assert printed.count(refused) == 2
 
 
-@pytest.mark.parametrize(("what", "patience"), [("peer", "3"), ("step", "60")])
+@pytest.mark.parametrize(("what", "patience"), [("peer", "3"), ("step", "250")])
 def test_who_is_waited_for_is_named_with_its_stack(what: str, patience: str) -> None:
     """Between steps for as long as it is said; within the third step for a few of the first two."""
     began = time.monotonic()
     printed = started("waiting.py", what, CASCADE_PATIENCE=patience)
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 200  # Two processes that import torch, on a busy machine.
     assert not printed.endswith("exit 0")
     (line, *_) = [line for line in printed.splitlines() if line.startswith("Error: no progress")]
     assert re.search(r"rank 1 is waited for, in elsewhere \(.*waiting.py:\d+\) < main \(.*waiting.py:\d+\)", line)

@@ -1,11 +1,13 @@
 """Proofs: the checker on proofs made by hand, verifications, hostile answers, the generator's promises."""
 
+import random
 import time
 
 import pytest
 
 from cascade import judges
 from cascade.chat import Response, prompt_of
+from cascade.environments.proofs import tasks
 from cascade.environments.proofs.statements import find_fault, in_words
 from cascade.environments.registry import get
 from cascade.errors import CascadeError, RowError
@@ -194,3 +196,22 @@ def test_a_proof_in_prose_is_graded_by_the_judge(monkeypatch):
     assert verdict(prose, " ").reward == 0.0
     monkeypatch.setattr(judges, "_proof", None)
     assert PROOFS.verify(prose, Response("By induction.")).failure == "no_judge"
+
+
+@pytest.mark.parametrize("level", [11, 12, 13, 14])
+def test_the_reasoning_of_a_verification_does_every_step(level):
+    """It finds no fault in a right proof, and in others none before the first one."""
+    rng = random.Random(level)
+    for _ in range(200):
+        made = tasks.make_task(rng, level)
+        fault = find_fault(made.fields["statement"], made.fields["proof"])
+        doubted = [line for line in made.reasoning.split("\n") if not line.endswith(", right")]
+        assert bool(doubted) == (fault is not None)
+        if doubted and doubted[0].endswith("wrong"):
+            assert fault.score == 0
+
+
+def test_a_chain_is_compared_step_by_step():
+    statement = {"kind": "chain", "terms": [77, -8, 5], "relation": "<", "bound": 90}
+    notes = tasks._chain_notes(statement, ["b = 77 - 8 = 70", "c = 70 + 5 = 75", "75 < 90"])
+    assert notes == ["77 - 8 = 69, b = 70 69, wrong", "70 + 5 = 75, c = 75 75, right", "75 < 90, right"]

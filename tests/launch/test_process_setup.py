@@ -2,8 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from cascade.launch.process_setup import thread_settings
+from cascade.recipe import load
+
+ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import gc, sys
@@ -36,3 +42,11 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_waiting_threads_sleep_soon_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load(ROOT / "params.yaml")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert int(thread_settings(recipe)["GOMP_SPINCOUNT"]) < 10_000
+    monkeypatch.setenv("GOMP_SPINCOUNT", "infinite")
+    assert thread_settings(recipe)["GOMP_SPINCOUNT"] == "infinite"

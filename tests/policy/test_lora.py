@@ -217,3 +217,31 @@ def test_a_checkpoint_in_bfloat16_gets_merged_weights_in_bfloat16(checkpoints, t
     assert {value.dtype for value in load_file(tmp_path / "merged" / "model.safetensors").values()} == {torch.bfloat16}
     weights = HFPolicy(tmp_path / "merged").model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in policy.model.state_dict().items())
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["all weights", "adapters"])
+def test_steps_smaller_than_bfloat16_are_kept_sampled_from_and_rounded_when_saved(checkpoints, lora, tmp_path):
+    model, tokenizer = load_checkpoint(checkpoints["qwen3"], torch.bfloat16)
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    policy = HFPolicy(tmp_path / "base", SETTINGS, lora=lora, seed=1)
+    start = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    sampler = TorchSampler(policy)
+    for _ in range(3):
+        policy.step(sequences(), objective, 1e-5)
+    now = policy.model.state_dict()
+    moved = [name for name, value in now.items() if not torch.equal(value, start[name])]
+    assert moved
+    assert {now[name].dtype for name in moved} == {torch.float32}
+    changed = sum(int((now[name] != start[name]).sum()) for name in moved)
+    assert sum(int((now[name].bfloat16().float() != start[name]).sum()) for name in moved) < changed / 2
+
+    sampler.refresh(policy)
+    (sample,) = sampler.sample([SampleRequest([5, 6, 7], seed=3)], max_new_tokens=12)
+    of_sample = Sequence([5, 6, 7, *sample.token_ids], [False] * 3 + [True] * len(sample.token_ids))
+    exact = policy.score([of_sample]).log_probs
+    torch.testing.assert_close(torch.tensor(sample.log_probs), exact, **CLOSE)
+    policy.save(tmp_path / "saved")
+    loaded = HFPolicy(tmp_path / "saved").score([of_sample]).log_probs
+    torch.testing.assert_close(loaded, policy.score([of_sample]).log_probs, **CLOSE)
+    assert 0 < (loaded - exact).abs().max() < 0.05

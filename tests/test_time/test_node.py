@@ -13,7 +13,8 @@ import yaml
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import Recipe, load
-from cascade.report import build_report, result_table
+from cascade.report.page import build_report
+from cascade.report.table import result_table
 from cascade.test_time.node import solve
 from cascade.test_time.trail import STOP, Trail
 from cascade.tracking import Journal

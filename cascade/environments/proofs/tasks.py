@@ -33,6 +33,8 @@ def make_task(rng: Random, level: int) -> NanoTask:
         fault = _fault(rng, statement, faulty, right, path)
         text = refine_prompt(problem, fault[0], [fault[1].words])
         return NanoTask(text, f"{fault[1].words} {plan}", written(statement, right), fields)
+    if path is None and rng.random() < 0.8:
+        faulty = written(statement, _spoiled(rng, statement, right, path, often=True))
     proof = written(statement, right) if rng.random() < 0.4 else faulty
     return NanoTask(verify_prompt(problem, proof), *_verification(statement, proof), {**fields, "proof": proof})
 
@@ -47,8 +49,8 @@ def _fault(
 
 
 def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
-    """Reasoning and answer of the right verdict. The reasoning does each step itself up to the first fault, and only
-    then says what the proof has there and whether that is so."""
+    """Reasoning and answer of the right verdict. The reasoning does each step itself, and only then says what the proof
+    has there and whether that is so."""
     fault = find_fault(statement, proof)
     lines = proof.split("\n")
     notes = _chain_notes(statement, lines) if statement["kind"] == "chain" else _order_notes(lines, fault)
@@ -58,20 +60,22 @@ def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
 
 
 def _chain_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
-    """`77 - 8 = 69, c = 70, wrong`: the value, what the proof says of it, the verdict."""
+    """`77 - 8 = 69, c = 70 69, wrong`: the value, what the proof says of it with the value beside it, the verdict. It
+    goes on with what the proof says, so that every step is a comparison; a small model learns to compare two numbers
+    where they stand side by side."""
     claims = {line[0]: line.rpartition(" = ")[2] for line in lines if " = " in line}
-    notes = []
-    for step in steps_of(statement):
-        name, equals, computed = step.partition(" = ")
-        claim = f"{name} = {claims[name]}" if name in claims else f"{name} is left out"
-        is_right = step in lines
-        if equals:
-            notes.append(f"{computed}, {claim}{', right' if is_right else ', wrong' if name in claims else ''}")
-        else:
-            notes.append(f"{step}, {'right' if is_right else 'wrong' if ' = ' not in lines[-1] else 'left out'}")
-        if not is_right:
-            break
-    return notes
+    terms, notes = statement["terms"], list[str]()
+    total = terms[0]
+    for name, term in zip(NAMES[1:], terms[1:], strict=False):
+        computed = f"{total}{signed(term)} = {total + term}"
+        if name not in claims:
+            return [*notes, f"{computed}, {name} is left out"]
+        verdict = "right" if f"{name} = {computed}" in lines else "wrong"
+        notes.append(f"{computed}, {name} = {claims[name]} {total + term}, {verdict}")
+        total = int(claims[name])
+    end = f"{total} {statement['relation']} {statement['bound']}"
+    holds = total < statement["bound"] if statement["relation"] == "<" else total > statement["bound"]
+    return [*notes, f"{end}, {'left out' if ' = ' in lines[-1] else 'right' if holds and end in lines else 'wrong'}"]
 
 
 def _order_notes(lines: list[str], fault: Fault | None) -> list[str]:
@@ -106,8 +110,11 @@ def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
     return {"kind": "order", "given": given, "goal": [path[0], path[-1]]}, path
 
 
-def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: list[str] | None) -> list[str]:
-    """A proof such as a model gets wrong: most often one slip, with which it goes on."""
+def _spoiled(
+    rng: Random, statement: dict[str, Any], right: list[str], path: list[str] | None, often: bool = False
+) -> list[str]:
+    """A proof such as a model gets wrong: most often one slip, with which it goes on; `often`: further ones after it,
+    so that who learns to verify sees more of them."""
     if rng.random() < 0.15:  # without its end
         return right[: rng.randint(max(1, len(right) - 2), len(right) - 1)]
     if path is not None:
@@ -130,7 +137,7 @@ def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: lis
                 (-term, term + rng.choice((-1, 1)) * (10 if abs(term) > 9 else 1) * (1 if term > 0 else -1))
             )
         value = total + term
-        if number == slip and kind >= 0.3:
+        if (number == slip and kind >= 0.3) or (often and number > slip and rng.random() < 0.5):
             value += rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 20))
         steps.append(f"{NAMES[number]} = {total}{signed(term)} = {value}")
         total, number = value, number + 1
