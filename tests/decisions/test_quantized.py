@@ -18,7 +18,8 @@ from cascade.policy import checkpoint as checkpoint_module
 from cascade.policy.hf import HFPolicy
 from cascade.policy.quantization import store
 from cascade.recipe import Recipe
-from cascade.report import build_report, result_table
+from cascade.report.page import build_report
+from cascade.report.table import result_table
 from cascade.stages import evaluate_node, run_node
 from cascade.tracking import Journal
 from cascade.training.quantize import probe, run_qad, run_quantize
