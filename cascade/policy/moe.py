@@ -218,7 +218,7 @@ def _by_expert(sizes: list[int], rows: Tensor, matrices: Tensor, out: Tensor) ->
 
 
 def _weights_by_expert(sizes: list[int], left: Tensor, right: Tensor, out: Tensor) -> None:
-    """out [E, I, J] = leftᵀ right over the rows of each expert, left [n, I], right [n, J]; zero for one without rows."""
+    """out [E, I, J] = leftᵀ right over each expert's rows, left [n, I], right [n, J]; zero for one without rows."""
     for size, a, b, to in zip(sizes, left.split(sizes), right.split(sizes), out.unbind(), strict=True):
         if size:
             torch.mm(a.t(), b, out=to)
