@@ -71,7 +71,7 @@ ui: setup
 	@$(BIN)/cascade ui
 
 bench: $(VENV)/.installed-bench
-	@$(BIN)/python -m benchmarks.rl_step
+	@$(BIN)/python -m benchmarks.rl_step --write
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

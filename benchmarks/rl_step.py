@@ -4,6 +4,8 @@ Same model, prompts, response lengths (end-of-turn ignored), optimizer, precisio
 is used where there is one, bfloat16 autocast of float32 weights), threads, machine and process. The two take turns:
 after each step of TRL's, one of ours. The first steps are not counted; medians are. Rewards are a hash of the
 response, so that no group is of zero variance and neither side may skip work.
+
+With `--write` the ratios go to results/benchmarks/speed.json, as `trl`, by new tokens.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
+from benchmarks import speed
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.hf import HFPolicy
@@ -48,6 +51,7 @@ def main() -> None:
     arguments.add_argument("--trl-rows", type=int, default=32, help="rows of TRL's micro-batch")
     arguments.add_argument("--micro-batch-tokens", type=int, default=8192, help="of ours")
     arguments.add_argument("--out", type=Path, help="JSON file for the times")
+    arguments.add_argument("--write", action="store_true", help="the ratios into results/benchmarks/speed.json")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
@@ -62,10 +66,12 @@ def main() -> None:
         print(f"{PROMPTS} prompts x {ROLLOUTS} rollouts, {options.threads} threads, medians of {options.steps} steps")
         print(f"{'new tokens':>10} {'':>8} {'step s':>8} {'sampling':>9} {'training':>9} {'ratio':>6}")
         times: dict[int, dict[str, list[tuple[float, float]]]] = {}
+        ratios: dict[str, float] = {}
         for count in options.tokens:
             theirs, ours = compare(model, count, options, Path(scratch))
             times[count] = {"TRL: sampling, training": theirs, "Cascade: sampling, training": ours}
             steps = [statistics.median(map(sum, side)) for side in (theirs, ours)]
+            ratios[str(count)] = round(steps[0] / steps[1], 2)
             for side, parts, step in zip(("TRL", "Cascade"), (theirs, ours), steps, strict=True):
                 sampling, training = (statistics.median(part) for part in zip(*parts, strict=True))
                 ratio = f"{steps[0] / steps[1]:>5.1f}x" if parts is ours else ""
@@ -73,6 +79,8 @@ def main() -> None:
             if options.out:
                 device = torch.cuda.get_device_name() if CUDA else "cpu"
                 write_json(options.out, {"device": device, "torch": torch.__version__, "seconds": times})
+        if options.write:
+            speed.write({"trl": ratios})
 
 
 def made_up_texts() -> list[str]:

@@ -12,6 +12,7 @@ measures one part, on another machine perhaps, and leaves the others in the file
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +31,7 @@ from benchmarks.curation import rows
 from benchmarks.curation.planted import Pair, Planter
 from cascade.curation.decontaminate import Decontaminator, Text
 from cascade.curation.dedupe import Deduplicator
-from cascade.curation.text import normalise, words
+from cascade.curation.text import normalise, read_words
 from cascade.recipe import Decontamination
 from cascade.utils.files import write_json
 
@@ -38,6 +40,8 @@ ROOT = HERE.parents[1]
 BEFORE = "6df6be7"
 """The revision before curation in shards."""
 NEMOTRON_ROWS = 15_900_000
+PARTS = ("speed", "memory", "bytes", "quality")
+KILLS = 10
 THREADS = {
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "RAYON", "POLARS")},
     "TOKENIZERS_PARALLELISM": "false",
@@ -55,14 +59,14 @@ def main() -> None:
     arguments.add_argument("--memory", type=int, nargs="*", default=[100_000], help="numbers of rows")
     arguments.add_argument("--words", type=int, default=rows.WORDS_A_ROW, help="of a row of the runs for memory")
     arguments.add_argument("--workers", type=int, default=2, help="of the runs for memory")
-    arguments.add_argument("--only", choices=["speed", "memory", "quality"])
+    arguments.add_argument("--only", choices=PARTS)
     arguments.add_argument("--pairs", type=int, default=10_000)
     arguments.add_argument("--base", type=Path, default=ROOT / "models" / "base", help="directory of the tokenizer")
     arguments.add_argument("--out", type=Path, default=Path("results/benchmarks/curation.json"))
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="curation-") as folder:
         bench = Bench(Path(folder), options)
-        for part in [options.only] if options.only else ["speed", "memory", "quality"]:
+        for part in [options.only] if options.only else PARTS:
             for result in getattr(bench, part)():
                 known = json.loads(options.out.read_text()) if options.out.is_file() else {}
                 write_json(options.out, merged(known, result))
@@ -81,9 +85,10 @@ class Bench:
     def __init__(self, folder: Path, options: argparse.Namespace):
         self._folder = folder
         self._options = options
-        self._before = self._tree(options.before)
+        self._before: Path | None = None
 
     def speed(self) -> Iterator[dict[str, Any]]:
+        self._before = self._tree(self._options.before)
         short, long = self._folder / "short", self._folder / "long"
         sizes = {
             "short": rows.write(short / "rows", self._options.rows),
@@ -140,6 +145,32 @@ class Bench:
             estimate = {"for_16m_rows": extrapolated(count, size, run)} if words == rows.WORDS_A_ROW else {}
             yield {"peak_gib": {str(count): max(peaks.values())}, "memory": {str(count): found}, **estimate}
 
+    def bytes(self) -> Iterator[dict[str, Any]]:
+        """Whether data/ is the same from 1, 2 and 4 processes, from a Ray cluster of two nodes where Ray is installed,
+        and from a run that was killed again and again, each time when it had finished a further piece."""
+        folder = self._folder / "bytes"
+        rows.write(folder / "rows", 4_000)
+        found = {f"{workers} processes": self._now(folder, 8192, workers)["written"] for workers in (1, 2, 4)}
+        if importlib.util.find_spec("ray"):
+            found["Ray, two nodes"] = self._now(folder, 8192, "ray")["written"]
+        command = [sys.executable, HERE / "build_now.py", folder, self._options.base, "8192", "2", "--goes-on"]
+        pieces = folder / ".cascade" / "work" / "curate" / "pieces" / "sft"
+        for kill in range(KILLS):
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                env={**os.environ, **THREADS, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while process.poll() is None and len(list(pieces.glob("*/piece.json"))) <= kill:
+                time.sleep(0.01)
+            if process.poll() is not None:
+                raise SystemExit(f"kill {kill}: the run had ended already")
+            process.kill()
+            process.wait()
+        found[f"after {KILLS} kills"] = child(command, {"PYTHONPATH": str(ROOT)})["written"]
+        yield {"same_bytes": len(set(found.values())) == 1, "bytes_of": list(found)}
+
     def quality(self) -> Iterator[dict[str, Any]]:
         pairs = Planter().pairs(self._options.pairs)
         found = found_here(pairs)
@@ -149,7 +180,7 @@ class Bench:
             result["peer"] = {**scores(pairs, peer), "by_kind": by_kind(pairs, peer)}
         yield result
 
-    def _now(self, folder: Path, tokens: int, workers: int) -> dict[str, Any]:
+    def _now(self, folder: Path, tokens: int, workers: int | str) -> dict[str, Any]:
         command = [sys.executable, str(HERE / "build_now.py"), folder, self._options.base, tokens, workers]
         return child(command, {"PYTHONPATH": str(ROOT)})
 
@@ -192,7 +223,7 @@ def found_here(pairs: Sequence[Pair]) -> list[bool]:
     search.check([pair.first for pair in others])
     duplicates = iter(search.check([pair.second for pair in others]))
     overlap = Decontaminator(Decontamination(), [(str(n), pair.first) for n, pair in enumerate(inside)])
-    texts = [Text(words(normalise(pair.second)), (normalise(pair.second),)) for pair in inside]
+    texts = [Text(read_words([plain])[0].hashes, (plain,)) for plain in [normalise(pair.second) for pair in inside]]
     contaminated = iter(overlap.check(texts))
     found = [next(contaminated if pair.kind == "copy inside a longer text" else duplicates) for pair in pairs]
     return [error is not None for error in found]

@@ -1,6 +1,8 @@
-"""Curate generated rows with this tree by WORKERS processes: one JSON line of CPU seconds, memory, disk and counts.
+"""Curate generated rows with this tree by WORKERS processes: one JSON line of CPU seconds, memory, disk, counts and the
+hash of what was written.
 
-Usage: build_now.py FOLDER BASE MAX_TOKENS WORKERS; rows are FOLDER/rows/*.jsonl.
+Usage: build_now.py FOLDER BASE MAX_TOKENS WORKERS [--goes-on]; rows are FOLDER/rows/*.jsonl. WORKERS `ray`: a cluster
+of two nodes of this machine. --goes-on: what an interrupted run has left is not removed before.
 """
 
 import json
@@ -13,8 +15,10 @@ from pathlib import Path
 
 from cascade.curation import jobs, pipeline, sources
 from cascade.launch.process_pool import in_processes
+from cascade.launch.ray_jobs import in_cluster
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe
+from cascade.utils.files import fingerprint, hash_directory
 
 
 def recipe_of(base: str, max_tokens: int) -> Recipe:
@@ -51,18 +55,29 @@ class Timed:
         self._context.__exit__(*error)
 
 
+def two_nodes() -> str:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    return cluster.address
+
+
 def main() -> None:
-    folder, base, max_tokens, workers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    folder, base, max_tokens = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    on_ray, workers = sys.argv[4] == "ray", 2 if sys.argv[4] == "ray" else int(sys.argv[4])
     layout, recipe = Layout(folder), recipe_of(base, max_tokens)
     work = layout.work(CURATE)
-    shutil.rmtree(work, ignore_errors=True)
+    if "--goes-on" not in sys.argv:
+        shutil.rmtree(work, ignore_errors=True)
     run = None
     if workers > 1:
         pipeline.SMALL_BYTES = 0
         # Small files, too, are to give every process several shards.
         size = sum(path.stat().st_size for path in (folder / "rows").iterdir())
         sources.SHARD_BYTES = min(sources.SHARD_BYTES, size // (8 * workers) + 1)
-        run = partial(in_processes, workers, partial(Timed, recipe, folder, work))
+        begin = partial(Timed, recipe, folder, work)
+        run = partial(in_cluster, two_nodes(), workers, begin) if on_ray else partial(in_processes, workers, begin)
     curation = pipeline.Pipeline(recipe, layout, work, run)
     wall, cpu = time.monotonic(), time.process_time()
     report = curation.run()
@@ -75,6 +90,8 @@ def main() -> None:
     )
     result = {"cpu": cpu + jobs_cpu, "parent_cpu": cpu, "wall": wall, "disk": size, "packed": packed}
     result |= {"parent_gib": own, "worker_gib": children, "peak_gib": max(own, children)}
+    written = {path.name: hash_directory(path) for path in (work / "sft", work / "rejects")}
+    result["written"] = fingerprint(written)
     print(json.dumps({**result, "kept": report["sft"]["kept"], **report["packing"]}))
     shutil.rmtree(work)
 

@@ -74,13 +74,16 @@ def apply_template(
             tools=schemas,
             tokenize=False,
             add_generation_prompt=for_generation,
-            enable_thinking=thinking,
-            thinking=thinking,
-            strftime_now=_DAY.strftime,
+            **template_settings(thinking),
         )
     except (TemplateError, TypeError, AttributeError, KeyError, ValueError) as error:
         raise RowError("template", f"the chat template cannot render the row: {error}") from None
     return str(text)
+
+
+def template_settings(thinking: bool) -> dict[str, Any]:
+    """The variables of a template beside messages and tools."""
+    return {"enable_thinking": thinking, "thinking": thinking, "strftime_now": _DAY.strftime}
 
 
 class ChatFormat:
@@ -186,10 +189,14 @@ class ChatFormat:
             return rest  # The end is the tokenizer's, and the template knows of none.
         raise RowError("template", "the chat template does not render what follows an assistant's turn")
 
+    @property
+    def takes_messages_as_they_are(self) -> bool:
+        return self.shape == Shape() and self.reasoning_key in (None, "reasoning_content")
+
     def _shaped(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages in the form that the template wants."""
         shape, key = self.shape, self.reasoning_key
-        if shape == Shape() and key in (None, "reasoning_content"):
+        if self.takes_messages_as_they_are:
             return messages
         numbers = count()
         unanswered: list[str] = []

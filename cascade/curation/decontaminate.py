@@ -22,7 +22,7 @@ from rapidfuzz.distance import Indel
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
-from cascade.curation.text import Hashes, hash_words, normalise, quantities, words
+from cascade.curation.text import Hashes, Words, normalise, quantities, read_words
 from cascade.errors import RowError
 from cascade.recipe import Decontamination
 
@@ -37,9 +37,9 @@ _PAIRS = 1 << 20
 
 @dataclass(frozen=True)
 class Text:
-    """The text of a row that is compared, normalised: the words of all of it, and each user message."""
+    """The text of a row that is compared: the hashed words of all of it, and each user message, normalised."""
 
-    conversation: Sequence[str]
+    conversation: Hashes
     user_messages: tuple[str, ...]
     generated: bool = False
 
@@ -68,8 +68,12 @@ class Decontaminator:
         self._names = [name for _, name in ordered]
         self._lengths = np.array([len(text) for text in self._plain])
         self._letters = _letters(self._plain)
-        self._quantities = np.array([quantities(words(text)) for text in self._plain], np.int64)
+        self._quantities = quantities(self._plain)
         self._grams = _index(self._plain, settings.ngram)
+
+    @property
+    def prompts(self) -> int:
+        return len(self._names)
 
     def check(self, texts: Sequence[Text]) -> list[RowError | None]:
         """For each row an error (`benchmark_overlap`, `benchmark_similarity`) or None."""
@@ -85,7 +89,8 @@ class Decontaminator:
 
     def _overlap(self, block: Sequence[Text]) -> list[RowError | None]:
         errors: list[RowError | None] = [None] * len(block)
-        hashed = hash_words([text.conversation for text in block])
+        hashed = Words.of([text.conversation for text in block])
+        tasks: list[set[int]] = []
         for grams in self._grams:
             hashes, rows = hashed.ngrams(grams.n)
             column = np.minimum(np.searchsorted(grams.hashes, hashes), len(grams.hashes) - 1)
@@ -96,8 +101,9 @@ class Decontaminator:
             shared = (occurrences @ grams.prompts).tocoo()
             share = shared.data / grams.sizes[shared.col]
             for at in np.flatnonzero(share >= self._similarity):
+                tasks = tasks or _tasks(block)
                 row, prompt = int(shared.row[at]), int(shared.col[at])
-                if errors[row] is None and self._same_task(block[row], prompt):
+                if errors[row] is None and (not block[row].generated or self._quantities[prompt] in tasks[row]):
                     errors[row] = RowError(
                         "benchmark_overlap",
                         f"has {share[at]:.0%} of the {grams.n}-word runs of benchmark prompt {self._names[prompt]}",
@@ -149,15 +155,10 @@ class Decontaminator:
         distance = cdist(_letters([a.text for a in messages]), self._letters[low:high], "cityblock")
         possible = distance <= (1 - self._similarity) * (lengths[:, None] + self._lengths[None, low:high]) + _ROUNDING
         generated = np.array([a.generated for a in messages])
-        same_task = (
-            np.array([quantities(words(a.text)) if a.generated else 0 for a in messages])[:, None]
-            == self._quantities[low:high]
-        )
+        tasks = quantities([a.text if a.generated else "" for a in messages])
+        same_task = tasks[:, None] == self._quantities[low:high]
         pairs = np.argwhere(possible & (same_task | ~generated[:, None]))
         return pairs[:, 0].tolist(), (pairs[:, 1] + low).tolist()
-
-    def _same_task(self, text: Text, prompt: int) -> bool:
-        return not text.generated or any(quantities(words(a)) == self._quantities[prompt] for a in text.user_messages)
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,16 @@ class _Message:
     generated: bool
 
 
+def _tasks(block: Sequence[Text]) -> list[set[int]]:
+    """Of each row the quantities of its user messages; none of rows that are not generated, for which they do not
+    matter."""
+    asked = [text.user_messages if text.generated else () for text in block]
+    found = iter(quantities([message for messages in asked for message in messages]).tolist())
+    return [{next(found) for _ in messages} for messages in asked]
+
+
 def _index(plain: list[str], ngram: int) -> list[_Grams]:
-    hashed = hash_words([words(text) for text in plain])
+    hashed, _ = read_words(plain)
     gram_lengths = np.where(hashed.lengths >= min(SHORTEST, ngram), np.minimum(hashed.lengths, ngram), 0)
     index = []
     for n in sorted(set(gram_lengths.tolist()) - {0}):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from cascade.curation.text import Hashes, Words, hash_words, mix, normalise, quantities, words
+from cascade.curation.text import Hashes, Words, mix, normalise, read_words
 from cascade.errors import RowError
 from cascade.utils.seeds import derive_seed
 
@@ -67,13 +67,13 @@ def rows_a_band(threshold: float) -> int:
 
 
 def fingerprints(
-    threshold: float, plain: Sequence[str], found: Sequence[Sequence[str]], tools: Sequence[str]
+    threshold: float, plain: Sequence[str], found: Words, quantities: Hashes, tools: Sequence[str]
 ) -> Fingerprints:
-    """Fingerprints of texts: normalised (`plain`), in words (`found`), with the tools of each as text."""
+    """Fingerprints of normalised texts (`plain`); `found` and `quantities` are those of `read_words`, `tools` the tools
+    of each as text."""
     exact = np.array([_digest(f"{text}\0{tool}") for text, tool in zip(plain, tools, strict=True)], np.uint64)
-    tasks = np.array([quantities(text) for text in found], np.uint64)
-    tasks ^= np.array([_digest(tool) if tool else 0 for tool in tools], np.uint64)
-    values = minhash(hash_words(found, at_least=SHINGLE))
+    tasks = quantities ^ np.array([_digest(tool) if tool else 0 for tool in tools], np.uint64)
+    values = minhash(found.filled(SHINGLE))
     keys = np.empty((len(values), BANDS), np.uint64)
     band = rows_a_band(threshold)
     for index in range(BANDS):
@@ -177,9 +177,9 @@ class Deduplicator:
     def check(self, texts: Sequence[str], tools: Sequence[str] | None = None) -> list[RowError | None]:
         """For each text an error (`exact_duplicate`, `near_duplicate`) or None, which keeps it."""
         plain = [normalise(text) for text in texts]
-        found = [words(text) for text in plain]
+        found = read_words(plain)
         before = sum(len(prints.exact) for prints in self._prints)
-        self._prints.append(fingerprints(self._threshold, plain, found, tools or [""] * len(plain)))
+        self._prints.append(fingerprints(self._threshold, plain, *found, tools or [""] * len(plain)))
         exact = np.concatenate([prints.exact for prints in self._prints])
         keys = np.concatenate([prints.keys for prints in self._prints])
         signatures = np.concatenate([prints.signatures for prints in self._prints])

@@ -4,24 +4,44 @@
 """
 
 import importlib.util
-from collections.abc import Sequence
-from itertools import pairwise, takewhile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from cascade import chat
-from cascade.chat import Conversation, Message
+from cascade.chat import Message
 from cascade.chat.round_trip import check_prompt, check_replies
+from cascade.curation.skeletons import Skeletons
 from cascade.errors import CascadeError, RowError
 from cascade.utils.progress import say
 
 Tokens = NDArray[np.int32]
 Pieces = list[tuple[str, bool]]
 """Text in pieces that are tokenised by themselves, and whether each is trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation in tokens. `runs`: lengths of what is not trained on and what is, in turns."""
+
+    token_ids: Tokens
+    runs: Tokens
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        return mask(self.runs)
+
+
+def mask(runs: Tokens) -> NDArray[np.bool_]:
+    """For each token whether it is trained on, from the runs of any number of conversations."""
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+
 
 _TOOL = {
     "type": "function",
@@ -52,10 +72,12 @@ class Renderer:
         both = zip(*self._heads.values(), strict=False)
         self._turn = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
         self.at_once = bool(self._turn) and all(self._agrees(*probe) for probe in _probes())
+        self._skeletons = Skeletons(tokenizer, self._rendered, self._cut) if self.at_once else None
 
     def conversation(self, messages: Sequence[Message], tools: list[dict] | None) -> Pieces:
         """The texts of `chat.replies`. Raises RowError: its errors, and `template_loses_…`."""
-        found = self._rendered_once(messages, tools) if self.at_once else None
+        found = self._filled(messages) if not tools else None
+        found = found or (self._rendered_once(messages, tools) if self.at_once else None)
         found = found or chat.replies(self._tokenizer, messages, tools)
         check_replies(self._format, messages, tools, found)
         return [piece for context, reply in found for piece in ((context, False), (reply, True))]
@@ -66,14 +88,39 @@ class Renderer:
         check_prompt(messages, tools, text)
         return text
 
+    def _filled(self, messages: Sequence[Message]) -> list[tuple[str, str]] | None:
+        """As `_rendered_once`, without rendering."""
+        skeleton = self._skeletons.of(messages) if self._skeletons is not None else None
+        if skeleton is None:
+            return None
+        pieces = skeleton.fill(messages)
+        turns = sum(message["role"] == "assistant" for message in messages)
+        # A text could write a turn of its own.
+        if "".join(pieces).count(self._turn) != turns:
+            return None
+        if any(reply.find(self._format.end) != len(reply) - len(self._format.end) for reply in pieces[1::2]):
+            return None
+        return list(zip(pieces[::2], pieces[1::2], strict=True))
+
+    def _rendered(self, messages: Sequence[Message], tools: list[dict] | None = None) -> str:
+        thinking = bool(messages[-1].get("reasoning_content"))
+        return chat.render(self._tokenizer, messages, tools, thinking=thinking)
+
+    def _cut(self, text: str, messages: Sequence[Message]) -> list[str] | None:
+        found = self._turns(text, messages)
+        return [piece for turn in found for piece in turn] if found is not None else None
+
     def _rendered_once(self, messages: Sequence[Message], tools: list[dict] | None) -> list[tuple[str, str]] | None:
         """None where the turns of the assistant are not found in the text."""
+        if messages[-1]["role"] != "assistant":
+            return None
+        return self._turns(self._rendered(messages, tools), messages)
+
+    def _turns(self, text: str, messages: Sequence[Message]) -> list[tuple[str, str]] | None:
         last_user = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
         replies = [m for m in messages[last_user + 1 :] if m["role"] == "assistant"]
         if not replies or messages[-1]["role"] != "assistant":
             return None
-        thinking = bool(replies[-1].get("reasoning_content"))
-        text = chat.render(self._tokenizer, messages, tools, thinking=thinking)
         if text.count(self._turn) != sum(m["role"] == "assistant" for m in messages):
             return None
         starts: list[int] = []
@@ -131,38 +178,38 @@ class Tokenizer:
 
             try:
                 self._fast = fastokens.Tokenizer.from_file(str(file))
-                self._check(_SAMPLES, self._fast_ids(_SAMPLES))
+                self._check(_SAMPLES, *self._fast_ids(_SAMPLES))
             except (CascadeError, ValueError, RuntimeError) as error:
                 say(f"curate  fastokens is not used: {' '.join(str(error).split())[:200]}")
                 self._fast = None
 
-    def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Token ids of each text, without special tokens added."""
-        if not texts:
-            return []
-        if self._fast is None:
+    def encode(self, texts: Sequence[str]) -> tuple[Tokens, NDArray[np.int64]]:
+        """Token ids of all texts, without special tokens added; those of text i from bounds[i] to bounds[i + 1]."""
+        if self._fast is None or not texts:
             return self._ids(texts)
-        ids = self._fast_ids(texts)
+        ids, bounds = self._fast_ids(texts)
         if self._unchecked > 0:
-            self._check(texts[: self._unchecked], ids)
+            self._check(texts[: self._unchecked], ids, bounds)
             self._unchecked -= len(texts)
-        return ids
+        return ids, bounds
 
-    def _ids(self, texts: Sequence[str]) -> list[Tokens]:
+    def _ids(self, texts: Sequence[str]) -> tuple[Tokens, NDArray[np.int64]]:
         if self._backend is not None:
             encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-            return [np.array(encoding.ids, np.int32) for encoding in encodings]
-        return [np.array(chat.encode(self._tokenizer, text), np.int32) for text in texts]
+            found = [encoding.ids for encoding in encodings]
+        else:
+            found = [chat.encode(self._tokenizer, text) for text in texts]
+        bounds = np.cumsum([0, *map(len, found)])
+        return np.concatenate([np.empty(0, np.int32), *(np.array(ids, np.int32) for ids in found)]), bounds
 
-    def _fast_ids(self, texts: Sequence[str]) -> list[Tokens]:
+    def _fast_ids(self, texts: Sequence[str]) -> tuple[Tokens, NDArray[np.int64]]:
         ids, offsets = self._fast.encode_batch_flat(list(texts), add_special_tokens=False)
-        flat = np.frombuffer(ids, np.uint32).astype(np.int32)
-        bounds = np.frombuffer(offsets, np.uint64).tolist()
-        return [flat[begin:end] for begin, end in pairwise(bounds)]
+        return np.frombuffer(ids, np.uint32).astype(np.int32), np.frombuffer(offsets, np.uint64).astype(np.int64)
 
-    def _check(self, texts: Sequence[str], ids: Sequence[Tokens]) -> None:
-        for text, expected, found in zip(texts, self._ids(texts), ids, strict=False):
-            if not np.array_equal(expected, found):
+    def _check(self, texts: Sequence[str], ids: Tokens, bounds: NDArray[np.int64]) -> None:
+        expected, own = self._ids(texts)
+        for at, text in enumerate(texts):
+            if not np.array_equal(expected[own[at] : own[at + 1]], ids[bounds[at] : bounds[at + 1]]):
                 raise CascadeError(
                     f"fastokens tokenises {text[:40]!r} otherwise than the tokenizer does; `pip uninstall fastokens`, "
                     "and run it again"
@@ -176,9 +223,7 @@ class Encoder:
         self._renderer = Renderer(tokenizer)
         self._tokens = Tokenizer(tokenizer, path)
 
-    def conversations(
-        self, rows: Sequence[tuple[list[Message], list[dict] | None]]
-    ) -> list[list[Conversation] | RowError]:
+    def conversations(self, rows: Sequence[tuple[list[Message], list[dict] | None]]) -> list[list[Example] | RowError]:
         """For each conversation one example a user message, or the error with which it could not be rendered."""
         rendered: list[list[Pieces] | RowError] = []
         for messages, tools in rows:
@@ -187,11 +232,9 @@ class Encoder:
             except RowError as error:
                 rendered.append(error)
         texts = [text for row in rendered if isinstance(row, list) for pieces in row for text, _ in pieces]
-        ids = iter(self._tokens.encode(texts))
-        return [
-            row if isinstance(row, RowError) else [_joined([(next(ids), t) for _, t in pieces]) for pieces in row]
-            for row in rendered
-        ]
+        ids, bounds = self._tokens.encode(texts)
+        examples = _examples(ids, bounds, rendered)
+        return [row if isinstance(row, RowError) else [next(examples) for _ in row] for row in rendered]
 
     def prompts(self, rows: Sequence[tuple[list[Message], list[dict] | None]]) -> list[int | RowError]:
         """The length of each prompt in tokens, or the error."""
@@ -201,14 +244,21 @@ class Encoder:
                 rendered.append(self._renderer.prompt(messages, tools))
             except RowError as error:
                 rendered.append(error)
-        ids = iter(self._tokens.encode([text for text in rendered if isinstance(text, str)]))
-        return [row if isinstance(row, RowError) else len(next(ids)) for row in rendered]
+        _, bounds = self._tokens.encode([text for text in rendered if isinstance(text, str)])
+        lengths = iter(np.diff(bounds).tolist())
+        return [row if isinstance(row, RowError) else next(lengths) for row in rendered]
 
 
-def _joined(parts: list[tuple[Tokens, bool]]) -> Conversation:
-    token_ids = np.concatenate([ids for ids, _ in parts])
-    trained = np.repeat([trained for _, trained in parts], [len(ids) for ids, _ in parts])
-    return Conversation(token_ids, trained)  # type: ignore[arg-type]
+def _examples(ids: Tokens, bounds: NDArray[np.int64], rendered: Sequence[list[Pieces] | RowError]) -> Iterator[Example]:
+    """The pieces of a conversation are not trained on and trained on in turns, and its tokens one after the other."""
+    runs = np.diff(bounds).astype(np.int32)
+    starts = bounds.tolist()
+    at = 0
+    for row in rendered:
+        for pieces in row if isinstance(row, list) else ():
+            end = at + len(pieces)
+            yield Example(ids[starts[at] : starts[end]], runs[at:end])
+            at = end
 
 
 def _probes() -> list[tuple[list[Message], list[dict] | None]]:

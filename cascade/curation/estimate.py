@@ -21,7 +21,7 @@ from cascade.curation.dedupe import BANDS, HASHES, Deduplicator
 from cascade.curation.pieces import batches
 from cascade.curation.rows import USES, Use
 from cascade.curation.sources import Raw, Shard
-from cascade.curation.steps import HeldOut, Steps
+from cascade.curation.steps import HeldOut, Steps, load_tokenizer
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import Mixture, Recipe, Source
@@ -30,7 +30,7 @@ SHARDS = 8
 """Shards of a source from which the sample is read."""
 HEAD = 1 << 22
 """Bytes, decompressed, from which the length of a row is taken."""
-INDEX_BYTES = 8 * BANDS + 4 * BANDS + HASHES + 8 + 4 + 4 + 19
+INDEX_BYTES = 8 * BANDS + 4 * BANDS + HASHES + 8 + 4 + 4 + 23
 """Of a row on disk: keys and their rows, MinHash values, exact key, the arrays of the piece."""
 PARENT_BYTES = 40
 """Of a row in the memory of the first process, beside PROCESS_GIB."""
@@ -76,6 +76,8 @@ class Estimate:
 
 def estimate(recipe: Recipe, layout: Layout, rows: int) -> list[Estimate]:
     """Of each use and source, from about `rows` rows. Raises CascadeError for a source that cannot be read."""
+    base = layout.root / recipe.base
+    tokenizer = load_tokenizer(base)
     found = []
     for use in USES:
         used = [
@@ -84,7 +86,7 @@ def estimate(recipe: Recipe, layout: Layout, rows: int) -> list[Estimate]:
             if getattr(source, use) and (use != "held_out" or source.generator is not None)
         ]
         if used:
-            steps = Steps(recipe.curation, layout.root / recipe.base, use, HeldOut(), 1)
+            steps = Steps(recipe.curation, base, use, HeldOut(), 1, tokenizer)
             found += [_of_source(recipe, layout.root, use, name, source, steps, rows) for name, source in used]
     return found
 

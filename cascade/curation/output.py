@@ -110,10 +110,9 @@ class Output:
             parts.append(self._save(root, len(parts), folders, sequences))
         return parts
 
-    def finish(self, trained_tokens: int) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """Returns the report."""
         self.close_prompts()
-        self.tally.packed["trained_tokens"] = trained_tokens
         return self.tally.report(self._sequence_length)
 
     def _save(
@@ -134,6 +133,7 @@ class Output:
             times = np.zeros(share.made.rows, np.int64)
             times[share.kept] = copies
             found = np.repeat(np.arange(len(rows)), times[rows])
+            self.tally.packed["trained_tokens"] += int(share.made.array("example-trained")[found].sum())
             lengths.append(share.made.array("example-lengths")[found])
             pieces.append(np.full(len(found), len(folders), np.int32))
             examples.append(found.astype(np.int32))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cascade.curation import store
+from cascade.curation.encoding import mask
 from cascade.curation.pieces import TokenReader, lists
 
 WINDOW_SEQUENCES = 64
@@ -81,9 +82,7 @@ def write_part(plan_file: Path, root: Path, out: Path) -> None:
     with np.load(plan_file) as content:
         folders, counts, places = content["folders"].tolist(), content["counts"].tolist(), content["places"].tolist()
     readers: dict[int, TokenReader] = {}
-    ids: list[NDArray[np.int32]] = []
-    trained: list[NDArray[np.bool_]] = []
-    documents: list[list[int]] = []
+    sequences: list[list[tuple[NDArray[np.int32], NDArray[np.int32]]]] = []
     size = at = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -95,21 +94,26 @@ def write_part(plan_file: Path, root: Path, out: Path) -> None:
                     readers[piece] = TokenReader(root / folders[piece])
                 parts.append(readers[piece][example])
             at += count
-            ids.append(np.concatenate([part[0] for part in parts]))
-            trained.append(np.concatenate([part[1] for part in parts]))
-            documents.append([len(part[0]) for part in parts])
-            size += len(ids[-1]) + len(trained[-1]) + count
-            if len(ids) >= store.GROUP_ROWS or size >= store.GROUP_SIZE:
-                writer.write_table(_table(ids, trained, documents))
-                ids, trained, documents, size = [], [], [], 0
-        if ids:
-            writer.write_table(_table(ids, trained, documents))
+            sequences.append(parts)
+            size += 2 * sum(len(ids) for ids, _ in parts) + count
+            if len(sequences) >= store.GROUP_ROWS or size >= store.GROUP_SIZE:
+                _write(writer, sequences)
+                sequences, size = [], 0
+        if sequences:
+            _write(writer, sequences)
     os.replace(temporary, out)
 
 
-def _table(ids: list[NDArray[np.int32]], trained: list[NDArray[np.bool_]], documents: list[list[int]]) -> pa.Table:
-    columns = [lists(ids, pa.int32()), lists(trained, pa.bool_()), lists(documents, pa.int32())]
-    return pa.Table.from_arrays(columns, schema=store.SEQUENCES)
+def _write(writer: pq.ParquetWriter, sequences: list[list[tuple[NDArray[np.int32], NDArray[np.int32]]]]) -> None:
+    documents = [[len(ids) for ids, _ in parts] for parts in sequences]
+    starts = pa.array(np.cumsum([0, *map(sum, documents)]), pa.int32())
+    trained = mask(np.concatenate([runs for parts in sequences for _, runs in parts]))
+    columns = [
+        pa.ListArray.from_arrays(starts, np.concatenate([ids for parts in sequences for ids, _ in parts])),
+        pa.ListArray.from_arrays(starts, trained),
+        lists(documents, pa.int32()),
+    ]
+    writer.write_table(pa.Table.from_arrays(columns, schema=store.SEQUENCES))
 
 
 def _runs(lengths: NDArray[np.int32]) -> Iterator[range]:

@@ -7,6 +7,7 @@ selection needs of every row lies in small arrays; text and tokens are read agai
 import json
 import os
 import shutil
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -50,10 +51,13 @@ COLUMNS = {
     "slots": np.uint32,
     "example-rows": np.uint32,
     "example-lengths": np.int32,
+    "example-trained": np.int32,
 }
 """Arrays of a piece. Of every row: number of the step that rejects it, reason, tokens, rank by which rows are drawn.
-The rows that reached the step of duplicates (`slots`). Of every example: its row and its tokens."""
-TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("trained", pa.list_(pa.bool_()))])
+The rows that reached the step of duplicates (`slots`). Of every example: its row, its tokens, and
+how many of them are trained on."""
+TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("runs", pa.list_(pa.int32()))])
+"""Of every example its tokens and the lengths of what is not trained on and what is, in turns."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,11 @@ class PieceWriter:
             self._tokens = pa.ipc.new_file(str(self._folder / "tokens.arrow"), TOKENS)
         self._append("example-rows", [row for row, _ in examples])
         self._append("example-lengths", [len(example.token_ids) for _, example in examples])
+        self._append("example-trained", [sum(example.runs[1::2].tolist()) for _, example in examples])
         self._batches.append(self._batches[-1] + len(examples))
         columns = [
             lists([example.token_ids for _, example in examples], pa.int32()),
-            lists([example.trained for _, example in examples], pa.bool_()),
+            lists([example.runs for _, example in examples], pa.int32()),
         ]
         self._tokens.write_batch(pa.RecordBatch.from_arrays(columns, schema=TOKENS))
 
@@ -218,25 +223,23 @@ class TokenReader:
     def __init__(self, folder: Path):
         self._file = pa.memory_map(str(folder / "tokens.arrow"))
         self._reader = pa.ipc.open_file(self._file)
-        self._starts = np.load(folder / "batches.npy")
-        self._batches: dict[int, tuple[NDArray[Any], ...]] = {}
+        self._starts: list[int] = np.load(folder / "batches.npy").tolist()
+        self._batches: dict[int, tuple[NDArray[Any], list[int], NDArray[Any], list[int]]] = {}
 
-    def __getitem__(self, example: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        index = int(np.searchsorted(self._starts, example, "right")) - 1
+    def __getitem__(self, example: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Tokens and runs."""
+        index = bisect_right(self._starts, example) - 1
         if index not in self._batches:
-            if len(self._batches) > 8:
-                self._batches.clear()
-            ids, trained = self._reader.get_batch(index).columns
-            flat = (ids.values.to_numpy(), trained.values.to_numpy(zero_copy_only=False))
-            self._batches[index] = (*flat, ids.offsets.to_numpy())
-        flat_ids, flat_trained, offsets = self._batches[index]
-        within = example - int(self._starts[index])
-        part = slice(int(offsets[within]), int(offsets[within + 1]))
-        return flat_ids[part], flat_trained[part]
+            ids, runs = self._reader.get_batch(index).columns
+            found = (ids.values.to_numpy(), ids.offsets.to_pylist(), runs.values.to_numpy(), runs.offsets.to_pylist())
+            self._batches[index] = found
+        ids, starts, runs, run_starts = self._batches[index]
+        at = example - self._starts[index]
+        return ids[starts[at] : starts[at + 1]], runs[run_starts[at] : run_starts[at + 1]]
 
     @cached_property
     def count(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
 
 def batches(raws: Iterator[Raw], rows: int | None = None) -> Iterator[list[Raw]]:

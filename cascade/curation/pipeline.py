@@ -20,7 +20,7 @@ import numpy as np
 
 from cascade import chat
 from cascade.curation import dedupe, report, sources
-from cascade.curation.jobs import Worker, write_held_out
+from cascade.curation.jobs import Worker, without_collecting, write_held_out, write_tokenizer
 from cascade.curation.mixture import apply_mixture
 from cascade.curation.output import Output
 from cascade.curation.pieces import MadePiece, Piece
@@ -88,16 +88,19 @@ class Pipeline:
         trained = {name for name, source in recipe.curation.sources.items() if source.held_out and source.generator}
         self._held_out = HeldOut({name: set() for name in recipe.curation.sources}, [], {name: [] for name in trained})
         self._resume()
+        write_tokenizer(folder, self._tokenizer)
         for name in PRODUCTS:
             shutil.rmtree(folder / name, ignore_errors=True)
         self._output = Output(folder, recipe.seed, recipe.curation.sequence_length)
 
     def run(self) -> dict[str, Any]:
         """Returns the report. Raises CascadeError for a source that cannot be read or whose rows are all rejected."""
-        for use in USES:
-            self._use(use)
-            write_held_out(self._folder, self._held_out)
-        return self._output.finish(self._pack())
+        with without_collecting():
+            for use in USES:
+                self._use(use)
+                write_held_out(self._folder, self._held_out)
+            self._pack()
+            return self._output.finish()
 
     @property
     def samples(self) -> dict[tuple[str, str], dict[str, None]]:
@@ -282,14 +285,12 @@ class Pipeline:
         lengths = [share.made.array("lengths")[row] for share, row in rows]
         tally.keep("held_out", name, domain, np.array(lengths, np.int32))
 
-    def _pack(self) -> int:
-        """Write the packed sequences; returns the tokens that are trained on."""
+    def _pack(self) -> None:
         parts = self._output.plan_parts(self._folder)
         jobs = [json.dumps({"job": "part", "plan": plan, "out": out}) for plan, out in parts]
         for _ in self._do(jobs, small=len(jobs) <= SMALL_JOBS):
             pass
         say(f"curate  sft  {self._output.tally.packed['sequences']} sequences packed")
-        return sum(_trained(self._folder / out) for _, out in parts)
 
     def _do(self, jobs: list[str], small: bool) -> Iterator[tuple[str, str]]:
         if small or self._run is None:
@@ -349,16 +350,6 @@ def _cores() -> int:
     import os
 
     return len(os.sched_getaffinity(0))
-
-
-def _trained(path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(path)
-    return sum(
-        int(np.count_nonzero(batch.column(0).flatten().to_numpy(zero_copy_only=False)))
-        for batch in file.iter_batches(batch_size=256, columns=["trained"])
-    )
 
 
 def _quotas(levels: dict[int, float], count: int) -> dict[int, int]:

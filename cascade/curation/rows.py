@@ -6,7 +6,8 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from cascade import chat
-from cascade.chat import Conversation, Message, Response, ToolCall
+from cascade.chat import Message, Response, ToolCall
+from cascade.curation.encoding import Example
 from cascade.curation.text import normalise
 from cascade.errors import RowError
 
@@ -36,7 +37,7 @@ class Candidate:
     answer: Response | None = None
     """The demonstration at the end of `messages`, where `gym` can verify it; an episode's with all its calls."""
     environment: str | None = None
-    examples: list[Conversation] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
     """SFT: the tokens, one conversation a user message."""
     tokens: int = 0
     pass_rate: float | None = None
@@ -47,7 +48,9 @@ class Candidate:
 
     def __post_init__(self) -> None:
         self.plain = [normalise(message_text(message)) for message in self.messages]
-        last = max((i for i, message in enumerate(self.messages) if message["role"] != "assistant"), default=-1)
+        last = len(self.messages) - 1
+        while last >= 0 and self.messages[last]["role"] == "assistant":
+            last -= 1
         prompt = [[m["role"], text] for m, text in zip(self.messages[: last + 1], self.plain, strict=False)]
         identity = json.dumps([prompt, self.tools], ensure_ascii=True, sort_keys=True)
         self.id = blake2b(identity.encode(), digest_size=16).hexdigest()

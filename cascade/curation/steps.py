@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from cascade.curation import filters
 from cascade.curation.decontaminate import Decontaminator, Text
 from cascade.curation.dedupe import Fingerprints, fingerprints
 from cascade.curation.rows import Candidate, Use, parse
 from cascade.curation.sources import Raw
-from cascade.curation.text import words
+from cascade.curation.text import Hashes, read_words
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Curation, Source
 
@@ -64,7 +64,16 @@ class Judged:
 class Steps:
     """The steps of one use."""
 
-    def __init__(self, curation: Curation, base: Path, use: Use, held_out: HeldOut, threads: int):
+    def __init__(
+        self,
+        curation: Curation,
+        base: Path,
+        use: Use,
+        held_out: HeldOut,
+        threads: int,
+        tokenizer: PreTrainedTokenizerBase,
+    ):
+        """`tokenizer` is that of `base`."""
         self._curation = curation
         self._use = use
         self._held_out = held_out
@@ -78,7 +87,7 @@ class Steps:
         if use != "benchmark":
             before["held out"] = self._check_held_out
             self._overlap = Decontaminator(curation.decontamination, held_out.prompts)
-        after["length"] = filters.LengthFilter(load_tokenizer(base), curation.max_tokens, base).check
+        after["length"] = filters.LengthFilter(tokenizer, curation.max_tokens, base).check
         self._before, self._after = before, after
 
     def run(self, raws: Sequence[Raw], name: str, source: Source) -> tuple[list[Judged], list[int], Fingerprints]:
@@ -87,13 +96,13 @@ class Steps:
         for step, check in self._before.items():
             self._apply(step, check, rows)
         reached = [at for at, row in enumerate(rows) if row.error is None]
-        candidates = [rows[at].candidate for at in reached]
-        texts = [row.text for row in candidates if row is not None]
-        found = [words(text) for text in texts]
-        tools = [row.tools_text for row in candidates if row is not None]
-        prints = fingerprints(self._curation.near_duplicate, texts, found, tools)
-        if self._use != "benchmark":
-            by_id = {id(row): text for row, text in zip(candidates, found, strict=True)}
+        candidates = [candidate for row in rows if row.error is None and (candidate := row.candidate) is not None]
+        texts = [row.text for row in candidates]
+        found, quantities = read_words(texts)
+        tools = [row.tools_text for row in candidates]
+        prints = fingerprints(self._curation.near_duplicate, texts, found, quantities, tools)
+        if self._use != "benchmark" and (self._overlap.prompts or self._use == "held_out"):
+            by_id = {id(row): text for row, text in zip(candidates, found.parts(), strict=True)}
             generated = source.generator is not None
             self._apply("benchmarks", partial(self._check_overlap, self._overlap, by_id, generated), rows)
             if self._use == "held_out":
@@ -129,7 +138,7 @@ class Steps:
         ]
 
     def _check_training(
-        self, name: str, found: dict[int, list[str]], generated: bool, rows: Sequence[Candidate]
+        self, name: str, found: dict[int, Hashes], generated: bool, rows: Sequence[Candidate]
     ) -> list[RowError | None]:
         """Reject prompts that overlap a training prompt of the same source. Reasons are those of training rows that
         overlap a benchmark."""
@@ -142,13 +151,15 @@ class Steps:
 
     @staticmethod
     def _check_overlap(
-        overlap: Decontaminator, found: dict[int, list[str]], generated: bool, rows: Sequence[Candidate]
+        overlap: Decontaminator, found: dict[int, Hashes], generated: bool, rows: Sequence[Candidate]
     ) -> list[RowError | None]:
         return overlap.check([Text(found[id(row)], row.questions, generated) for row in rows])
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     """Raises CascadeError where there is none."""
+    from transformers import AutoTokenizer  # It imports torch, which takes seconds; worker processes do without.
+
     if not (base / "tokenizer_config.json").exists():
         raise CascadeError(f"{base}: no tokenizer there; the recipe's `base` must be a checkpoint directory")
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)

@@ -4,7 +4,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
+from functools import cache
+from itertools import pairwise
 from zlib import crc32
 
 import numpy as np
@@ -14,14 +15,17 @@ Hashes = NDArray[np.uint64]
 
 # Scripts written without spaces count one word a character.
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]")
-_ASCII_WORD = re.compile(r"\w+|[^\w\s]", re.ASCII)
+_LETTER = re.compile(rf"[^\W{_CJK}]")
+_SINGLE = re.compile(rf"[{_CJK}]|[^\w\s]")
 
 # NFKC makes 32 of 3² and 21/2 of 2½: the place is written out first.
 _RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u207f]+")
 _LOWERED = re.compile("[\u2080-\u209c]+")
 _FRACTION = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215e\u2189])")
 _PLAIN = str.maketrans({**dict.fromkeys("\u2212\u2012\ufe63\uff0d", "-"), "\u2044": "/"})
+
+_BLANKS = "\t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+"""ASCII's white space beside the space itself."""
 
 _NUMBER_WORDS = [
     "two",
@@ -165,39 +169,167 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 def normalise(text: str) -> str:
     """Compatibility forms unified (NFKC), case folded, runs of white space one space. Superscripts become ^, subscripts
     _, every minus sign -."""
-    if not text.isascii():
-        text = _RAISED.sub(lambda match: "^" + match[0], text)
-        text = _LOWERED.sub(lambda match: "_" + match[0], text)
-        text = unicodedata.normalize("NFKC", _FRACTION.sub(" ", text)).translate(_PLAIN)
+    if text.isascii():
+        text = text.lower()
+        for blank in _BLANKS:
+            text = text.replace(blank, " ")
+        while "  " in text:
+            text = text.replace("  ", " ")
+        return text.strip(" ")
+    text = _RAISED.sub(lambda match: "^" + match[0], text)
+    text = _LOWERED.sub(lambda match: "_" + match[0], text)
+    text = unicodedata.normalize("NFKC", _FRACTION.sub(" ", text)).translate(_PLAIN)
     return " ".join(text.casefold().split())
 
 
 def words(normalised: str) -> list[str]:
     """Runs of letters and digits; every other sign, and every CJK character, is one word."""
-    return (_ASCII_WORD if normalised.isascii() else _WORD).findall(normalised)
+    found = _Split([normalised])
+    return [found.word(at).decode("utf-8", "surrogatepass") for at in range(len(found.starts))]
 
 
-def quantities(found: Sequence[str]) -> int:
-    """Hash of the numbers and operators among the words of a text, in their order, whether in digits, words, Unicode or
-    LaTeX: tasks that differ here have different answers."""
-    return crc32("\0".join(_quantities(found)).encode())
+@dataclass(frozen=True)
+class Words:
+    """Hashed words of several texts, one after the other. `rows[i]` is the text that word i belongs to."""
+
+    hashes: Hashes
+    rows: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    def ngrams(self, n: int) -> tuple[Hashes, NDArray[np.int64]]:
+        """Hash and text of every run of n words within one text."""
+        count = len(self.hashes) - n + 1
+        if count <= 0:
+            return np.empty(0, np.uint64), np.empty(0, np.int64)
+        combined = self.hashes[:count].copy()
+        for offset in range(1, n):
+            combined *= _PRIME
+            combined += self.hashes[offset : offset + count]
+        inside = self.rows[:count] == self.rows[n - 1 :]
+        return mix(combined[inside]), self.rows[:count][inside]
+
+    def parts(self) -> list[Hashes]:
+        """The words of each text."""
+        bounds = [0, *np.cumsum(self.lengths).tolist()]
+        return [self.hashes[begin:end] for begin, end in pairwise(bounds)]
+
+    @classmethod
+    def of(cls, parts: Sequence[Hashes]) -> "Words":
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        hashes = np.concatenate([np.empty(0, np.uint64), *parts])
+        return cls(hashes, np.repeat(np.arange(len(lengths)), lengths), lengths)
+
+    def filled(self, least: int) -> "Words":
+        """Texts of fewer than `least` words are filled up with an empty one."""
+        missing = np.maximum(least - self.lengths, 0)
+        if not missing.any():
+            return self
+        lengths = self.lengths + missing
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        places = np.arange(len(self.hashes)) + np.repeat(np.cumsum(missing) - missing, self.lengths)
+        hashes = np.zeros(len(rows), np.uint64)
+        hashes[places] = self.hashes
+        return Words(hashes, rows, lengths)
 
 
-def _quantities(found: Sequence[str]) -> list[str]:
-    kinds = list(map(_KINDS.__getitem__, found))
-    if len(_KINDS) > _MOST_CACHED:
-        _KINDS.clear()
-    result = []
-    for at in compress(range(len(found)), kinds):
-        kind = kinds[at]
-        before = found[at - 1] if at else ""
+def read_words(normalised: Sequence[str]) -> tuple[Words, Hashes]:
+    """The words of each text, and a hash of its quantities: the numbers and operators among its words, in their order,
+    whether in digits, words, Unicode or LaTeX. Tasks that differ here have different answers."""
+    found = _Split(normalised)
+    checks = found.checks()
+    rows = np.repeat(np.arange(len(normalised)), found.counts)
+    return Words(mix(checks + np.uint64(1)), rows, found.counts), found.quantities(checks)
+
+
+def quantities(normalised: Sequence[str]) -> Hashes:
+    """Of each text the hash of its quantities, as `read_words` gives it."""
+    found = _Split(normalised)
+    return found.quantities(found.checks())
+
+
+class _Split:
+    """Texts in words: the bytes of all texts, and where each word starts and ends."""
+
+    def __init__(self, texts: Sequence[str]):
+        joined = "\n".join(texts)
+        self._data = joined.encode("utf-8", "surrogatepass")
+        self._bytes = np.frombuffer(self._data, np.uint8)
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        if joined.isascii():
+            kinds = np.frombuffer(self._data.translate(_ascii_kinds()), np.uint8)
+            offsets = None
+        else:
+            points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
+            kinds = _kinds()[points]
+            sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        letter, any_word = (kinds & _IS_LETTER).view(bool), (kinds & (_IS_LETTER | _IS_SINGLE)).astype(bool)
+        inner = letter[1:] & letter[:-1]
+        begins, stops = any_word.copy(), any_word
+        begins[1:] &= ~inner
+        stops[:-1] &= ~inner
+        self.starts, self._ends = np.flatnonzero(begins), np.flatnonzero(stops) + 1
+        # Where texts begin, a separator between them.
+        begin = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + 1)])
+        self._bounds = np.searchsorted(self.starts, begin)
+        self.counts = np.diff(self._bounds)
+        self._counted = np.searchsorted(self.starts, np.flatnonzero(kinds & _COUNTS), "right") - 1
+        if offsets is not None:
+            self.starts, self._ends = offsets[self.starts], offsets[self._ends]
+
+    def word(self, at: int) -> bytes:
+        return self._data[self.starts[at] : self._ends[at]]
+
+    def checks(self) -> Hashes:
+        """CRC-32 of each word. It is linear: the exclusive or of what each byte gives at its distance from the end."""
+        if not len(self.starts):
+            return np.empty(0, np.uint64)
+        lengths = (self._ends - self.starts).astype(np.int32)
+        stops = np.cumsum(lengths, dtype=np.int32)
+        begins = stops - lengths
+        places = np.arange(stops[-1], dtype=np.int32)
+        index = np.repeat(stops - 1, lengths)
+        index -= places
+        np.minimum(index, _LONGEST - 1, out=index)
+        index <<= 8
+        places += np.repeat((self.starts - begins).astype(np.int32), lengths)
+        index += self._bytes[places]
+        table, empty = _crc_tables()
+        values = np.bitwise_xor.reduceat(table[index], begins)
+        values ^= empty[np.minimum(lengths, _LONGEST)]
+        for at in np.flatnonzero(lengths > _LONGEST).tolist():
+            values[at] = crc32(self.word(at))
+        return values.astype(np.uint64)
+
+    def quantities(self, checks: Hashes) -> Hashes:
+        """Of each text; `checks` are those of the words."""
+        may_count = _may_be_number()[checks & np.uint64(0xFFFF)]
+        may_count[self._counted] = True
+        candidates = np.flatnonzero(may_count)
+        bounds = np.searchsorted(candidates, self._bounds).tolist()
+        begins, ends = self.starts[candidates].tolist(), self._ends[candidates].tolist()
+        kinds = [_KINDS[self._data[begin:end]] for begin, end in zip(begins, ends, strict=True)]
+        if len(_KINDS) > _MOST_CACHED:
+            _KINDS.clear()
+        # Two signs depend on others: those of _SIGNS, and numbers after a point.
+        after_point = _IS_POINT[self._bytes[self._ends[candidates - 1] - 1]] if len(candidates) else candidates
+        signs = [at for at, kind in enumerate(kinds) if kind == _IN_CONTEXT]
+        for at in {*signs, *np.flatnonzero(after_point).tolist()}:
+            text = int(np.searchsorted(self._bounds, candidates[at], "right")) - 1
+            kinds[at] = self._beside_others(text, int(candidates[at]), kinds[at])
+        return np.array([crc32("\0".join(filter(None, kinds[a:b])).encode()) for a, b in pairwise(bounds)], np.uint64)
+
+    def _beside_others(self, text: int, at: int, kind: str) -> str:
+        word, before = self._neighbour(text, at), self._neighbour(text, at - 1)
         if kind == _IN_CONTEXT:
-            kind = _in_context(found[at], before, found[at + 1] if at + 1 < len(found) else "")
-        elif before in _POINTS and at > 1 and found[at - 2][-1].isdigit() and found[at][0].isdigit():
-            kind = before + kind
-        if kind:
-            result.append(kind)
-    return result
+            return _in_context(word, before, self._neighbour(text, at + 1))
+        earlier = self._neighbour(text, at - 2)
+        return before + kind if before in _POINTS and earlier[-1:].isdigit() and word[0].isdigit() else kind
+
+    def _neighbour(self, text: int, at: int) -> str:
+        if not self._bounds[text] <= at < self._bounds[text + 1]:
+            return ""
+        return self.word(at).decode("utf-8", "surrogatepass")
 
 
 def _in_context(sign: str, before: str, after: str) -> str:
@@ -217,10 +349,11 @@ def _in_context(sign: str, before: str, after: str) -> str:
     return "!" if after == "=" or factorial else ""
 
 
-class _Kinds(dict[str, str]):
+class _Kinds(dict[bytes, str]):
     """What words count as, as many as have been met."""
 
-    def __missing__(self, word: str) -> str:
+    def __missing__(self, encoded: bytes) -> str:
+        word = encoded.decode("utf-8", "surrogatepass")
         if word in _SIGNS:
             value = _IN_CONTEXT
         elif numbers := _DIGITS.findall(word):
@@ -229,56 +362,60 @@ class _Kinds(dict[str, str]):
             value = _CANONICAL.get(word, word)
         else:
             value = _NUMBERS.get(word, "")
-        self[word] = value
+        self[encoded] = value
         return value
 
 
-@dataclass(frozen=True)
-class Words:
-    """Hashed words of several texts, one after the other. `rows[i]` is the text that word i belongs to."""
-
-    hashes: Hashes
-    rows: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-
-    def ngrams(self, n: int) -> tuple[Hashes, NDArray[np.int64]]:
-        """Hash and text of every run of n words within one text."""
-        count = len(self.hashes) - n + 1
-        if count <= 0:
-            return np.empty(0, np.uint64), np.empty(0, np.int64)
-        combined = np.zeros(count, np.uint64)
-        for offset in range(n):
-            combined = combined * _PRIME + self.hashes[offset : offset + count]
-        inside = self.rows[:count] == self.rows[n - 1 :]
-        return mix(combined[inside]), self.rows[:count][inside]
-
-
-def hash_words(texts: Sequence[Sequence[str]], at_least: int = 0) -> Words:
-    """Hashes of the words of each text; texts of fewer than `at_least` words are filled up with an empty one."""
-    flat: list[int] = []
-    lengths = np.zeros(len(texts), np.int64)
-    for row, found in enumerate(texts):
-        before = len(flat)
-        flat.extend(map(_HASHES.__getitem__, found))
-        if len(flat) - before < at_least:
-            flat += [0] * (at_least - (len(flat) - before))
-        lengths[row] = len(flat) - before
-    if len(_HASHES) > _MOST_CACHED:
-        _HASHES.clear()
-    return Words(mix(np.array(flat, np.uint64)), np.repeat(np.arange(len(texts), dtype=np.int64), lengths), lengths)
-
-
-class _WordHashes(dict[str, int]):
-    """Hashes of words, as many as have been met."""
-
-    def __missing__(self, word: str) -> int:
-        self[word] = value = crc32(word.encode()) + 1
-        return value
-
-
-_HASHES = _WordHashes()
 _KINDS = _Kinds()
+_IS_POINT = np.isin(np.arange(256), list(b".,:"))
 _MOST_CACHED = 1 << 18
+_IS_LETTER, _IS_SINGLE, _COUNTS = np.uint8(1), np.uint8(2), np.uint8(4)
+_LONGEST = 64
+"""Bytes of a word whose hash is computed with those of all others."""
+
+
+@cache
+def _kinds() -> NDArray[np.uint8]:
+    """Of each character: whether words are made of it or it is one, and whether it may count as a quantity."""
+    return _kinds_of(0x110000)
+
+
+@cache
+def _ascii_kinds() -> bytes:
+    """The same of ASCII, for `bytes.translate`."""
+    return _kinds_of(128).tobytes() + bytes(128)
+
+
+def _kinds_of(count: int) -> NDArray[np.uint8]:
+    kinds = np.zeros(count, np.uint8)
+    characters = "".join(map(chr, range(count)))
+    for pattern, kind in ((_LETTER, _IS_LETTER), (_SINGLE, _IS_SINGLE), (_DIGITS, _COUNTS)):
+        for match in re.finditer(f"(?:{pattern.pattern})+", characters):
+            kinds[match.start() : match.end()] |= kind
+    # All signs beyond ASCII are looked at, but of CJK characters the numerals alone.
+    kinds[128:][(kinds[128:] & _IS_SINGLE) > 0] |= _COUNTS
+    for begin, end in ((0x3400, 0xA000), (0xAC00, 0xD7B0)):
+        kinds[begin:end] &= ~_COUNTS
+    for sign in {*_SIGNS, *_OPERATORS, *_NUMERALS, *"+<=>|~"}:
+        if ord(sign) < count:
+            kinds[ord(sign)] |= _COUNTS
+    return kinds
+
+
+@cache
+def _may_be_number() -> NDArray[np.bool_]:
+    """By the low 16 bits of a word's CRC: whether it may be one of _NUMBERS."""
+    found = np.zeros(1 << 16, bool)
+    found[[crc32(word.encode()) & 0xFFFF for word in _NUMBERS]] = True
+    return found
+
+
+@cache
+def _crc_tables() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """What a byte gives at a distance from the end, [256 * distance + byte]; the CRC of so many zero bytes."""
+    empty = np.array([crc32(bytes(n)) for n in range(_LONGEST + 1)], np.uint32)
+    table = [[crc32(bytes([byte]) + bytes(d)) for byte in range(256)] for d in range(_LONGEST)]
+    return (np.array(table, np.uint32) ^ empty[1:, None]).ravel(), empty
 
 
 def mix(values: Hashes) -> Hashes:

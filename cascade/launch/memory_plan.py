@@ -208,6 +208,9 @@ def on_cards(recipe: Recipe, gpus: int, gpu_gib: float) -> tuple[Recipe, list[st
 def _remedy(part: str, recipe: Recipe, name: str) -> str:
     """What makes this part of the plan smaller, of what the node's engine accepts and does not have yet."""
     node, place = recipe.training[name], recipe.place(name)
+    if isinstance(node, QuantizeNode | QADNode):
+        steps = ", or lower optimizer.micro_batch_tokens" if isinstance(node, QADNode) else ""
+        return f"use a GPU with more memory{steps}"
     assert isinstance(node, OnPolicyNode | OffPolicyNode | SFTNode)
     nemo, gpus = node.engine == "nemo", max(1, place.machines * place.gpus)
     more = "use more GPUs" if nemo else "use engine nemo on several GPUs"

@@ -149,46 +149,52 @@ class _SortedExperts(torch.autograd.Function):
         count = len(up)
         order = chosen.flatten().argsort(stable=True)
         sizes = torch.bincount(chosen.flatten(), minlength=count)[:count].tolist()
-        spans, start = [], 0
-        for number, size in enumerate(sizes):
-            if size:
-                spans.append((number, start, start + size))
-            start += size
+        start = sum(sizes)
+        # The row of each copy; copies that no expert computes share a last one, which is zero.
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order))
+        back.clamp_(max=start)
         order = order[:start]
         token = order // chosen.shape[1]
-        inputs = x[token]
+        inputs = x.index_select(0, token)
         hidden = x.new_empty(start, up.shape[1])
-        for e, i, j in spans:
-            torch.mm(inputs[i:j], up[e].t(), out=hidden[i:j])
+        _by_expert(sizes, inputs, up.transpose(1, 2), hidden)
         if gated:
             gate, value = hidden.chunk(2, -1)
             active = F.silu(gate).mul_(value)
         else:
             hidden.relu_()
             active = hidden * hidden
-        out = x.new_empty(start, x.shape[1])
-        for e, i, j in spans:
-            torch.mm(active[i:j], down[e].t(), out=out[i:j])
+        rows = x.new_empty(start + 1, x.shape[1])
+        rows[start] = 0
+        out = rows[:start]
+        _by_expert(sizes, active, down.transpose(1, 2), out)
         weight = weights.flatten()[order].to(x.dtype)
-        of_copies = x.new_zeros(chosen.numel(), x.shape[1])
-        of_copies[order] = out * weight.unsqueeze(-1)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(inputs, hidden, active, out, weight, weights, up, down, order, token)
-            ctx.spans, ctx.gated = spans, gated
-        return of_copies.view(*chosen.shape, -1).sum(1)
+            ctx.save_for_backward(inputs, hidden, active, out, weight, weights, up, down, order, token, back)
+            ctx.sizes, ctx.gated = sizes, gated
+            weighted = torch.empty_like(rows)
+            weighted[start] = 0
+            torch.mul(out, weight.unsqueeze(-1), out=weighted[:start])
+        else:
+            out *= weight.unsqueeze(-1)
+            weighted = rows
+        return _sum_of_copies(weighted, back, chosen.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, hidden, active, out, weight, weights, up, down, order, token = ctx.saved_tensors
-        gradient = gradients[0][token]
+        inputs, hidden, active, out, weight, weights, up, down, order, token, back = ctx.saved_tensors
+        rows = gradients[0].new_empty(len(order) + 1, gradients[0].shape[1])
+        rows[len(order)] = 0
+        gradient = rows[: len(order)]
+        torch.index_select(gradients[0], 0, token, out=gradient)
         by_weight = torch.zeros_like(weights).flatten()
         by_weight[order] = (gradient * out).sum(-1).to(weights.dtype)
         gradient *= weight.unsqueeze(-1)
         by_active = torch.empty_like(active)
-        by_down, by_up = torch.zeros_like(down), torch.zeros_like(up)
-        for e, i, j in ctx.spans:
-            torch.mm(gradient[i:j], down[e], out=by_active[i:j])
-            torch.mm(gradient[i:j].t(), active[i:j], out=by_down[e])
+        by_down, by_up = torch.empty_like(down), torch.empty_like(up)
+        _by_expert(ctx.sizes, gradient, down, by_active)
+        _weights_by_expert(ctx.sizes, gradient, active, by_down)
         if ctx.gated:
             gate, value = hidden.chunk(2, -1)
             sigmoid = gate.sigmoid()
@@ -197,10 +203,29 @@ class _SortedExperts(torch.autograd.Function):
             by_hidden = torch.cat([slope.mul_(value).mul_(by_active), silu.mul_(by_active)], 1)
         else:
             by_hidden = by_active.mul_(hidden).mul_(2)
-        by_input = gradient
-        for e, i, j in ctx.spans:
-            torch.mm(by_hidden[i:j], up[e], out=by_input[i:j])
-            torch.mm(by_hidden[i:j].t(), inputs[i:j], out=by_up[e])
-        of_copies = by_input.new_zeros(weights.numel(), by_input.shape[1])
-        of_copies[order] = by_input
-        return of_copies.view(*weights.shape, -1).sum(1), None, by_weight.view_as(weights), by_up, by_down, None
+        _by_expert(ctx.sizes, by_hidden, up, gradient)
+        _weights_by_expert(ctx.sizes, by_hidden, inputs, by_up)
+        by_input = _sum_of_copies(rows, back, weights.shape[1])
+        return by_input, None, by_weight.view_as(weights), by_up, by_down, None
+
+
+def _by_expert(sizes: list[int], rows: Tensor, matrices: Tensor, out: Tensor) -> None:
+    """out [n, J] = rows [n, I] times the matrix [I, J] of each row's expert; expert e has the next sizes[e] rows."""
+    # Views are made by one call for all experts: for a few rows an expert they would take as long as the products.
+    for size, part, matrix, to in zip(sizes, rows.split(sizes), matrices.unbind(), out.split(sizes), strict=True):
+        if size:
+            torch.mm(part, matrix, out=to)
+
+
+def _weights_by_expert(sizes: list[int], left: Tensor, right: Tensor, out: Tensor) -> None:
+    """out [E, I, J] = leftᵀ right over each expert's rows, left [n, I], right [n, J]; zero for one without rows."""
+    for size, a, b, to in zip(sizes, left.split(sizes), right.split(sizes), out.unbind(), strict=True):
+        if size:
+            torch.mm(a.t(), b, out=to)
+        else:
+            to.zero_()
+
+
+def _sum_of_copies(rows: Tensor, back: Tensor, copies: int) -> Tensor:
+    """rows [n, D], back [T · copies]: the row of each copy → [T, D], each token's sum."""
+    return rows.index_select(0, back).unflatten(0, (-1, copies)).sum(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cascade.curation.decontaminate import Decontaminator, Text
-from cascade.curation.text import normalise, words
+from cascade.curation.text import normalise, read_words
 from cascade.recipe import Decontamination
 
 QUESTION = (
@@ -22,7 +22,7 @@ def benchmarks() -> Decontaminator:
 
 
 def compared(text: str, *messages: str, generated: bool = False) -> Text:
-    return Text(words(normalise(text)), tuple(map(normalise, messages)), generated)
+    return Text(read_words([normalise(text)])[0].hashes, tuple(map(normalise, messages)), generated)
 
 
 def codes(benchmarks: Decontaminator, *texts: str, generated: bool = False) -> list[str | None]:

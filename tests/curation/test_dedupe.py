@@ -6,7 +6,7 @@ import pytest
 
 from cascade.curation import dedupe
 from cascade.curation.dedupe import Deduplicator, minhash, rows_a_band
-from cascade.curation.text import hash_words
+from cascade.curation.text import read_words
 
 STORY = (
     "Once upon a time there was a miller who had a daughter so beautiful that the whole country spoke of her, and a "
@@ -86,7 +86,7 @@ def test_minhash_estimates_the_jaccard_similarity_of_shingles():
             second[at] = "changed"
         shingles = [{tuple(text[i : i + 3]) for i in range(78)} for text in (first, second)]
         true = len(shingles[0] & shingles[1]) / len(shingles[0] | shingles[1])
-        one, two = minhash(hash_words([first, second]))
+        one, two = minhash(read_words([" ".join(first), " ".join(second)])[0])
         errors.append((one == two).mean() - true)
     assert abs(np.mean(errors)) < 0.015, "biased"
     assert np.std(errors) < 0.06, "wider than 128 hashes allow"

@@ -3,11 +3,11 @@
 import copy
 import random
 
+import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from cascade import chat
-from cascade.curation import encoding
 from cascade.curation.encoding import Encoder, Renderer, Tokenizer
 from cascade.errors import CascadeError
 
@@ -83,7 +83,10 @@ def test_other_tokens_from_fastokens_stop_curation(tokenizer: PreTrainedTokenize
     found = Tokenizer(tokenizer, base)
     assert found._fast is not None
     texts = ["The quick brown fox", "", "seven wizards"]
-    assert [ids.tolist() for ids in found.encode(texts)] == [chat.encode(tokenizer, text) for text in texts]
-    monkeypatch.setattr(found, "_ids", lambda texts: [encoding.np.array([0], encoding.np.int32)] * len(texts))
+    ids, bounds = found.encode(texts)
+    expected = [chat.encode(tokenizer, text) for text in texts]
+    assert [part.tolist() for part in np.split(ids, bounds[1:-1])] == expected
+    other = (np.zeros(len(texts), np.int32), np.arange(len(texts) + 1))
+    monkeypatch.setattr(found, "_ids", lambda texts: other)
     with pytest.raises(CascadeError, match=r"tokenises 'The quick brown fox' otherwise"):
         found.encode(texts)

@@ -76,8 +76,8 @@ def piece(folder: Path, lengths: list[int]) -> Path:
         for begin in range(0, len(lengths), 3):
             part = range(begin, min(begin + 3, len(lengths)))
             ids = pieces.lists([[n] * lengths[n] for n in part], pieces.pa.int32())
-            trained = pieces.lists([[i >= lengths[n] // 2 for i in range(lengths[n])] for n in part], pieces.pa.bool_())
-            writer.write_batch(pieces.pa.RecordBatch.from_arrays([ids, trained], schema=TOKENS))
+            runs = pieces.lists([[lengths[n] // 2, lengths[n] - lengths[n] // 2] for n in part], pieces.pa.int32())
+            writer.write_batch(pieces.pa.RecordBatch.from_arrays([ids, runs], schema=TOKENS))
             starts.append(part.stop)
     np.save(folder / "batches.npy", np.array(starts))
     return folder
@@ -87,9 +87,9 @@ def test_the_tokens_of_a_piece_by_number(tmp_path: Path):
     reader = TokenReader(piece(tmp_path / "a", [4, 2, 3, 5, 1]))
     assert reader.count == 5
     for number in (4, 0, 3, 2):
-        ids, trained = reader[number]
+        ids, runs = reader[number]
         assert set(ids.tolist()) == {number}
-        assert trained.tolist() == [i >= len(ids) // 2 for i in range(len(ids))]
+        assert runs.tolist() == [len(ids) // 2, len(ids) - len(ids) // 2]
 
 
 def test_a_part_has_the_planned_sequences(tmp_path: Path):

@@ -15,6 +15,7 @@ from cascade.curation import build, jobs, output, pipeline, sources
 from cascade.environments.synthetic.vocabulary import CATEGORIES
 from cascade.errors import RowError
 from cascade.launch.process_pool import in_processes
+from cascade.launch.ray_jobs import in_cluster
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe, Source
 from cascade.tracking import Journal
@@ -72,8 +73,9 @@ def test_the_size_of_the_shards_changes_nothing(layout: Layout, recipe: Recipe, 
         assert built(recipe, layout) == whole
 
 
-def test_two_processes_change_nothing(
-    layout: Layout, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_change_nothing(
+    layout: Layout, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, processes: int
 ):
     write_jsonl(layout.root / "a.jsonl", rows_with_copies(100, 1))
     recipe = make_recipe({"a": {"path": "a.jsonl", "domain": "chat", "sft": -1}})
@@ -81,7 +83,27 @@ def test_two_processes_change_nothing(
     monkeypatch.setattr(sources, "SHARD_BYTES", 8000)
     monkeypatch.setattr(pipeline, "SMALL_BYTES", 0)
     begin = partial(jobs.work, recipe, layout.root, layout.work(CURATE), 1)
-    assert built(recipe, layout, partial(in_processes, 2, begin)) == whole
+    assert built(recipe, layout, partial(in_processes, processes, begin)) == whole
+
+
+def test_two_nodes_of_a_ray_cluster_change_nothing(
+    layout: Layout, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+):
+    ray = pytest.importorskip("ray")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    write_jsonl(layout.root / "a.jsonl", rows_with_copies(100, 1))
+    recipe = make_recipe({"a": {"path": "a.jsonl", "domain": "chat", "sft": -1}})
+    whole = built(recipe, layout)
+    monkeypatch.setattr(sources, "SHARD_BYTES", 8000)
+    monkeypatch.setattr(pipeline, "SMALL_BYTES", 0)
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        begin = partial(jobs.work, recipe, layout.root, layout.work(CURATE), 1)
+        assert built(recipe, layout, partial(in_cluster, cluster.address, 2, begin)) == whole
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def test_an_interrupted_run_goes_on_and_does_no_piece_twice(

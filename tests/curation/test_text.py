@@ -1,7 +1,11 @@
+import random
+import re
+from zlib import crc32
+
 import numpy as np
 import pytest
 
-from cascade.curation.text import hash_words, normalise, quantities, words
+from cascade.curation.text import mix, normalise, quantities, read_words, words
 
 
 def test_normalise_unifies_case_spacing_and_compatibility_forms():
@@ -15,12 +19,13 @@ def test_words_keep_signs_and_split_chinese_into_characters():
 
 def test_quantities_differ_by_number_operator_and_order():
     texts = ["3 + 4", "3 - 4", "4 + 3", "3 + 5", "3 * 4"]
-    assert len({quantities(words(normalise(text))) for text in texts}) == len(texts)
-    assert quantities(words("anna has 3 well-kept pears")) == quantities(words("anna owns 3 pears"))
+    assert len(set(quantities([*map(normalise, texts)]).tolist())) == len(texts)
+    one, other = quantities(["anna has 3 well-kept pears", "anna owns 3 pears"])
+    assert one == other
 
 
 def test_ngrams_stay_within_their_text():
-    hashed = hash_words([words(text) for text in ("a b c d", "b c", "x")])
+    hashed = read_words(["a b c d", "b c", "x"])[0]
     ngrams, rows = hashed.ngrams(2)
     assert rows.tolist() == [0, 0, 0, 1]
     assert ngrams[1] == ngrams[3], "b c"
@@ -28,19 +33,45 @@ def test_ngrams_stay_within_their_text():
 
 
 def test_ngrams_know_the_order_of_words():
-    ngrams, _ = hash_words([["a", "b"], ["b", "a"]]).ngrams(2)
+    ngrams, _ = read_words(["a b", "b a"])[0].ngrams(2)
     assert ngrams[0] != ngrams[1]
 
 
 def test_ngrams_longer_than_everything_are_none():
-    ngrams, rows = hash_words([["a", "b"]]).ngrams(5)
+    ngrams, rows = read_words(["a b"])[0].ngrams(5)
     assert len(ngrams) == len(rows) == 0
 
 
 def test_short_texts_are_filled_up():
-    hashed = hash_words([["a"], []], at_least=3)
-    assert hashed.lengths.tolist() == [3, 3]
-    assert hashed.hashes.dtype == np.uint64
+    hashed = read_words(["a", "", "b c d e"])[0]
+    filled = hashed.filled(3)
+    assert filled.lengths.tolist() == [3, 3, 4]
+    assert filled.rows.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
+    assert filled.hashes[[0, 6, 7, 8, 9]].tolist() == hashed.hashes.tolist()
+    assert not filled.hashes[1:6].any()
+
+
+ALPHABET = [*"abz019 .,:-!'\\()<>=+*/^_ |~%#²≤優化七é°′·−½𝟏👍٣\u0301\ud800\u3000", "two ", "a" * 70, "я" * 40, "\\leq "]
+
+
+def test_words_and_their_hashes_are_those_of_one_text_at_a_time():
+    """Beside regular expressions and zlib, on texts of all scripts, words longer than the table, and none."""
+    rng = random.Random(1)
+    cjk = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+    pattern = re.compile(rf"[{cjk}]|[^\W{cjk}]+|[^\w\s]")
+    for alphabet in (ALPHABET, [sign for sign in ALPHABET if sign.isascii()]):
+        texts = [normalise("".join(rng.choices(alphabet, k=rng.randrange(30)))) for _ in range(400)]
+        hashed, tasks = read_words(texts)
+        parts = hashed.parts()
+        for text, part, task in zip(texts, parts, tasks, strict=True):
+            expected = pattern.findall(text)
+            assert words(text) == expected
+            crcs = [crc32(word.encode("utf-8", "surrogatepass")) + 1 for word in expected]
+            assert part.tolist() == mix(np.array(crcs, np.uint64)).tolist()
+            assert task == quantities([text])[0], "neighbours are those of the same text"
+        again = type(hashed).of(parts)
+        assert again.hashes.tolist() == hashed.hashes.tolist()
+        assert again.rows.tolist() == hashed.rows.tolist()
 
 
 SAME = [
@@ -59,7 +90,7 @@ SAME = [
 
 
 def of(text: str) -> int:
-    return quantities(words(normalise(text)))
+    return int(quantities([normalise(text)])[0])
 
 
 @pytest.mark.parametrize("spellings", SAME, ids=lambda spellings: spellings[0])

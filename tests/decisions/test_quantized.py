@@ -5,20 +5,25 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from cascade.decisions.gate import gate
 from cascade.decisions.history import FileHistory
 from cascade.decisions.repair import qad
 from cascade.errors import CascadeError, CheckpointError, RecipeError
+from cascade.launch import memory_plan
 from cascade.layout import Layout
 from cascade.policy import checkpoint as checkpoint_module
 from cascade.policy.hf import HFPolicy
 from cascade.policy.quantization import store
 from cascade.recipe import Recipe
+from cascade.report.page import build_report
+from cascade.report.table import result_table
+from cascade.stages import evaluate_node, run_node
 from cascade.tracking import Journal
 from cascade.training.quantize import probe, run_qad, run_quantize
-from cascade.utils.files import hash_directory, read_json, write_json
+from cascade.utils.files import hash_directory, hash_file, read_json, write_atomic, write_json
 from tests.evaluation.project import share, write_evaluation
 from tests.training.miniature import OPTIMIZER, make_hybrid, make_recipe, packed_rows, prompt_rows, write_rows
 from tests.training.test_on_policy import steps_of
@@ -203,6 +208,45 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(layout: Layout):
     assert hash_directory(layout.checkpoint("small_qad")) == whole
 
 
+def test_the_report_sets_it_beside_what_it_was_made_from(layout: Layout):
+    recipe = recipe_with()
+    quantised(layout, recipe, one=10, two=30)
+    qad(recipe, "small_qad", layout, FileHistory(layout))
+    score(layout, "small_qad", one=20, two=30)
+    text = result_table(recipe, layout)
+    share_of_size = steps_of(layout, "small")[0]["quantize/size_share"]
+    assert f"small: nvfp4, {100 * share_of_size:.0f} % of the size of sft, KL " in text
+    assert "small_qad: recovered 50 % of what its start lacked on the teachers (one 50 %)." in text
+    assert "1 of 1 regression checks led to a repair." in text
+    page = build_report(recipe, layout).read_text(encoding="utf-8")
+    assert '<h2 id="quantized">Quantised</h2>' in page
+    assert "Regression check small_qad: repaired" in page
+    assert "The repair won back 50 % of what was lost." in page
+
+
+def test_from_quantising_to_the_registry_by_the_commands_of_the_stages(layout: Layout):
+    recipe = recipe_with(distil={"steps": 2}, quantize={"rows": 2}, gate={"significance": 0.5})
+    write_atomic(layout.params, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    for domain in DOMAINS:
+        write_rows(layout.benchmark(domain), prompt_rows(domain, 24))
+    evaluate_node("sft", layout)
+    for name in ("small", "small_qad"):
+        run_node(name, layout)
+        evaluate_node(name, layout)
+        manifest = read_json(layout.evaluation(name) / "manifest.json")
+        assert store.is_quantized(layout.checkpoint(name))
+        assert manifest["checkpoint"] == hash_directory(layout.checkpoint(name))
+        entry = read_json(layout.root / "results" / "lineage" / str(recipe.training[name].round) / f"{name}.json")
+        assert entry["checkpoint"] == manifest["checkpoint"]
+    assert entry["teachers"] == hash_file(layout.decision("small_qad"))
+    run_node("release", layout)
+    decision = read_json(layout.decision("release"))
+    assert decision["checkpoint"] == hash_directory(layout.checkpoint("small_qad"))
+    assert decision["read"].keys() == {"sft", "small_qad"}
+    registered = [e for e in Journal(layout.journal("release")).entries() if e["kind"] == "model"]
+    assert [entry["alias"] for entry in registered] == ["champion-nvfp4"] * decision["passed"]
+
+
 # The recipe
 
 
@@ -255,6 +299,14 @@ def test_what_is_quantised_is_not_trained_on():
     raw["rl"]["rl"]["init"] = "small"
     with pytest.raises((RecipeError, ValueError), match=r"rl.rl.init: 'small' is quantised; start from what it was"):
         Recipe.model_validate(raw)
+
+
+@pytest.mark.parametrize(("node", "remedy"), [("small", "more memory"), ("small_qad", "micro_batch_tokens")])
+def test_what_does_not_fit_is_refused_before_it_is_loaded(layout: Layout, node: str, remedy: str):
+    make_hybrid(layout.root / "models" / "base", 0)
+    recipe = recipe_with(pools={node: {"gpus": 1, "gpu_gib": 1e-4}})
+    with pytest.raises(CascadeError, match=rf"^{node}: needs .* GiB of each GPU, .*{remedy}"):
+        memory_plan.check(recipe, node, layout)
 
 
 def test_without_rows_for_sft_it_is_refused(layout: Layout):

@@ -21,7 +21,7 @@ def content() -> dict[str, Any]:
 
 def test_a_repair_is_checked_against_every_training_node_of_the_rounds_that_it_reads(content):
     recipe = Recipe.model_validate(content)
-    first = {"sft", "if_rl", "multi_domain_rl", "rlhf_teacher", "mopd"}
+    first = {"sft", "if_rl", "multi_domain_rl", "rlhf_teacher", "mopd_warm_up", "mopd"}
     assert set(recipe.repair["rlhf_repair"].against) == first
     assert set(recipe.repair["long_context_repair"].against) == first | {"rlhf", "rlhf_repair"}
 
@@ -54,7 +54,7 @@ def test_what_was_given_is_not_changed(content):
 
 
 def test_a_recipe_of_sft_alone(content, tmp_path):
-    for section in ("rl", "teachers", "distill", "repair", "gate"):
+    for section in ("rl", "teachers", "off_policy", "distill", "repair", "gate"):
         del content[section]
     recipe = Recipe.model_validate(content)
     assert list(recipe.ordered()) == ["sft"]

@@ -130,8 +130,7 @@ class SharedPrompts:
 
 
 class AttentionCache:
-    """Keys and values of the prompts [prompts, heads, L, d] and of later tokens: keys [B, heads, d, capacity], the
-    faster layout for a product with few queries, and values [B, heads, capacity, d]."""
+    """Keys and values of the prompts [prompts, heads, L, d] and of later tokens [B, heads, capacity, d]."""
 
     def __init__(self, memories: list[AttentionMemory], shared: SharedPrompts, scale: float, window: int | None = None):
         self.shared, self.scale, self.window = shared, scale, window
@@ -141,22 +140,21 @@ class AttentionCache:
         )
         self.heads, self.dim = self.prompt_keys.shape[1], self.prompt_keys.shape[3]
         rows = len(shared.rows)
-        self.keys = self.prompt_keys.new_empty(rows, self.heads, self.dim, 32)
-        self.values = self.prompt_values.new_empty(rows, self.heads, 32, self.dim)
+        self.keys, self.values = self.prompt_keys.new_empty(2, rows, self.heads, 32, self.dim)
         self.length = 0
 
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of the new position: q [B, H, d], k and v [B, heads, d] → [B, H · d]."""
-        if self.length == self.keys.shape[3]:
-            self.keys = torch.cat([self.keys, torch.empty_like(self.keys)], 3)
+        if self.length == self.keys.shape[2]:
+            self.keys = torch.cat([self.keys, torch.empty_like(self.keys)], 2)
             self.values = torch.cat([self.values, torch.empty_like(self.values)], 2)
-        self.keys[..., self.length] = k
+        self.keys[:, :, self.length] = k
         self.values[:, :, self.length] = v
         self.length += 1
         first = 0 if self.window is None else max(0, self.length - self.window)
         q = q.unflatten(1, (self.heads, -1)) * self.scale
         to_prompt = self.shared.gather(q) @ self.prompt_keys.transpose(-1, -2) + self.shared.bias_within(self.window)
-        to_own = q @ self.keys[..., first : self.length]
+        to_own = q @ self.keys[:, :, first : self.length].transpose(-1, -2)
         weights = torch.cat([self.shared.scatter(to_prompt), to_own], -1).softmax(-1)
         on_prompt, on_own = weights.split([self.prompt_keys.shape[2], self.length - first], -1)
         y = self.shared.scatter(self.shared.gather(on_prompt) @ self.prompt_values)
