@@ -1,6 +1,7 @@
 import html.parser
 import random
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -152,6 +153,42 @@ def test_pooled_recovery_weighs_by_what_was_lost(finished):
     ]
     assert pooled_recovery(recoveries) == pytest.approx(0.8)
     assert pooled_recovery(recoveries[:1]) is None
+
+
+def test_a_warm_up_is_part_of_the_distillation_that_it_warms_up(finished, tmp_path):
+    shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True)
+    layout = Layout(tmp_path)
+    write_evaluation(layout, "first", {"one": share(36), "two": share(22)})
+    write_evaluation(layout, "second", {"one": share(36), "two": share(26)})
+    for node in ("first", "second"):
+        write_training(layout, node, [])
+    raw = RECIPE.model_dump(mode="json")
+    mopd = raw["distill"]["mopd"]
+    off_policy = {key: mopd[key] for key in ("round", "teachers", "mix", "prompts", "rollouts", "rollout", "optimizer")}
+    off_policy |= {"epochs": 1.0, "batch": 4}
+    raw["off_policy"] = {"first": off_policy | {"init": "rl"}, "second": off_policy | {"init": "first"}}
+    mopd["init"] = "second"
+    recipe = Recipe.model_validate(raw)
+    results = load_results(recipe, layout)
+    # Domain two: rl has 20 of 40, its teacher 30.
+    found = {node: results.recoveries(node)[1] for node in ("first", "second", "mopd")}
+    assert {node: (r.domain, r.before, r.rate) for node, r in found.items()} == {
+        "first": ("two", 0.5, pytest.approx(0.2)),
+        "second": ("two", 0.5, pytest.approx(0.6)),
+        "mopd": ("two", 0.5, pytest.approx(0.8)),
+    }
+    assert "second: recovered 60 % of what its start lacked on the teachers (two 60 %)." in result_table(recipe, layout)
+    page = build_report(recipe, layout).read_text()
+    for node, percent in (("second", 60), ("mopd", 80)):
+        assert f"{node} made good {percent} % of what its start\n(rl) lacked on its teachers" in page
+    assert 'aria-label="recovery of mopd: two"' in page
+    assert 'aria-label="recovery of second: two"' not in page
+
+    # By other teachers it is a stage of its own.
+    raw["teachers"]["others"] = raw["teachers"]["choose"]
+    raw["off_policy"]["second"]["teachers"] = "others"
+    results = load_results(Recipe.model_validate(raw), layout)
+    assert results.recoveries("mopd")[1].before == 0.65
 
 
 def test_steps_without_a_measurement_are_left_out(finished):

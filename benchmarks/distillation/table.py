@@ -18,7 +18,7 @@ Means = dict[str, np.ndarray]
 
 
 class Results:
-    """Every evaluation of which all domains are there."""
+    """Every evaluation of the variants and teachers of which all domains are there."""
 
     def __init__(self, place: Place):
         self.domains = domains_of(place)
@@ -27,6 +27,8 @@ class Results:
         """Variant → seed → step → {means, seconds, tokens}."""
         for run_folder in sorted(path for path in place.parts.glob("*") if path.is_dir()):
             variant, seed, *domain = run_folder.name.split("-")
+            if variant not in (*VARIANTS, *self.teacher_nodes.values()):
+                continue  # Measured before the variant was taken out.
             for folder in run_folder.iterdir():
                 parts = {path.stem: read_json(path) for path in folder.glob("*.json")}
                 if domain:

@@ -42,7 +42,6 @@ MERGE = (
     MOPD | {"steps": 1, "start": "merge", "merge_scale": 0.5, "optimizer": {"learning_rate": 1.0e-12}},
 )
 """A merge of the teachers for a node that cannot begin with one: a step that trains at next to nothing."""
-HELD_OUT = {"every": 10, "prompts": 48}
 FAST = {"learning_rate": 3.6e-4}
 
 
@@ -72,17 +71,11 @@ VARIANTS = {
     "rl": Variant("GRPO on all domains", [("rl", RL)]),
     "off_policy": Variant("SFT on the teachers' verified answers, two epochs", [("off_policy", OFF_POLICY)]),
     "merge_start": mopd("MOPD from the mean of the teachers", start="merge"),
-    "corrections": mopd("MOPD with corrections", held_out=HELD_OUT, corrections={}),
-    "merge_corrections": mopd(
-        "MOPD from the mean of the teachers, with corrections", start="merge", held_out=HELD_OUT, corrections={}
-    ),
     "rate": mopd("MOPD, learning rate times 3", FAST),
     "merge_1_start": mopd("MOPD from the common start plus each task vector", start="merge", merge_scale=1.0),
     "merge_1_start_rate": mopd(
         "MOPD from the common start plus each task vector, learning rate times 3", FAST, start="merge", merge_scale=1.0
     ),
-    "token": mopd("MOPD, mean over tokens", aggregation="token"),
-    "headroom": mopd("MOPD, prompts by headroom", prompts_by="headroom", held_out=HELD_OUT),
     "single": mopd("MOPD, 96 prompts × 1 instead of 24 × 4", prompts=96, rollouts=1),
     "rl_routed": Variant(
         "GRPO, a run and a model for each domain, with its part of the steps", [("rl", RL)], by_domain=True
@@ -102,9 +95,6 @@ VARIANTS = {
     "merge_off_policy": Variant(
         "from half of each task vector: off-policy", [MERGE, ("off_policy", OFF_POLICY | {"prompts": 39 * 24})]
     ),
-    "spread": mopd("MOPD, domains weighted by spread", domain_weights="spread"),
-    "share": mopd("MOPD, mean over tokens, domains weighted by share", aggregation="token", domain_weights="share"),
-    "clip": mopd("MOPD, advantages clipped at 2", advantage_clip=2.0),
     "sgd": mopd("MOPD, momentum-free SGD", {"algorithm": "sgd", "learning_rate": 0.3, "weight_decay": 0.0}),
     "p3o": Variant(
         "P3O on all domains, two updates a batch",

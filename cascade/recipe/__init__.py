@@ -9,7 +9,6 @@ from cascade.recipe.recipe import Recipe
 from cascade.recipe.sections import (
     PLACEMENT,
     Comparison,
-    Corrections,
     Distillation,
     DistillNode,
     Evaluation,
@@ -42,7 +41,6 @@ __all__ = [
     "PLACEMENT",
     "REPORT",
     "Comparison",
-    "Corrections",
     "Curation",
     "Decontamination",
     "Difficulty",

@@ -220,36 +220,12 @@ class HeldOut(Section):
     rollouts: Count = 1
 
 
-class Corrections(Section):
-    """Steps along the task vectors of the teachers whose domains recover too little (IM-MOPD, arXiv 2609.34745)."""
-
-    threshold: Share = 0.6
-    """Measured recovery up to which a domain is corrected."""
-    scale: Annotated[float, Field(gt=0)] = 0.3
-    """Length of a step, in task vectors."""
-    at_most: Count = 3
-    """Measurements after which corrections are made; the one before the first step is none of them."""
-
-
 class Distillation(OnPolicyNode):
     """MOPD: the teacher's log-ratio on the sampled token as advantage."""
 
     importance: tuple[float, float] = (0.5, 2.0)
     """Range of π_train/π_inf outside which a token is dropped."""
-    aggregation: Literal["response", "token"] = "response"
-    """The loss is a mean over responses of their means over tokens, or one mean over all tokens."""
-    domain_weights: Literal["spread", "share"] | None = None
-    """Weight of a domain's tokens in the loss: the spread of the log-ratio over all tokens divided by that over the
-    domain's (DN-MOPD, arXiv 2609.35347); or, for `aggregation: token`, the domain's share of the prompts divided by its
-    share of the tokens (Open-MOPD, arXiv 2608.19098)."""
-    advantage_clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest absolute advantage of a token, in nats."""
     held_out: HeldOut | None = None
-    prompts_by: Literal["mix", "headroom"] = "mix"
-    """Shares of the prompts: those of `mix`, or by how far the student is below each domain's teacher on the held-out
-    prompts, measured anew each time."""
-    anchor: Share = 0.2
-    """With `prompts_by: headroom`, the share of the prompts that is distributed by `mix`."""
     teacher_memory: TeacherMemory = "device"
     """Where the teachers are kept: all on the device, or in host memory or on disk, from where they are loaded one at a
     time, the next one while another scores."""
@@ -258,14 +234,6 @@ class Distillation(OnPolicyNode):
     def _teachers_fit_the_engine(self) -> "Distillation":
         if self.engine == "nemo" and self.teacher_memory == "disk":
             raise ValueError("teacher_memory: disk is of engine hf; nemo's teachers wait on device or host")
-        return self
-
-    @model_validator(mode="after")
-    def _settings_fit_together(self) -> "Distillation":
-        if self.prompts_by == "headroom" and self.held_out is None:
-            raise ValueError("prompts_by: headroom is measured on held-out prompts; give held_out, e.g. {every: 10}")
-        if self.domain_weights == "share" and self.aggregation != "token":
-            raise ValueError("domain_weights: share is for aggregation: token; by response, shares are the prompts'")
         return self
 
 
@@ -278,16 +246,13 @@ class DistillNode(Distillation):
     a teacher itself, and then has no task vector."""
     merge_scale: Annotated[float, Field(gt=0)] | None = None
     """By default 1/K for K task vectors: the mean (IM-MOPD, arXiv 2609.34745)."""
-    corrections: Corrections | None = None
 
     @model_validator(mode="after")
     def _merges(self) -> "DistillNode":
-        if self.corrections is not None and self.held_out is None:
-            raise ValueError("corrections: decided by held-out prompts; give held_out, e.g. {every: 10}")
-        if self.engine == "nemo" and (self.corrections is not None or self.start == "merge"):
-            raise ValueError("start, corrections: weights are merged by engine hf only")
-        if self.lora is not None and (self.corrections is not None or self.start == "merge"):
-            raise ValueError("lora: adapters train on the weights of init; take it out, or start and corrections")
+        if self.engine == "nemo" and self.start == "merge":
+            raise ValueError("start: weights are merged by engine hf only")
+        if self.lora is not None and self.start == "merge":
+            raise ValueError("lora: adapters train on the weights of init; take it out, or start: merge")
         if self.merge_scale is not None and self.start != "merge":
             raise ValueError("merge_scale: is for start: merge; say so, or take it out")
         return self

@@ -32,13 +32,15 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
     directory = out or layout.root / "report"
     results = load_results(recipe, layout)
     versus = _versus(layout)
-    recoveries = {node: results.recoveries(node) for node in (*recipe.distill, *recipe.repair) if node in results.steps}
+    distillations = (*recipe.off_policy, *recipe.distill, *recipe.repair)
+    recoveries = {node: results.recoveries(node) for node in distillations if node in results.steps}
+    # No step of an off-policy distillation has rollouts of its own.
+    curves = {node: found for node, found in recoveries.items() if found and node not in recipe.off_policy}
     figures_by_name: dict[str, Figure] = {}
     if results.summaries:
         figures_by_name["scores"] = figures.heat_map(results)
-    for node, found in recoveries.items():
-        if found:
-            figures_by_name[f"recovery_{node}"] = figures.recovery_curve(results, node, found)
+    for node, found in curves.items():
+        figures_by_name[f"recovery_{node}"] = figures.recovery_curve(results, node, found)
     for node, summary in results.solutions.items():
         figures_by_name[f"budget_{node}"] = figures.budget_curve(summary)
     if versus:
@@ -57,7 +59,7 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         shade=figures.shade,
         versus=_svgs({"": figures_by_name[VERSUS]}) if versus else {},
         panels={node: _svgs(figures.stage_panels(results, node)) for node in results.steps},
-        curves={n: _svgs(figures.recovery_panels(results, n, found)) for n, found in recoveries.items()},
+        curves={n: _svgs(figures.recovery_panels(results, n, found)) for n, found in curves.items()},
         by_domain={node: means for node in results.steps if (means := results.means_by_domain(node))},
         measured=BY_DOMAIN,
         titles_of=lambda metrics: [BY_DOMAIN[metric][0] for metric in metrics],

@@ -5,7 +5,7 @@ from typing import Any
 
 from cascade.evaluation.statistics import recovery_rate
 from cascade.layout import Layout
-from cascade.recipe import BASE, Distillation, OnPolicyNode, Recipe
+from cascade.recipe import BASE, Distillation, OffPolicyNode, OnPolicyNode, Recipe
 from cascade.tracking.curves import Series, read_steps
 from cascade.utils.files import read_json, read_jsonl
 
@@ -24,7 +24,7 @@ BY_DOMAIN = {
 
 @dataclass(frozen=True)
 class Recovery:
-    """A distillation on one domain: scores of its initial checkpoint, its own and its teacher's."""
+    """A distillation on one domain: scores of its start, its own and its teacher's."""
 
     domain: str
     teacher: str
@@ -88,16 +88,24 @@ class Results:
         measured = {domain: values for domain, values in means.items() if values}
         return measured if len(measured) > 1 else {}
 
+    def start_of(self, node: str) -> str:
+        """What a distillation started from: its `init`; where that is an off-policy distillation by teachers of the
+        same choice, its warm-up, what the warm-up started from."""
+        chosen_by, start = self.recipe.teachers_chosen_by(node), self.recipe.training[node].init
+        while (warm_up := self.recipe.off_policy.get(start)) is not None and warm_up.teachers == chosen_by:
+            start = warm_up.init
+        return start
+
     def recoveries(self, node: str) -> list[Recovery]:
-        """Recoveries of a distillation, repair or quantisation-aware distillation, by domain: empty where results are
-        missing or nothing was repaired."""
+        """Recoveries of a distillation of any kind, on- or off-policy, repair or quantisation-aware, by domain: empty
+        where results are missing or nothing was repaired."""
         section, decision_node = self.recipe.training[node], self.recipe.teachers_chosen_by(node)
         assert decision_node is not None
         teachers = self.decisions.get(decision_node, {}).get("teachers", {})
         recoveries: list[Recovery] = []
-        for domain in section.mix if isinstance(section, Distillation) else self.recipe.domains:
+        for domain in section.mix if isinstance(section, Distillation | OffPolicyNode) else self.recipe.domains:
             teacher = teachers.get(domain, {}).get("node")
-            scores = [self.score(n, domain) for n in (section.init, node, teacher)]
+            scores = [self.score(n, domain) for n in (self.start_of(node), node, teacher)]
             if teacher is not None and None not in scores:
                 recoveries.append(Recovery(domain, teacher, *scores))  # type: ignore[arg-type]
         return recoveries

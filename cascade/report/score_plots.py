@@ -1,7 +1,7 @@
 """Data of DVC's plots of a gate: the heat map node × domain, and the recovery of the distillations before it."""
 
 from cascade.layout import Layout
-from cascade.recipe import Distillation, Recipe
+from cascade.recipe import Distillation, OffPolicyNode, Recipe
 from cascade.tracking.curves import as_csv
 from cascade.utils.files import write_atomic
 
@@ -23,7 +23,7 @@ def write_score_plots(recipe: Recipe, gate: str, layout: Layout) -> None:
     recovered: list[list[object]] = [
         [node, r.domain, round(r.before, 4), round(r.after, 4), round(r.goal, 4)]
         for node in nodes
-        if isinstance(recipe.training[node], Distillation)
+        if isinstance(recipe.training[node], Distillation | OffPolicyNode)
         for r in results.recoveries(node)
     ]
     folder = layout.score_plots(gate)

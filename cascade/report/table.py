@@ -57,7 +57,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 def _conclusions(results: Results) -> list[str]:
     lines: list[str] = []
-    for node in (*results.recipe.distill, *results.recipe.checks):
+    for node in (*results.recipe.off_policy, *results.recipe.distill, *results.recipe.checks):
         recoveries = results.recoveries(node)
         rate = pooled_recovery(recoveries)
         if rate is not None:

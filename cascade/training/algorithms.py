@@ -4,8 +4,6 @@ An advantage source turns a batch into a signal: the objective of the step (what
 log-probabilities of a micro-batch), and the metrics of the step that belong to it.
 """
 
-import math
-from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -88,27 +86,18 @@ class MOPD:
         self._batch = batch
         self._node = node
         self._teacher = teachers.score(batch)
-        if node.aggregation == "response":
-            self._tokens_each = torch.bincount(batch.owner)[batch.owner]
-            self._parts = len(batch.rollouts)
-        else:
-            self._tokens_each = torch.ones_like(batch.owner)
-            self._parts = batch.tokens
-        self._domain_weights = self._weights_by_domain()
+        self._response_tokens = torch.bincount(batch.owner)[batch.owner]
 
     def __call__(self, log_probs: Tensor, index: Tensor) -> Tensor:
         weights = losses.importance_weights(
             log_probs, _pick(self._batch.sampler_log_probs, index, log_probs), *self._node.importance
         )
-        if self._domain_weights is not None:
-            weights = weights * _pick(self._domain_weights, index, log_probs)
         return losses.distillation_loss(
             log_probs,
             _pick(self._teacher, index, log_probs),
             weights,
-            _pick(self._tokens_each, index, log_probs),
-            self._parts,
-            math.inf if self._node.advantage_clip is None else self._node.advantage_clip,
+            _pick(self._response_tokens, index, log_probs),
+            len(self._batch.rollouts),
         )
 
     def metrics(self, log_probs: Tensor) -> Metrics:
@@ -118,17 +107,6 @@ class MOPD:
             **token_spreads("train/log_ratio_spread", self._teacher - log_probs, self._batch),
             **token_means("train/masked_tokens", (weights == 0).float(), self._batch),
         }
-
-    def _weights_by_domain(self) -> Tensor | None:
-        """[N], or None where all are 1."""
-        if self._node.domain_weights is None:
-            return None
-        domains = sorted(set(self._batch.domains))
-        of_token = torch.tensor([domains.index(domain) for domain in self._batch.domains])[self._batch.owner]
-        if self._node.domain_weights == "spread":
-            return losses.spread_weights(self._teacher - self._batch.sampler_log_probs, of_token)
-        prompts = Counter(self._batch.domains)
-        return losses.share_weights(torch.tensor([float(prompts[domain]) for domain in domains]), of_token)
 
 
 def _pick(values: Tensor, index: Tensor, like: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Collector:
         self._node = node
         self._name = name
         self._seed = seed
-        self.source = prompts
+        self._source = prompts
         self._filter = RolloutFilter.of(node)
         self._driver = Driver(
             sampler,
@@ -51,7 +51,7 @@ class Collector:
         Raises CascadeError when more rollouts than `max_failure_rate` have no verdict.
         """
         collected = Collected()
-        draws = self.source.draw_step(self._node.prompts)
+        draws = self._source.draw_step(self._node.prompts)
         while True:
             # Every process samples and judges its share of the prompts; all of them get all the groups.
             groups = distributed.gather_shards(self._judged_groups(distributed.shard(draws), step, collected))
@@ -65,7 +65,7 @@ class Collector:
                 return collected
             collected.refills += 1
             missing = Counter(group.prompt.domain for group in dropped)
-            draws = [draw for domain, count in missing.items() for draw in self.source.draw(domain, count)]
+            draws = [draw for domain, count in missing.items() for draw in self._source.draw(domain, count)]
 
     def measure(self, prompts: list[Prompt]) -> list[Group]:
         """A group of each prompt, for `difficulty`. Raises CascadeError as `collect` does."""

@@ -5,7 +5,6 @@ in nats. A loss of a micro-batch is its part of the loss of the step (divisors a
 parts add up. Equations: Nemotron-Cascade 2 (arXiv 2603.19220), sections on Cascade RL and on MOPD.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -89,40 +88,14 @@ def distillation_loss(
     weights: Tensor,
     response_tokens: Tensor,
     responses: int,
-    clip: float = math.inf,
 ) -> Tensor:
-    """MOPD: -E_y[ 1/|V(y)| Σ_{t∈V(y)} w_t · sg[a_t] · log π_train ], a_t = log π_teacher - log π_train, limited to
-    ±`clip`.
+    """MOPD: -E_y[ 1/|V(y)| Σ_{t∈V(y)} w_t · sg[a_t] · log π_train ], a_t = log π_teacher - log π_train.
 
     `weights` [n] from `importance_weights`. `response_tokens` [n] is |V(y)| of the response that each token
-    belongs to, dropped tokens included. `responses` is the number of responses of the step. With ones [n] and the
-    number of tokens of the step in their place, the loss is the mean over all tokens.
+    belongs to, dropped tokens included. `responses` is the number of responses of the step.
     """
-    advantages = (teacher_log_probs - log_probs.detach()).clamp(-clip, clip)
+    advantages = teacher_log_probs - log_probs.detach()
     return -(weights * advantages * log_probs / response_tokens).sum() / responses
-
-
-def spread_weights(log_ratios: Tensor, domains: Tensor, low: float = 0.25, high: float = 4.0) -> Tensor:
-    """[N] log π_teacher - log π_inf, [N] domain ids → [N]: w = clip(σ / σ_d, low, high) of the token's domain d.
-
-    σ is the population's standard deviation over all tokens of the step, σ_d that over the domain's; 1 where a
-    domain has fewer than two tokens or no spread (DN-MOPD, arXiv 2609.35347).
-    """
-    ids, inverse = torch.unique(domains, return_inverse=True)
-    centred = log_ratios - segment_mean(log_ratios, inverse, len(ids))[inverse]
-    spread = segment_mean(centred.square(), inverse, len(ids)).sqrt()
-    weights = (log_ratios.std(correction=0) / spread).clamp(low, high)
-    undefined = (spread == 0) | (torch.bincount(inverse) < 2)
-    return torch.where(undefined, torch.ones_like(weights), weights)[inverse]
-
-
-def share_weights(targets: Tensor, domains: Tensor) -> Tensor:
-    """[D] target shares, [N] domain ids below D → [N]: w = target share / share of the step's tokens of the token's
-    domain. Their mean over tokens is 1: targets are taken relative to the domains that occur (Open-MOPD,
-    arXiv 2608.19098)."""
-    tokens = torch.bincount(domains, minlength=len(targets))
-    present = targets * (tokens > 0)
-    return (present / present.sum() * len(domains) / tokens)[domains]
 
 
 def kl_to_start(log_probs: Tensor, start_log_probs: Tensor) -> Tensor:

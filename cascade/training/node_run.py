@@ -66,13 +66,7 @@ RULES = {"reads_round", *Comparison.model_fields}
 LATER = {
     "start",
     "merge_scale",
-    "corrections",
     "held_out",
-    "prompts_by",
-    "anchor",
-    "aggregation",
-    "domain_weights",
-    "advantage_clip",
     "gradient_shares",
     "objective",
     "updates",

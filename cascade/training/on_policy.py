@@ -111,18 +111,17 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
         if held_out is not None:
             assert isinstance(node, Distillation)
             scores = HeldOutScores(held_out, node, policy.tokenizer, pool, recipe.seed, name)
-            monitor = RecoveryMonitor(node, scores, teachers, common_start, collector.source, recovery)
+            monitor = RecoveryMonitor(node, scores, teachers, recovery)
             with distributed.step():
                 monitor.measure_ends(policy, sampler)
-        if state.step == 0 and isinstance(node, DistillNode) and node.start == "merge":
-            assert common_start is not None
+        if state.step == 0 and isinstance(node, DistillNode) and common_start is not None:
             checkpoints = [teacher.checkpoint for teacher in teachers.values()]
             task_vectors.merge_into(policy.model, common_start, checkpoints, node.merge_scale)
         for step in range(state.step, node.steps):
             began = time.perf_counter()
             with distributed.step():
                 sampler.refresh(policy)
-                metrics: Metrics = {} if monitor is None else monitor.step(step, policy, sampler)
+                metrics: Metrics = {} if monitor is None else monitor.step(step, sampler)
                 collected = collector.collect(step)
                 metrics |= rollout_metrics(collected)
                 batch = Batch.of(collected.kept, rewarded=isinstance(node, RLNode))
@@ -160,14 +159,14 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
 
 
 def _common_start(recipe: Recipe, node: OnPolicyNode, teachers: dict[str, Teacher], layout: Layout) -> Path | None:
-    """The checkpoint from which all teachers descend, for a distillation that merges or corrects."""
-    if not isinstance(node, DistillNode) or (node.start == "init" and node.corrections is None):
+    """The checkpoint from which all teachers descend, for one that starts with their merge."""
+    if not isinstance(node, DistillNode) or node.start == "init":
         return None
     names = sorted({teacher.node for teacher in teachers.values()})
     if earlier := [name for name in names if name not in recipe.training]:
         raise RecipeError(
             f"teacher {earlier[0]}: of an earlier run, whose common start with the others is not here; "
-            f"leave start and corrections out, or earlier_runs of {node.teachers}"
+            f"leave start: merge out, or earlier_runs of {node.teachers}"
         )
     return checkpoint_of(recipe, layout, recipe.common_start(names))
 

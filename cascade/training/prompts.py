@@ -60,13 +60,12 @@ class PromptSource:
     def __init__(self, prompts: dict[str, list[Prompt]], mix: dict[str, float], *keys: int | str, cursor: Cursor):
         self.cursor = cursor
         self._prompts = prompts
-        self.mix = mix
-        """Shares of the next steps' prompts; may be replaced."""
+        self._mix = mix
         self._order = {domain: ShuffledEpochs(len(prompts[domain]), *keys, "prompts", domain) for domain in mix}
 
     def draw_step(self, count: int) -> list[Draw]:
         """`count` prompts by the mix: shares are exact up to rounding, which is carried over to the next step."""
-        counts = apportion(self.mix, count, self.cursor.owed)
+        counts = apportion(self._mix, count, self.cursor.owed)
         return [draw for domain, n in counts.items() for draw in self.draw(domain, n)]
 
     def draw(self, domain: str, count: int) -> list[Draw]:

@@ -1,9 +1,7 @@
-"""Recovery of each domain on held-out prompts while a distillation trains, and what follows from it: the shares of the
-prompts and corrections along task vectors."""
+"""Recovery of each domain on held-out prompts, measured while a distillation trains."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -12,12 +10,11 @@ from cascade import environments
 from cascade.errors import CascadeError
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
-from cascade.recipe import Distillation, DistillNode, HeldOut
+from cascade.recipe import Distillation, HeldOut
 from cascade.rollout.base import Sampler
 from cascade.rollout.driver import Driver, RolloutRequest
-from cascade.training import task_vectors
 from cascade.training.metrics import Metrics
-from cascade.training.prompts import Prompt, PromptSource
+from cascade.training.prompts import Prompt
 from cascade.training.teacher_scoring import Teacher
 from cascade.utils import distributed
 from cascade.utils.seeds import derive_seed
@@ -27,16 +24,6 @@ MIN_GAP = 0.02
 
 Scores = dict[str, float]
 """Domain → mean reward."""
-
-
-def headroom_shares(mix: dict[str, float], student: Scores, teacher: Scores, anchor: float) -> dict[str, float]:
-    """Domain → share of the prompts: `anchor` by the mix, the rest in proportion to max(teacher - student, 0). The mix
-    where no teacher is better."""
-    headroom = {domain: max(0.0, teacher[domain] - student[domain]) for domain in mix}
-    total = sum(headroom.values())
-    if total == 0:
-        return mix
-    return {domain: anchor * share + (1 - anchor) * headroom[domain] / total for domain, share in mix.items()}
 
 
 @dataclass
@@ -54,10 +41,6 @@ class Progress:
             for domain, before in self.before.items()
             if self.teacher[domain] - before >= MIN_GAP
         }
-
-    def behind(self, threshold: float) -> list[str]:
-        """The domains whose recovery is at most the threshold."""
-        return [domain for domain, rate in self.recovery().items() if rate <= threshold]
 
     def metrics(self) -> Metrics:
         """By domain, and the recovery of all: the gaps closed over the gaps."""
@@ -144,30 +127,17 @@ class HeldOutScores:
 
 
 class RecoveryMonitor:
-    """Measures recovery while a distillation trains, every `held_out.every` steps, and acts on it: distributes prompts
-    by headroom, corrects along task vectors."""
+    """Measures recovery while a distillation trains, every `held_out.every` steps."""
 
     def __init__(
-        self,
-        node: Distillation,
-        scores: HeldOutScores,
-        teachers: dict[str, Teacher],
-        common_start: Path | None,
-        source: PromptSource,
-        saved: dict[str, Any] | None,
+        self, node: Distillation, scores: HeldOutScores, teachers: dict[str, Teacher], saved: dict[str, Any] | None
     ):
         assert node.held_out is not None
         self._node = node
         self._every = node.held_out.every
-        self._corrections = node.corrections if isinstance(node, DistillNode) else None
         self._scores = scores
         self._teachers = teachers
-        self._common_start = common_start
-        self._source = source
-        self._mix = source.mix
         self._progress = Progress(**saved) if saved else Progress()
-        if self._progress.student:
-            self._distribute()
 
     def measure_ends(self, policy: Policy, sampler: Sampler) -> None:
         """Score the node's `init`, whose weights `policy` has, and the teachers. The sampler then has other weights.
@@ -181,28 +151,12 @@ class RecoveryMonitor:
             sampler.refresh(make_policy(self._node.engine, teacher.checkpoint, None, parallel=self._node.parallel))
             self._progress.teacher |= self._scores.of(sampler, domains)
 
-    def step(self, step: int, policy: Policy, sampler: Sampler) -> Metrics:
-        """Before step `step`, the sampler having the policy's weights: where it is time, measure and act."""
+    def step(self, step: int, sampler: Sampler) -> Metrics:
+        """Before step `step`, the sampler having the policy's weights: where it is time, measure."""
         if step % self._every:
             return {}
         self._progress.student = self._scores.of(sampler, list(self._teachers))
-        metrics = self._progress.metrics()
-        if self._corrections is not None and 0 < step <= self._corrections.at_most * self._every:
-            domains = self._progress.behind(self._corrections.threshold)
-            metrics |= {f"held_out/corrected/{domain}": float(domain in domains) for domain in self._teachers}
-            if domains:
-                assert self._common_start is not None
-                checkpoints = [self._teachers[domain].checkpoint for domain in domains]
-                task_vectors.correct(policy.model, self._common_start, checkpoints, self._corrections.scale)
-                sampler.refresh(policy)
-        self._distribute()
-        metrics["held_out/tokens"] = float(self._scores.taken_tokens())
-        return metrics
-
-    def _distribute(self) -> None:
-        if self._node.prompts_by == "headroom":
-            student, teacher = self._progress.student, self._progress.teacher
-            self._source.mix = headroom_shares(self._mix, student, teacher, self._node.anchor)
+        return self._progress.metrics() | {"held_out/tokens": float(self._scores.taken_tokens())}
 
     def as_json(self) -> dict[str, Any]:
         return {"recovery": asdict(self._progress)}

@@ -12,30 +12,18 @@ from cascade.policy.checkpoint import load_checkpoint
 Weights = dict[str, Tensor]
 
 
-def moved(weights: Weights, common: Weights, teachers: list[Weights], scale: float) -> Weights:
-    """w + scale · Σ (φ_k - θ): a step along the teachers' task vectors from their common start θ. From w = θ, with the
-    scale 1/K for K teachers, it is the mean of the teachers."""
-    return {
-        name: value + scale * sum(teacher[name] - common[name] for teacher in teachers)
-        for name, value in weights.items()
-    }
+def merged(common: Weights, teachers: list[Weights], scale: float) -> Weights:
+    """θ + scale · Σ (φ_k - θ): the common start θ plus the teachers' task vectors. With the scale 1/K for K teachers it
+    is their mean."""
+    return {name: value + scale * sum(teacher[name] - value for teacher in teachers) for name, value in common.items()}
 
 
 def merge_into(model: PreTrainedModel, common: Path, teachers: list[Path], scale: float | None) -> None:
-    """Give the model the weights of the common start, moved along the teachers' task vectors by `scale`; None: by 1/K.
-    The common start may be among the teachers and is not counted; where it is the only one, the model gets its
-    weights."""
+    """Give the model the weights of the common start plus `scale` times each teacher's task vector; None: 1/K. The
+    common start may be among the teachers and is not counted; where it is the only one, the model gets its weights."""
     start = load_weights(common, weights_of(model))
     others = [load_weights(checkpoint, start) for checkpoint in dict.fromkeys(teachers) if checkpoint != common]
-    set_weights(model, moved(start, start, others, scale or 1 / len(others)) if others else start)
-
-
-def correct(model: PreTrainedModel, common: Path, teachers: list[Path], scale: float) -> None:
-    """Move the model's weights along the teachers' task vectors, in place."""
-    weights = weights_of(model)
-    start = load_weights(common, weights)
-    others = [load_weights(checkpoint, weights) for checkpoint in dict.fromkeys(teachers)]
-    set_weights(model, moved(weights, start, others, scale))
+    set_weights(model, merged(start, others, scale or 1 / len(others)) if others else start)
 
 
 def weights_of(model: PreTrainedModel) -> Weights:
@@ -59,7 +47,7 @@ def load_weights(checkpoint: Path, like: Weights) -> Weights:
 
 
 def set_weights(model: PreTrainedModel, weights: Weights) -> None:
-    """Overwrite the model's weights in place: an optimizer keeps its state."""
+    """Overwrite the model's weights in place."""
     with torch.no_grad():
         for name, tensor in weights_of(model).items():
             tensor.copy_(weights[name])

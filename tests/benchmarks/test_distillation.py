@@ -84,6 +84,15 @@ def test_what_is_missing_of_a_run(place):
     assert Run("rl_routed", 1, "code").name == "rl_routed-1-code"
 
 
+def test_what_was_measured_of_a_variant_that_is_no_more_is_ignored(place):
+    add(place, Run("mopd", 1), STEPS, 4, 100, math=[0.3, 0.7, 0.5], code=[0.5, 0.5, 0.5])
+    before = table.summarise(place)
+    add(place, Run("headroom", 1), STEPS, 4, 100, math=[0.3, 0.7, 0.5], code=[0.5, 0.5, 0.5])
+    write_json(place.parts / "headroom-2" / "10" / "math.json", {"written": "by an earlier version"})
+    write_json(place.parts / "headroom-3-math" / "last" / "math.json", {})
+    assert table.summarise(place) == before
+
+
 def test_every_variant_is_a_recipe(tmp_path):
     place = Place(tmp_path / "start", tmp_path / "work", tmp_path / "parts")
     write_json(place.start / "teachers.json", start.TEACHERS)

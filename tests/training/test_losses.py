@@ -133,39 +133,6 @@ def test_distillation_loss_by_hand():
     torch.testing.assert_close(log_probs.grad, tensor(-1.5 * 0.5 / 2 / 2, 0, 0.8 * 0.5 / 2))
 
 
-def test_distillation_loss_over_tokens_with_clipped_advantages_by_hand():
-    log_probs = parameter(-1.0, -0.5, -2.0)
-    teacher = tensor(-0.5, -3.0, -2.5)  # advantages 0.5, -2.5, -0.5
-    weights = tensor(1.5, 1.0, 0.8)
-    loss = losses.distillation_loss(log_probs, teacher, weights, torch.ones(3), responses=3, clip=0.6)
-    loss.backward()
-    assert loss.item() == pytest.approx(-(1.5 * 0.5 * -1.0 + -0.6 * -0.5 + 0.8 * -0.5 * -2.0) / 3)
-    torch.testing.assert_close(log_probs.grad, tensor(-1.5 * 0.5 / 3, 0.6 / 3, 0.8 * 0.5 / 3))
-
-
-def test_spread_weights_by_hand():
-    # Domain 0: 1, 3 (σ 1); domain 1: 0, 8 (σ 4); domain 2: one token; domain 3: no spread. Over all eight, σ² 6.75.
-    log_ratios = tensor(1, 0, 3, 8, 5, 2, 2, 3)
-    domains = torch.tensor([0, 1, 0, 1, 2, 3, 3, 3])
-    log_ratios[-1] = 2
-    sigma = log_ratios.numpy().std()
-    expected = tensor(sigma, sigma / 4, sigma, sigma / 4, 1, 1, 1, 1)
-    torch.testing.assert_close(losses.spread_weights(log_ratios, domains), expected)
-    torch.testing.assert_close(losses.spread_weights(log_ratios, domains, 0.9, 1.1), expected.clamp(0.9, 1.1))
-
-
-def test_spread_weights_of_one_domain_are_one():
-    assert losses.spread_weights(tensor(1, 5, 2), torch.tensor([4, 4, 4])).tolist() == [1, 1, 1]
-
-
-def test_share_weights_give_each_domain_its_target_share_of_the_loss():
-    domains = torch.tensor([0, 0, 0, 0, 0, 0, 2, 2])
-    weights = losses.share_weights(tensor(0.25, 0.5, 0.75), domains)  # Domain 1 does not occur: 1/4, 3/4.
-    torch.testing.assert_close(weights, tensor(*[2 / 6] * 6, *[6 / 2] * 2))
-    assert weights.mean().item() == pytest.approx(1)
-    assert weights[6:].sum().item() / weights.sum().item() == pytest.approx(0.75)
-
-
 def test_distillation_gradient_is_that_of_the_reverse_kl():
     """On-policy, over all tokens of a one-token response: E[sg(log π - log π_T) ∇ log π] = ∇ KL(π ‖ π_T)."""
     generator = torch.Generator().manual_seed(0)

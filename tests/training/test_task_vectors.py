@@ -12,12 +12,11 @@ def weights(**values: list[float]) -> task_vectors.Weights:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
-def test_a_step_along_task_vectors_by_hand():
+def test_merged_weights_by_hand():
     common, first, second = weights(a=[1, 2]), weights(a=[2, 2]), weights(a=[1, 8])
-    found = task_vectors.moved(weights(a=[10, 20]), common, [first, second], 0.3)
-    torch.testing.assert_close(found, weights(a=[10.3, 21.8]))
-    torch.testing.assert_close(task_vectors.moved(common, common, [first, second], 1 / 2), weights(a=[1.5, 5]))
-    torch.testing.assert_close(task_vectors.moved(common, common, [first], 1), first)
+    torch.testing.assert_close(task_vectors.merged(common, [first, second], 0.3), weights(a=[1.3, 3.8]))
+    torch.testing.assert_close(task_vectors.merged(common, [first, second], 1 / 2), weights(a=[1.5, 5]))
+    torch.testing.assert_close(task_vectors.merged(common, [first], 1), first)
 
 
 @pytest.mark.parametrize("make", [make_checkpoint, make_hybrid])
@@ -43,16 +42,6 @@ def test_a_merge_by_a_scale_is_the_start_plus_as_much_of_every_task_vector(tmp_p
     for name, value in policy.model.state_dict().items():
         expected = start[name] + 0.75 * (a[name] - start[name]) + 0.75 * (b[name] - start[name])
         torch.testing.assert_close(value, expected, msg=name)
-
-
-def test_a_correction_moves_a_model_along_the_teachers_task_vectors(tmp_path):
-    student, common, teacher = (make_checkpoint(tmp_path / str(seed), seed) for seed in range(3))
-    policy = HFPolicy(student)
-    before = {name: value.clone() for name, value in policy.model.state_dict().items()}
-    task_vectors.correct(policy.model, common, [teacher, teacher], 0.25)
-    start, goal = (load_checkpoint(checkpoint)[0].state_dict() for checkpoint in (common, teacher))
-    for name, value in policy.model.state_dict().items():
-        torch.testing.assert_close(value, before[name] + 0.25 * (goal[name] - start[name]), msg=name)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

@@ -165,7 +165,7 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
     else:
         lines += [
             f"{key}: no such setting there, left out"
-            for key in ("domain_weights", "advantage_clip", "held_out", "prompts_by", "start", "corrections")
+            for key in ("held_out", "start")
             if getattr(node, key) != type(node).model_fields[key].default
         ]
         lines += [
@@ -280,7 +280,7 @@ def _mopd_loss(node: DistillNode) -> dict[str, Any]:
         "truncated_importance_sampling_type": "icepop",
         "truncated_importance_sampling_ratio_min": low,
         "truncated_importance_sampling_ratio": high,
-        "token_level_loss": node.aggregation == "token",  # By response: 1/|V(y)|, then the mean over responses.
+        "token_level_loss": False,  # By response: 1/|V(y)|, then the mean over responses.
     }
 
 
