@@ -50,12 +50,12 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The pages of a project with data and one node to build, its deployment and a worker."""
     project = make_project(tmp_path_factory.mktemp("project"))
-    recipe = small_recipe() | {"rl": {}, "teachers": {}, "distill": {}, "repair": {}, "gate": {}}
+    recipe = small_recipe() | {"rl": {}, "teachers": {}, "distill": {}, "repair": {}, "gate": {}, "solve": {}}
     (project / "params.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     for name in ("prefect.yaml", "prefect.toml"):
         shutil.copy(ROOT / name, project / name)
     shutil.copytree(ROOT / "recipes", project / "recipes")
-    distilled = small_recipe() | {"rl": {}, "repair": {}, "gate": {}}
+    distilled = small_recipe() | {"rl": {}, "repair": {}, "gate": {}, "solve": {}}
     distilled["teachers"]["select_teachers"] |= {"candidates": ["sft"], "domains": {}}
     distilled["distill"]["mopd"] |= {"init": "sft"}
     (project / "recipes" / "distilled.yaml").write_text(yaml.safe_dump(distilled, sort_keys=False))
