@@ -6,7 +6,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.policy.base import Objective, Sequence
 from cascade.policy.hf import HFPolicy
@@ -15,7 +14,7 @@ from cascade.recipe.library import checkpoint_of
 from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import Metrics, step_metrics
 from cascade.training.node_run import NodeRun
-from cascade.training.sft import PackedSequences
+from cascade.training.sft import PackedSequences, sft_files
 from cascade.training.shuffle import ShuffledEpochs
 from cascade.utils.files import hash_directory
 from cascade.utils.progress import Progress, say
@@ -95,13 +94,6 @@ def mean(trained: int) -> Objective:
         return values.sum() / trained
 
     return objective
-
-
-def sft_files(layout: Layout) -> list[Path]:
-    files = sorted(layout.sft_data.glob("*.parquet"))
-    if not files:
-        raise CascadeError(f"{layout.sft_data}: no Parquet files; `cascade node curate` writes them")
-    return files
 
 
 def probe(recipe: Recipe, node: QuantizeNode, name: str, layout: Layout, work: Path) -> list[Sequence]:

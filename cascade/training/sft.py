@@ -28,9 +28,7 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
     The step number determines the step's sequences, so resuming needs no cursor.
     """
     node = recipe.sft[name]
-    files = sorted(layout.sft_data.glob("*.parquet"))
-    if not files:
-        raise CascadeError(f"{layout.sft_data}: no Parquet files; `cascade node curate` writes them")
+    files = sft_files(layout)
     run = NodeRun(recipe, name, layout, files, {})
     run.set_up_torch()
     policy = run.load_policy()
@@ -53,6 +51,14 @@ def run_sft(recipe: Recipe, name: str, layout: Layout) -> None:
         if step % node.checkpoint_every == 0 or step == steps:
             run.save(policy, step, {})
     run.finish(policy)
+
+
+def sft_files(layout: Layout) -> list[Path]:
+    """The packed sequences' files. Raises CascadeError where there are none."""
+    files = sorted(layout.sft_data.glob("*.parquet"))
+    if not files:
+        raise CascadeError(f"{layout.sft_data}: no Parquet files; `cascade node curate` writes them")
+    return files
 
 
 def step_count(node: SFTNode, sequences: int) -> int:
