@@ -19,17 +19,16 @@ def filled(content: Any) -> Any:
         return content
     content = {**content, **{kind: _nodes(content, kind) for kind in (*_MIXED, "qad", "gate") if kind in content}}
     rounds = {name: node.get("round") for kind in _MAKERS for name, node in _dicts(content, kind).items()}
-    quantized: dict[Any, Any] = {name: node.get("init") for name, node in _dicts(content, "quantize").items()}
-    quantized |= {name: quantized.get(node.get("init")) for name, node in _dicts(content, "qad").items()}
-    formats: dict[Any, Any] = {name: node.get("format") for name, node in _dicts(content, "quantize").items()}
-    formats |= {name: formats.get(node.get("init")) for name, node in _dicts(content, "qad").items()}
+    quantized: dict[Any, dict[str, Any]] = _dicts(content, "quantize")
+    quantized |= {name: quantized.get(node.get("init"), {}) for name, node in _dicts(content, "qad").items()}
     for node in _dicts(content, "gate").values():
-        if node.get("alias") is None and isinstance(form := formats.get(node.get("candidate")), str):
+        form = quantized.get(node.get("candidate"), {}).get("format")
+        if node.get("alias") is None and isinstance(form, str):
             node["alias"] = f"champion-{form}"
     for kind, checked in (("qad", "init"), ("gate", "candidate")):
         for node in _dicts(content, kind).values():
             # Of a qad that starts elsewhere, so that validation names its init.
-            whole = quantized.get(node.get(checked)) or (node.get(checked) if kind == "qad" else None)
+            whole = quantized.get(node.get(checked), {}).get("init") or (node.get(checked) if kind == "qad" else None)
             if node.get("against") is None and whole is not None:
                 node["against"] = [whole]
     for kind, reads, checked in (("repair", "reads_round", "init"), ("gate", "round", "candidate")):
