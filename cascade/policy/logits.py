@@ -75,11 +75,7 @@ class _TokenLogProbs(torch.autograd.Function):
             )
             by_logits = mass * (scale / total)
             by_logits.scatter_add_(1, target.unsqueeze(1), -scale)
-            if slope is not None:
-                by_logits *= slope
-            by_logits = by_logits.to(weight.dtype)
-            by_hidden[start:end] = by_logits @ weight
-            by_weight += by_logits.t() @ h
+            by_hidden[start:end] = _through_head(by_logits, slope, h, weight, by_weight)
             start = end
         return by_hidden, by_weight.to(weight.dtype), None, None
 
@@ -142,13 +138,19 @@ class _TokenForwardKL(torch.autograd.Function):
             _, mass, total, slope = _softmax(ours, weight, ctx.caps[0])
             _, their_mass, their_total, _ = _softmax(theirs, teacher_weight, ctx.caps[1])
             by_logits = (mass / total - their_mass / their_total) * gradients[0][start:end].unsqueeze(1)
-            if slope is not None:
-                by_logits *= slope
-            by_logits = by_logits.to(weight.dtype)
-            by_hidden[start:end] = by_logits @ weight
-            by_weight += by_logits.t() @ ours
+            by_hidden[start:end] = _through_head(by_logits, slope, ours, weight, by_weight)
             start = end
         return by_hidden, by_weight.to(weight.dtype), None, None, None, None
+
+
+def _through_head(by_logits: Tensor, slope: Tensor | None, hidden: Tensor, weight: Tensor, by_weight: Tensor) -> Tensor:
+    """Gradients by hidden [n, D] of those by (capped) logits [n, V], which it overwrites; those by weight are added to
+    `by_weight`."""
+    if slope is not None:
+        by_logits *= slope
+    by_logits = by_logits.to(weight.dtype)
+    by_weight += by_logits.t() @ hidden
+    return by_logits @ weight
 
 
 def _softmax(hidden: Tensor, weight: Tensor, cap: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
