@@ -115,7 +115,7 @@ def _train_node(
         rows.append(
             {
                 "seconds": before["seconds"] + time.process_time() - began,
-                "tokens": before["tokens"] + sampled + metrics.get("held_out/tokens", 0.0),
+                "tokens": before["tokens"] + sampled,
             }
         )
         write_json(costs, rows)
