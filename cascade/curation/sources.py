@@ -371,7 +371,7 @@ def _dataset_shards(source: Source, name: str, root: Path) -> list[Shard]:
     except (OSError, ValueError, TransportError) as error:
         raise CascadeError(
             f"curation.sources.{name}.dataset: cannot open {source.dataset} "
-            f"(subset {source.subset}, split {source.split}): {' '.join(str(error).split())[:300]}"
+            f"(subset {source.subset}, split {source.split}): {' '.join(str(error).split())[:600]}"
         ) from None
     return [shard for path in paths for shard in _shards_of(path)] if readable else [Shard()]
 
