@@ -29,6 +29,7 @@ from cascade.recipe import (
     RLNode,
     SFTNode,
 )
+from cascade.recipe.library import makes_base
 
 if TYPE_CHECKING:
     from cascade.policy.lora import Sizes
@@ -296,11 +297,9 @@ def base_config(recipe: Recipe, layout: Layout) -> Path:
     for path in (base_config, library_config):
         if path.is_file():
             return path
-    made_by = library_config.with_suffix(".yaml")
-    how = f"pretrain recipes/base/{made_by.name}" if made_by.is_file() else "import SOURCE"
     raise CascadeError(
         f"{base_config}: no such file, nor {library_config}; the plan needs the base model: "
-        f"`cascade {how} --out {recipe.base}`"
+        f"`{makes_base(recipe, layout)}`"
     )
 
 
