@@ -86,10 +86,6 @@ def finished(tmp_path_factory):
     )
     select_teachers(recipe, "choose", layout, FileHistory(layout))
     gate(recipe, "release", layout, FileHistory(layout))
-    write_json(
-        layout.root / "results" / "benchmarks" / "distillation_versus_rl.json",
-        {"MOPD": [[0, 0.5], [10, 0.7]], "RL": [[0, 0.5], [10, 0.6]]},
-    )
     return layout
 
 
@@ -238,7 +234,6 @@ def test_the_page_is_well_formed_loads_nothing_and_runs_nothing(page):
         "Gate release",
         "Teachers: choose",
         "Recovery: mopd",
-        "at equal steps",
         "Sample rollouts",
         "The same prompts, before and after",
         "Costs",
@@ -307,9 +302,9 @@ def test_the_picture_of_all_stages_has_every_panel_that_a_page_has(finished):
 
 
 def test_every_figure_is_on_the_page_and_in_the_journal(page, finished):
-    # The graph, the curve against RL, two recovery panels, and the training panels of sft, rl and mopd.
-    assert page.count("<svg") == 1 + 1 + 2 + 2 + 3 + 3
-    drawn = ["distillation_versus_rl.png", "recovery_mopd.png", "scores.png"]
+    # The graph, two recovery panels, and the training panels of sft, rl and mopd.
+    assert page.count("<svg") == 1 + 2 + 2 + 3 + 3
+    drawn = ["recovery_mopd.png", "scores.png"]
     assert sorted(path.name for path in (finished.root / "report" / "figures").iterdir()) == drawn
     logged = {e["path"].rpartition("/")[2] for e in Journal(finished.journal("report")).entries()}
     assert logged == {"index.html", *drawn}
