@@ -18,6 +18,7 @@ from cascade.policy.base import Policy
 from cascade.recipe import Recipe, load
 from cascade.training.metrics import Metrics
 from cascade.utils.files import hash_directory, read_json, write_json
+from cascade.utils.machine import machine
 
 TEACHERS = "select_teachers"
 
@@ -207,6 +208,7 @@ def evaluate(place: Place, run: Run, step: int, rollouts: int) -> None:
                 "rewards": [round(sum(v) / len(v), 6) if v else None for _, v in sorted(rewards.items())],
                 "rollouts": rollouts,
                 "length": sum(lengths) / len(lengths),
+                "machine": "{cores} cores, {processor}".format(**machine()),
                 **cost_at(place, run, step),
             }
             write_json(part_of(place, run, step, domain), part)
