@@ -220,10 +220,6 @@ def checkpoint_at(place: Place, run: Run, step: int) -> Path:
     return place.work / run.name / "steps" / str(step)
 
 
-def teacher_nodes(place: Place) -> list[str]:
-    return sorted(set(read_json(place.start / "teachers.json").values()))
-
-
 def cost_at(place: Place, run: Run, step: int) -> dict[str, float]:
     """What a checkpoint cost from the start on."""
     if step == 0:
@@ -236,7 +232,14 @@ def part_of(place: Place, run: Run, step: int, domain: str) -> Path:
     return place.parts / run.name / str(step) / f"{domain}.json"
 
 
+def evaluated_in(place: Place, run: Run) -> list[str]:
+    """The domains of a run's evaluations; of a teacher's those that it teaches."""
+    if run.domain:
+        return [run.domain]
+    teachers: dict[str, str] = read_json(place.start / "teachers.json")
+    return [domain for domain, node in teachers.items() if node == run.variant] or list(teachers)
+
+
 def missing(place: Place, run: Run, step: int) -> list[str]:
     """The domains in which a checkpoint is still to be evaluated."""
-    domains = [run.domain] if run.domain else domains_of(place)
-    return [domain for domain in domains if not part_of(place, run, step, domain).exists()]
+    return [domain for domain in evaluated_in(place, run) if not part_of(place, run, step, domain).exists()]

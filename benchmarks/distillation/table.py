@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.distillation.jobs import Place, Run, domains_of
+from benchmarks.distillation.jobs import Place, Run, domains_of, evaluated_in
 from benchmarks.distillation.variants import START, VARIANTS
 from cascade.utils.files import read_json
 from cascade.utils.seeds import derive_seed
@@ -40,7 +40,7 @@ class Results:
                 parts = {path.stem: read_json(path) for path in folder.glob("*.json")}
                 if domain:
                     self._add_routed(variant, int(seed), int(folder.name), parts)
-                elif set(parts) == set(self.domains):
+                elif set(parts) >= set(evaluated_in(place, Run(variant, int(seed)))):
                     self.points[variant][int(seed)][int(folder.name)] = {
                         "means": {d: as_means(part) for d, part in parts.items()},
                         "seconds": next(iter(parts.values()))["seconds"],
@@ -48,8 +48,8 @@ class Results:
                         "rollouts": next(iter(parts.values()))["rollouts"],
                         "machines": {part["machine"] for part in parts.values()},
                     }
-        for seeds in self.points.values():
-            for steps in seeds.values():
+        for variant in VARIANTS:
+            for steps in self.points[variant].values():
                 for step in [s for s, point in steps.items() if set(point["means"]) != set(self.domains)]:
                     del steps[step]
 

@@ -108,6 +108,15 @@ def test_what_is_missing_of_a_run(place):
     add(place, run, STEPS, 4, 1, math=[0.0] * 3)
     assert jobs.missing(place, run, STEPS) == ["code"]
     assert Run("rl_routed", 1, "code").name == "rl_routed-1-code"
+    assert jobs.missing(place, Run("rl_routed", 1, "code"), 8) == ["code"]
+
+
+def test_a_teacher_is_evaluated_in_what_it_teaches(place):
+    shutil.rmtree(place.parts / "b-0")
+    assert jobs.missing(place, Run("b", 0), 0) == ["code"]
+    add(place, Run("b", 0), 0, 4, 0, code=[0.9, 0.9, 0.9])
+    assert jobs.missing(place, Run("b", 0), 0) == []
+    assert table.summarise(place)["about"]["domains"]["code"]["teacher"] == pytest.approx(0.9)
 
 
 def test_what_was_measured_of_a_variant_that_is_no_more_is_ignored(place):

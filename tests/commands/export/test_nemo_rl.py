@@ -219,13 +219,3 @@ def test_settings_of_a_distillation_without_a_counterpart_are_listed() -> None:
     told = differences(PAPER, "mopd", other)
     assert "held_out: no such setting there, left out" in told
     assert "start: no such setting there, left out" in told
-
-
-def test_p3o_and_sgd_are_told() -> None:
-    node = NANO.rl["if_rl"]
-    optimizer = node.optimizer.model_copy(update={"algorithm": "sgd"})
-    told = differences(
-        NANO, "if_rl", node.model_copy(update={"objective": "p3o", "updates": 2, "optimizer": optimizer})
-    )
-    assert "objective p3o, updates 2: not there; this is GRPO with one update" in told
-    assert "optimizer.algorithm sgd: Adam there" in told
