@@ -191,6 +191,14 @@ def test_a_recipe_without_such_nodes_is_refused(tmp_path: Path) -> None:
         list(export(Recipe.model_validate(content), Layout(tmp_path), tmp_path, 1))
 
 
+def test_a_node_that_only_merges_is_left_out(tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "recipes" / "smollm2.yaml").read_text())
+    content |= {"rl": {}, "distill": {"merge": content["distill"]["merge"]}, "gate": {}}
+    content["teachers"]["select_teachers"]["candidates"] = ["sft"]
+    with pytest.raises(CascadeError, match="no node of section rl or distill"):
+        list(export(Recipe.model_validate(content), Layout(tmp_path), tmp_path, 1))
+
+
 def test_rows_of_a_dataset_are_told_apart_by_agent() -> None:
     assert gym.served(PAPER, "tool_calling") == {"tool_calling": gym.SERVED["tool_calling"]}
     assert gym.served(PAPER, "swe_agentless") == {"swe_agentless": gym.SERVED["swe_agentless"]}
