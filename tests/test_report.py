@@ -187,6 +187,17 @@ def test_a_warm_up_is_part_of_the_distillation_that_it_warms_up(finished, tmp_pa
     assert results.recoveries("mopd")[1].before == 0.65
 
 
+def test_a_merge_without_steps_has_its_recovery_and_no_curves(finished, tmp_path):
+    shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True)
+    layout = Layout(tmp_path)
+    write_atomic(layout.training("mopd") / "steps.csv", "step\n")
+    raw = RECIPE.model_dump(mode="json")
+    raw["distill"]["mopd"] |= {"start": "merge", "steps": 0}
+    page = build_report(Recipe.model_validate(raw), layout).read_text()
+    assert "mopd made good 80 % of what its start" in page
+    assert 'aria-label="recovery of mopd: two"' not in page
+
+
 def test_steps_without_a_measurement_are_left_out(finished):
     series = read_steps(finished.training("mopd") / "steps.csv")
     assert len(series["rollout/reward/one"]) == 59

@@ -30,9 +30,10 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
     directory = out or layout.root / "report"
     results = load_results(recipe, layout)
     distillations = (*recipe.off_policy, *recipe.distill, *recipe.repair)
-    recoveries = {node: results.recoveries(node) for node in distillations if node in results.steps}
-    # No step of an off-policy distillation has rollouts of its own.
-    curves = {node: found for node, found in recoveries.items() if found and node not in recipe.off_policy}
+    recoveries = {node: results.recoveries(node) for node in distillations}
+    # No step of an off-policy distillation has rollouts of its own, and a mere merge has no steps.
+    on_policy = [node for node in results.steps if node not in recipe.off_policy]
+    curves = {node: found for node, found in recoveries.items() if found and node in on_policy}
     figures_by_name: dict[str, Figure] = {}
     if results.summaries:
         figures_by_name["scores"] = figures.heat_map(results)
