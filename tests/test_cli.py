@@ -63,6 +63,7 @@ def test_recipe_use_check_and_show(project: Path) -> None:
 
 def test_what_a_library_is_compiled_with_is_not_printed() -> None:
     with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         cascade("recipe", "--help")
         compile("1 is 2", "/site-packages/cellpylib/ca_functions.py", "exec")
         assert not said
