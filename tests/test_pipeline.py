@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)
 
 DOMAINS = ("instruction_following", "mcqa")
-NODES = ("sft", "if_rl", "mopd", "mend")
+NODES = ("sft", "if_rl", "mopd", "mend", "sft_int2", "sft_int2_qad")
 ROLLOUT = {"max_new_tokens": 24}
 SEARCH = {
     "init": "if_rl",
@@ -68,6 +68,14 @@ def small_recipe() -> dict:
     gate = {"round": 3, "candidate": "mend", "against": ["sft", "if_rl", "mopd"], "registered_name": "small"}
     recipe["gate"]["release"] |= {**gate, "budget": 1.0}
     recipe["solve"] = {"search": copy.deepcopy(SEARCH)}
+    # Two bits lose all, and a few steps win back what passes a gate.
+    rules = {"significance": 0.5, "budget": 0.0}
+    optimizer = {**recipe["sft"]["sft"]["optimizer"], "learning_rate": 2e-3}
+    order = {"init": "sft_int2", "reads_round": 1, "round": 2}
+    recipe["quantize"] = {"sft_int2": {"init": "sft", "round": 1, "format": "int2", "rows": 2}}
+    recipe["qad"] = {"sft_int2_qad": {**order, **rules, "steps": 12, "batch": 3, "optimizer": optimizer}}
+    gate = {"round": 2, "candidate": "sft_int2_qad", "registered_name": "small", "budget": 0.0}
+    recipe["gate"]["release_int2"] = gate
     return recipe
 
 
@@ -152,6 +160,22 @@ def test_a_solve_node_is_searched_published_and_reported(built: tuple[Path, Path
     assert run.data.metrics["solve/spent/generations"] == summary["spent"]["generations"]
 
 
+def test_a_quantised_release_is_checked_distilled_and_registered(built: tuple[Path, Path, str]) -> None:
+    project, _, told = built
+    check = read_json(project / "results" / "decisions" / "sft_int2_qad.json")
+    assert "mcqa" in check["regressed"]
+    assert {teacher["node"] for teacher in check["teachers"].values()} == {"sft"}
+    distilled = hash_directory(project / "models" / "sft_int2_qad")
+    assert distilled != hash_directory(project / "models" / "sft_int2")
+    assert read_json(project / "results" / "decisions" / "release_int2.json")["passed"]
+    assert "sft_int2: int2, 28 % of the size of sft" in told
+    client = MlflowClient(f"sqlite:///{project / 'mlflow' / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("small", "champion-int2")
+    assert (version.tags["node"], version.tags["format"]) == ("sft_int2_qad", "int2")
+    assert version.tags["checkpoint_hash"] == distilled
+    assert client.get_run(version.run_id).info.run_name == "release_int2"
+
+
 def test_training_changed_the_weights(built: tuple[Path, Path, str]) -> None:
     project, _, _ = built
     weights = [hash_file(project / "models" / node / "model.safetensors") for node in ("base", "sft", "if_rl", "mopd")]
@@ -174,7 +198,7 @@ def test_every_process_of_the_run_says_when_it_worked(built: tuple[Path, Path, s
     found = work(Layout(project), pipeline)
     evaluations = {f"{node}, evaluation" for node in NODES}
     assert sorted(what for what, _ in found) == sorted(
-        {"curate", "select_teachers", "release", "search", *NODES, *evaluations}
+        {"curate", "select_teachers", "release", "release_int2", "search", *NODES, *evaluations}
     )
     assert all(run[0] < begin < end < run[1] for _, (begin, end) in found)
     assert 0 < covered([span for _, span in found], run) < run[1] - run[0]

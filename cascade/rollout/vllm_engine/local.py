@@ -14,6 +14,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from cascade.errors import CascadeError
+from cascade.policy.quantization.store import is_quantized
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.vllm_engine.engine import Sampling
 from cascade.utils.orphans import Tether
@@ -32,7 +33,8 @@ class LocalEngine:
     phases, with its weights moved to the host. An engine process that dies is restarted with the current weights, and
     its open requests are repeated with the same seeds. The process ends with the trainer.
 
-    It computes in the trainer's dtype: bfloat16 on a GPU, float32 on the CPU.
+    It computes in the trainer's dtype: bfloat16 on a GPU, float32 on the CPU, where vLLM has kernels for quantised
+    weights in bfloat16 alone.
     """
 
     def __init__(self, device: str, memory: float):
@@ -143,7 +145,7 @@ class LocalEngine:
         settings = AsyncEngineArgs(
             model=str(self._weights),
             skip_tokenizer_init=True,
-            dtype="bfloat16" if self._shares_gpu else "float32",
+            dtype="bfloat16" if self._shares_gpu or is_quantized(self._weights) else "float32",
             max_model_len=-1,  # The model's own length, or what fits into memory.
             gpu_memory_utilization=self._memory,
             enable_sleep_mode=self._shares_gpu,
