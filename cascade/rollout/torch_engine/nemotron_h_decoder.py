@@ -106,21 +106,26 @@ class _MambaCache:
 def few_token_experts(
     x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor, gated: bool = False
 ) -> Tensor:
-    """The routed experts of a decoding step: one batched product over all experts, each padded to the number of rows of
-    the busiest. x [B, D], up [E, D, I] or, gated, [E, D, 2 I], down [E, I, D]. For so few rows faster than one product
-    per expert."""
+    """The routed experts of a decoding step, one product per expert. x [B, D], up [E, D, I] or, gated, [E, D, 2 I],
+    down [E, I, D]. For so few rows faster than the trainer's, whose weights are the other way round."""
     flat = chosen.flatten()
-    taken = F.one_hot(flat, len(up)).cumsum(0)
-    places = int(taken[-1].max())
-    place = flat * places + taken.gather(1, flat.unsqueeze(1)).squeeze(1) - 1
-    inputs = x.new_zeros(len(up) * places, x.shape[1])
-    inputs[place] = x.repeat_interleave(chosen.shape[1], 0)
-    hidden = inputs.view(len(up), places, -1) @ up
+    order = flat.argsort(stable=True)
+    counts = torch.bincount(flat, minlength=len(up)).tolist()
+    row = order // chosen.shape[1]
+    hidden = _by_expert(x[row], up, counts)
     if gated:
         gate, value = hidden.chunk(2, -1)
         active = F.silu(gate).mul_(value)
     else:
         hidden.relu_()
         active = hidden.mul_(hidden)
-    out = (active @ down).view(len(inputs), -1)[place]
-    return (out.view(*chosen.shape, -1) * weights.unsqueeze(-1)).sum(1)
+    out = _by_expert(active, down, counts).mul_(weights.flatten()[order].unsqueeze(1))
+    return torch.zeros_like(x).index_add_(0, row, out)
+
+
+def _by_expert(rows: Tensor, weights: Tensor, counts: list[int]) -> Tensor:
+    """rows [n, D], sorted by expert, and weights [E, D, I] → [n, I]."""
+    out = rows.new_empty(len(rows), weights.shape[2])
+    for part, weight, into in zip(rows.split(counts), weights.unbind(), out.split(counts), strict=True):
+        torch.mm(part, weight, out=into)
+    return out
