@@ -4,35 +4,55 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 
 def main() -> None:
-    from benchmarks.cpu_time import cpu_seconds
     from benchmarks.rl_step import OwnStep, made_up_texts
 
     model, count, micro_batch_tokens, threads = sys.argv[1], *map(int, sys.argv[2:])
     warnings.filterwarnings("ignore")
     torch.set_num_threads(threads)
     step = OwnStep(Path(model), made_up_texts(), count, micro_batch_tokens)
-    sample, spent = step.sampler.sample, [0.0]
+    sample, train = step.sampler.sample, step.policy.step
+    found: dict[str, list[float]] = {}
 
-    def measured(*arguments, **settings):  # type: ignore[no-untyped-def]
-        before = cpu_seconds()
-        found = sample(*arguments, **settings)
-        spent[0] = cpu_seconds() - before
-        return found
+    def sampling(*arguments, **settings):  # type: ignore[no-untyped-def]
+        with timed(found, "sampling"):
+            return sample(*arguments, **settings)
 
-    step.sampler.sample = measured  # type: ignore[method-assign]
+    def training(*arguments, **settings):  # type: ignore[no-untyped-def]
+        with timed(found, "training"):
+            return train(*arguments, **settings)
+
+    step.sampler.sample, step.policy.step = sampling, training  # type: ignore[method-assign]
     for number, _ in enumerate(sys.stdin):
-        before = cpu_seconds(), time.perf_counter()
-        sampling, training = step(number)
-        cpu = cpu_seconds() - before[0]
-        print(json.dumps([sampling, training, spent[0], cpu - spent[0]]), flush=True)
-    if hasattr(step.sampler, "close"):
-        step.sampler.close()
+        step(number)
+        print(json.dumps(found), flush=True)
+    step.sampler.close()
+
+
+@contextmanager
+def timed(found: dict[str, list[float]], part: str) -> Iterator[None]:
+    """Seconds of wall time, of CPU time, and of CPU time of the busiest thread."""
+    began, before = time.perf_counter(), by_thread()
+    yield
+    spent = [seconds - before.get(thread, 0.0) for thread, seconds in by_thread().items()]
+    found[part] = [time.perf_counter() - began, sum(spent), max(spent)]
+
+
+def by_thread(process: str = "self") -> dict[str, float]:
+    """CPU seconds of each thread of a process and of its living descendants."""
+    seconds: dict[str, float] = {}
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        seconds[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e9
+        for child in (thread / "children").read_text().split():
+            seconds |= by_thread(child)
+    return seconds
 
 
 if __name__ == "__main__":

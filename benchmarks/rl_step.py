@@ -5,8 +5,9 @@ is used where there is one, bfloat16 autocast of float32 weights), threads, mach
 after each step of TRL's, one of ours. The first steps are not counted; medians are. Rewards are a hash of the
 response, so that no group is of zero variance and neither side may skip work.
 
-`--before TREE`: our side alone, of this checkout and of another, in turns, each in a process of its own; wall and CPU
-seconds.
+`--before TREE`: our side alone, of this checkout and of another, in turns, each in a process of its own. Seconds of
+wall time, of CPU time, and of CPU time of the busiest thread, below which wall time cannot fall. On a machine that
+others use, that is the figure to compare.
 
 With `--write` the ratios go to results/benchmarks/speed.json, as `trl`, by new tokens.
 """
@@ -118,17 +119,17 @@ def compare_revisions(model: Path, count: int, options: argparse.Namespace) -> N
             assert side.stdout is not None
             side.stdin.write("\n")
             side.stdin.flush()
-            sampling, training, sampling_cpu, training_cpu = json.loads(side.stdout.readline())
-            whole = [sampling + training, sampling_cpu + training_cpu]
-            times.append([sampling, training, whole[0], sampling_cpu, training_cpu, whole[1]])
+            parts = json.loads(side.stdout.readline())
+            whole = [sum(pair) for pair in zip(*parts.values(), strict=True)]
+            times.append([*parts["sampling"], *parts["training"], *whole])
     for side in sides:
         side.communicate()
     before, after = (times[options.warmup :] for times in found)
-    names = [f"{part}{kind}" for kind in (" s", " CPU s") for part in ("sampling", "training", "step")]
     ratios = [[a / b for a, b in zip(*rows, strict=True)] for rows in zip(after, before, strict=True)]
+    names = [f"{part}, {kind}" for part in ("sampling", "training", "both") for kind in ("wall", "CPU", "busiest")]
     for name, *columns in zip(names, *(zip(*rows, strict=True) for rows in (before, after, ratios)), strict=True):
         then, now, ratio = map(statistics.median, columns)
-        print(f"{count:>10} {name:>14} {then:>8.2f} -> {now:>6.2f} {ratio:>6.2f}", flush=True)
+        print(f"{count:>10} {name:>18} {then:>8.2f} -> {now:>6.2f} {ratio:>6.2f}", flush=True)
 
 
 def made_up_texts() -> list[str]:

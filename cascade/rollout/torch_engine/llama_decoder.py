@@ -54,9 +54,9 @@ class LlamaWeights:
         return rms_norm(x, model.norm)
 
 
-def _transposed(weight: Tensor) -> Tensor:
-    """[E, out, in] → [E, in, out]."""
-    return weight.detach().transpose(1, 2).contiguous()
+def _transposed(weight: Tensor) -> tuple[Tensor, ...]:
+    """[E, out, in] → of each expert [in, out]."""
+    return weight.detach().transpose(1, 2).contiguous().unbind()
 
 
 def _stacked(projections: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:

@@ -29,7 +29,7 @@ class NemotronHWeights:
         }
         self.experts = {
             n: tuple(
-                w.detach().transpose(1, 2).contiguous()
+                w.detach().transpose(1, 2).contiguous().unbind()
                 for w in (layer.mixer.experts.up_proj, layer.mixer.experts.down_proj)
             )
             for n, layer in enumerate(self.layers)
@@ -63,7 +63,7 @@ class NemotronHWeights:
         joint = F.linear(x, weight).unflatten(-1, (-1, mixer.head_dim))
         return mixer.o_proj(cache.step(*joint.split([joint.shape[1] - 2 * cache.heads, cache.heads, cache.heads], 1)))
 
-    def _moe(self, mixer: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    def _moe(self, mixer: Any, x: Tensor, up: tuple[Tensor, ...], down: tuple[Tensor, ...]) -> Tensor:
         chosen, weights = choose(mixer.gate, x)
         inputs = mixer.fc1_latent_proj(x)
         routed = few_token_experts(inputs, chosen, weights, up, down)
@@ -104,15 +104,20 @@ class _MambaCache:
 
 
 def few_token_experts(
-    x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor, gated: bool = False
+    x: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
+    up: tuple[Tensor, ...],
+    down: tuple[Tensor, ...],
+    gated: bool = False,
 ) -> Tensor:
-    """The routed experts of a decoding step, one product per expert. x [B, D], up [E, D, I] or, gated, [E, D, 2 I],
-    down [E, I, D]. For so few rows faster than the trainer's, whose weights are the other way round."""
+    """The routed experts of a decoding step, one product per expert. x [B, D], of each expert up [D, I] or, gated,
+    [D, 2 I], and down [I, D]. For so few rows faster than the trainer's, whose weights are the other way round."""
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
     counts = torch.bincount(flat, minlength=len(up)).tolist()
     row = order // chosen.shape[1]
-    hidden = _by_expert(x[row], up, counts)
+    hidden = _by_expert(x.index_select(0, row), up, counts)
     if gated:
         gate, value = hidden.chunk(2, -1)
         active = F.silu(gate).mul_(value)
@@ -123,9 +128,9 @@ def few_token_experts(
     return torch.zeros_like(x).index_add_(0, row, out)
 
 
-def _by_expert(rows: Tensor, weights: Tensor, counts: list[int]) -> Tensor:
-    """rows [n, D], sorted by expert, and weights [E, D, I] → [n, I]."""
-    out = rows.new_empty(len(rows), weights.shape[2])
-    for part, weight, into in zip(rows.split(counts), weights.unbind(), out.split(counts), strict=True):
+def _by_expert(rows: Tensor, weights: tuple[Tensor, ...], counts: list[int]) -> Tensor:
+    """rows [n, D], sorted by expert, and weights [D, I] of each expert → [n, I]."""
+    out = rows.new_empty(len(rows), weights[0].shape[1])
+    for part, weight, into in zip(rows.split(counts), weights, out.split(counts), strict=True):
         torch.mm(part, weight, out=into)
     return out
