@@ -1,4 +1,5 @@
-"""Our RL steps of the checkout that this runs in, one for each line read: `benchmarks.rl_step --before` starts it."""
+"""Our RL steps of the checkout that this runs in, one for each line read, for `benchmarks.rl_step --before`. As in a
+run, its processes come from a fork server."""
 
 import json
 import sys
@@ -56,4 +57,7 @@ def by_thread(process: str = "self") -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    from cascade.launch import fork_server
+
+    with fork_server.server({}):
+        main()

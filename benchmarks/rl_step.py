@@ -109,6 +109,7 @@ def compare_revisions(model: Path, count: int, options: argparse.Namespace) -> N
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # As a run starts its nodes: Linux divides cores by session.
         )
         for tree in (options.before.resolve(), HERE)
     ]

@@ -48,8 +48,7 @@ class LlamaWeights:
                     out = part.out(F.silu(gate).mul_(up))
                 case llama.Experts():
                     chosen, weights = llama.choose(part, normed)
-                    up, down = self.experts[n]
-                    out = few_token_experts(normed, chosen, weights, up, down, gated=True)
+                    out = few_token_experts(normed, chosen, weights, *self.experts[n], gated=True)
             x = x + out
         return rms_norm(x, model.norm)
 
