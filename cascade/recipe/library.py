@@ -39,6 +39,15 @@ def find(source: str | None, layout: Layout) -> Path:
     return path
 
 
+def makes_base(recipe: Recipe, layout: Layout) -> str:
+    """The command that makes the recipe's base model where it is missing."""
+    if recipe.base == "models/base":
+        return "cascade pretrain"
+    name = f"{Path(recipe.base).name}.yaml"
+    made_here = (layout.root / "recipes" / "base" / name).is_file()
+    return f"cascade {f'pretrain recipes/base/{name}' if made_here else 'import SOURCE'} --out {recipe.base}"
+
+
 def use(source: str, layout: Layout) -> list[str]:
     """Make a recipe the active one, after checking it. Returns what changed, one line a key; of a recipe that has
     little in common with the one before, how much."""
