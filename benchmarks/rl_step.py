@@ -5,15 +5,22 @@ is used where there is one, bfloat16 autocast of float32 weights), threads, mach
 after each step of TRL's, one of ours. The first steps are not counted; medians are. Rewards are a hash of the
 response, so that no group is of zero variance and neither side may skip work.
 
+`--before TREE`: our side alone, of this checkout and of another, in turns, each in a process of its own. Seconds of
+wall time, of CPU time, and of CPU time of the busiest thread, below which wall time cannot fall. On a machine that
+others use, that is the figure to compare.
+
 With `--write` the ratios go to results/benchmarks/speed.json, as `trl`, by new tokens.
 """
 
 import argparse
 import contextlib
 import io
+import json
 import logging
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -25,11 +32,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import NemotronHConfig, NemotronHForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
 from benchmarks import speed
+from benchmarks.revisions import HERE
 from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import load_checkpoint, save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.recipe import Optimizer
 from cascade.rollout.base import SampleRequest
+from cascade.rollout.torch_engine.processes import ProcessSampler
 from cascade.rollout.torch_engine.sampler import TorchSampler
 from cascade.training import losses
 from cascade.utils.files import write_json
@@ -52,6 +61,7 @@ def main() -> None:
     arguments.add_argument("--micro-batch-tokens", type=int, default=8192, help="of ours")
     arguments.add_argument("--out", type=Path, help="JSON file for the times")
     arguments.add_argument("--write", action="store_true", help="the ratios into results/benchmarks/speed.json")
+    arguments.add_argument("--before", type=Path, metavar="TREE", help="another checkout, in place of TRL")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
@@ -64,6 +74,10 @@ def main() -> None:
             make_model(model)
             print(f"no model in {options.model}: a random one of the same kind")
         print(f"{PROMPTS} prompts x {ROLLOUTS} rollouts, {options.threads} threads, medians of {options.steps} steps")
+        if options.before:
+            for count in options.tokens:
+                compare_revisions(model, count, options)
+            return
         print(f"{'new tokens':>10} {'':>8} {'step s':>8} {'sampling':>9} {'training':>9} {'ratio':>6}")
         times: dict[int, dict[str, list[tuple[float, float]]]] = {}
         ratios: dict[str, float] = {}
@@ -81,6 +95,42 @@ def main() -> None:
                 write_json(options.out, {"device": device, "torch": torch.__version__, "seconds": times})
         if options.write:
             speed.write({"trl": ratios})
+
+
+def compare_revisions(model: Path, count: int, options: argparse.Namespace) -> None:
+    """Print the medians of both checkouts' steps, and the medians of their ratios, step by step."""
+    arguments = map(str, (model.resolve(), count, options.micro_batch_tokens, options.threads))
+    command = [sys.executable, "-P", str(Path(__file__).with_name("own_steps.py")), *arguments]
+    sides = [
+        subprocess.Popen(
+            command,
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # As a run starts its nodes: Linux divides cores by session.
+        )
+        for tree in (options.before.resolve(), HERE)
+    ]
+    found: list[list[list[float]]] = [[], []]
+    for _ in range(options.warmup + options.steps):
+        for side, times in zip(sides, found, strict=True):
+            assert side.stdin is not None
+            assert side.stdout is not None
+            side.stdin.write("\n")
+            side.stdin.flush()
+            parts = json.loads(side.stdout.readline())
+            whole = [sum(pair) for pair in zip(*parts.values(), strict=True)]
+            times.append([*parts["sampling"], *parts["training"], *whole])
+    for side in sides:
+        side.communicate()
+    before, after = (times[options.warmup :] for times in found)
+    ratios = [[a / b for a, b in zip(*rows, strict=True)] for rows in zip(after, before, strict=True)]
+    names = [f"{part}, {kind}" for part in ("sampling", "training", "both") for kind in ("wall", "CPU", "busiest")]
+    for name, *columns in zip(names, *(zip(*rows, strict=True) for rows in (before, after, ratios)), strict=True):
+        then, now, ratio = map(statistics.median, columns)
+        print(f"{count:>10} {name:>18} {then:>8.2f} -> {now:>6.2f} {ratio:>6.2f}", flush=True)
 
 
 def made_up_texts() -> list[str]:
@@ -179,7 +229,12 @@ class OwnStep:
     def __init__(self, model: Path, texts: list[str], count: int, micro_batch_tokens: int):
         settings = Optimizer(learning_rate=LEARNING_RATE, weight_decay=0.0, micro_batch_tokens=micro_batch_tokens)
         self.policy = HFPolicy(model, settings, "cuda" if CUDA else "cpu")
-        self.sampler = TorchSampler(self.policy, stop=())
+        threads = torch.get_num_threads()
+        self.sampler: TorchSampler | ProcessSampler = (
+            TorchSampler(self.policy, stop=())
+            if CUDA or threads == 1
+            else ProcessSampler(self.policy, threads, stop=())
+        )
         self.prompts = [self.policy.tokenizer(text)["input_ids"] for text in texts]
         self.count = count
         self.groups = torch.arange(PROMPTS).repeat_interleave(ROLLOUTS)

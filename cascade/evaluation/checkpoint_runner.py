@@ -27,7 +27,7 @@ class CheckpointRunner:
         self._seed = recipe.seed
         self._settings: Evaluation = recipe.evaluation
         self._policy: Policy = make_policy(engine, checkpoint, None)
-        self._sampler: Sampler = make_sampler(recipe.evaluation.rollout, self._policy)
+        self._sampler: Sampler = make_sampler(recipe.evaluation.rollout, self._policy, threads)
         self._pool = ThreadPoolExecutor(max_workers=recipe.judging_threads)
 
     def run(self, prompts: list[Prompt], first: int = 0) -> list[dict[str, Any]]:

@@ -18,24 +18,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
+from cascade.utils.forked import ADDRESS, LARGEST, STANDARD, fork, received
 from cascade.utils.orphans import kill_with_parent
-
-ADDRESS = "CASCADE_FORK_SERVER"
-"""Environment variable of a run's processes: the address of its server."""
 
 IMPORTED = (
     "cascade.evaluation.checkpoint_runner",
     "cascade.policy.hf",
-    "cascade.rollout.torch_engine.sampler",
+    "cascade.rollout.torch_engine.processes",
     "cascade.training.on_policy",
     "cascade.training.sft",
     "cascade.environments.reasoning_gym",
@@ -43,8 +40,6 @@ IMPORTED = (
     "mlflow",
     "scipy.stats",
 )
-STANDARD = (0, 1, 2)
-_LARGEST = 1 << 20
 
 _forked = False
 """Whether the server forked this process."""
@@ -80,46 +75,6 @@ def server(environment: dict[str, str]) -> Iterator[None]:
         process.kill()  # Its processes end with it.
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-class ForkedProcess:
-    """A client's handle of a process that the server forked."""
-
-    def __init__(self, connection: socket.socket):
-        self._connection = connection
-        self.exitcode: int | None = None
-        """As in multiprocessing.Process: negative where a signal ended it."""
-
-    def signal(self, number: int) -> None:
-        with suppress(OSError):  # It has ended.
-            self._connection.send(pickle.dumps(number))
-
-    def terminate(self) -> None:
-        self.signal(signal.SIGTERM)
-
-    def join(self) -> None:
-        if self.exitcode is None:
-            status = _received(self._connection)
-            # None: the server itself was killed, and its processes with it.
-            self.exitcode = -signal.SIGKILL if status is None else status
-            self._connection.close()
-
-
-def fork(call: str, *arguments: Any, files: Sequence[int] = ()) -> ForkedProcess | None:
-    """Call `call` (MODULE:FUNCTION) in a process that the server forks, with these arguments, followed by the file
-    descriptors of `files` in that process. Directory, environment and standard files are this process's. None where
-    there is no server."""
-    if (address := os.environ.get(ADDRESS)) is None:
-        return None
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        connection.connect(address)
-        request = pickle.dumps((call, arguments, dict(os.environ), os.getcwd()))
-        socket.send_fds(connection, [request], [*STANDARD, *files])
-    except OSError:
-        connection.close()
-        return None
-    return ForkedProcess(connection)
 
 
 def run_preloaded(call: str, arguments: list[str]) -> bool:
@@ -158,14 +113,14 @@ def serve(file: int, parent: int) -> None:
                 process.join()
                 _send_status(client, process.exitcode)
                 del running[client]
-            elif client in ready and (number := _received(client)) is not None:
+            elif client in ready and (number := received(client)) is not None:
                 _signal(process, number)
             elif client in ready:
                 _signal(process, signal.SIGKILL, group=True)
         if listener in ready:
             client, _ = listener.accept()
             try:
-                request, files, _, _ = socket.recv_fds(client, _LARGEST, 16)
+                request, files, _, _ = socket.recv_fds(client, LARGEST, 16)
             except OSError:
                 request, files = b"", []
             if not request:  # The client was killed before it sent a request.
@@ -191,15 +146,6 @@ def _send_status(client: socket.socket, status: int | None) -> None:
     with suppress(OSError):  # It is gone.
         client.send(pickle.dumps(status))
     client.close()
-
-
-def _received(peer: socket.socket) -> int | None:
-    """The number that the peer sends; None where it has closed."""
-    try:
-        message = peer.recv(_LARGEST)
-    except OSError:
-        return None
-    return pickle.loads(message) if message else None
 
 
 def _run_request(request: bytes, files: list[int], inherited: list[socket.socket], parent: int) -> None:

@@ -4,16 +4,12 @@ A small model decodes hardly faster on two cores than on one, because its matrix
 processes with one core each do.
 """
 
-import atexit
-import gc
-import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from cascade.errors import CascadeError
-from cascade.launch.fork_server import ForkedProcess, fork
+from cascade.utils.worker_process import WorkerProcess, messages, reply
 
 J = TypeVar("J")
 T = TypeVar("T")
@@ -34,7 +30,7 @@ class ProcessPool(Generic[J, T]):
     def __init__(self, count: int, begin: Begin[J, T]):
         self._count = count
         self._begin = begin
-        self._workers: dict[Connection, multiprocessing.process.BaseProcess | ForkedProcess] = {}
+        self._workers: dict[Connection, WorkerProcess] = {}
         self._here = ExitStack()
         self._work: Callable[[J], T] | None = None
 
@@ -43,13 +39,10 @@ class ProcessPool(Generic[J, T]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is None:
-            for worker, process in self._workers.items():
-                worker.close()  # The worker then leaves `begin` and exits.
-                process.join()
-        for process in self._workers.values():
-            process.terminate()
-        for process in self._workers.values():
-            process.join()
+            for worker in self._workers.values():
+                worker.finish()
+        for worker in self._workers.values():
+            worker.kill()
         self._here.__exit__(kind, error, trace)
 
     def run(self, jobs: list[J]) -> Iterator[tuple[J, T]]:
@@ -64,62 +57,27 @@ class ProcessPool(Generic[J, T]):
             return
         pending = list(reversed(jobs))
         for _ in range(min(self._count, len(jobs)) - len(self._workers)):
-            self._start()
+            worker = WorkerProcess("cascade.launch.process_pool:serve")
+            self._workers[worker.pipe] = worker
+            worker.send(self._begin)
         running: dict[Connection, J] = {}
-        for worker in self._workers:
+        for pipe, worker in self._workers.items():
             if pending:
-                running[worker] = pending.pop()
-                worker.send(running[worker])
+                running[pipe] = pending.pop()
+                worker.send(running[pipe])
         while running:
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 job = running.pop(ready)
-                try:
-                    result, failure = ready.recv()
-                except EOFError:
-                    self._workers[ready].join()
-                    code = self._workers[ready].exitcode
-                    raise CascadeError(f"{job}: its process ended with status {code}; run it again") from None
-                if failure is not None:
-                    raise CascadeError(failure)
+                result = self._workers[ready].receive(job)
                 if pending:
                     running[ready] = pending.pop()
-                    ready.send(running[ready])
+                    self._workers[ready].send(running[ready])
                 yield job, result
 
-    def _start(self) -> None:
-        connection, worker_end = multiprocessing.Pipe()
-        process = fork("cascade.launch.process_pool:serve", files=[worker_end.fileno()]) or _spawned(worker_end)
-        self._workers[connection] = process
-        worker_end.close()
-        connection.send(self._begin)
 
-
-def _spawned(parent: Connection) -> multiprocessing.process.BaseProcess:
-    # Not forked: a process that has threads cannot be forked safely, and CUDA does not survive it.
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(parent,), daemon=True)
-    process.start()
-    return process
-
-
-def serve(file: int) -> None:
-    """A worker process; `file` is the descriptor of its pipe."""
-    _serve(Connection(file))
-
-
-def _serve(parent: Connection) -> None:
-    """Run what the pipe sends, `begin` and then jobs, until it is closed. A CascadeError is sent back through the pipe;
-    any other exception ends this process with its traceback."""
-    atexit.register(gc.freeze)  # As in `cascade.cli`.
-    try:
-        with parent.recv()() as work:
-            while True:
-                try:
-                    job = parent.recv()
-                except EOFError:
-                    return
-                parent.send((work(job), None))
-    except CascadeError as error:
-        parent.send((None, str(error)))
-    except KeyboardInterrupt:
-        pass  # The terminal sends it to every process.
+def serve(parent: Connection) -> None:
+    """A worker: enters what the pipe sends first, and replies with the result of each job that follows."""
+    with parent.recv()() as work:
+        for job in messages(parent):
+            reply(parent, work(job))

@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from cascade.launch.fork_server import ADDRESS
 from cascade.launch.job import MARK
+from cascade.utils.forked import ADDRESS
 from cascade.utils.progress import say
 
 

@@ -15,8 +15,9 @@ ENGINES = {
 }
 
 
-def make_sampler(settings: Rollout, policy: Policy) -> Sampler:
-    """A sampler of the policy's current weights, of the engine that the recipe names.
+def make_sampler(settings: Rollout, policy: Policy, threads: int = 1) -> Sampler:
+    """A sampler of the policy's current weights, of the engine that the recipe names. On CPUs the torch engine uses as
+    many processes as it may use `threads`.
 
     Raises CascadeError for an engine that is not installed, or that would sample from another policy.
     """
@@ -25,6 +26,10 @@ def make_sampler(settings: Rollout, policy: Policy) -> Sampler:
             f"config.json: time_step_limit {limit}: vLLM does not limit the time step of Mamba layers; "
             "say rollout.engine torch"
         )
+    if settings.engine == "torch" and policy.device.type == "cpu" and threads > 1:
+        from cascade.rollout.torch_engine.processes import ProcessSampler
+
+        return ProcessSampler(policy, threads)
     module, name = ENGINES[settings.engine]
     engine = getattr(importlib.import_module(module), name)
     sampler: Sampler = engine(policy, settings) if settings.engine == "vllm" else engine(policy)

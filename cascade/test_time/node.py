@@ -79,7 +79,7 @@ def solve(recipe: Recipe, name: str, layout: Layout) -> dict[str, Any]:
     engine = section.engine if isinstance(section, Node) else "hf"
     with (
         ThreadPoolExecutor(max_workers=max(recipe.judging_threads, _processors())) as pool,
-        checkpoints(paths, engine, node.rollout) as models,
+        checkpoints(paths, engine, node.rollout, recipe.threads) as models,
     ):
         began = time.perf_counter()
         runner = Runner(models, node.rollout, trail, pool, (recipe.seed, name), node.budget.seconds)

@@ -42,14 +42,17 @@ class Checkpoint:
 
 
 @contextmanager
-def checkpoints(named: list[tuple[str, Path]], engine: str, settings: Rollout) -> Iterator[list[Checkpoint]]:
-    """The checkpoints, loaded. vLLM's servers, or its engine, are shared: they hold one at a time."""
+def checkpoints(
+    named: list[tuple[str, Path]], engine: str, settings: Rollout, threads: int = 1
+) -> Iterator[list[Checkpoint]]:
+    """The checkpoints, loaded, to sample with `threads` CPU threads. vLLM's servers, or its engine, are shared: they
+    hold one at a time."""
     loaded: list[Checkpoint] = []
     try:
         for name, path in named:
             policy = make_policy(engine, path, None)
             shared = loaded[0].sampler if loaded and settings.engine == "vllm" else None
-            loaded.append(Checkpoint(name, policy, shared or make_sampler(settings, policy)))
+            loaded.append(Checkpoint(name, policy, shared or make_sampler(settings, policy, threads)))
         yield loaded
     finally:
         for sampler in {id(each.sampler): each.sampler for each in loaded}.values():

@@ -118,7 +118,7 @@ def _answers(
         )
         for draw in mine
     ]
-    with closing(make_sampler(node.rollout, policy)) as sampler:
+    with closing(make_sampler(node.rollout, policy, recipe.threads)) as sampler:
         driver = Driver(sampler, policy.tokenizer, pool, node.rollout, together=False, judge_unfinished=False)
         groups = driver.run(requests).groups
     return [

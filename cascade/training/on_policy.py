@@ -81,7 +81,7 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
 
     with (
         ThreadPoolExecutor(recipe.judging_threads) as pool,
-        closing(make_sampler(node.rollout, policy)) as sampler,
+        closing(make_sampler(node.rollout, policy, recipe.threads)) as sampler,
     ):
 
         def collector_of(prompts: dict[str, list[Prompt]]) -> Collector:

@@ -40,7 +40,7 @@ def asked(monkeypatch):
             seen.extend(requests)
             return super().sample(requests, **settings)
 
-    monkeypatch.setattr(checkpoint_runner, "make_sampler", lambda engine, policy: Recording(policy))
+    monkeypatch.setattr(checkpoint_runner, "make_sampler", lambda engine, policy, threads: Recording(policy))
     return seen
 
 

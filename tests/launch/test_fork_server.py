@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cascade.launch import fork_server
+from cascade.utils.forked import ADDRESS, ForkedProcess, fork
 from tests.launch.conftest import alive, until
 
 
@@ -17,11 +18,11 @@ from tests.launch.conftest import alive, until
 def served():
     with fork_server.server({}):
         yield
-    assert fork_server.ADDRESS not in os.environ
+    assert ADDRESS not in os.environ
 
 
-def forked(code: str) -> fork_server.ForkedProcess:
-    found = fork_server.fork("builtins:exec", code)
+def forked(code: str) -> ForkedProcess:
+    found = fork("builtins:exec", code)
     assert found is not None
     return found
 
@@ -70,7 +71,7 @@ def test_signals_are_passed_on(served, tmp_path, monkeypatch):
 
 
 def test_a_process_dies_with_its_client(served, tmp_path):
-    program = f"from cascade.launch import fork_server; fork_server.fork('builtins:exec', {WAITS!r}).join()"
+    program = f"from cascade.utils.forked import fork; fork('builtins:exec', {WAITS!r}).join()"
     client = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env={**os.environ})
     pid = pid_in(tmp_path)
     assert alive(pid)
@@ -83,7 +84,7 @@ def test_a_command_is_done_elsewhere_and_ends_as_it_would_here(served, tmp_path)
     (tmp_path / "params.yaml").write_text("name: no recipe\n")
     command = [sys.executable, "-m", "cascade", "node", "sft"]
     there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    without = {name: value for name, value in os.environ.items() if name != fork_server.ADDRESS}
+    without = {name: value for name, value in os.environ.items() if name != ADDRESS}
     here = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=without)
     assert here.returncode == 1
     assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
@@ -95,14 +96,14 @@ def test_what_it_imports_can_be_found(name):
 
 
 def test_without_a_server_a_command_is_done_here(monkeypatch):
-    monkeypatch.setenv(fork_server.ADDRESS, "/nowhere")
+    monkeypatch.setenv(ADDRESS, "/nowhere")
     assert not fork_server.run_preloaded("cascade.cli:command", ["node", "sft"])
-    monkeypatch.delenv(fork_server.ADDRESS)
+    monkeypatch.delenv(ADDRESS)
     assert not fork_server.run_preloaded("cascade.cli:command", ["node", "sft"])
 
 
 def test_all_die_with_the_server(tmp_path, monkeypatch):
-    monkeypatch.delenv(fork_server.ADDRESS, raising=False)  # The module's own server, which may be there still.
+    monkeypatch.delenv(ADDRESS, raising=False)  # The module's own server, which may be there still.
     monkeypatch.chdir(tmp_path)
     with fork_server.server({}):
         process = forked(WAITS)

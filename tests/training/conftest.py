@@ -32,7 +32,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def sampler(monkeypatch: pytest.MonkeyPatch) -> type[DriftingSampler]:
     """The class that the loop then samples with, for a test to set its `offset`."""
     made = type("DriftingSamplerOfThisTest", (DriftingSampler,), {})
-    monkeypatch.setattr(on_policy, "make_sampler", lambda engine, policy: made(policy))
+    monkeypatch.setattr(on_policy, "make_sampler", lambda engine, policy, threads: made(policy))
     return made
 
 

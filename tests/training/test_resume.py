@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from cascade.errors import CheckpointError
+from cascade.launch import fork_server
 from cascade.layout import Layout
 from cascade.training.node_run import NodeRun
 from cascade.training.on_policy import run_on_policy
@@ -76,7 +77,16 @@ def test_a_killed_node_ends_with_the_same_bytes(
         assert samples[0] == samples[1]
 
 
-def test_a_hybrid_mixture_of_experts_resumes_exactly_on_two_threads(project: Layout, tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def preloaded():
+    """Processes of a sampler start at once."""
+    with fork_server.server({}):
+        yield
+
+
+def test_a_hybrid_mixture_of_experts_resumes_exactly_on_two_threads(
+    project: Layout, tmp_path, monkeypatch, preloaded
+) -> None:
     for seed, node in enumerate(("sft", "rl", "other"), 1):
         make_hybrid(project.checkpoint(node), seed)
     choose_teachers(project, one="rl", two="other")

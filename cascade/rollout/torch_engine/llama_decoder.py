@@ -48,15 +48,14 @@ class LlamaWeights:
                     out = part.out(F.silu(gate).mul_(up))
                 case llama.Experts():
                     chosen, weights = llama.choose(part, normed)
-                    up, down = self.experts[n]
-                    out = few_token_experts(normed, chosen, weights, up, down, gated=True)
+                    out = few_token_experts(normed, chosen, weights, *self.experts[n], gated=True)
             x = x + out
         return rms_norm(x, model.norm)
 
 
-def _transposed(weight: Tensor) -> Tensor:
-    """[E, out, in] → [E, in, out]."""
-    return weight.detach().transpose(1, 2).contiguous()
+def _transposed(weight: Tensor) -> tuple[Tensor, ...]:
+    """[E, out, in] → of each expert [in, out]."""
+    return weight.detach().transpose(1, 2).contiguous().unbind()
 
 
 def _stacked(projections: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:

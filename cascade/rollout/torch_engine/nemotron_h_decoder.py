@@ -29,7 +29,7 @@ class NemotronHWeights:
         }
         self.experts = {
             n: tuple(
-                w.detach().transpose(1, 2).contiguous()
+                w.detach().transpose(1, 2).contiguous().unbind()
                 for w in (layer.mixer.experts.up_proj, layer.mixer.experts.down_proj)
             )
             for n, layer in enumerate(self.layers)
@@ -63,7 +63,7 @@ class NemotronHWeights:
         joint = F.linear(x, weight).unflatten(-1, (-1, mixer.head_dim))
         return mixer.o_proj(cache.step(*joint.split([joint.shape[1] - 2 * cache.heads, cache.heads, cache.heads], 1)))
 
-    def _moe(self, mixer: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    def _moe(self, mixer: Any, x: Tensor, up: tuple[Tensor, ...], down: tuple[Tensor, ...]) -> Tensor:
         chosen, weights = choose(mixer.gate, x)
         inputs = mixer.fc1_latent_proj(x)
         routed = few_token_experts(inputs, chosen, weights, up, down)
@@ -104,23 +104,33 @@ class _MambaCache:
 
 
 def few_token_experts(
-    x: Tensor, chosen: Tensor, weights: Tensor, up: Tensor, down: Tensor, gated: bool = False
+    x: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
+    up: tuple[Tensor, ...],
+    down: tuple[Tensor, ...],
+    gated: bool = False,
 ) -> Tensor:
-    """The routed experts of a decoding step: one batched product over all experts, each padded to the number of rows of
-    the busiest. x [B, D], up [E, D, I] or, gated, [E, D, 2 I], down [E, I, D]. For so few rows faster than one product
-    per expert."""
+    """The routed experts of a decoding step, one product per expert. x [B, D], of each expert up [D, I] or, gated,
+    [D, 2 I], and down [I, D]. For so few rows faster than the trainer's, whose weights are the other way round."""
     flat = chosen.flatten()
-    taken = F.one_hot(flat, len(up)).cumsum(0)
-    places = int(taken[-1].max())
-    place = flat * places + taken.gather(1, flat.unsqueeze(1)).squeeze(1) - 1
-    inputs = x.new_zeros(len(up) * places, x.shape[1])
-    inputs[place] = x.repeat_interleave(chosen.shape[1], 0)
-    hidden = inputs.view(len(up), places, -1) @ up
+    order = flat.argsort(stable=True)
+    counts = torch.bincount(flat, minlength=len(up)).tolist()
+    row = order // chosen.shape[1]
+    hidden = _by_expert(x.index_select(0, row), up, counts)
     if gated:
         gate, value = hidden.chunk(2, -1)
         active = F.silu(gate).mul_(value)
     else:
         hidden.relu_()
         active = hidden.mul_(hidden)
-    out = (active @ down).view(len(inputs), -1)[place]
-    return (out.view(*chosen.shape, -1) * weights.unsqueeze(-1)).sum(1)
+    out = _by_expert(active, down, counts).mul_(weights.flatten()[order].unsqueeze(1))
+    return torch.zeros_like(x).index_add_(0, row, out)
+
+
+def _by_expert(rows: Tensor, weights: tuple[Tensor, ...], counts: list[int]) -> Tensor:
+    """rows [n, D], sorted by expert, and weights [D, I] of each expert → [n, I]."""
+    out = rows.new_empty(len(rows), weights[0].shape[1])
+    for part, weight, into in zip(rows.split(counts), weights, out.split(counts), strict=True):
+        torch.mm(part, weight, out=into)
+    return out

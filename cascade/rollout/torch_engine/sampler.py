@@ -1,4 +1,4 @@
-"""The torch engine: batched sampling with cached states, in the trainer's process.
+"""The torch engine: batched sampling with cached states, in one process.
 
 Prefill runs once per distinct prompt, and its state is used for all rollouts; on CPUs the prefill of a conversation's
 next turn starts at the end of its last prompt. Finished rows leave the batch. All conversations start their next turn
@@ -6,9 +6,11 @@ together, when the last response of this turn is finished and every environment 
 batch do not depend on how fast environments answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -32,74 +34,63 @@ LEAVE = 0.125
 """Share of finished rows at which they are removed from the batch: the copy takes about as long as a step."""
 
 
-class TorchSampler:
-    """Samples from a policy's model, whose weights it shares; call `refresh` after they change.
+@dataclass(frozen=True)
+class Drawing:
+    """How tokens are drawn, and how many."""
 
-    `stop`: tokens that end a response; by default the tokenizer's and the generation config's. `max_rows`: largest
-    number of rows per batch; on CUDA also limited by memory.
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+
+
+Finish = Callable[[int, Sample], bool]
+"""(conversation, its response) → whether there may be another turn."""
+
+
+class TurnSampler:
+    """Samples one turn of many conversations from a model, whose weights it shares; call `load` after they change.
+
+    `max_rows`: largest number of rows per batch; on CUDA also limited by memory.
     """
 
-    def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = MAX_ROWS):
+    def __init__(self, max_rows: int = MAX_ROWS):
         self.max_rows = max_rows
-        self._given_stop = stop
         self._graphs: GraphDecoder | None = None
-        self.refresh(policy)
 
-    def refresh(self, policy: Policy) -> None:
-        self._model = policy.model
-        self._device = policy.device
-        stop = stop_tokens(policy.model, policy.tokenizer) if self._given_stop is None else self._given_stop
-        self._stop = torch.tensor(sorted(stop), device=self._device, dtype=torch.long)
-        supported = forward.supports(policy.model)
-        if supported and self._device.type == "cuda":
-            if self._graphs is None or self._graphs.model is not policy.model:
-                self._graphs = GraphDecoder(policy.model)
+    def load(self, model: PreTrainedModel, device: torch.device, stop: Iterable[int]) -> None:
+        self._model, self._device = model, device
+        self._stop = torch.tensor(sorted(stop), device=device, dtype=torch.long)
+        supported = forward.supports(model)
+        if supported and device.type == "cuda":
+            if self._graphs is None or self._graphs.model is not model:
+                self._graphs = GraphDecoder(model)
             self._graphs.load()
         self._weights: Weights | None = None
         if supported and self._graphs is None:
-            hybrid = nemotron_h.supports(policy.model)
-            self._weights = NemotronHWeights(policy.model) if hybrid else LlamaWeights(policy.model)
+            self._weights = NemotronHWeights(model) if nemotron_h.supports(model) else LlamaWeights(model)
 
-    def sample(
-        self,
-        requests: list[SampleRequest],
-        *,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        on_finish: OnFinish | None = None,
-    ) -> list[Sample]:
-        last: dict[int, Sample] = {}
-        answers: dict[int, Future[SampleRequest | None]] = {}
+    def sample_turn(
+        self, turn: dict[int, SampleRequest], drawing: Drawing, finish: Finish, read: dict[int, Prefix]
+    ) -> dict[int, Prefix]:
+        """Report each conversation's response to `finish` as soon as it ends. `read`: prefixes of an earlier turn;
+        returns those of this turn's conversations that `finish` says may go on."""
+        conversations, going_on = list(turn), set()
+        rows = self.max_rows
+        if self._graphs:
+            longest = max(len(request.prompt) for request in turn.values())
+            rows = min(rows, self._graphs.most_rows(longest + drawing.max_new_tokens))
 
-        def finish(conversation: int, sample: Sample) -> None:
-            last[conversation] = sample
-            answer = on_finish(conversation, sample) if on_finish else None
-            if answer is not None:
-                answers[conversation] = answer
+        def finish_one(conversation: int, sample: Sample) -> None:
+            if finish(conversation, sample):
+                going_on.add(conversation)
 
-        read: dict[int, Prefix] = {}
-        turn = dict(enumerate(requests))
-        while turn:
-            conversations = list(turn)
-            rows = self.max_rows
-            if self._graphs:
-                longest = max(len(request.prompt) for request in turn.values())
-                rows = min(rows, self._graphs.most_rows(longest + max_new_tokens))
-            with torch.inference_mode():
-                for start in range(0, len(conversations), rows):
-                    wave = {n: turn[n] for n in conversations[start : start + rows]}
-                    of_wave = self._wave(wave, max_new_tokens, temperature, top_p, finish, read)
-                    read |= {n: prefix for n in wave if n in answers and (prefix := of_wave(n))}
-            following = {n: answers[n].result() for n in sorted(answers)}
-            turn = {n: request for n, request in following.items() if request is not None}
-            read = {n: prefix for n, prefix in read.items() if n in turn}
-            answers.clear()
-        return [last[n] for n in range(len(requests))]
-
-    def close(self) -> None:
-        """Free caches and graphs, if any; the model belongs to the policy."""
-        self._graphs = None
+        prefixes: dict[int, Prefix] = {}
+        with torch.inference_mode():
+            for start in range(0, len(conversations), rows):
+                wave = {n: turn[n] for n in conversations[start : start + rows]}
+                of_wave = self._wave(wave, drawing, finish_one, read)
+                prefixes |= {n: prefix for n in wave if n in going_on and (prefix := of_wave(n))}
+        return prefixes
 
     def _decoder(self) -> Decoder:
         return CachedDecoder(self._weights) if self._weights else TransformersDecoder(self._model)
@@ -107,9 +98,7 @@ class TorchSampler:
     def _wave(
         self,
         wave: dict[int, SampleRequest],
-        limit: int,
-        temperature: float,
-        top_p: float,
+        drawing: Drawing,
         finish: Callable[[int, Sample], None],
         read: dict[int, Prefix],
     ) -> Callable[[int], Prefix | None]:
@@ -119,7 +108,7 @@ class TorchSampler:
         numbers: dict[tuple[int, ...], int] = {}
         prompt_of = [numbers.setdefault(tuple(request.prompt), len(numbers)) for request in requests]
         prompts, rows = [list(prompt) for prompt in numbers], torch.tensor(prompt_of, device=self._device)
-        points = uniforms([request.seed for request in requests], limit).to(self._device)
+        points = uniforms([request.seed for request in requests], drawing.max_new_tokens).to(self._device)
         if not self._graphs:
             known: list[Prefix | None] = [None] * len(prompts)
             for number, conversation, request in zip(prompt_of, conversations, requests, strict=True):
@@ -127,11 +116,12 @@ class TorchSampler:
                 if prefix and request.prompt[: len(prefix.tokens)] == prefix.tokens:
                     known[number] = prefix
             decoder = self._decode(
-                prompts, known, rows, points, temperature, top_p, lambda row, sample: finish(conversations[row], sample)
+                prompts, known, rows, points, drawing, lambda row, sample: finish(conversations[row], sample)
             )
             number_of = dict(zip(conversations, prompt_of, strict=True))
-            return lambda conversation: decoder.prefix(number_of[conversation])
-        decoded = self._graphs.decode(prompts, rows, points, self._stop, temperature, top_p)
+            prefix_of = cache(decoder.prefix)  # Conversations that have the same prompt share it.
+            return lambda conversation: prefix_of(number_of[conversation])
+        decoded = self._graphs.decode(prompts, rows, points, self._stop, drawing.temperature, drawing.top_p)
         last = decoded.tokens.gather(1, (decoded.lengths - 1).unsqueeze(1)).squeeze(1)
         columns = (decoded.tokens, decoded.log_probs, decoded.lengths, torch.isin(last, self._stop))
         for conversation, ids, values, length, finished in zip(
@@ -146,8 +136,7 @@ class TorchSampler:
         known: list[Prefix | None],
         prompt_of: Tensor,
         points: Tensor,
-        temperature: float,
-        top_p: float,
+        drawing: Drawing,
         finish: Callable[[int, Sample], None],
     ) -> Decoder:
         """Decode step by step; row i, which continues prompt `prompt_of[i]`, is reported as soon as it ends."""
@@ -165,7 +154,7 @@ class TorchSampler:
                 finish(row, Sample(ids, values, finished))
 
         for position in range(limit):
-            token, log_prob = draw(logits, points[rows, position], temperature, top_p)
+            token, log_prob = draw(logits, points[rows, position], drawing.temperature, drawing.top_p)
             tokens[rows, position], log_probs[rows, position] = token, log_prob
             ended = running & torch.isin(token, self._stop)
             if ended.any():
@@ -182,6 +171,69 @@ class TorchSampler:
                 logits = decoder.step(token)
         over(rows[running], limit, False)
         return decoder
+
+
+class TorchSampler(TurnSampler):
+    """Samples from a policy's model, whose weights it shares; call `refresh` after they change.
+
+    `stop`: tokens that end a response; by default the tokenizer's and the generation config's.
+    """
+
+    def __init__(self, policy: Policy, stop: Many[int] | None = None, max_rows: int = MAX_ROWS):
+        super().__init__(max_rows)
+        self._given_stop = stop
+        self.refresh(policy)
+
+    def refresh(self, policy: Policy) -> None:
+        stop = stop_tokens(policy.model, policy.tokenizer) if self._given_stop is None else self._given_stop
+        self.load(policy.model, policy.device, stop)
+
+    def sample(
+        self,
+        requests: list[SampleRequest],
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        on_finish: OnFinish | None = None,
+    ) -> list[Sample]:
+        drawing = Drawing(max_new_tokens, temperature, top_p)
+        read: dict[int, Prefix] = {}
+
+        def sample_turn(turn: dict[int, SampleRequest], finish: Finish) -> None:
+            nonlocal read
+            read = self.sample_turn(turn, drawing, finish, read)
+
+        return in_turns(requests, on_finish, sample_turn)
+
+    def close(self) -> None:
+        """Free caches and graphs, if any; the model belongs to the policy."""
+        self._graphs = None
+
+
+def in_turns(
+    requests: list[SampleRequest],
+    on_finish: OnFinish | None,
+    sample_turn: Callable[[dict[int, SampleRequest], Finish], None],
+) -> list[Sample]:
+    """`Sampler.sample` by turns: `sample_turn` reports each response of a turn, by the number of its conversation."""
+    last: dict[int, Sample] = {}
+    answers: dict[int, Future[SampleRequest | None]] = {}
+
+    def finish(conversation: int, sample: Sample) -> bool:
+        last[conversation] = sample
+        answer = on_finish(conversation, sample) if on_finish else None
+        if answer is not None:
+            answers[conversation] = answer
+        return answer is not None
+
+    turn = dict(enumerate(requests))
+    while turn:
+        sample_turn(turn, finish)
+        following = {n: answers[n].result() for n in sorted(answers)}
+        turn = {n: request for n, request in following.items() if request is not None}
+        answers.clear()
+    return [last[n] for n in range(len(requests))]
 
 
 def stop_tokens(model: PreTrainedModel | Policy, tokenizer: PreTrainedTokenizerBase) -> set[int]:
