@@ -6,6 +6,7 @@ selection needs of every row lies in small arrays; text and tokens are read agai
 
 import json
 import os
+import pickle
 import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cascade.curation.dedupe import BANDS, Fingerprints
-from cascade.curation.rows import Use
+from cascade.curation.rows import Use, as_json
 from cascade.curation.sources import Raw, Shard
 from cascade.curation.steps import Judged
 from cascade.curation.store import writable
@@ -39,10 +40,13 @@ CONTENT = pa.schema(
         ("id", pa.string()),
         ("environment", pa.string()),
         ("level", pa.int32()),
-        ("content", pa.large_string()),
+        ("content", pa.large_binary()),
         ("message", pa.string()),
     ]
 )
+"""`content` is pickled: few rows are read again, and only those are written as JSON."""
+FORMAT = 2
+"""Of a piece's files. Pieces of another one, which an earlier version left, are not read."""
 COLUMNS = {
     "steps": np.uint8,
     "reasons": np.uint16,
@@ -108,7 +112,7 @@ class PieceWriter:
     def add(self, judged: Sequence[Judged], reached: Sequence[int], prints: Fingerprints) -> None:
         begin = self.rows
         self.rows += len(judged)
-        content: list[dict[str, Any]] = []
+        content: list[int] = []
         codes = [row.error.code if row.error is not None else "" for row in judged]
         self._append("steps", [row.step for row in judged])
         self._append("reasons", [self._names.setdefault(code, len(self._names)) for code in codes])
@@ -121,8 +125,8 @@ class PieceWriter:
                 self._kept_rejects[codes[at]] = count = self._kept_rejects.get(codes[at], 0) + 1
                 if count > REJECTS:
                     continue
-            content.append(_content(begin + at, row))
-        self._content.write_batch(pa.RecordBatch.from_pylist(content, CONTENT))
+            content.append(at)
+        self._content.write_batch(_content(begin, content, judged))
         self._prints.append(prints)
         if self._met is not None:
             for at, exact, keys in zip(reached, prints.exact.tolist(), prints.keys.tolist(), strict=True):
@@ -214,7 +218,10 @@ class MadePiece:
                 batch = reader.get_batch(index)
                 wanted = np.isin(batch.column("row").to_numpy(), rows)
                 if wanted.any():
-                    yield from batch.filter(pa.array(wanted)).to_pylist()
+                    for row in batch.filter(pa.array(wanted)).to_pylist():
+                        content = pickle.loads(row["content"])
+                        row["content"] = writable(content if isinstance(content, str) else as_json(content))
+                        yield row
 
 
 class TokenReader:
@@ -265,24 +272,33 @@ def lists(values: Sequence[Any], kind: pa.DataType) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, kind))
 
 
-def _content(number: int, row: Judged) -> dict[str, Any]:
-    candidate = row.candidate
-    return {
-        "row": number,
-        "id": candidate.id if candidate is not None else None,
-        "environment": candidate.environment if candidate is not None else None,
-        "level": candidate.level if candidate is not None else None,
-        "content": writable(row.content),
-        "message": writable(str(row.error)) if row.error is not None else None,
-    }
+def _content(begin: int, places: Sequence[int], judged: Sequence[Judged]) -> pa.RecordBatch:
+    """CONTENT of the rows at some places of a batch that begins at row `begin`."""
+    rows = [judged[at] for at in places]
+    candidates = [row.candidate for row in rows]
+    values = [
+        [begin + at for at in places],
+        [candidate and candidate.id for candidate in candidates],
+        [candidate and candidate.environment for candidate in candidates],
+        [candidate and candidate.level for candidate in candidates],
+        [pickle.dumps(row.content, pickle.HIGHEST_PROTOCOL) for row in rows],
+        [writable(str(row.error)) if row.error is not None else None for row in rows],
+    ]
+    return pa.RecordBatch.from_arrays([pa.array(v, f.type) for v, f in zip(values, CONTENT, strict=True)], schema=CONTENT)
 
 
 def _size(raw: Raw) -> int:
     if not isinstance(raw, dict):
         return 0
+    size = 0
+    for value in raw.values():
+        if isinstance(value, str):
+            size += len(value)
     messages = raw.get("messages")
-    texts = [m.get("content") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
-    return sum(len(value) for value in (*raw.values(), *texts) if isinstance(value, str))
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict) and isinstance(content := message.get("content"), str):
+            size += len(content)
+    return size
 
 
 def _joined(parts: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:

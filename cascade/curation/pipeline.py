@@ -23,7 +23,7 @@ from cascade.curation import dedupe, report, sources
 from cascade.curation.jobs import Worker, without_collecting, write_held_out, write_tokenizer
 from cascade.curation.mixture import apply_mixture
 from cascade.curation.output import Output
-from cascade.curation.pieces import MadePiece, Piece
+from cascade.curation.pieces import FORMAT, MadePiece, Piece
 from cascade.curation.record import record
 from cascade.curation.rows import USES, Use, message_text
 from cascade.curation.selection import Judge, Segment, Share, draw_lowest, select
@@ -118,7 +118,8 @@ class Pipeline:
         base = self._root / self._recipe.base
         tokenizer = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(base.glob("*token*"))]
         settings = self._recipe.curation.model_dump(mode="json")
-        inputs = fingerprint({"settings": settings, "seed": self._recipe.seed, "files": files, "base": tokenizer})
+        made_from = {"settings": settings, "seed": self._recipe.seed, "files": files, "base": tokenizer}
+        inputs = fingerprint({**made_from, "format": FORMAT})
         known = self._folder / "inputs.json"
         if not known.is_file() or read_json(known) != inputs:
             shutil.rmtree(self._folder, ignore_errors=True)
