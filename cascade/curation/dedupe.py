@@ -11,6 +11,7 @@ rows (`Resolver`), because a row is compared with kept rows alone.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from itertools import chain
 from math import floor, log
@@ -152,12 +153,12 @@ class Resolver:
         groups = {int(self._copies[at]): int(self._first[at]) for at in copies}
         for row in sorted(candidates.keys() | groups.keys()):
             if (group := groups.get(row)) is not None and self._met.setdefault(group, row) != row:
-                errors[row] = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
+                errors[row] = _EXACT
                 self._dropped.add(row)
                 continue
             best = max((v for other, v in candidates.get(row, ()) if other not in self._dropped), default=None)
             if best is not None:
-                errors[row] = RowError("near_duplicate", f"Jaccard similarity of about {best:.2f} with an earlier row")
+                errors[row] = _near(f"{best:.2f}")
                 self._dropped.add(row)
         return errors
 
@@ -190,6 +191,15 @@ class Deduplicator:
         pairs = find_pairs(keys.ravel(), np.repeat(rows, BANDS), lambda some: signatures[some], self._threshold)
         errors = Resolver(find_equal(exact, rows), pairs).check(0, len(rows))
         return [errors.get(row) for row in range(before, len(rows))]
+
+
+_EXACT = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
+
+
+@cache
+def _near(similarity: str) -> RowError:
+    """One for all rows of a similarity: there can be millions."""
+    return RowError("near_duplicate", f"Jaccard similarity of about {similarity} with an earlier row")
 
 
 def _starts(keys: Hashes) -> Numbers:

@@ -5,6 +5,7 @@ selection needs of every row lies in small arrays; text and tokens are read agai
 """
 
 import json
+import mmap
 import os
 import pickle
 import shutil
@@ -120,7 +121,7 @@ class PieceWriter:
         self._append("ranks", [self._rank(row.candidate.id) if row.candidate is not None else 0 for row in judged])
         self._append("slots", [begin + at for at in reached])
         reached_set = set(reached)
-        for at, row in enumerate(judged):
+        for at in range(len(judged)):
             if at not in reached_set:
                 self._kept_rejects[codes[at]] = count = self._kept_rejects.get(codes[at], 0) + 1
                 if count > REJECTS:
@@ -228,21 +229,27 @@ class TokenReader:
     """The examples of a piece by number, without reading the others."""
 
     def __init__(self, folder: Path):
-        self._file = pa.memory_map(str(folder / "tokens.arrow"))
-        self._reader = pa.ipc.open_file(self._file)
+        with open(folder / "tokens.arrow", "rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._reader = pa.ipc.open_file(pa.py_buffer(self._mapped))
         self._starts: list[int] = np.load(folder / "batches.npy").tolist()
-        self._batches: dict[int, tuple[NDArray[Any], list[int], NDArray[Any], list[int]]] = {}
+        self._batches: dict[int, tuple[NDArray[Any], ...]] = {}
 
     def __getitem__(self, example: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Tokens and runs."""
         index = bisect_right(self._starts, example) - 1
         if index not in self._batches:
-            ids, runs = self._reader.get_batch(index).columns
-            found = (ids.values.to_numpy(), ids.offsets.to_pylist(), runs.values.to_numpy(), runs.offsets.to_pylist())
-            self._batches[index] = found
+            parts = [
+                part for column in self._reader.get_batch(index).columns for part in (column.values, column.offsets)
+            ]
+            self._batches[index] = tuple(part.to_numpy() for part in parts)
         ids, starts, runs, run_starts = self._batches[index]
         at = example - self._starts[index]
-        return ids[starts[at] : starts[at + 1]], runs[run_starts[at] : run_starts[at + 1]]
+        return ids[slice(*starts[at : at + 2].tolist())], runs[slice(*run_starts[at : at + 2].tolist())]
+
+    def release(self) -> None:
+        """Give back the memory of what was read. Arrays stay as they are: their file is read again."""
+        self._mapped.madvise(mmap.MADV_DONTNEED)
 
     @cached_property
     def count(self) -> int:
@@ -284,7 +291,8 @@ def _content(begin: int, places: Sequence[int], judged: Sequence[Judged]) -> pa.
         [pickle.dumps(row.content, pickle.HIGHEST_PROTOCOL) for row in rows],
         [writable(str(row.error)) if row.error is not None else None for row in rows],
     ]
-    return pa.RecordBatch.from_arrays([pa.array(v, f.type) for v, f in zip(values, CONTENT, strict=True)], schema=CONTENT)
+    arrays = [pa.array(column, of.type) for column, of in zip(values, CONTENT, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=CONTENT)
 
 
 def _size(raw: Raw) -> int:
@@ -306,4 +314,4 @@ def _joined(parts: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else empty
 
 
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")

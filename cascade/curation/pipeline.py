@@ -44,7 +44,7 @@ SMALL_ROWS = 20_000
 SMALL_JOBS = 2
 """Files of so few bytes, so few generated rows, and so few other jobs are done in this process: starting others would
 take longer."""
-KEYS_A_JOB = 1 << 21
+KEYS_A_JOB = 1 << 19
 """Keys of duplicates that are searched at once: about 100 bytes each while they are sorted and compared."""
 
 Run = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
@@ -216,7 +216,7 @@ class Pipeline:
         for _, path in sorted(self._do(jobs, small=len(jobs) <= SMALL_JOBS)):
             with np.load(path) as content:
                 found.append({name: content[name] for name in content.files})
-        whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+        whole = {name: np.concatenate([part.pop(name) for part in found]) for name in list(found[0])}
         pairs = dedupe.Pairs(whole["later"], whole["earlier"], whole["similarity"])
         return dedupe.Resolver((whole["copies"], whole["first"]), pairs)
 

@@ -53,8 +53,8 @@ class Skeleton:
             self._pieces.append([holes[int(part)] if at % 2 else part for at, part in enumerate(parts)])
 
     def shows(self, messages: Sequence[Message]) -> bool:
-        """Whether the texts of all that precedes a reply are in the piece before it, in their order; and whether a reply
-        has no texts but its own, and follows at least a tag's length of the template's text."""
+        """Whether what precedes a reply is in the piece before it, in its order; and whether a reply has no texts but
+        its own, and follows at least a tag's length of the template's text."""
         replies = [at for at, m in enumerate(messages) if m["role"] == "assistant"][-len(self._pieces) // 2 :]
         begin = 0
         for reply, context, written in zip(replies, self._pieces[::2], self._pieces[1::2], strict=True):
