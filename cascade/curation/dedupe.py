@@ -82,7 +82,7 @@ def fingerprints(
     band = rows_a_band(threshold)
     keys = tasks[:, None] + (np.arange(BANDS, dtype=np.uint64) << np.uint64(32))
     for place in range(band):
-        keys = mix(keys + values[:, place : BANDS * band : band])
+        keys = mix(keys + values[:, place : BANDS * band : band].astype(np.uint64))
     return Fingerprints(exact, keys, values.astype(np.uint8))
 
 
