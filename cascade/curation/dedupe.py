@@ -11,7 +11,9 @@ rows (`Resolver`), because a row is compared with kept rows alone.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
+from itertools import chain
 from math import floor, log
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from cascade.curation.text import Hashes, Words, mix, normalise, read_words
+from cascade.curation.text import Hashes, Words, blocks, mix, normalise, read_words
 from cascade.errors import RowError
 from cascade.utils.seeds import derive_seed
 
@@ -33,6 +35,9 @@ RECALL = 0.95
 MOST_MATCHES = 32
 """A row is compared with so many rows of the same key, the first ones, so that a phrase common to all rows does not
 make the search quadratic."""
+
+_WORDS_AT_ONCE = 1 << 13
+"""Words whose shingles are hashed at once: they stay in the processor's cache."""
 
 Signatures = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
@@ -74,24 +79,23 @@ def fingerprints(
     exact = np.array([_digest(f"{text}\0{tool}") for text, tool in zip(plain, tools, strict=True)], np.uint64)
     tasks = quantities ^ np.array([_digest(tool) if tool else 0 for tool in tools], np.uint64)
     values = minhash(found.filled(SHINGLE))
-    keys = np.empty((len(values), BANDS), np.uint64)
     band = rows_a_band(threshold)
-    for index in range(BANDS):
-        key = tasks + np.uint64(index << 32)
-        for value in values[:, index * band : (index + 1) * band].T:
-            key = mix(key + value)
-        keys[:, index] = key
+    keys = tasks[:, None] + (np.arange(BANDS, dtype=np.uint64) << np.uint64(32))
+    for place in range(band):
+        keys = mix(keys + values[:, place : BANDS * band : band].astype(np.uint64))
     return Fingerprints(exact, keys, values.astype(np.uint8))
 
 
 def minhash(hashed: Words) -> NDArray[np.uint32]:
     """[texts, HASHES] MinHash values; equal share ≈ Jaccard similarity of the texts' shingles."""
-    shingles, rows = hashed.ngrams(SHINGLE)
-    if not len(hashed.lengths):
-        return np.empty((0, HASHES), np.uint32)
-    starts = np.searchsorted(rows, np.arange(len(hashed.lengths) + 1)).astype(np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, starts, HASHES, _SEED)
-    return np.array(matrix.to_rows(), np.uint32)
+    values = np.empty((len(hashed.lengths), HASHES), np.uint32)
+    for begin, end in blocks(hashed.lengths.tolist(), _WORDS_AT_ONCE):
+        shingles, rows = hashed.some(begin, end).ngrams(SHINGLE)
+        starts = np.searchsorted(rows, np.arange(begin, end + 1)).astype(np.uint64)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, starts, HASHES, _SEED).to_rows()
+        flat = np.fromiter(chain.from_iterable(matrix), np.uint32, (end - begin) * HASHES)
+        values[begin:end] = flat.reshape(-1, HASHES)
+    return values
 
 
 def find_equal(keys: Hashes, rows: Numbers) -> tuple[Numbers, Numbers]:
@@ -149,12 +153,12 @@ class Resolver:
         groups = {int(self._copies[at]): int(self._first[at]) for at in copies}
         for row in sorted(candidates.keys() | groups.keys()):
             if (group := groups.get(row)) is not None and self._met.setdefault(group, row) != row:
-                errors[row] = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
+                errors[row] = _EXACT
                 self._dropped.add(row)
                 continue
             best = max((v for other, v in candidates.get(row, ()) if other not in self._dropped), default=None)
             if best is not None:
-                errors[row] = RowError("near_duplicate", f"Jaccard similarity of about {best:.2f} with an earlier row")
+                errors[row] = _near(f"{best:.2f}")
                 self._dropped.add(row)
         return errors
 
@@ -187,6 +191,15 @@ class Deduplicator:
         pairs = find_pairs(keys.ravel(), np.repeat(rows, BANDS), lambda some: signatures[some], self._threshold)
         errors = Resolver(find_equal(exact, rows), pairs).check(0, len(rows))
         return [errors.get(row) for row in range(before, len(rows))]
+
+
+_EXACT = RowError("exact_duplicate", "the text of an earlier row, but for case and spacing")
+
+
+@cache
+def _near(similarity: str) -> RowError:
+    """One for all rows of a similarity: there can be millions."""
+    return RowError("near_duplicate", f"Jaccard similarity of about {similarity} with an earlier row")
 
 
 def _starts(keys: Hashes) -> Numbers:

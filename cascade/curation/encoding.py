@@ -16,8 +16,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from cascade import chat
 from cascade.chat import Message
+from cascade.chat.dialects import TOOL_CALL
 from cascade.chat.round_trip import check_prompt, check_replies
-from cascade.curation.skeletons import Skeletons
+from cascade.curation.skeletons import Skeleton, Skeletons
 from cascade.errors import CascadeError, RowError
 from cascade.utils.progress import say
 
@@ -73,11 +74,15 @@ class Renderer:
         self._turn = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
         self.at_once = bool(self._turn) and all(self._agrees(*probe) for probe in _probes())
         self._skeletons = Skeletons(tokenizer, self._rendered, self._cut) if self.at_once else None
+        self._tags: dict[Skeleton, list[int] | None] = {}
+        dialect = self._format.dialect or TOOL_CALL
+        self._calls = dialect.opening if dialect.tagged else None
 
     def conversation(self, messages: Sequence[Message], tools: list[dict] | None) -> Pieces:
         """The texts of `chat.replies`. Raises RowError: its errors, and `template_loses_…`."""
-        found = self._filled(messages) if not tools else None
-        found = found or (self._rendered_once(messages, tools) if self.at_once else None)
+        if not tools and (filled := self._filled(messages)) is not None:
+            return filled
+        found = self._rendered_once(messages, tools) if self.at_once else None
         found = found or chat.replies(self._tokenizer, messages, tools)
         check_replies(self._format, messages, tools, found)
         return [piece for context, reply in found for piece in ((context, False), (reply, True))]
@@ -88,8 +93,8 @@ class Renderer:
         check_prompt(messages, tools, text)
         return text
 
-    def _filled(self, messages: Sequence[Message]) -> list[tuple[str, str]] | None:
-        """As `_rendered_once`, without rendering."""
+    def _filled(self, messages: Sequence[Message]) -> Pieces | None:
+        """The texts without rendering; None where the turns of the assistant are not found in them."""
         skeleton = self._skeletons.of(messages) if self._skeletons is not None else None
         if skeleton is None:
             return None
@@ -98,9 +103,39 @@ class Renderer:
         # A text could write a turn of its own.
         if "".join(pieces).count(self._turn) != turns:
             return None
-        if any(reply.find(self._format.end) != len(reply) - len(self._format.end) for reply in pieces[1::2]):
+        end = self._format.end
+        replies = pieces[1::2]
+        if any(reply.find(end) != len(reply) - len(end) for reply in replies):
             return None
-        return list(zip(pieces[::2], pieces[1::2], strict=True))
+        if skeleton not in self._tags:
+            self._tags[skeleton] = self._tags_around(skeleton, messages)
+        if list(map(self._tags_in, replies)) != self._tags[skeleton] or any(
+            text and text.isspace() for message in messages for text in message.values()
+        ):
+            check_replies(self._format, messages, None, list(zip(pieces[::2], replies, strict=True)))
+        return [(piece, at % 2 == 1) for at, piece in enumerate(pieces)]
+
+    def _tags_around(self, skeleton: Skeleton, messages: Sequence[Message]) -> list[int] | None:
+        """How many tags of thoughts each reply has around its texts. Where the texts bring no others, and no calls, a
+        reply is read back whatever they say: it is, with a word for each. None where a reply is not."""
+        words = [
+            {key: value if key == "role" or not value else f"{key} {at}" for key, value in message.items()}
+            for at, message in enumerate(messages)
+        ]
+        pieces = skeleton.fill(words)
+        try:
+            check_replies(self._format, words, None, list(zip(pieces[::2], pieces[1::2], strict=True)))
+        except RowError:
+            return None
+        tags = list(map(self._tags_in, pieces[1::2]))
+        known = self._format.response_template is None and skeleton.shows(messages) and min(tags) >= 0
+        return tags if known else None
+
+    def _tags_in(self, reply: str) -> int:
+        """-1 where there are calls."""
+        if self._calls is not None and self._calls.search(reply):
+            return -1
+        return reply.count("<think") + reply.count("</think")
 
     def _rendered(self, messages: Sequence[Message], tools: list[dict] | None = None) -> str:
         thinking = bool(messages[-1].get("reasoning_content"))

@@ -11,13 +11,12 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from cascade import chat, environments
 from cascade.curation.encoding import Encoder
-from cascade.curation.rows import Candidate, message_text
+from cascade.curation.rows import Candidate, as_json
 from cascade.environments import registry
 from cascade.errors import RowError
 from cascade.utils.progress import say
 
 _BROKEN = re.compile("[\ud800-\udfff\ufffd\x00]")
-_BROKEN_ASCII = re.compile("\x00")
 _MAY_FOLLOW = {
     "system": {"user"},
     "user": {"assistant"},
@@ -85,8 +84,8 @@ class LengthFilter:
         return None
 
     def _check_markers(self, row: Candidate) -> None:
-        for message in row.messages:
-            match = self._markers.search(message_text(message))
+        for message, text in zip(row.messages, row.texts, strict=True):
+            match = self._markers.search(text)
             if match:
                 raise RowError("markers", f"a {message['role']} message contains the turn marker {match[0]}")
 
@@ -119,10 +118,10 @@ def _check_form(row: Candidate) -> None:
         if message["role"] in ("user", "assistant") and not (message["content"].strip() or message.get("tool_calls")):
             raise RowError("empty", f"an empty {message['role']} message")
     # What a Gym row has beside its prompt is looked at, too.
-    rest = row.as_json() if row.gym is not None else row.tools_text
-    text = "\n".join([*map(message_text, row.messages), rest])
-    if broken := (_BROKEN_ASCII if text.isascii() else _BROKEN).search(text):
-        raise RowError("broken_text", f"character U+{ord(broken[0]):04X}: the text was decoded wrongly")
+    rest = as_json(row.gym) if row.gym is not None else row.tools_text
+    for text in (*row.texts, rest):
+        if ("\0" in text or not text.isascii()) and (broken := _BROKEN.search(text)):
+            raise RowError("broken_text", f"character U+{ord(broken[0]):04X}: the text was decoded wrongly")
     if row.gym is not None:
         environment = registry.environment_of(row.gym)
         row.environment = environment.name

@@ -1,7 +1,8 @@
 """The output of curation: prompts by use and domain, packed SFT sequences, rejected rows, and counts."""
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -96,18 +97,24 @@ class Output:
         lengths, pieces, examples, folders = self._conversations(root)
         rng = Random(derive_seed(self._seed, "curate", "packing"))
         parts: list[tuple[str, str]] = []
-        sequences: list[list[tuple[int, int]]] = []
+        counts, numbers = array("I"), array("I")
         tokens = 0
+
+        def save() -> None:
+            places = np.stack([pieces[numbers], examples[numbers]], axis=1).astype(np.uint32)
+            parts.append(self._save(root, len(parts), folders, counts, places))
+
         for sequence in packing.plan(lengths, self._sequence_length, rng):
             if tokens >= PART_TOKENS:
-                parts.append(self._save(root, len(parts), folders, sequences))
-                sequences, tokens = [], 0
+                save()
+                counts, numbers, tokens = array("I"), array("I"), 0
             if sequence:
-                sequences.append(list(zip(pieces[sequence].tolist(), examples[sequence].tolist(), strict=True)))
+                counts.append(len(sequence))
+                numbers.extend(sequence)
                 tokens += (size := int(lengths[sequence].sum()))
                 self.tally.pack(size, len(sequence))
-        if sequences:
-            parts.append(self._save(root, len(parts), folders, sequences))
+        if counts:
+            save()
         return parts
 
     def finish(self) -> dict[str, Any]:
@@ -116,10 +123,10 @@ class Output:
         return self.tally.report(self._sequence_length)
 
     def _save(
-        self, root: Path, number: int, folders: list[str], sequences: list[list[tuple[int, int]]]
+        self, root: Path, number: int, folders: list[str], counts: Sequence[int], places: NDArray[np.uint32]
     ) -> tuple[str, str]:
         plan = root / "plans" / f"{number:05d}.npz"
-        packing.save_plan(plan, folders, sequences)
+        packing.save_plan(plan, folders, counts, places)
         out = self._folder / "sft" / f"part-{number:05d}.parquet"
         return str(plan.relative_to(root)), str(out.relative_to(root))
 

@@ -7,7 +7,7 @@ itself (`write_part`), in any process.
 
 import os
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -65,14 +65,12 @@ def best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def save_plan(path: Path, folders: list[str], sequences: list[list[tuple[int, int]]]) -> None:
-    """The plan of a file: for each sequence its conversations, as number of the piece in `folders` and of the example
-    there."""
+def save_plan(path: Path, folders: list[str], counts: Sequence[int], places: NDArray[np.uint32]) -> None:
+    """The plan of a file: `counts` are the conversations of each sequence, `places` [conversations, 2] the number of
+    the piece in `folders` and of the example there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    places = np.array([place for sequence in sequences for place in sequence], np.uint32).reshape(-1, 2)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    counts = np.array([len(sequence) for sequence in sequences])
-    np.savez(temporary, folders=np.array(folders), counts=counts, places=places)
+    np.savez(temporary, folders=np.array(folders), counts=np.array(counts), places=places)
     os.replace(temporary, path)
 
 
@@ -80,8 +78,9 @@ def write_part(plan_file: Path, root: Path, out: Path) -> None:
     """Write the planned sequences as Parquet; `root` is what the plan's folders are relative to. The same plan gives
     the same bytes."""
     with np.load(plan_file) as content:
-        folders, counts, places = content["folders"].tolist(), content["counts"].tolist(), content["places"].tolist()
+        folders, counts, places = content["folders"].tolist(), content["counts"].tolist(), content["places"]
     readers: dict[int, TokenReader] = {}
+    used: set[int] = set()
     sequences: list[list[tuple[NDArray[np.int32], NDArray[np.int32]]]] = []
     size = at = 0
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -89,16 +88,20 @@ def write_part(plan_file: Path, root: Path, out: Path) -> None:
     with pq.ParquetWriter(temporary, store.SEQUENCES, compression="zstd") as writer:
         for count in counts:
             parts = []
-            for piece, example in places[at : at + count]:
+            for piece, example in places[at : at + count].tolist():
                 if piece not in readers:
                     readers[piece] = TokenReader(root / folders[piece])
                 parts.append(readers[piece][example])
+                used.add(piece)
             at += count
             sequences.append(parts)
             size += 2 * sum(len(ids) for ids, _ in parts) + count
             if len(sequences) >= store.GROUP_ROWS or size >= store.GROUP_SIZE:
                 _write(writer, sequences)
                 sequences, size = [], 0
+                for piece in used:
+                    readers[piece].release()
+                used.clear()
         if sequences:
             _write(writer, sequences)
     os.replace(temporary, out)

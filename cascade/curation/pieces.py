@@ -5,7 +5,9 @@ selection needs of every row lies in small arrays; text and tokens are read agai
 """
 
 import json
+import mmap
 import os
+import pickle
 import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cascade.curation.dedupe import BANDS, Fingerprints
-from cascade.curation.rows import Use
+from cascade.curation.rows import Use, as_json
 from cascade.curation.sources import Raw, Shard
 from cascade.curation.steps import Judged
 from cascade.curation.store import writable
@@ -39,10 +41,13 @@ CONTENT = pa.schema(
         ("id", pa.string()),
         ("environment", pa.string()),
         ("level", pa.int32()),
-        ("content", pa.large_string()),
+        ("content", pa.large_binary()),
         ("message", pa.string()),
     ]
 )
+"""`content` is pickled: few rows are read again, and only those are written as JSON."""
+FORMAT = 2
+"""Of a piece's files. Pieces of another one, which an earlier version left, are not read."""
 COLUMNS = {
     "steps": np.uint8,
     "reasons": np.uint16,
@@ -108,7 +113,7 @@ class PieceWriter:
     def add(self, judged: Sequence[Judged], reached: Sequence[int], prints: Fingerprints) -> None:
         begin = self.rows
         self.rows += len(judged)
-        content: list[dict[str, Any]] = []
+        content: list[int] = []
         codes = [row.error.code if row.error is not None else "" for row in judged]
         self._append("steps", [row.step for row in judged])
         self._append("reasons", [self._names.setdefault(code, len(self._names)) for code in codes])
@@ -118,13 +123,13 @@ class PieceWriter:
         )
         self._append("slots", [begin + at for at in reached])
         reached_set = set(reached)
-        for at, row in enumerate(judged):
+        for at in range(len(judged)):
             if at not in reached_set:
                 self._kept_rejects[codes[at]] = count = self._kept_rejects.get(codes[at], 0) + 1
                 if count > REJECTS:
                     continue
-            content.append(_content(begin + at, row))
-        self._content.write_batch(pa.RecordBatch.from_pylist(content, CONTENT))
+            content.append(at)
+        self._content.write_batch(_content(begin, content, judged))
         self._prints.append(prints)
         if self._met is not None:
             for at, exact, keys in zip(reached, prints.exact.tolist(), prints.keys.tolist(), strict=True):
@@ -217,28 +222,37 @@ class MadePiece:
                 batch = reader.get_batch(index)
                 wanted = np.isin(batch.column("row").to_numpy(), rows)
                 if wanted.any():
-                    yield from batch.filter(pa.array(wanted)).to_pylist()
+                    for row in batch.filter(pa.array(wanted)).to_pylist():
+                        content = pickle.loads(row["content"])
+                        row["content"] = writable(content if isinstance(content, str) else as_json(content))
+                        yield row
 
 
 class TokenReader:
     """The examples of a piece by number, without reading the others."""
 
     def __init__(self, folder: Path):
-        self._file = pa.memory_map(str(folder / "tokens.arrow"))
-        self._reader = pa.ipc.open_file(self._file)
+        with open(folder / "tokens.arrow", "rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._reader = pa.ipc.open_file(pa.py_buffer(self._mapped))
         self._starts: list[int] = np.load(folder / "batches.npy").tolist()
-        self._batches: dict[int, tuple[NDArray[Any], list[int], NDArray[Any], list[int]]] = {}
+        self._batches: dict[int, tuple[NDArray[Any], ...]] = {}
 
     def __getitem__(self, example: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Tokens and runs."""
         index = bisect_right(self._starts, example) - 1
         if index not in self._batches:
-            ids, runs = self._reader.get_batch(index).columns
-            found = (ids.values.to_numpy(), ids.offsets.to_pylist(), runs.values.to_numpy(), runs.offsets.to_pylist())
-            self._batches[index] = found
+            parts = [
+                part for column in self._reader.get_batch(index).columns for part in (column.values, column.offsets)
+            ]
+            self._batches[index] = tuple(part.to_numpy() for part in parts)
         ids, starts, runs, run_starts = self._batches[index]
         at = example - self._starts[index]
-        return ids[starts[at] : starts[at + 1]], runs[run_starts[at] : run_starts[at + 1]]
+        return ids[slice(*starts[at : at + 2].tolist())], runs[slice(*run_starts[at : at + 2].tolist())]
+
+    def release(self) -> None:
+        """Give back the memory of what was read. Arrays stay as they are: their file is read again."""
+        self._mapped.madvise(mmap.MADV_DONTNEED)
 
     @cached_property
     def count(self) -> int:
@@ -268,24 +282,34 @@ def lists(values: Sequence[Any], kind: pa.DataType) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, kind))
 
 
-def _content(number: int, row: Judged) -> dict[str, Any]:
-    candidate = row.candidate
-    return {
-        "row": number,
-        "id": candidate.id if candidate is not None else None,
-        "environment": candidate.environment if candidate is not None else None,
-        "level": candidate.level if candidate is not None else None,
-        "content": writable(row.content),
-        "message": writable(str(row.error)) if row.error is not None else None,
-    }
+def _content(begin: int, places: Sequence[int], judged: Sequence[Judged]) -> pa.RecordBatch:
+    """CONTENT of the rows at some places of a batch that begins at row `begin`."""
+    rows = [judged[at] for at in places]
+    candidates = [row.candidate for row in rows]
+    values = [
+        [begin + at for at in places],
+        [candidate and candidate.id for candidate in candidates],
+        [candidate and candidate.environment for candidate in candidates],
+        [candidate and candidate.level for candidate in candidates],
+        [pickle.dumps(row.content, pickle.HIGHEST_PROTOCOL) for row in rows],
+        [writable(str(row.error)) if row.error is not None else None for row in rows],
+    ]
+    arrays = [pa.array(column, of.type) for column, of in zip(values, CONTENT, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=CONTENT)
 
 
 def _size(raw: Raw) -> int:
     if not isinstance(raw, dict):
         return 0
+    size = 0
+    for value in raw.values():
+        if isinstance(value, str):
+            size += len(value)
     messages = raw.get("messages")
-    texts = [m.get("content") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
-    return sum(len(value) for value in (*raw.values(), *texts) if isinstance(value, str))
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict) and isinstance(content := message.get("content"), str):
+            size += len(content)
+    return size
 
 
 def _joined(parts: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:
@@ -293,4 +317,4 @@ def _joined(parts: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else empty
 
 
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")

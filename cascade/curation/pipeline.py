@@ -23,7 +23,7 @@ from cascade.curation import dedupe, report, sources
 from cascade.curation.jobs import Worker, without_collecting, write_held_out, write_tokenizer
 from cascade.curation.mixture import apply_mixture
 from cascade.curation.output import Output
-from cascade.curation.pieces import MadePiece, Piece
+from cascade.curation.pieces import FORMAT, MadePiece, Piece
 from cascade.curation.record import record
 from cascade.curation.rows import USES, Use, message_text
 from cascade.curation.selection import Judge, Segment, Share, draw_lowest, select
@@ -44,7 +44,7 @@ SMALL_ROWS = 20_000
 SMALL_JOBS = 2
 """Files of so few bytes, so few generated rows, and so few other jobs are done in this process: starting others would
 take longer."""
-KEYS_A_JOB = 1 << 21
+KEYS_A_JOB = 1 << 19
 """Keys of duplicates that are searched at once: about 100 bytes each while they are sorted and compared."""
 
 Run = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
@@ -118,7 +118,8 @@ class Pipeline:
         base = self._root / self._recipe.base
         tokenizer = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(base.glob("*token*"))]
         settings = self._recipe.curation.model_dump(mode="json")
-        inputs = fingerprint({"settings": settings, "seed": self._recipe.seed, "files": files, "base": tokenizer})
+        made_from = {"settings": settings, "seed": self._recipe.seed, "files": files, "base": tokenizer}
+        inputs = fingerprint({**made_from, "format": FORMAT})
         known = self._folder / "inputs.json"
         if not known.is_file() or read_json(known) != inputs:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -215,7 +216,7 @@ class Pipeline:
         for _, path in sorted(self._do(jobs, small=len(jobs) <= SMALL_JOBS)):
             with np.load(path) as content:
                 found.append({name: content[name] for name in content.files})
-        whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+        whole = {name: np.concatenate([part.pop(name) for part in found]) for name in list(found[0])}
         pairs = dedupe.Pairs(whole["later"], whole["earlier"], whole["similarity"])
         return dedupe.Resolver((whole["copies"], whole["first"]), pairs)
 

@@ -21,6 +21,9 @@ _MALFORMED = (AttributeError, KeyError, TypeError, ValueError, IndexError)
 
 _BOXED = "Put the final answer within \\boxed{}."
 
+_IDENTITY = json.JSONEncoder(ensure_ascii=True, sort_keys=True)
+_AS_IT_IS = json.JSONEncoder(ensure_ascii=False)
+
 
 @dataclass(slots=True)
 class Candidate:
@@ -41,18 +44,21 @@ class Candidate:
     """SFT: the tokens, one conversation a user message."""
     tokens: int = 0
     pass_rate: float | None = None
+    texts: list[str] = field(init=False)
+    """The text of each message (`message_text`)."""
     plain: list[str] = field(init=False)
-    """The normalised text of each message."""
+    """The same, normalised."""
     id: str = field(init=False)
     """Hash of the normalised prompt (everything up to the last user message) and its tools, 32 hex digits."""
 
     def __post_init__(self) -> None:
-        self.plain = [normalise(message_text(message)) for message in self.messages]
+        self.texts = list(map(message_text, self.messages))
+        self.plain = list(map(normalise, self.texts))
         last = len(self.messages) - 1
         while last >= 0 and self.messages[last]["role"] == "assistant":
             last -= 1
         prompt = [[m["role"], text] for m, text in zip(self.messages[: last + 1], self.plain, strict=False)]
-        identity = json.dumps([prompt, self.tools], ensure_ascii=True, sort_keys=True)
+        identity = _IDENTITY.encode([prompt, self.tools])
         self.id = blake2b(identity.encode(), digest_size=16).hexdigest()
 
     @property
@@ -68,11 +74,12 @@ class Candidate:
 
     @property
     def tools_text(self) -> str:
-        return json.dumps(self.tools, ensure_ascii=True, sort_keys=True) if self.tools else ""
+        return _IDENTITY.encode(self.tools) if self.tools else ""
 
-    def as_json(self) -> str:
-        content = self.gym or {"messages": self.messages, "tools": self.tools}
-        return json.dumps(content, ensure_ascii=False)
+    @property
+    def content(self) -> dict[str, Any]:
+        """The row as it is kept."""
+        return self.gym or {"messages": self.messages, "tools": self.tools}
 
 
 def parse(raw: dict[str, Any], use: Use, source: str, domain: str, environment: str | None) -> Candidate:
@@ -98,8 +105,16 @@ def parse(raw: dict[str, Any], use: Use, source: str, domain: str, environment: 
 
 def message_text(message: Message) -> str:
     """Reasoning, content and tool calls of a message as one text."""
-    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls") or []]
-    return "\n".join(part for part in (message.get("reasoning_content"), message["content"], *calls) if part)
+    reasoning, content, calls = message.get("reasoning_content"), message["content"], message.get("tool_calls")
+    if not calls:
+        return f"{reasoning}\n{content}" if reasoning and content else reasoning or content or ""
+    parts = (reasoning, content, *(as_json(call["function"]) for call in calls))
+    return "\n".join(part for part in parts if part)
+
+
+def as_json(value: Any) -> str:
+    """JSON with texts as they are, as it is kept."""
+    return _AS_IT_IS.encode(value)
 
 
 def _from_gym(raw: dict, use: Use, source: str, domain: str, environment: str | None) -> Candidate:

@@ -52,6 +52,23 @@ class Skeleton:
             parts = _NAME.split(piece)
             self._pieces.append([holes[int(part)] if at % 2 else part for at, part in enumerate(parts)])
 
+    def shows(self, messages: Sequence[Message]) -> bool:
+        """Whether what precedes a reply is in the piece before it, in its order; and whether a reply has no texts but
+        its own, and follows at least a tag's length of the template's text."""
+        replies = [at for at, m in enumerate(messages) if m["role"] == "assistant"][-len(self._pieces) // 2 :]
+        begin = 0
+        for reply, context, written in zip(replies, self._pieces[::2], self._pieces[1::2], strict=True):
+            expected = [(at, "content") for at in range(begin, reply) if messages[at].get("content")]
+            holes = iter([part for part in context if not isinstance(part, str)])
+            own = all(part[0] == reply for part in written if not isinstance(part, str))
+            last = context[-1]
+            if not own or not isinstance(last, str) or len(last.rstrip()) < len("<think>"):
+                return False
+            if not all(hole in holes for hole in expected):
+                return False
+            begin = reply + 1
+        return True
+
     def fill(self, messages: Sequence[Message]) -> list[str]:
         return [
             "".join([part if isinstance(part, str) else messages[part[0]][part[1]] for part in piece])
@@ -121,12 +138,12 @@ class Skeletons:
 
 def shape_of(messages: Sequence[Message]) -> Shape | None:
     """Of each message its role and which texts it has; None where there are fields that a skeleton has no holes for."""
-    shape = []
+    shape: list[tuple[str, ...]] = []
     for message in messages:
-        if not message.keys() <= _KEYS:
+        if "tool_calls" in message or not message.keys() <= _KEYS:
             return None
-        present = [field for field in _FIELDS if message.get(field)]
-        shape.append((message["role"], *message.keys(), "", *present))
+        reasoning = "t" if message.get("reasoning_content") else ""
+        shape.append((message["role"], *message, reasoning, "c" if message.get("content") else ""))
     return tuple(shape)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -44,8 +45,7 @@ class HeldOut:
     trained: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """A row after the steps: `error` of step number `step`, or None. `candidate` is None where it could not be read."""
 
     raw: Raw
@@ -54,10 +54,10 @@ class Judged:
     error: RowError | None
 
     @property
-    def content(self) -> str:
-        """The row as it is kept among the rejected ones."""
+    def content(self) -> dict[str, Any] | str:
+        """The row as it is kept, or the text of what could not be read."""
         if self.candidate is not None:
-            return self.candidate.as_json()
+            return self.candidate.content
         return "" if isinstance(self.raw, RowError) else json.dumps(self.raw, ensure_ascii=False, default=str)
 
 

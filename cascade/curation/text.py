@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -208,6 +208,11 @@ class Words:
         inside = self.rows[:count] == self.rows[n - 1 :]
         return mix(combined[inside]), self.rows[:count][inside]
 
+    def some(self, begin: int, end: int) -> "Words":
+        """Those of the texts from `begin` to `end`, which keep their numbers."""
+        words = slice(*np.searchsorted(self.rows, [begin, end]).tolist())
+        return Words(self.hashes[words], self.rows[words], self.lengths[begin:end])
+
     def parts(self) -> list[Hashes]:
         """The words of each text."""
         bounds = [0, *np.cumsum(self.lengths).tolist()]
@@ -235,10 +240,28 @@ class Words:
 def read_words(normalised: Sequence[str]) -> tuple[Words, Hashes]:
     """The words of each text, and a hash of its quantities: the numbers and operators among its words, in their order,
     whether in digits, words, Unicode or LaTeX. Tasks that differ here have different answers."""
-    found = _Split(normalised)
-    checks = found.checks()
-    rows = np.repeat(np.arange(len(normalised)), found.counts)
-    return Words(mix(checks + np.uint64(1)), rows, found.counts), found.quantities(checks)
+    hashes, tasks = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    lengths = [np.empty(0, np.int64)]
+    for begin, end in blocks(list(map(len, normalised)), _BLOCK):
+        found = _Split(normalised[begin:end])
+        checks = found.checks()
+        hashes.append(mix(checks + np.uint64(1)))
+        lengths.append(found.counts)
+        tasks.append(found.quantities(checks))
+    counts = np.concatenate(lengths)
+    return Words(np.concatenate(hashes), np.repeat(np.arange(len(counts)), counts), counts), np.concatenate(tasks)
+
+
+def blocks(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Ranges of what has these sizes: each ends where it has reached `most`."""
+    begin = total = 0
+    for at, size in enumerate(sizes, 1):
+        total += size
+        if total >= most:
+            yield begin, at
+            begin, total = at, 0
+    if begin < len(sizes):
+        yield begin, len(sizes)
 
 
 def quantities(normalised: Sequence[str]) -> Hashes:
@@ -273,7 +296,8 @@ class _Split:
         begin = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + 1)])
         self._bounds = np.searchsorted(self.starts, begin)
         self.counts = np.diff(self._bounds)
-        self._counted = np.searchsorted(self.starts, np.flatnonzero(kinds & _COUNTS), "right") - 1
+        counted = np.flatnonzero((kinds & _COUNTS).astype(bool))
+        self._counted = np.searchsorted(self.starts, counted, "right") - 1
         if offsets is not None:
             self.starts, self._ends = offsets[self.starts], offsets[self._ends]
 
@@ -281,22 +305,27 @@ class _Split:
         return self._data[self.starts[at] : self._ends[at]]
 
     def checks(self) -> Hashes:
-        """CRC-32 of each word. It is linear: the exclusive or of what each byte gives at its distance from the end."""
-        if not len(self.starts):
-            return np.empty(0, np.uint64)
-        lengths = (self._ends - self.starts).astype(np.int32)
-        stops = np.cumsum(lengths, dtype=np.int32)
-        begins = stops - lengths
-        places = np.arange(stops[-1], dtype=np.int32)
-        index = np.repeat(stops - 1, lengths)
-        index -= places
-        np.minimum(index, _LONGEST - 1, out=index)
-        index <<= 8
-        places += np.repeat((self.starts - begins).astype(np.int32), lengths)
-        index += self._bytes[places]
-        table, empty = _crc_tables()
-        values = np.bitwise_xor.reduceat(table[index], begins)
-        values ^= empty[np.minimum(lengths, _LONGEST)]
+        """CRC-32 of each word. It is linear: the exclusive or of what its bytes give at their distance from the end.
+        They are looked up in pairs, of the last eight bytes of all words at once, then of the eight before them."""
+        lengths = self._ends - self.starts
+        # Eight bytes from any place on: of the text that is preceded by eight others, the last ones before that place.
+        padded = bytes(8) + self._data
+        eights: Hashes = np.ndarray(len(self._data) + 1, "<u8", padded, strides=(1,))
+        tables, empty = _crc_tables()
+        values = empty[np.minimum(lengths, _LONGEST)]
+        some, ends, left = np.arange(len(lengths)), self._ends, lengths
+        for at in range(0, _LONGEST, 8):
+            # What is before the word becomes zero, which gives nothing.
+            before = (8 * (8 - np.minimum(left, 8))).astype(np.uint64)
+            pairs = ((eights[ends] >> before) << before).view("<u2").reshape(-1, 4)
+            value = tables[at // 2].take(pairs[:, 3])
+            for pair in (1, 2, 3):
+                value ^= tables[at // 2 + pair].take(pairs[:, 3 - pair])
+            values[some] ^= value
+            longer = np.flatnonzero(left > 8)
+            if not len(longer):
+                break
+            some, ends, left = some[longer], ends[longer] - 8, left[longer] - 8
         for at in np.flatnonzero(lengths > _LONGEST).tolist():
             values[at] = crc32(self.word(at))
         return values.astype(np.uint64)
@@ -312,9 +341,11 @@ class _Split:
         if len(_KINDS) > _MOST_CACHED:
             _KINDS.clear()
         # Two signs depend on others: those of _SIGNS, and numbers after a point.
-        after_point = _IS_POINT[self._bytes[self._ends[candidates - 1] - 1]] if len(candidates) else candidates
+        numbers = np.flatnonzero(candidates >= 2)
+        for back, is_of in ((1, _IS_POINT), (2, _MAY_BE_DIGIT)):
+            numbers = numbers[is_of[self._bytes[self._ends[candidates[numbers] - back] - 1]]]
         signs = [at for at, kind in enumerate(kinds) if kind == _IN_CONTEXT]
-        for at in {*signs, *np.flatnonzero(after_point).tolist()}:
+        for at in {*signs, *numbers.tolist()}:
             text = int(np.searchsorted(self._bounds, candidates[at], "right")) - 1
             kinds[at] = self._beside_others(text, int(candidates[at]), kinds[at])
         return np.array([crc32("\0".join(filter(None, kinds[a:b])).encode()) for a, b in pairwise(bounds)], np.uint64)
@@ -368,10 +399,14 @@ class _Kinds(dict[bytes, str]):
 
 _KINDS = _Kinds()
 _IS_POINT = np.isin(np.arange(256), list(b".,:"))
+_MAY_BE_DIGIT = np.isin(np.arange(256), list(b"0123456789")) | (np.arange(256) >= 0x80)
+"""By a byte of UTF-8 that a digit begins or ends with."""
 _MOST_CACHED = 1 << 18
 _IS_LETTER, _IS_SINGLE, _COUNTS = np.uint8(1), np.uint8(2), np.uint8(4)
 _LONGEST = 64
 """Bytes of a word whose hash is computed with those of all others."""
+_BLOCK = 1 << 16
+"""Characters that are split in words at once: their arrays stay in the processor's cache."""
 
 
 @cache
@@ -411,11 +446,13 @@ def _may_be_number() -> NDArray[np.bool_]:
 
 
 @cache
-def _crc_tables() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """What a byte gives at a distance from the end, [256 * distance + byte]; the CRC of so many zero bytes."""
+def _crc_tables() -> tuple[list[NDArray[np.uint32]], NDArray[np.uint32]]:
+    """What two bytes give, by the number they are (little-endian), at a distance of 0, 2, … from the end; the CRC of so
+    many zero bytes."""
     empty = np.array([crc32(bytes(n)) for n in range(_LONGEST + 1)], np.uint32)
     table = [[crc32(bytes([byte]) + bytes(d)) for byte in range(256)] for d in range(_LONGEST)]
-    return (np.array(table, np.uint32) ^ empty[1:, None]).ravel(), empty
+    single = np.array(table, np.uint32) ^ empty[1:, None]
+    return [np.bitwise_xor.outer(single[d], single[d + 1]).ravel() for d in range(0, _LONGEST, 2)], empty
 
 
 def mix(values: Hashes) -> Hashes:

@@ -88,6 +88,7 @@ def test_the_tokens_of_a_piece_by_number(tmp_path: Path):
     assert reader.count == 5
     for number in (4, 0, 3, 2):
         ids, runs = reader[number]
+        reader.release()
         assert set(ids.tolist()) == {number}
         assert runs.tolist() == [len(ids) // 2, len(ids) - len(ids) // 2]
 
@@ -95,8 +96,8 @@ def test_the_tokens_of_a_piece_by_number(tmp_path: Path):
 def test_a_part_has_the_planned_sequences(tmp_path: Path):
     piece(tmp_path / "a", [4, 2, 3, 5, 1])
     piece(tmp_path / "b", [2, 2])
-    sequences = [[(0, 3), (1, 1)], [(1, 0)], [(0, 0), (0, 4), (0, 1)]]
-    save_plan(tmp_path / "plan.npz", ["a", "b"], sequences)
+    places = np.array([[0, 3], [1, 1], [1, 0], [0, 0], [0, 4], [0, 1]], np.uint32)
+    save_plan(tmp_path / "plan.npz", ["a", "b"], [2, 1, 3], places)
     for name in ("one", "two"):
         write_part(tmp_path / "plan.npz", tmp_path, tmp_path / "out" / f"{name}.parquet")
     rows = pq.read_table(tmp_path / "out" / "one.parquet").to_pylist()

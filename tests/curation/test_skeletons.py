@@ -2,13 +2,16 @@
 what messages say."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from cascade import chat
+from cascade.chat.round_trip import check_replies
 from cascade.curation import encoding
 from cascade.curation.encoding import Renderer
+from cascade.errors import RowError
 
 PLAIN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 TEXTS = ["yes", " a b\n\nc ", "x = 3 < 4", "Ünï 优化", "<think>", "{{ m }}", "\ue0f00\ue0f0", "100 %s"]
@@ -29,6 +32,41 @@ def conversation(question: str, answer: str, reasoning: str = "") -> list[dict]:
 def skeletons_made(renderer: Renderer) -> list[bool]:
     assert renderer._skeletons is not None
     return [skeleton is not None for skeleton in renderer._skeletons._known.values()]
+
+
+def outcome(render: Callable[[], list[str]]) -> list[str] | tuple[str, str]:
+    try:
+        return render()
+    except RowError as error:
+        return error.code, str(error)
+
+
+@pytest.mark.parametrize("reasoning", ["", "because"])
+def test_texts_that_are_not_read_back_are_found_in_filled_conversations(tokenizer: PreTrainedTokenizerFast, reasoning):
+    """A text that brings a tag of its own is checked as a rendered conversation is."""
+    renderer = Renderer(tokenizer)
+    texts = [
+        "yes",
+        "a </think> b",
+        "<think>no",
+        "<thinking>no</thinking>",
+        "<tool_call>",
+        "x <tool_call>{}</tool_call>",
+    ]
+    codes = set()
+    for text in ["1", "2", "3", "4", *texts]:
+        for messages in (conversation("q", text, reasoning), conversation(text, "a", reasoning and text)):
+
+            def general(messages: list[dict] = messages) -> list[str]:
+                found = chat.replies(tokenizer, messages)
+                check_replies(chat.format_of(tokenizer), messages, None, found)
+                return [text for pair in found for text in pair]
+
+            expected = outcome(general)
+            assert outcome(lambda m=messages: [t for t, _ in renderer.conversation(m, None)]) == expected
+            codes.add(expected[0] if isinstance(expected, tuple) else "")
+    assert {"", "template_loses_calls", "template_loses_reasoning"} <= codes
+    assert any(tags is not None for tags in renderer._tags.values()), "others are not checked"
 
 
 @pytest.mark.parametrize("reasoning", ["", "because\n"])

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from cascade import environments
 from cascade.chat import Response, ToolCall
 from cascade.curation import sources
-from cascade.curation.rows import parse
+from cascade.curation.rows import as_json, parse
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
 from tests import hub
@@ -286,7 +286,7 @@ def test_a_column_of_dates_is_curated(strange: Path):
     write_jsonl(strange / "dated" / "rows.jsonl", rows)
     [raw] = stored(strange, dataset="dated")
     candidate = parse(raw, "rl", "name", "math", "math")
-    assert json.loads(candidate.as_json())["date"] == "2024-01-02"
+    assert json.loads(as_json(candidate.content))["date"] == "2024-01-02"
 
 
 def test_a_source_has_its_rows_graded_as_nemo_gym_grades(tmp_path: Path):

@@ -5,6 +5,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from cascade.curation import text as text_module
 from cascade.curation.text import mix, normalise, quantities, read_words, words
 
 
@@ -54,7 +55,7 @@ def test_short_texts_are_filled_up():
 ALPHABET = [*"abz019 .,:-!'\\()<>=+*/^_ |~%#²≤優化七é°′·−½𝟏👍٣\u0301\ud800\u3000", "two ", "a" * 70, "я" * 40, "\\leq "]
 
 
-def test_words_and_their_hashes_are_those_of_one_text_at_a_time():
+def test_words_and_their_hashes_are_those_of_one_text_at_a_time(monkeypatch):
     """Beside regular expressions and zlib, on texts of all scripts, words longer than the table, and none."""
     rng = random.Random(1)
     cjk = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -69,6 +70,9 @@ def test_words_and_their_hashes_are_those_of_one_text_at_a_time():
             crcs = [crc32(word.encode("utf-8", "surrogatepass")) + 1 for word in expected]
             assert part.tolist() == mix(np.array(crcs, np.uint64)).tolist()
             assert task == quantities([text])[0], "neighbours are those of the same text"
+        monkeypatch.setattr(text_module, "_BLOCK", 50)
+        assert [found.tolist() for found in read_words(texts)[0].parts()] == [part.tolist() for part in parts]
+        assert read_words(texts)[1].tolist() == tasks.tolist()
         again = type(hashed).of(parts)
         assert again.hashes.tolist() == hashed.hashes.tolist()
         assert again.rows.tolist() == hashed.rows.tolist()

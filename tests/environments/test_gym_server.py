@@ -15,7 +15,7 @@ from cascade.cli import main
 from cascade.commands.score import score_file
 from cascade.curation import sources
 from cascade.curation.filters import check_form
-from cascade.curation.rows import parse
+from cascade.curation.rows import as_json, parse
 from cascade.environments.gym_server import CONCURRENCY, GymServer, is_server_url
 from cascade.environments.gym_server.request import as_openai
 from cascade.environments.registry import environment_of, get
@@ -288,7 +288,7 @@ def test_curation_gives_the_rows_of_a_source_to_its_server(tmp_path, server):
     candidate = prepared(gym_url=server.url)
     assert check_form([candidate]) == [None]
     assert candidate.environment == "gym_server"
-    kept = json.loads(candidate.as_json())
+    kept = json.loads(as_json(candidate.content))
     assert environment_of(kept).verify(kept, Response("Paris")).reward == 1
     # A row does not choose where rollouts are sent.
     assert "gym_url" not in (prepared().gym or {})
