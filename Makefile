@@ -62,7 +62,7 @@ run: setup
 
 # A file's tests run in one process, the longest files first (tests/conftest.py).
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 
 test-engines: $(ENGINES_VENV)/.installed
 	@$(ENGINES_VENV)/bin/python -m pytest -q -rs tests/engines

@@ -1,96 +1,38 @@
-"""Does it learn? The whole recipe under several seeds, and distillation against RL at equal steps.
+"""What the cascade learned under several seeds, from the projects that `benchmarks.whole_run` built.
 
-    python -m benchmarks.learning --seeds 0 1 2
-
-Seeds run two at a time, on one thread each. Each is a project of its own under --work (kept, so that an interrupted
-benchmark goes on): curation, every node and every evaluation of the active recipe, in order, with larger benchmarks
-than the recipe's, for narrower intervals. Beside the recipe's distillation node an RL node starts from the same
-checkpoint, with the same prompts, steps, rollouts and optimizer. Writes results/benchmarks/learning.json and .md
-(node × domain, means over seeds with standard errors, and what is claimed of them) and
-results/benchmarks/distillation_versus_rl.json and .png, the curve that the report draws.
+Writes results/benchmarks/learning.json and .md: node × domain, means over seeds with standard errors, what is claimed
+of them, what distillation recovered, what the regression checks found and repaired, what the gates decided, and what
+each run took.
 """
 
-import argparse
-import copy
-import csv
-import os
-import shutil
 import statistics
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-
-from cascade.errors import CascadeError
+from benchmarks.revisions import Cost
+from cascade.decisions.outcomes import gate_failures
 from cascade.evaluation.statistics import recovery_rate
 from cascade.layout import Layout
-from cascade.recipe import Node, Recipe, load
-from cascade.report import figures
+from cascade.recipe import Recipe, load
 from cascade.report.results import load_results, pooled_recovery
 from cascade.utils.files import read_json, write_atomic, write_json
 
-RIVAL = "rl_instead"
-"""The RL node that starts where the distillation starts."""
-WINDOW = 5
-"""Steps averaged into one point of the curve."""
 DROP = 0.02
 """What a domain must lie below its teacher, in reward, to count as dropped."""
 
 Scores = dict[str, dict[str, float]]
 
 
-def prepare(project: Path, target: Path, seed: int, prompts: int, threads: int) -> Layout:
-    """A project for one seed, with `prompts` in each benchmark and the rival node in its recipe."""
-    layout = Layout(target)
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(project / "models" / "base", target / "models" / "base", dirs_exist_ok=True)
-    content = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
-    content |= {"seed": seed, "threads": threads}
-    for source in content["curation"]["sources"].values():
-        source["benchmark"] = prompts
-    node = copy.deepcopy(next(iter(content["distill"].values())))
-    rival = {key: value for key, value in node.items() if key not in ("teachers", "importance")}
-    content["rl"][RIVAL] = {**rival, "max_refills": 0}
-    write_atomic(layout.params, yaml.safe_dump(content, sort_keys=False))
-    return layout
-
-
-def build(layout: Layout, seed: int) -> None:
-    """Every node and evaluation that has not been built yet."""
-    recipe = load(layout.params)
-    if not (layout.root / "data" / "report.json").exists():
-        _cascade(layout, seed, "node", "curate")
-    for name, node in recipe.ordered().items():
-        if not (layout.checkpoint(name) if isinstance(node, Node) else layout.decision(name)).exists():
-            _cascade(layout, seed, "node", name)
-        if isinstance(node, Node) and not (layout.root / "results" / "scores" / f"{name}.json").exists():
-            _cascade(layout, seed, "evaluate", name)
-
-
-def _cascade(layout: Layout, seed: int, *arguments: str) -> None:
-    print(f"seed {seed}: {' '.join(arguments)}", flush=True)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), environment.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "cascade", *arguments]
-    done = subprocess.run(command, cwd=layout.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    if done.returncode != 0:
-        raise CascadeError(
-            f"seed {seed}: {' '.join(arguments)} failed: {done.stderr.decode().strip().splitlines()[-1]}"
-        )
-
-
 def scores_of(layout: Layout, recipe: Recipe) -> Scores:
     return {name: read_json(layout.root / "results" / "scores" / f"{name}.json") for name in recipe.training}
 
 
-def reward_curve(layout: Layout, node: str, domains: list[str]) -> list[float]:
-    """Mean reward over the domains on the prompts of each step, averaged over windows of steps."""
-    with open(layout.training(node) / "steps.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    by_step = [statistics.fmean(float(row[f"rollout/reward/{d}"]) for d in domains) for row in rows]
-    return [statistics.fmean(by_step[i : i + WINDOW]) for i in range(0, len(by_step), WINDOW)]
+def before_distillation(recipe: Recipe) -> str:
+    """The node whose losses the first distillation makes good: before its warm-up, where it has one."""
+    node = next(iter(recipe.distill.values()))
+    while node.init in recipe.off_policy:
+        node = recipe.off_policy[node.init]
+    return node.init
 
 
 def taught(scores: Scores, decision: dict) -> dict[str, float]:
@@ -127,24 +69,23 @@ def repairs(layout: Layout, recipe: Recipe) -> list[str]:
 
 def claims(recipe: Recipe, mean: Scores, teacher: dict[str, float], recovery: dict) -> list[str]:
     """What the means over seeds say, a sentence each."""
-    name, distillation = next(iter(recipe.distill.items()))
+    name, start = next(iter(recipe.distill)), before_distillation(recipe)
     first, final = mean[next(iter(recipe.sft))], mean[name]
     found = []
     for stage, node in recipe.rl.items():
-        if stage == RIVAL:
-            continue
         before, after = mean[node.init], mean[stage]
         gains = {domain: after[domain] - before[domain] for domain in node.mix}
         by_domain = ", ".join(f"{domain} {100 * gain:+.1f}" for domain, gain in gains.items())
         total = f"{100 * statistics.fmean(gains.values()):+.1f} points on its own domains ({by_domain})"
         others = {domain: after[domain] - before[domain] for domain in recipe.domains if domain not in node.mix}
-        worst = min(others, key=lambda domain: others[domain])
-        found.append(f"{stage}: {total}; what it did to the others: at worst {100 * others[worst]:+.1f} ({worst}).")
+        worst = min(((gain, domain) for domain, gain in others.items()), default=None)
+        cost = f"; what it did to the others: at worst {100 * worst[0]:+.1f} ({worst[1]})" if worst else ""
+        found.append(f"{stage}: {total}{cost}.")
     if recovery["rate"] is None:
         found.append(f"{name}: no domain had dropped by {100 * DROP:.0f} points or more.")
     else:
         dropped = ", ".join(
-            f"{d} {100 * mean[distillation.init][d]:.1f} → {100 * final[d]:.1f}, teacher {100 * teacher[d]:.1f}"
+            f"{d} {100 * mean[start][d]:.1f} → {100 * final[d]:.1f}, teacher {100 * teacher[d]:.1f}"
             for d in recovery["domains"]
         )
         found.append(f"{name}: recovery rate {recovery['rate']:.0%} on what had dropped ({dropped}).")
@@ -156,7 +97,7 @@ def claims(recipe: Recipe, mean: Scores, teacher: dict[str, float], recovery: di
     return found
 
 
-def summarise(layouts: dict[int, Layout]) -> dict:
+def summarise(layouts: dict[int, Layout], costs: dict[int, Cost], machine: str) -> dict:
     recipe = load(next(iter(layouts.values())).params)
     per_seed = {seed: scores_of(layout, recipe) for seed, layout in layouts.items()}
     table = {
@@ -172,19 +113,11 @@ def summarise(layouts: dict[int, Layout]) -> dict:
     }
     name, node = next(iter(recipe.distill.items()))
     teachers = {seed: taught(per_seed[seed], read_json(at.decision(node.teachers))) for seed, at in layouts.items()}
-    recovery = {seed: recovered(of[node.init], of[name], teachers[seed]) for seed, of in per_seed.items()}
+    start = before_distillation(recipe)
+    recovery = {seed: recovered(of[start], of[name], teachers[seed]) for seed, of in per_seed.items()}
     mean = {made: {domain: cell["mean"] for domain, cell in row.items()} for made, row in table.items()}
     mean_teacher = {d: statistics.fmean(of[d] for of in teachers.values()) for d in recipe.domains}
-    mean_recovery = recovered(mean[node.init], mean[name], mean_teacher)
-    curves = {
-        method: [
-            [(i + 1) * WINDOW, statistics.fmean(points)]
-            for i, points in enumerate(
-                zip(*(reward_curve(layout, made, list(node.mix)) for layout in layouts.values()), strict=True)
-            )
-        ]
-        for method, made in ((name, name), ("rl", RIVAL))
-    }
+    mean_recovery = recovered(mean[start], mean[name], mean_teacher)
     return {
         "seeds": sorted(layouts),
         "prompts": next(iter(recipe.curation.sources.values())).benchmark,
@@ -194,7 +127,9 @@ def summarise(layouts: dict[int, Layout]) -> dict:
         "recovery": recovery,
         "repairs": {seed: repairs(layout, recipe) for seed, layout in layouts.items()},
         "checks": len(recipe.repair) * len(layouts),
-        "curves": curves,
+        "gates": {seed: gate_failures(recipe, layout) for seed, layout in layouts.items()},
+        "costs": {seed: asdict(cost) for seed, cost in costs.items()},
+        "machine": machine,
     }
 
 
@@ -224,45 +159,16 @@ def as_markdown(summary: dict) -> str:
     if summary["checks"]:
         needed = [f"- seed {seed}: {told}" for seed, all_told in summary["repairs"].items() for told in all_told]
         lines += ["", f"Of {summary['checks']} regression checks {len(needed)} asked for a repair:", "", *needed]
-    lines += ["", "Mean reward over the domains on the prompts of the steps, from the same start:", ""]
-    steps = [point[0] for point in next(iter(summary["curves"].values()))]
-    lines += ["| step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
-    lines += [
-        f"| {method} | " + " | ".join(f"{value:.3f}" for _, value in points) + " |"
-        for method, points in summary["curves"].items()
-    ]
+    lines += ["", f"Each run, on {summary['machine']}:", ""]
+    for seed, cost in summary["costs"].items():
+        passed = "; ".join(summary["gates"][seed]) or "the gate passed"
+        lines.append(f"- seed {seed}: {cost['wall'] / 60:.1f} minutes, {cost['cpu'] / 60:.1f} of CPU; {passed}")
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--project", type=Path, default=Path.cwd())
-    parser.add_argument("--prompts", type=int, default=240, help="of each benchmark")
-    parser.add_argument("--jobs", type=int, default=2, help="seeds at a time")
-    parser.add_argument("--threads", type=int, default=1, help="of each")
-    parser.add_argument("--work", type=Path, default=Path(".cascade/learning"))
-    arguments = parser.parse_args()
-    layouts = {
-        seed: prepare(
-            arguments.project,
-            (arguments.work / str(seed)).resolve(),
-            seed,
-            arguments.prompts,
-            arguments.threads,
-        )
-        for seed in arguments.seeds
-    }
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(build, layouts.values(), layouts))
-    summary = summarise(layouts)
-    out = arguments.project / "results" / "benchmarks"
+def write(layouts: dict[int, Layout], costs: dict[int, Cost], machine: str, out: Path) -> None:
+    """Of each seed its finished project and what that took."""
+    summary = summarise(layouts, costs, machine)
     write_json(out / "learning.json", summary)
-    write_json(out / "distillation_versus_rl.json", summary["curves"])
     write_atomic(out / "learning.md", as_markdown(summary))
-    figures.to_png(figures.versus(summary["curves"]), out / "distillation_versus_rl.png")
     print(as_markdown(summary))
-
-
-if __name__ == "__main__":
-    main()

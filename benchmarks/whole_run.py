@@ -1,55 +1,75 @@
-"""What the default recipe takes: `python -m benchmarks.whole_run [--before DIR] [--busy]`, on an idle machine.
+"""What the default recipe takes and what it learns, on an idle machine.
 
-Builds the whole cascade in a new project, and with `--before` in turns that of another revision's checkout, each from
-its own recipe and base model: the ratios of wall and CPU time go to results/benchmarks/speed.json. With `--busy` this
-revision builds it again while each core has another process that only counts; its wall time over that without goes
-there too.
+    python -m benchmarks.whole_run --seeds 0 1 2 [--before DIR] [--busy]
+
+`cascade run` of the default recipe in a new project for each seed, one after the other. With `--before`, after the
+first seed that of another revision's checkout, from its own recipe and base model: the ratios of wall and CPU time go
+to results/benchmarks/speed.json. With `--busy` the first seed again, while each core has another process that only
+counts; its wall time over that without goes there too. Projects are kept under --work; one that is finished is not
+built again, one that was interrupted is, because its time would be wrong.
+
+Writes results/benchmarks/learning.json and .md (`benchmarks.learning`).
 """
 
 import argparse
 import os
+import re
+import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 
-from benchmarks import speed
+from benchmarks import learning, speed
 from benchmarks.revisions import HERE, Cost, make_project, run
+from cascade.errors import CascadeError
+from cascade.layout import Layout
+from cascade.utils.files import read_json, write_json
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--before", type=Path)
     arguments.add_argument("--busy", action="store_true")
-    arguments.add_argument("--turns", type=int, default=1)
+    arguments.add_argument("--work", type=Path, default=Path(".cascade/whole_run"))
     options = arguments.parse_args()
-    ours, theirs, disturbed = [], [], []
-    for _ in range(options.turns):
-        ours.append(build(HERE, "this revision"))
-        if options.before:
-            theirs.append(build(options.before.resolve(), "the one before"))
-        if options.busy:
-            with busy_cores():
-                disturbed.append(build(HERE, "this one, a busy process a core beside it"))
+    work, first = options.work.resolve(), options.seeds[0]
+    costs = {first: build(HERE, work / str(first), first)}
     figures = {}
-    wall, cpu = (median(getattr(cost, which) for cost in ours) for which in ("wall", "cpu"))
-    if theirs:
-        figures["run_wall"] = wall / median(cost.wall for cost in theirs)
-        figures["run_cpu"] = cpu / median(cost.cpu for cost in theirs)
-    if disturbed:
-        figures["run_beside_busy"] = median(cost.wall for cost in disturbed) / wall
-    print(f"{speed.machine()}: {wall / 60:.1f} minutes, {cpu / 60:.1f} of CPU")
+    if options.before:
+        before = build(options.before.resolve(), work / f"before-{first}", first)
+        figures |= {"run_wall": costs[first].wall / before.wall, "run_cpu": costs[first].cpu / before.cpu}
+    if options.busy:
+        beside = build(HERE, work / f"busy-{first}", first, busy=True)
+        figures["run_beside_busy"] = beside.wall / costs[first].wall
     if figures:
         speed.write({name: round(value, 2) for name, value in figures.items()})
+    costs |= {seed: build(HERE, work / str(seed), seed) for seed in options.seeds[1:]}
+    layouts = {seed: Layout(work / str(seed)) for seed in options.seeds}
+    learning.write(layouts, costs, speed.machine(), HERE / "results" / "benchmarks")
 
 
-def build(tree: Path, name: str) -> Cost:
-    with tempfile.TemporaryDirectory() as place:
-        cost = run(tree, make_project(tree, Path(place), tree / "models" / "base"), "cascade", "run")
-    print(f"{name}: {cost.wall / 60:.1f} minutes, {cost.cpu / 60:.1f} of CPU", flush=True)
+def build(tree: Path, folder: Path, seed: int, busy: bool = False) -> Cost:
+    taken = folder.with_suffix(".json")
+    if not taken.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        project = make_project(tree, folder, tree / "models" / "base")
+        recipe = project / "params.yaml"
+        text, found = re.subn(r"(?m)^seed: .*$", f"seed: {seed}", recipe.read_text(encoding="utf-8"))
+        assert found == 1, recipe
+        recipe.write_text(text, encoding="utf-8")
+        with busy_cores() if busy else nullcontext():
+            cost = run(tree, project, "cascade", "run", check=False)
+        # A run that its gate refuses has failed, and is none the less whole.
+        if not any("passed" in read_json(decision) for decision in project.glob("results/decisions/*.json")):
+            raise CascadeError(f"{project}: cascade run did not come to its gate")
+        write_json(taken, asdict(cost))
+    cost = Cost(**read_json(taken))
+    print(f"{folder.name}: {cost.wall / 60:.1f} minutes, {cost.cpu / 60:.1f} of CPU", flush=True)
     return cost
 
 

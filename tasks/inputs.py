@@ -1,16 +1,21 @@
 """Check the inputs of a DVC stage before `dvc repro`, which removes the stage's outputs before it checks them."""
 
+import threading
 from pathlib import Path
 
 from dvc.dependency import Dependency, ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+_reading = threading.Lock()
+"""DVC's schema of dvc.yaml has validators that each validation compiles anew, in place: of two at the same time, in the
+threads of two tasks, one finds none left and says that the file is wrong."""
+
 
 def missing_input(stage: str, root: Path) -> str | None:
     """The missing file or key of a stage and what makes it, in one line; None where nothing is missing."""
     try:
-        with Repo(str(root)) as repo:
+        with _reading, Repo(str(root)) as repo:
             # By path: DVC looks for the bare name of a stage from where the process is.
             for dependency in repo.stage.load_one(str(root / "dvc.yaml"), stage).deps:
                 if not dependency.exists:

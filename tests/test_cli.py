@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,16 @@ def test_recipe_use_check_and_show(project: Path) -> None:
     assert (project / "params.yaml").read_text() == (ROOT / "recipes" / "nano.yaml").read_text()
 
 
+def test_what_a_library_is_compiled_with_is_not_printed() -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        cascade("recipe", "--help")
+        compile("1 is 2", "/site-packages/cellpylib/ca_functions.py", "exec")
+        assert not said
+        compile("1 is 2", "/project/mine.py", "exec")
+        assert len(said) == 1
+
+
 def test_an_error_is_one_line_without_traceback(project: Path) -> None:
     told = cascade("node", "sft", code=1)
     assert told.startswith("Error: ")
@@ -75,6 +86,13 @@ def test_doctor_names_what_is_missing(project: Path, monkeypatch: pytest.MonkeyP
     assert "cascade recipe use nano" in told
     assert "git init" in told
     assert all(finding.remedy == "" for finding in doctor.packages())
+    for recipe, remedy in (
+        ("nano", "cascade pretrain"),
+        ("one-gpu", "cascade pretrain recipes/base/one-gpu.yaml --out models/one-gpu"),
+        ("smollm2", "cascade import SOURCE --out models/smollm2"),
+    ):
+        cascade("recipe", "use", recipe)
+        assert f"→ {remedy}\n" in cascade("doctor", code=1)
     monkeypatch.setattr(doctor, "NEEDED", ("no-such-package",))
     [finding] = doctor.packages()
     assert (finding.found, finding.remedy, finding.needed) == ("missing", "make setup", True)

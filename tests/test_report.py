@@ -86,10 +86,6 @@ def finished(tmp_path_factory):
     )
     select_teachers(recipe, "choose", layout, FileHistory(layout))
     gate(recipe, "release", layout, FileHistory(layout))
-    write_json(
-        layout.root / "results" / "benchmarks" / "distillation_versus_rl.json",
-        {"MOPD": [[0, 0.5], [10, 0.7]], "RL": [[0, 0.5], [10, 0.6]]},
-    )
     return layout
 
 
@@ -191,6 +187,17 @@ def test_a_warm_up_is_part_of_the_distillation_that_it_warms_up(finished, tmp_pa
     assert results.recoveries("mopd")[1].before == 0.65
 
 
+def test_a_merge_without_steps_has_its_recovery_and_no_curves(finished, tmp_path):
+    shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True)
+    layout = Layout(tmp_path)
+    write_atomic(layout.training("mopd") / "steps.csv", "step\n")
+    raw = RECIPE.model_dump(mode="json")
+    raw["distill"]["mopd"] |= {"start": "merge", "steps": 0}
+    page = build_report(Recipe.model_validate(raw), layout).read_text()
+    assert "mopd made good 80 % of what its start" in page
+    assert 'aria-label="recovery of mopd: two"' not in page
+
+
 def test_steps_without_a_measurement_are_left_out(finished):
     series = read_steps(finished.training("mopd") / "steps.csv")
     assert len(series["rollout/reward/one"]) == 59
@@ -238,7 +245,6 @@ def test_the_page_is_well_formed_loads_nothing_and_runs_nothing(page):
         "Gate release",
         "Teachers: choose",
         "Recovery: mopd",
-        "at equal steps",
         "Sample rollouts",
         "The same prompts, before and after",
         "Costs",
@@ -307,9 +313,9 @@ def test_the_picture_of_all_stages_has_every_panel_that_a_page_has(finished):
 
 
 def test_every_figure_is_on_the_page_and_in_the_journal(page, finished):
-    # The graph, the curve against RL, two recovery panels, and the training panels of sft, rl and mopd.
-    assert page.count("<svg") == 1 + 1 + 2 + 2 + 3 + 3
-    drawn = ["distillation_versus_rl.png", "recovery_mopd.png", "scores.png"]
+    # The graph, two recovery panels, and the training panels of sft, rl and mopd.
+    assert page.count("<svg") == 1 + 2 + 2 + 3 + 3
+    drawn = ["recovery_mopd.png", "scores.png"]
     assert sorted(path.name for path in (finished.root / "report" / "figures").iterdir()) == drawn
     logged = {e["path"].rpartition("/")[2] for e in Journal(finished.journal("report")).entries()}
     assert logged == {"index.html", *drawn}

@@ -57,21 +57,11 @@ def main() -> None:
         print(f"the start or a teacher is still to be evaluated; {left} jobs left: call it again")
         return
     summary = table.summarise(place)
-    summary["about"] |= {
-        "machine": f"{os.cpu_count()} CPUs, {_processor()}",
-        "processes": options.jobs,
-        "failed": failed,
-    }
+    summary["about"]["failed"] = failed
     write_json(options.out, summary)
     write_atomic(options.out.with_suffix(".md"), table.as_markdown(summary))
     print(table.as_markdown(summary))
     print(f"{left} jobs left" if left else "finished")
-
-
-def _processor() -> str:
-    """The model's name, as Linux has it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def work_off(place: Place, runs: list[Run], processes: int, deadline: float, failed: dict[str, str]) -> int:

@@ -18,6 +18,7 @@ from cascade.policy.base import Policy
 from cascade.recipe import Recipe, load
 from cascade.training.metrics import Metrics
 from cascade.utils.files import hash_directory, read_json, write_json
+from cascade.utils.machine import machine
 
 TEACHERS = "select_teachers"
 
@@ -207,6 +208,7 @@ def evaluate(place: Place, run: Run, step: int, rollouts: int) -> None:
                 "rewards": [round(sum(v) / len(v), 6) if v else None for _, v in sorted(rewards.items())],
                 "rollouts": rollouts,
                 "length": sum(lengths) / len(lengths),
+                "machine": "{cores} cores, {processor}".format(**machine()),
                 **cost_at(place, run, step),
             }
             write_json(part_of(place, run, step, domain), part)
@@ -216,10 +218,6 @@ def checkpoint_at(place: Place, run: Run, step: int) -> Path:
     if run.variant == START or run.variant not in VARIANTS:
         return place.start / "models" / run.variant
     return place.work / run.name / "steps" / str(step)
-
-
-def teacher_nodes(place: Place) -> list[str]:
-    return sorted(set(read_json(place.start / "teachers.json").values()))
 
 
 def cost_at(place: Place, run: Run, step: int) -> dict[str, float]:
@@ -234,7 +232,14 @@ def part_of(place: Place, run: Run, step: int, domain: str) -> Path:
     return place.parts / run.name / str(step) / f"{domain}.json"
 
 
+def evaluated_in(place: Place, run: Run) -> list[str]:
+    """The domains of a run's evaluations; of a teacher's those that it teaches."""
+    if run.domain:
+        return [run.domain]
+    teachers: dict[str, str] = read_json(place.start / "teachers.json")
+    return [domain for domain, node in teachers.items() if node == run.variant] or list(teachers)
+
+
 def missing(place: Place, run: Run, step: int) -> list[str]:
     """The domains in which a checkpoint is still to be evaluated."""
-    domains = [run.domain] if run.domain else domains_of(place)
-    return [domain for domain in domains if not part_of(place, run, step, domain).exists()]
+    return [domain for domain in evaluated_in(place, run) if not part_of(place, run, step, domain).exists()]

@@ -6,12 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.distillation.jobs import Place, Run, domains_of
+from benchmarks.distillation.jobs import Place, Run, domains_of, evaluated_in
 from benchmarks.distillation.variants import START, VARIANTS
 from cascade.utils.files import read_json
 from cascade.utils.seeds import derive_seed
 
 RESAMPLES = 2000
+
+GAINS = {
+    "gain_over_rl": "over RL at equal seconds",
+    "gain_over_rl_at_equal_tokens": "at equal tokens",
+    "gain_over_off_policy": "over off-policy",
+}
+"""Differences of recoveries that a variant may have, and their columns."""
 
 Means = dict[str, np.ndarray]
 """Domain → [prompts] mean reward."""
@@ -24,7 +31,7 @@ class Results:
         self.domains = domains_of(place)
         self.teacher_nodes: dict[str, str] = read_json(place.start / "teachers.json")
         self.points: dict[str, dict[int, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-        """Variant → seed → step → {means, seconds, tokens}."""
+        """Variant → seed → step → {means, seconds, tokens, rollouts, machines}."""
         for run_folder in sorted(path for path in place.parts.glob("*") if path.is_dir()):
             variant, seed, *domain = run_folder.name.split("-")
             if variant not in (*VARIANTS, *self.teacher_nodes.values()):
@@ -33,26 +40,28 @@ class Results:
                 parts = {path.stem: read_json(path) for path in folder.glob("*.json")}
                 if domain:
                     self._add_routed(variant, int(seed), int(folder.name), parts)
-                elif set(parts) == set(self.domains):
+                elif set(parts) >= set(evaluated_in(place, Run(variant, int(seed)))):
                     self.points[variant][int(seed)][int(folder.name)] = {
                         "means": {d: as_means(part) for d, part in parts.items()},
                         "seconds": next(iter(parts.values()))["seconds"],
                         "tokens": next(iter(parts.values()))["tokens"],
                         "rollouts": next(iter(parts.values()))["rollouts"],
+                        "machines": {part["machine"] for part in parts.values()},
                     }
-        for seeds in self.points.values():
-            for steps in seeds.values():
+        for variant in VARIANTS:
+            for steps in self.points[variant].values():
                 for step in [s for s, point in steps.items() if set(point["means"]) != set(self.domains)]:
                     del steps[step]
 
     def _add_routed(self, variant: str, seed: int, step: int, parts: dict[str, Any]) -> None:
         """One model a domain counts as one result; its cost is the sum."""
-        empty = {"means": {}, "seconds": 0.0, "tokens": 0.0, "rollouts": 4}
+        empty = {"means": {}, "seconds": 0.0, "tokens": 0.0, "rollouts": 4, "machines": set()}
         point = self.points[variant][seed].setdefault(step, empty)
         for domain, part in parts.items():
             point["means"][domain] = as_means(part)
             point["seconds"] += part["seconds"]
             point["tokens"] += part["tokens"]
+            point["machines"].add(part["machine"])
 
     def start(self) -> Means:
         return self.points[START][0][0]["means"]
@@ -66,6 +75,15 @@ class Results:
             seed: {s: p for s, p in steps.items() if p["rollouts"] == 4} for seed, steps in self.points[variant].items()
         }
         return {seed: steps[min(steps)] for seed, steps in full.items() if steps}
+
+    def machines(self, variants: list[str]) -> dict[str, list[str]]:
+        """The machines on which variants were evaluated, and so trained: each with its variants."""
+        found: dict[str, list[str]] = {}
+        for variant in variants:
+            points = [point for steps in self.points[variant].values() for point in steps.values()]
+            for machine in sorted(set().union(*(point["machines"] for point in points))):
+                found.setdefault(machine, []).append(variant)
+        return found
 
     def interpolated(self, variant: str, by: str, at: float) -> dict[int, Means]:
         """Seed → means of the variant's curve, which begins at the start, where `by` (seconds, tokens) is `at`. Beyond
@@ -90,7 +108,8 @@ def as_means(part: dict[str, Any]) -> np.ndarray:
 
 def summarise(place: Place) -> dict[str, Any]:
     """`about`, and by variant: `recovery` and `gain_over_rl`, the difference of recoveries at equal seconds, with 95 %
-    intervals; CPU `seconds` and sampled `tokens` of a run; scores `after` it; the `curve` over its steps."""
+    intervals; `gain_over_off_policy`, the control with as many tokens; CPU `seconds` and sampled `tokens` of a run;
+    scores `after` it; the `curve` over its steps."""
     results = Results(place)
     start, teacher = results.start(), results.teacher()
     gaps = {d: float(np.nanmean(teacher[d]) - np.nanmean(start[d])) for d in results.domains}
@@ -102,10 +121,11 @@ def summarise(place: Place) -> dict[str, Any]:
         if not final:
             continue
         means = {seed: point["means"] for seed, point in final.items()}
+        recoveries = draws.recoveries(means)
         row: dict[str, Any] = {
             "what": about.what,
             "seeds": sorted(final),
-            "recovery": draws.interval(draws.recoveries(means)),
+            "recovery": draws.interval(recoveries),
             "seconds": statistics.fmean(point["seconds"] for point in final.values()),
             "tokens": statistics.fmean(point["tokens"] for point in final.values()),
             "after": {
@@ -113,8 +133,10 @@ def summarise(place: Place) -> dict[str, Any]:
             },
             "curve": curve(results, variant, draws),
         }
+        if (control := results.final("off_policy")) and variant not in (START, "off_policy"):
+            rival = draws.recoveries({seed: point["means"] for seed, point in control.items()})
+            row["gain_over_off_policy"] = draws.interval(recoveries - rival)
         if results.points["rl"] and variant != START:
-            recoveries = draws.recoveries(means)
             for key, by in (("gain_over_rl", "seconds"), ("gain_over_rl_at_equal_tokens", "tokens")):
                 rival = draws.recoveries(results.interpolated("rl", by, row[by]))
                 row[key] = draws.interval(recoveries - rival)
@@ -131,6 +153,7 @@ def summarise(place: Place) -> dict[str, Any]:
             }
             for d in results.domains
         },
+        "machines": results.machines(list(table)),
     }
     return {"about": about, **table}
 
@@ -196,22 +219,19 @@ def as_markdown(summary: dict[str, Any]) -> str:
         return f"{100 * interval['value']:.0f} [{100 * interval['low']:.0f}, {100 * interval['high']:.0f}]"
 
     domains = summary["about"]["domains"]
+    rows = {name: row for name, row in summary.items() if name != "about"}
+    gains = {key: title for key, title in GAINS.items() if any(key in row for row in rows.values())}
     lines = [
-        "| variant | recovery, % | over RL at equal seconds | at equal tokens | CPU s | tokens | "
-        + " | ".join(domains)
-        + " |",
-        "| --- |" + " ---: |" * (5 + len(domains)),
-        "| teachers | 100 | | | | | " + " | ".join(f"{100 * d['teacher']:.1f}" for d in domains.values()) + " |",
+        "| " + " | ".join(["variant", "recovery, %", *gains.values(), "CPU s", "tokens", *domains]) + " |",
+        "| --- |" + " ---: |" * (3 + len(gains) + len(domains)),
+        "| teachers | 100 |"
+        + " |" * (2 + len(gains))
+        + "".join(f" {100 * d['teacher']:.1f} |" for d in domains.values()),
     ]
-    for name, row in summary.items():
-        if name == "about":
-            continue
-        gains = [percent(row[key]) if key in row else "" for key in ("gain_over_rl", "gain_over_rl_at_equal_tokens")]
-        after = " | ".join(f"{100 * row['after'][d]:.1f}" for d in domains)
-        lines.append(
-            f"| {name} | {percent(row['recovery'])} | {gains[0]} | {gains[1]} | {row['seconds']:.0f} | "
-            f"{row['tokens']:,.0f} | {after} |"
-        )
+    for name, row in rows.items():
+        cells = [name, percent(row["recovery"]), *(percent(row[key]) if key in row else "" for key in gains)]
+        cells += [f"{row['seconds']:.0f}", f"{row['tokens']:,.0f}", *(f"{100 * row['after'][d]:.1f}" for d in domains)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -37,11 +37,7 @@ OFF_POLICY = {
     "batch": 64,
     "optimizer": {"learning_rate": 3.0e-4, "min_learning_rate": 3.0e-5, "warmup_steps": 5, "schedule": "cosine"},
 }
-MERGE = (
-    "distill",
-    MOPD | {"steps": 1, "start": "merge", "merge_scale": 0.5, "optimizer": {"learning_rate": 1.0e-12}},
-)
-"""A merge of the teachers for a node that cannot begin with one: a step that trains at next to nothing."""
+MERGED = {"start": "merge", "merge_scale": 0.5}
 FAST = {"learning_rate": 3.6e-4}
 
 
@@ -90,14 +86,7 @@ VARIANTS = {
     ),
     "merge_warm_up": Variant(
         "from half of each task vector: a third of the tokens off-policy, then MOPD",
-        [MERGE, ("off_policy", OFF_POLICY | {"prompts": 13 * 24}), ("distill", MOPD | {"steps": 26})],
+        [("off_policy", OFF_POLICY | MERGED | {"prompts": 13 * 24}), ("distill", MOPD | {"steps": 27})],
     ),
-    "merge_off_policy": Variant(
-        "from half of each task vector: off-policy", [MERGE, ("off_policy", OFF_POLICY | {"prompts": 39 * 24})]
-    ),
-    "sgd": mopd("MOPD, momentum-free SGD", {"algorithm": "sgd", "learning_rate": 0.3, "weight_decay": 0.0}),
-    "p3o": Variant(
-        "P3O on all domains, two updates a batch",
-        [("rl", RL | {"steps": STEPS, "objective": "p3o", "updates": 2})],
-    ),
+    "merge_off_policy": Variant("from half of each task vector: off-policy", [("off_policy", OFF_POLICY | MERGED)]),
 }

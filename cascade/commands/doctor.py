@@ -105,6 +105,7 @@ def engines() -> Iterator[Finding]:
 
 def project(layout: Layout) -> Iterator[Finding]:
     from cascade.recipe import load
+    from cascade.recipe.library import makes_base
 
     inside = any((parent / ".git").exists() for parent in (layout.root, *layout.root.resolve().parents))
     yield Finding("git repository", "yes" if inside else "no", "" if inside else "git init", needed=True)
@@ -116,7 +117,7 @@ def project(layout: Layout) -> Iterator[Finding]:
         yield Finding("params.yaml", f"{recipe.name}, {len(recipe.ordered())} nodes")
         base = layout.root / recipe.base
         has_checkpoint = (base / "config.json").is_file()
-        remedy = "" if has_checkpoint else "put a Hugging Face checkpoint there; cascade pretrain makes the nano one"
+        remedy = "" if has_checkpoint else makes_base(recipe, layout)
         yield Finding(recipe.base, "a checkpoint" if has_checkpoint else "missing", remedy, needed=True)
     server = os.environ.get("PREFECT_API_URL") or running_prefect(layout)
     yield Finding("Prefect server", server or "none running; runs start a temporary one (cascade ui starts one)")

@@ -88,7 +88,7 @@ def new_recipe(
     yield words
     write_atomic(out, _commented(content, words))
     load(out)
-    yield f"written to {out}: {_graph(content)}"
+    yield f"written to {_relative(out, layout)}: {_graph(content)}"
 
 
 def _read(given: str, layout: Layout, tokenizer: PreTrainedTokenizerBase) -> File:

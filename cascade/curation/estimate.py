@@ -1,7 +1,8 @@
 """What a curation will take, from a sample of each source: rows kept, tokens, hours, disk, memory. Nothing is written.
 
-The sample is read from shards all over the source. Duplicates are found only among the rows of a sample, and nothing is
-compared with benchmarks: rather fewer rows will be kept than are estimated.
+The sample is read from shards all over the source. Duplicates are found only among the rows of a sample, and rows are
+compared only with the benchmark prompts of samples: of sources that a sample does not cover, rather fewer rows will be
+kept than are estimated.
 """
 
 import io
@@ -18,8 +19,8 @@ import pyarrow.parquet as pq
 
 from cascade.curation import sources
 from cascade.curation.dedupe import BANDS, HASHES, Deduplicator
-from cascade.curation.pieces import batches
-from cascade.curation.rows import USES, Use
+from cascade.curation.pieces import batches, rank
+from cascade.curation.rows import USES, Candidate, Use, message_text
 from cascade.curation.sources import Raw, Shard
 from cascade.curation.steps import HeldOut, Steps, load_tokenizer
 from cascade.errors import CascadeError
@@ -46,7 +47,10 @@ class Estimate:
     """That will be read."""
     wanted: int
     """As in the recipe; -1: all."""
+    held_out: int = 0
+    """Of `rows`, those that the source's own benchmark takes."""
     sampled: int = 0
+    """Without those that the benchmark takes."""
     kept: int = 0
     tokens: int = 0
     characters: int = 0
@@ -55,7 +59,10 @@ class Estimate:
 
     @property
     def share(self) -> float:
-        return self.kept / self.sampled if self.sampled else 0.0
+        """Of the rows that are read, those that are kept."""
+        if not self.sampled:
+            return 0.0
+        return self.kept / self.sampled * (1 - self.held_out / self.rows)
 
     @property
     def rows_kept(self) -> int:
@@ -78,16 +85,26 @@ def estimate(recipe: Recipe, layout: Layout, rows: int) -> list[Estimate]:
     """Of each use and source, from about `rows` rows. Raises CascadeError for a source that cannot be read."""
     base = layout.root / recipe.base
     tokenizer = load_tokenizer(base)
+    held_out = HeldOut({name: set() for name in recipe.curation.sources})
     found = []
-    for use in USES:
+    for use in USES:  # Benchmarks first: the others are compared with them.
         used = [
             (name, source)
             for name, source in recipe.curation.sources.items()
             if getattr(source, use) and (use != "held_out" or source.generator is not None)
         ]
-        if used:
-            steps = Steps(recipe.curation, base, use, HeldOut(), 1, tokenizer)
-            found += [_of_source(recipe, layout.root, use, name, source, steps, rows) for name, source in used]
+        if not used:
+            continue
+        steps = Steps(recipe.curation, base, use, held_out, 1, tokenizer)
+        for name, source in used:
+            result, kept = _of_source(recipe, layout.root, use, name, source, steps, rows)
+            if use == "benchmark":
+                drawn = _drawn(result, kept, source, recipe.seed)
+                held_out.ids[name].update(row.id for row in drawn)
+                held_out.prompts.extend((row.id, _question(row)) for row in drawn)
+            elif source.generator is None and source.benchmark > 0:
+                _leave_out(result, source.benchmark + source.held_out, len(held_out.ids[name]))
+            found.append(result)
     return found
 
 
@@ -115,7 +132,10 @@ def as_lines(recipe: Recipe, estimates: list[Estimate], workers: int) -> list[st
     return lines
 
 
-def _of_source(recipe: Recipe, root: Path, use: Use, name: str, source: Source, steps: Steps, rows: int) -> Estimate:
+def _of_source(
+    recipe: Recipe, root: Path, use: Use, name: str, source: Source, steps: Steps, rows: int
+) -> tuple[Estimate, list[Candidate]]:
+    """The estimate and the rows of the sample that are kept."""
     count = getattr(source, use)
     if source.generator is not None:
         result = Estimate(use, name, 4 * count, count)
@@ -127,18 +147,42 @@ def _of_source(recipe: Recipe, root: Path, use: Use, name: str, source: Source, 
         result = Estimate(use, name, _rows_of(shards), count)
         parts = [islice(sources.read(shard, source, name, root), -(-rows // len(chosen))) for shard in chosen]
     duplicates = Deduplicator(recipe.curation.near_duplicate)
-    for part in parts:
-        _sample(result, part, name, source, steps, duplicates)
+    kept = [row for part in parts for row in _sample(result, part, name, source, steps, duplicates)]
     if not result.sampled:
         raise CascadeError(f"curation.sources.{name}: no row in it")
     if not result.rows:  # Its size cannot be told without reading all of it.
         result.rows = result.sampled
-    return result
+    return result, kept
+
+
+def _drawn(result: Estimate, kept: list[Candidate], source: Source, seed: int) -> list[Candidate]:
+    """The rows of a benchmark's sample with which the other uses are compared: those of the benchmark where the sample
+    is the whole source, else as many of it, but half of them at most."""
+    if source.generator is not None or source.benchmark < 0:
+        return kept
+    count = source.benchmark + source.held_out
+    if result.sampled < result.rows:
+        count = min(count, len(kept) // 2)
+    return sorted(kept, key=lambda row: rank(seed, row.id))[:count]
+
+
+def _leave_out(result: Estimate, count: int, sampled: int) -> None:
+    """Do not count what the source's own benchmark takes: `count` rows, `sampled` of them in the sample."""
+    result.held_out = min(count, result.rows)
+    sampled = min(sampled, result.reasons["held_out"])
+    result.sampled -= sampled
+    result.reasons["held_out"] -= sampled
+    result.reasons += Counter()  # Drops what is zero.
+
+
+def _question(row: Candidate) -> str:
+    return "\n".join(message_text(message) for message in row.messages if message["role"] == "user")
 
 
 def _sample(
     result: Estimate, raws: Iterator[Raw], name: str, source: Source, steps: Steps, duplicates: Deduplicator
-) -> None:
+) -> Iterator[Candidate]:
+    """Yields the rows that are kept."""
     began = time.process_time()
     for batch in batches(raws):
         judged, reached, _ = steps.run(batch, name, source)
@@ -155,6 +199,7 @@ def _sample(
             elif row.candidate is not None:
                 result.kept += 1
                 result.tokens += sum(len(e.token_ids) for e in row.candidate.examples) or row.candidate.tokens
+                yield row.candidate
     result.seconds += time.process_time() - began
 
 

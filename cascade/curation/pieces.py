@@ -113,7 +113,9 @@ class PieceWriter:
         self._append("steps", [row.step for row in judged])
         self._append("reasons", [self._names.setdefault(code, len(self._names)) for code in codes])
         self._append("lengths", [row.candidate.tokens if row.candidate is not None else 0 for row in judged])
-        self._append("ranks", [self._rank(row.candidate.id) if row.candidate is not None else 0 for row in judged])
+        self._append(
+            "ranks", [rank(self._seed, row.candidate.id) if row.candidate is not None else 0 for row in judged]
+        )
         self._append("slots", [begin + at for at in reached])
         reached_set = set(reached)
         for at, row in enumerate(judged):
@@ -181,9 +183,10 @@ class PieceWriter:
         ]
         self._tokens.write_batch(pa.RecordBatch.from_arrays(columns, schema=TOKENS))
 
-    def _rank(self, row_id: str) -> int:
-        """By which rows are drawn: the lowest first, whatever their order."""
-        return int.from_bytes(blake2b(f"{self._seed}:{row_id}".encode(), digest_size=8).digest(), "big")
+
+def rank(seed: int, row_id: str) -> int:
+    """By which rows are drawn: the lowest first, whatever their order."""
+    return int.from_bytes(blake2b(f"{seed}:{row_id}".encode(), digest_size=8).digest(), "big")
 
 
 class MadePiece:

@@ -29,6 +29,7 @@ from cascade.recipe import (
     RLNode,
     SFTNode,
 )
+from cascade.recipe.library import makes_base
 
 if TYPE_CHECKING:
     from cascade.policy.lora import Sizes
@@ -297,7 +298,8 @@ def base_config(recipe: Recipe, layout: Layout) -> Path:
         if path.is_file():
             return path
     raise CascadeError(
-        f"{base_config}: no such file, nor {library_config}; the plan needs the base model's config.json"
+        f"{base_config}: no such file, nor {library_config}; the plan needs the base model: "
+        f"`{makes_base(recipe, layout)}`"
     )
 
 

@@ -7,13 +7,9 @@ from cascade.recipe import Optimizer
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.Optimizer:
-    """AdamW, or SGD without momentum, whose weight decay is decoupled too. Weight decay on matrices only: not on norms,
-    biases, and the per-head parameters of the state space."""
+    """AdamW. Weight decay on matrices only: not on norms, biases, and the per-head parameters of the state space."""
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    if settings.algorithm == "sgd":
-        # Without momentum, decoupled decay (w -= rate * decay * w) is what SGD's L2 term does.
-        return torch.optim.SGD(groups, lr=settings.learning_rate, fused=True)
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)

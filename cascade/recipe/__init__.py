@@ -28,6 +28,7 @@ from cascade.recipe.sections import (
     Rollout,
     SFTNode,
     SolveNode,
+    TaughtNode,
     TeacherMemory,
     TeachersNode,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "Section",
     "SolveNode",
     "Source",
+    "TaughtNode",
     "TeacherMemory",
     "TeachersNode",
     "Verification",

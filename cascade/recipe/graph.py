@@ -18,6 +18,7 @@ from cascade.recipe.sections import (
     RLNode,
     SFTNode,
     SolveNode,
+    TaughtNode,
     TeachersNode,
 )
 from cascade.utils.config import Section
@@ -82,7 +83,7 @@ class Graph(Section):
             parents = list(node.candidates)
         elif isinstance(node, GateNode):
             parents = [node.candidate, *node.against]
-        elif isinstance(node, DistillNode | OffPolicyNode):
+        elif isinstance(node, TaughtNode):
             parents = [node.init, node.teachers]
         elif isinstance(node, RepairNode | QADNode):
             parents = [node.init, *node.against]
@@ -107,7 +108,7 @@ class Graph(Section):
     def teachers_chosen_by(self, name: str) -> str | None:
         """The node whose decision names this one's teachers; None where it has none."""
         node = self.node(name)
-        if isinstance(node, DistillNode | OffPolicyNode):
+        if isinstance(node, TaughtNode):
             return node.teachers
         return name if isinstance(node, RegressionCheck) else None
 

@@ -18,6 +18,7 @@ from cascade.recipe import (
     Section,
     SFTNode,
     SolveNode,
+    TaughtNode,
     load,
 )
 from cascade.utils.files import write_atomic
@@ -36,6 +37,15 @@ def find(source: str | None, layout: Layout) -> Path:
         names = ", ".join(sorted(p.stem for p in library_path.parent.glob("*.yaml"))) or "none"
         raise RecipeError(f"{source}: neither a recipe in recipes/ ({names}) nor a file")
     return path
+
+
+def makes_base(recipe: Recipe, layout: Layout) -> str:
+    """The command that makes the recipe's base model where it is missing."""
+    if recipe.base == "models/base":
+        return "cascade pretrain"
+    name = f"{Path(recipe.base).name}.yaml"
+    made_here = (layout.root / "recipes" / "base" / name).is_file()
+    return f"cascade {f'pretrain recipes/base/{name}' if made_here else 'import SOURCE'} --out {recipe.base}"
 
 
 def use(source: str, layout: Layout) -> list[str]:
@@ -85,7 +95,8 @@ def _settings(node: Section) -> list[str]:
     if isinstance(node, OnPolicyNode):
         mix = ", ".join(f"{domain} {100 * share:g} %" for domain, share in node.mix.items())
         size = f"{node.prompts} prompts × {node.rollouts} rollouts of up to {node.rollout.max_new_tokens:,} tokens"
-        return [mix, f"{node.steps} steps of {size}, {_rate(node)}"]
+        trained = f"{node.steps} steps of {size}, {_rate(node)}" if node.steps else "nothing is trained"
+        return [mix, *_merge(node), trained]
     if isinstance(node, SolveNode):
         strategy = node.strategy.model_dump(exclude={"name"}, exclude_none=True)
         limits = node.budget.model_dump(exclude_none=True) or {"budget": "the strategy's rounds"}
@@ -101,8 +112,15 @@ def _settings(node: Section) -> list[str]:
     if isinstance(node, OffPolicyNode):
         mix = ", ".join(f"{domain} {100 * share:g} %" for domain, share in node.mix.items())
         answers = f"{node.prompts} prompts × {node.rollouts} answers of up to {node.rollout.max_new_tokens:,} tokens"
-        return [mix, f"{node.epochs:g} epochs of {answers}, batches of {node.batch}, {_rate(node)}"]
+        return [mix, *_merge(node), f"{node.epochs:g} epochs of {answers}, batches of {node.batch}, {_rate(node)}"]
     return []
+
+
+def _merge(node: Section) -> list[str]:
+    if not isinstance(node, TaughtNode) or node.start == "init":
+        return []
+    scale = "their mean" if node.merge_scale is None else f"{node.merge_scale:g} of each task vector"
+    return [f"starts from a merge of the teachers: {scale}"]
 
 
 def _place(place: Placement) -> str:

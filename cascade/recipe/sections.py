@@ -14,8 +14,6 @@ TeacherMemory = Literal["device", "host", "disk"]
 
 
 class Optimizer(Section):
-    algorithm: Literal["adamw", "sgd"] = "adamw"
-    """sgd: without momentum (arXiv 2610.02179); `betas` are AdamW's."""
     learning_rate: Annotated[float, Field(gt=0)]
     min_learning_rate: Annotated[float, Field(ge=0)] | None = None
     """Learning rate at the last step of a cosine; by default it would reach 0 one step later."""
@@ -177,17 +175,12 @@ class OnPolicyNode(Node):
 
 
 class RLNode(OnPolicyNode):
-    """GRPO, strictly on-policy unless `updates` says otherwise (recipe, common settings)."""
+    """GRPO, strictly on-policy (recipe, common settings)."""
 
     rollouts: Annotated[int, Field(gt=1)]
     """Rollouts of a group; its mean is the baseline, so at least two."""
     kl: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL term to the node's initial policy."""
-    objective: Literal["grpo", "p3o"] = "grpo"
-    """p3o: for batches that are not strictly on-policy, by several updates or a sampler in lower precision
-    (arXiv 2605.12380); another forward pass an update."""
-    updates: Count = 1
-    """Optimizer steps on each batch of rollouts."""
     dynamic_filtering: bool = True
     """Drop zero-variance groups and draw other prompts in their place."""
     max_refills: Annotated[int, Field(ge=0)] = 2
@@ -202,12 +195,6 @@ class RLNode(OnPolicyNode):
     fewer) the node stops below it, with advice; and where no step trained anything. 0: only then."""
     overlong: Literal["zero", "mask", "keep"] = "zero"
     """An unfinished response: reward 0, masked from the loss, or judged as it is."""
-
-    @model_validator(mode="after")
-    def _on_policy(self) -> "RLNode":
-        if self.updates > 1 and self.objective == "grpo":
-            raise ValueError("updates: grpo is for strictly on-policy batches; say objective: p3o")
-        return self
 
 
 class HeldOut(Section):
@@ -237,7 +224,9 @@ class Distillation(OnPolicyNode):
         return self
 
 
-class DistillNode(Distillation):
+class TaughtNode(Node):
+    """A distillation whose teachers are chosen by a node of their own."""
+
     teachers: str
     """The teachers node that chose them."""
     start: Literal["init", "merge"] = "init"
@@ -248,7 +237,7 @@ class DistillNode(Distillation):
     """By default 1/K for K task vectors: the mean (IM-MOPD, arXiv 2609.34745)."""
 
     @model_validator(mode="after")
-    def _merges(self) -> "DistillNode":
+    def _merges(self) -> "TaughtNode":
         if self.engine == "nemo" and self.start == "merge":
             raise ValueError("start: weights are merged by engine hf only")
         if self.lora is not None and self.start == "merge":
@@ -258,12 +247,21 @@ class DistillNode(Distillation):
         return self
 
 
-class OffPolicyNode(Node):
+class DistillNode(Distillation, TaughtNode):
+    steps: Annotated[int, Field(ge=0)]
+    """0, with `start: merge`: nothing is trained, the checkpoint is the merge."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "DistillNode":
+        if self.steps == 0 and self.start != "merge":
+            raise ValueError("steps: 0 leaves the weights of init as they are; give a number, or say start: merge")
+        return self
+
+
+class OffPolicyNode(TaughtNode):
     """Off-policy distillation: SFT on the teachers' answers, sampled once, that their verifiers accept (sequence-level
     knowledge distillation, arXiv 1606.07947). A control for on-policy distillation, or its warm-up."""
 
-    teachers: str
-    """The teachers node that chose them."""
     mix: dict[str, Share]
     """Domain → share of the prompts; as of an on-policy node."""
     prompts: Count

@@ -17,6 +17,7 @@ from cascade.recipe.sections import (
     RepairNode,
     SFTNode,
     SolveNode,
+    TaughtNode,
     TeachersNode,
 )
 
@@ -185,7 +186,7 @@ def _check_round(key: str, node: Any, graph: Graph) -> None:
         for name in names:
             if name != BASE and last < (earliest := makers[name].round):
                 raise RecipeError(f"{key}.{reads}: {last}, but its {field} {name!r} is of round {earliest}")
-    if isinstance(node, DistillNode | OffPolicyNode) and node.round != graph.teachers[node.teachers].round + 1:
+    if isinstance(node, TaughtNode) and node.round != graph.teachers[node.teachers].round + 1:
         raise RecipeError(
             f"{key}.round: {node.round}; a distillation opens the round after its teachers', "
             f"{graph.teachers[node.teachers].round + 1}"

@@ -184,20 +184,6 @@ def shade(value: float) -> tuple[str, str]:
     return to_hex(rgb), "white" if luminance < 0.179 else "black"
 
 
-def versus(curves: dict[str, list[tuple[int, float]]]) -> Figure:
-    """Methods from the same start at equal steps: mean reward over the domains on the prompts of the steps."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
-        axes = figure.subplots()
-        for number, (method, points) in enumerate(curves.items()):
-            xs, ys = zip(*points, strict=True)
-            axes.plot(xs, ys, color=COLOURS[number], marker=MARKERS[number], linewidth=1.8, label=method)
-        axes.set_xlabel("step")
-        axes.set_ylabel("mean reward")
-        axes.legend()
-    return figure
-
-
 def budget_curve(summary: dict[str, Any]) -> Figure:
     """A strategy's score by responses a problem, on a logarithmic axis, with 95 % intervals, beside choices from plain
     samples."""

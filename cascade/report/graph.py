@@ -2,7 +2,7 @@
 
 from html import escape
 
-from cascade.recipe import BASE, DistillNode, GateNode, Node, OffPolicyNode, SolveNode, TeachersNode
+from cascade.recipe import BASE, GateNode, Node, SolveNode, TaughtNode, TeachersNode
 from cascade.report.results import Results
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 120, 46, 26, 22, 4
@@ -81,7 +81,7 @@ def _edges(results: Results) -> list[tuple[str, str, bool]]:
     for name, node in results.recipe.ordered().items():
         if isinstance(node, Node):
             edges.append((node.init, name, False))
-        if isinstance(node, DistillNode | OffPolicyNode):
+        if isinstance(node, TaughtNode):
             edges.append((node.teachers, name, True))
         if isinstance(node, TeachersNode):
             edges += [(candidate, name, True) for candidate in node.candidates]

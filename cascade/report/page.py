@@ -14,10 +14,8 @@ from cascade.report.before_after import before_after, shortened
 from cascade.report.graph import graph_svg
 from cascade.report.results import BY_DOMAIN, Recovery, Results, load_results, pooled_recovery, quantized_rows
 from cascade.tracking import Journal
-from cascade.utils.files import read_json, write_atomic
+from cascade.utils.files import write_atomic
 from cascade.utils.machine import machine
-
-VERSUS = "distillation_versus_rl"
 
 SAMPLES = 4
 """Rollouts shown for each node, from its last sampled step."""
@@ -31,11 +29,11 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
     """
     directory = out or layout.root / "report"
     results = load_results(recipe, layout)
-    versus = _versus(layout)
     distillations = (*recipe.off_policy, *recipe.distill, *recipe.repair)
-    recoveries = {node: results.recoveries(node) for node in distillations if node in results.steps}
-    # No step of an off-policy distillation has rollouts of its own.
-    curves = {node: found for node, found in recoveries.items() if found and node not in recipe.off_policy}
+    recoveries = {node: results.recoveries(node) for node in distillations}
+    # No step of an off-policy distillation has rollouts of its own, and a mere merge has no steps.
+    on_policy = [node for node in results.steps if node not in recipe.off_policy]
+    curves = {node: found for node, found in recoveries.items() if found and node in on_policy}
     figures_by_name: dict[str, Figure] = {}
     if results.summaries:
         figures_by_name["scores"] = figures.heat_map(results)
@@ -43,8 +41,6 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         figures_by_name[f"recovery_{node}"] = figures.recovery_curve(results, node, found)
     for node, summary in results.solutions.items():
         figures_by_name[f"budget_{node}"] = figures.budget_curve(summary)
-    if versus:
-        figures_by_name[VERSUS] = figures.versus(versus)
     pngs = [figures.to_png(figure, directory / "figures" / f"{name}.png") for name, figure in figures_by_name.items()]
     answers = before_after(results, layout)
     node_costs = facts.costs(results, layout)
@@ -57,7 +53,6 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         results=results,
         graph=Markup(graph_svg(results)),
         shade=figures.shade,
-        versus=_svgs({"": figures_by_name[VERSUS]}) if versus else {},
         panels={node: _svgs(figures.stage_panels(results, node)) for node in results.steps},
         curves={n: _svgs(figures.recovery_panels(results, n, found)) for n, found in curves.items()},
         by_domain={node: means for node in results.steps if (means := results.means_by_domain(node))},
@@ -74,7 +69,7 @@ def build_report(recipe: Recipe, layout: Layout, out: Path | None = None) -> Pat
         costs=costs,
         made_with={**facts.provenance(recipe, layout), **machine(), **facts.versions()},
         names=[domain.replace("_", " ") for domain in recipe.domains],
-        contents=_contents(results, recoveries, bool(versus), bool(answers), bool(costs)),
+        contents=_contents(results, recoveries, bool(answers), bool(costs)),
     )
     index = directory / "index.html"
     write_atomic(index, page)
@@ -89,19 +84,13 @@ def _svgs(figures_by_name: dict[str, Figure]) -> dict[str, Markup]:
     return {name: Markup(figures.to_svg(figure)) for name, figure in figures_by_name.items()}
 
 
-def _versus(layout: Layout) -> dict[str, list[tuple[int, float]]]:
-    """Method → (step, mean reward), from the benchmark of distillation against RL at equal steps."""
-    path = layout.root / "results" / "benchmarks" / f"{VERSUS}.json"
-    return {m: [(int(s), float(v)) for s, v in p] for m, p in read_json(path).items()} if path.exists() else {}
-
-
 def _last_samples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     last = max(row["step"] for row in rows)
     return [row for row in rows if row["step"] == last][:SAMPLES]
 
 
 def _contents(
-    results: Results, recoveries: dict[str, list[Recovery]], versus: bool, answered: bool, costs: bool
+    results: Results, recoveries: dict[str, list[Recovery]], answered: bool, costs: bool
 ) -> list[tuple[str, str]]:
     """(anchor, title) of the page's sections."""
     recipe, decided = results.recipe, results.decisions
@@ -113,7 +102,6 @@ def _contents(
         *((node in decided, node, f"Teachers: {node}") for node in recipe.teachers),
         *((bool(found), f"recovery-{node}", f"Recovery: {node}") for node, found in recoveries.items()),
         (bool(results.solutions), "test-time", "Test-time scaling"),
-        (versus, "versus", "Distillation against RL"),
         (bool(results.steps), "training", "Training"),
         (answered, "answers", "Before and after"),
         (bool(results.samples), "samples", "Sample rollouts"),

@@ -98,5 +98,7 @@ def _sentence(recipe: Recipe, name: str) -> str:
     size = f"{node.steps} steps of {node.prompts} prompts × {node.rollouts} rollouts ({mix})"
     if name in recipe.repair:
         return f"regression check of {node.init}, and where it regressed a distillation: {size}"
+    if node.steps == 0:
+        return f"a merge of the teachers ({mix}), not trained"
     what = "distillation from several teachers" if isinstance(node, Distillation) else "reinforcement learning"
     return f"{what}, from {node.init}: {size}"

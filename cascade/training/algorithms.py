@@ -45,37 +45,16 @@ class GRPO:
 
     def __call__(self, log_probs: Tensor, index: Tensor) -> Tensor:
         advantages = _pick(self._advantages, index, log_probs)
-        loss = self.policy_gradient(log_probs, advantages, index)
+        loss = losses.policy_gradient_loss(log_probs, advantages, self._batch.tokens)
         if self._start is not None:
             kl = losses.kl_to_start(log_probs, _pick(self._start, index, log_probs))
             loss = loss + self._kl * kl.sum() / self._batch.tokens
         return loss
 
-    def policy_gradient(self, log_probs: Tensor, advantages: Tensor, index: Tensor) -> Tensor:
-        return losses.policy_gradient_loss(log_probs, advantages, self._batch.tokens)
-
     def metrics(self, log_probs: Tensor) -> Metrics:
         if self._start is None:
             return {}
         return token_means("train/kl_to_start", losses.kl_to_start(log_probs, self._start), self._batch)
-
-
-class P3O(GRPO):
-    """GRPO for a policy that is no longer the one that sampled: ratios truncated at their effective sample size, and a
-    KL term to the sampler's policy, the stronger the smaller that is."""
-
-    def __init__(self, batch: Batch, policy: Policy, kl: float = 0.0, start: Policy | None = None):
-        super().__init__(batch, kl, start)
-        self._old = batch.sampler_log_probs
-        ratios = (policy.score(batch.sequences).log_probs - self._old).exp()
-        self._effective_size = losses.effective_sample_size(ratios)
-
-    def policy_gradient(self, log_probs: Tensor, advantages: Tensor, index: Tensor) -> Tensor:
-        old = _pick(self._old, index, log_probs)
-        return losses.p3o_loss(log_probs, old, advantages, self._effective_size, self._batch.tokens)
-
-    def metrics(self, log_probs: Tensor) -> Metrics:
-        return super().metrics(log_probs) | {"train/effective_sample_size": self._effective_size}
 
 
 class MOPD:

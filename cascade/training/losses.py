@@ -54,28 +54,6 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, total_tokens: in
     return -(advantages.detach() * log_probs).sum() / total_tokens
 
 
-def effective_sample_size(ratios: Tensor) -> float:
-    """[N] w = π / π_old → (Σ w)² / (N Σ w²), the effective share of the samples: 1 where all are equal."""
-    weights = ratios.double()
-    return float(weights.sum().square() / (len(weights) * weights.square().sum()))
-
-
-def p3o_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, effective_size: float, total_tokens: int
-) -> Tensor:
-    """[n], [n], [n] → scalar: 1/Σ|o_i| · Σ ( -sg[min(w, E)] Â log π + (1 - E) (w log w - w + 1) ), w = π / π_old and E
-    the effective sample size of the step's ratios (P3O, arXiv 2605.12380).
-
-    The second term estimates KL(π ‖ π_old) from samples of π_old, value and gradient without bias. Where all w are 1,
-    this is `policy_gradient_loss`.
-    """
-    log_ratio = log_probs - old_log_probs
-    ratio = log_ratio.exp()
-    gain = ratio.detach().clamp(max=effective_size) * advantages.detach() * log_probs
-    kl = ratio * log_ratio - ratio + 1
-    return ((1 - effective_size) * kl - gain).sum() / total_tokens
-
-
 def importance_weights(train_log_probs: Tensor, sampler_log_probs: Tensor, low: float, high: float) -> Tensor:
     """[n], [n] → [n]: w = sg[r] · 1[low ≤ r ≤ high] with r = π_train / π_inf. Outside, the token is dropped."""
     ratio = (train_log_probs.detach() - sampler_log_probs).exp()

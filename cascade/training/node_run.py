@@ -68,8 +68,6 @@ LATER = {
     "merge_scale",
     "held_out",
     "gradient_shares",
-    "objective",
-    "updates",
 }
 """Keys that are not among the inputs where they have their default, so that states saved before there were such keys
 are resumed."""
@@ -104,10 +102,7 @@ class NodeRun:
         excluded |= dict.fromkeys(LATER & defaults, True)
         unset = {"keep_gathered"} if node.parallel.keep_gathered is None else set()
         self._optimizer = None if isinstance(node, QuantizeNode) else node.optimizer
-        adamw = {"algorithm"} if self._optimizer and self._optimizer.algorithm == "adamw" else set()
-        section = node.model_dump(
-            mode="json", exclude=excluded | {"rollout": PLACEMENT, "parallel": unset, "optimizer": adamw}
-        )
+        section = node.model_dump(mode="json", exclude=excluded | {"rollout": PLACEMENT, "parallel": unset})
         self.inputs: dict[str, Any] = {
             "recipe section": fingerprint(section),
             "seed and threads": [recipe.seed, recipe.threads],

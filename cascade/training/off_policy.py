@@ -15,6 +15,7 @@ from cascade.policy.base import Policy, Sequence
 from cascade.recipe import OffPolicyNode, Recipe
 from cascade.rollout import make_sampler
 from cascade.rollout.driver import Driver, RolloutRequest
+from cascade.training import task_vectors
 from cascade.training.lr_schedule import learning_rate
 from cascade.training.metrics import Metrics, step_metrics
 from cascade.training.node_run import NodeRun, require_files
@@ -39,12 +40,16 @@ def run_off_policy(
     files = {domain: layout.prompts(domain) for domain in node.mix}
     require_files(list(files.values()), "`cascade node curate` writes it")
     teachers = chosen_teachers(recipe, name, layout)
-    run = NodeRun(recipe, name, layout, list(files.values()), teacher_inputs(teachers))
+    common_start = task_vectors.common_start(recipe, node, teachers, layout)
+    run = NodeRun(recipe, name, layout, list(files.values()), teacher_inputs(teachers, common_start))
     run.set_up_torch()
     for checkpoint in sorted({teacher.checkpoint for teacher in teachers.values()}):
         check_compatible(run.parent, checkpoint)
     policy = run.load_policy()
     step = run.resume(policy).step
+    if step == 0 and common_start is not None:
+        checkpoints = [teacher.checkpoint for teacher in teachers.values()]
+        task_vectors.merge_into(policy.model, common_start, checkpoints, node.merge_scale)
     began = time.perf_counter()
     saved = run.work / "answers.jsonl"
     if step == 0 or not saved.exists():

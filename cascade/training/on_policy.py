@@ -1,8 +1,7 @@
 """The one on-policy loop, for RL and for multi-domain distillation.
 
 Draw prompts; sample a group for each; verify; drop zero-variance groups and refill; advantages (group-relative,
-or teacher log-ratio); one optimizer step; log; save. Strictly on-policy: one step per batch of fresh rollouts, unless
-an RL node asks for several.
+or teacher log-ratio); one optimizer step; log; save. Strictly on-policy: one step per batch of fresh rollouts.
 """
 
 import time
@@ -10,17 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
 from cascade.policy import make_policy
 from cascade.policy.base import Policy
 from cascade.recipe import Distillation, DistillNode, OnPolicyNode, Recipe, RLNode
-from cascade.recipe.library import checkpoint_of
 from cascade.rollout import make_sampler
 from cascade.training import task_vectors
-from cascade.training.algorithms import GRPO, MOPD, P3O, AdvantageSource, Signal
+from cascade.training.algorithms import GRPO, MOPD, AdvantageSource
 from cascade.training.batch import Batch
 from cascade.training.collector import Collector
 from cascade.training.difficulty import (
@@ -46,7 +43,6 @@ from cascade.training.teacher_scoring import (
     teacher_inputs,
 )
 from cascade.utils import distributed
-from cascade.utils.files import hash_directory
 from cascade.utils.progress import Progress, say
 
 AfterStep = Callable[[int, Policy, Metrics], None]
@@ -67,15 +63,12 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
     files = {domain: layout.prompts(domain) for domain in node.mix}
     require_files(list(files.values()), "`cascade node curate` writes it")
     teachers = chosen_teachers(recipe, name, layout) if isinstance(node, Distillation) else {}
-    common_start = _common_start(recipe, node, teachers, layout)
-    inputs = teacher_inputs(teachers)
-    if common_start is not None:
-        inputs["common start"] = distributed.broadcast_from_main(partial(hash_directory, common_start))
-    run = NodeRun(recipe, name, layout, list(files.values()), inputs)
+    common_start = task_vectors.common_start(recipe, node, teachers, layout)
+    run = NodeRun(recipe, name, layout, list(files.values()), teacher_inputs(teachers, common_start))
     run.set_up_torch()
 
     policy = run.load_policy()
-    advantages = _advantage_source(node, run, policy, teachers)
+    advantages = _advantage_source(node, run, teachers)
     state = run.resume(policy)
     recovery = state.progress.pop("recovery", None)
     measured = state.progress.pop("difficulty", None)
@@ -134,8 +127,6 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
                     rate = learning_rate(node.optimizer, step, node.steps)
                     halves = Halves.of(batch) if node.gradient_shares else None
                     report = policy.step(batch.sequences, signal, rate, halves.parts if halves else None)
-                    for _ in range(1, node.updates if isinstance(node, RLNode) else 1):
-                        policy.step(batch.sequences, advantages(batch), rate)
                     metrics |= step_metrics(report, rate, time.perf_counter() - training)
                     metrics |= agreement_metrics(batch, report) | signal.metrics(report.scores.log_probs)
                     metrics |= halves.metrics(report.products) if halves else {}
@@ -158,32 +149,16 @@ def run_on_policy(recipe: Recipe, name: str, layout: Layout, after_step: AfterSt
     run.finish(policy)
 
 
-def _common_start(recipe: Recipe, node: OnPolicyNode, teachers: dict[str, Teacher], layout: Layout) -> Path | None:
-    """The checkpoint from which all teachers descend, for one that starts with their merge."""
-    if not isinstance(node, DistillNode) or node.start == "init":
-        return None
-    names = sorted({teacher.node for teacher in teachers.values()})
-    if earlier := [name for name in names if name not in recipe.training]:
-        raise RecipeError(
-            f"teacher {earlier[0]}: of an earlier run, whose common start with the others is not here; "
-            f"leave start: merge out, or earlier_runs of {node.teachers}"
-        )
-    return checkpoint_of(recipe, layout, recipe.common_start(names))
-
-
-def _advantage_source(
-    node: OnPolicyNode, run: NodeRun, policy: Policy, teachers: dict[str, Teacher]
-) -> AdvantageSource:
+def _advantage_source(node: OnPolicyNode, run: NodeRun, teachers: dict[str, Teacher]) -> AdvantageSource:
     if isinstance(node, Distillation):
         for checkpoint in sorted({teacher.checkpoint for teacher in teachers.values()}):
             check_compatible(run.parent, checkpoint)
         return partial(MOPD, teachers=Teachers(teachers, node), node=node)
     assert isinstance(node, RLNode)
-    algorithm: Callable[..., Signal] = GRPO if node.objective == "grpo" else partial(P3O, policy=policy)
     if node.kl == 0:
-        return algorithm
+        return GRPO
     start = make_policy(node.engine, run.parent, None, parallel=node.parallel)
-    return partial(algorithm, kl=node.kl, start=start)
+    return partial(GRPO, kl=node.kl, start=start)
 
 
 def _check_sampling(name: str, node: OnPolicyNode) -> None:

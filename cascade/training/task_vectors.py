@@ -1,29 +1,58 @@
 """Task vectors: differences between checkpoints trained from one start (Ilharco et al., arXiv 2212.04089)."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cascade.errors import CheckpointError
+from cascade.errors import CheckpointError, RecipeError
+from cascade.layout import Layout
 from cascade.policy.checkpoint import load_checkpoint
+from cascade.recipe import Node, Recipe, TaughtNode
+from cascade.recipe.library import checkpoint_of
+from cascade.training.teacher_scoring import Teacher
 
 Weights = dict[str, Tensor]
 
 
-def merged(common: Weights, teachers: list[Weights], scale: float) -> Weights:
+def common_start(recipe: Recipe, node: Node, teachers: dict[str, Teacher], layout: Layout) -> Path | None:
+    """The checkpoint from which all teachers descend, for a node that starts with their merge; None for any other.
+
+    Raises RecipeError where a teacher is of an earlier run.
+    """
+    if not isinstance(node, TaughtNode) or node.start == "init":
+        return None
+    names = sorted({teacher.node for teacher in teachers.values()})
+    if earlier := [name for name in names if name not in recipe.training]:
+        raise RecipeError(
+            f"teacher {earlier[0]}: of an earlier run, whose common start with the others is not here; "
+            f"leave start: merge out, or earlier_runs of {node.teachers}"
+        )
+    return checkpoint_of(recipe, layout, recipe.common_start(names))
+
+
+def merged(common: Weights, teachers: Iterable[Weights], scale: float) -> Weights:
     """θ + scale · Σ (φ_k - θ): the common start θ plus the teachers' task vectors. With the scale 1/K for K teachers it
-    is their mean."""
-    return {name: value + scale * sum(teacher[name] - value for teacher in teachers) for name, value in common.items()}
+    is their mean. One teacher at a time is needed."""
+    found = {name: torch.zeros_like(value) for name, value in common.items()}
+    for teacher in teachers:
+        for name, value in common.items():
+            found[name] += teacher[name] - value
+    for name, value in common.items():
+        found[name].mul_(scale).add_(value)
+    return found
 
 
 def merge_into(model: PreTrainedModel, common: Path, teachers: list[Path], scale: float | None) -> None:
     """Give the model the weights of the common start plus `scale` times each teacher's task vector; None: 1/K. The
-    common start may be among the teachers and is not counted; where it is the only one, the model gets its weights."""
+    common start may be among the teachers and is not counted; where it is the only one, the model gets its weights.
+    Three models are in memory beside it, as many as training keeps there (gradients and two moments)."""
     start = load_weights(common, weights_of(model))
-    others = [load_weights(checkpoint, start) for checkpoint in dict.fromkeys(teachers) if checkpoint != common]
-    set_weights(model, merged(start, others, scale or 1 / len(others)) if others else start)
+    others = [checkpoint for checkpoint in dict.fromkeys(teachers) if checkpoint != common]
+    loaded = (load_weights(checkpoint, start) for checkpoint in others)
+    set_weights(model, merged(start, loaded, scale or 1 / len(others)) if others else start)
 
 
 def weights_of(model: PreTrainedModel) -> Weights:

@@ -83,9 +83,14 @@ def chosen_teachers(recipe: Recipe, name: str, layout: Layout) -> dict[str, Teac
     return teachers
 
 
-def teacher_inputs(teachers: dict[str, Teacher]) -> dict[str, Any]:
-    """The teachers among a node's inputs, by their hashes."""
-    return {"teachers": {domain: teacher.hash for domain, teacher in teachers.items()}} if teachers else {}
+def teacher_inputs(teachers: dict[str, Teacher], common_start: Path | None) -> dict[str, Any]:
+    """The teachers among a node's inputs, and the start whose task vectors it merges, by their hashes."""
+    inputs: dict[str, Any] = {}
+    if teachers:
+        inputs["teachers"] = {domain: teacher.hash for domain, teacher in teachers.items()}
+    if common_start is not None:
+        inputs["common start"] = distributed.broadcast_from_main(partial(hash_directory, common_start))
+    return inputs
 
 
 def check_compatible(student: Path, teacher: Path) -> None:

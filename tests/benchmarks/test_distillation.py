@@ -10,9 +10,12 @@ from cascade.utils.files import write_json
 TEACHERS = {"math": "a", "code": "b"}
 
 
-def add(place: Place, run: Run, step: int, rollouts: int, cost: float, **rewards: list[float | None]) -> None:
+def add(
+    place: Place, run: Run, step: int, rollouts: int, cost: float, machine: str = "one", **rewards: list[float | None]
+) -> None:
+    costs = {"seconds": cost, "tokens": 10 * cost}
     for domain, values in rewards.items():
-        part = {"rewards": values, "rollouts": rollouts, "length": 9.0, "seconds": cost, "tokens": 10 * cost}
+        part = {"rewards": values, "rollouts": rollouts, "length": 9.0, "machine": machine, **costs}
         write_json(jobs.part_of(place, run, step, domain), part)
 
 
@@ -60,6 +63,29 @@ def test_the_gain_over_rl_is_read_off_its_curve(place):
     assert variants["rl"]["curve"][-1]["recovery"] == pytest.approx(0.3 / 0.8)
 
 
+def test_the_gain_over_off_policy_is_paired(place):
+    for seed, more in ((1, 0.0), (2, 0.2)):
+        add(place, Run("off_policy", seed), -1, 4, 90, math=[0.2 + more, 0.6 + more, 0.4 + more], code=[0.5, 0.5, 0.5])
+        add(place, Run("mopd", seed), STEPS, 4, 90, math=[0.3 + more, 0.7 + more, 0.5 + more], code=[0.5, 0.5, 0.5])
+    summary = table.summarise(place)
+    # Seeds and prompts differ, the gain does not.
+    assert summary["mopd"]["recovery"]["high"] > summary["mopd"]["recovery"]["low"] + 0.1
+    assert summary["mopd"]["gain_over_off_policy"] == pytest.approx(dict.fromkeys(("value", "low", "high"), 0.1 / 0.8))
+    assert "gain_over_off_policy" not in summary["off_policy"]
+    lines = table.as_markdown(summary).splitlines()
+    assert lines[0].startswith("| variant | recovery, % | over off-policy | CPU s | tokens | math | code |")
+    assert {line.count("|") for line in lines} == {8}
+
+
+def test_the_machines_are_named_with_what_was_measured_on_them(place):
+    add(place, Run("mopd", 1), 10, 1, 100, math=[0.3, 0.7, 0.5], code=[0.4, 0.4, 0.4])
+    add(place, Run("mopd", 1), STEPS, 4, 100, "two", math=[0.3, 0.7, 0.5], code=[0.4, 0.4, 0.4])
+    add(place, Run("rl_routed", 1, "math"), 8, 4, 30, "two", math=[0.6, 1.0, 0.8])
+    add(place, Run("rl_routed", 1, "code"), 8, 4, 20, "three", code=[0.5, 0.5, 0.5])
+    machines = table.summarise(place)["about"]["machines"]
+    assert machines == {"one": ["start", "mopd"], "two": ["mopd", "rl_routed"], "three": ["rl_routed"]}
+
+
 def test_runs_by_domain_are_one_result_when_all_are_there(place):
     add(place, Run("rl_routed", 1, "math"), 8, 4, 30, math=[0.6, 1.0, 0.8])
     assert "rl_routed" not in table.summarise(place)
@@ -82,6 +108,15 @@ def test_what_is_missing_of_a_run(place):
     add(place, run, STEPS, 4, 1, math=[0.0] * 3)
     assert jobs.missing(place, run, STEPS) == ["code"]
     assert Run("rl_routed", 1, "code").name == "rl_routed-1-code"
+    assert jobs.missing(place, Run("rl_routed", 1, "code"), 8) == ["code"]
+
+
+def test_a_teacher_is_evaluated_in_what_it_teaches(place):
+    shutil.rmtree(place.parts / "b-0")
+    assert jobs.missing(place, Run("b", 0), 0) == ["code"]
+    add(place, Run("b", 0), 0, 4, 0, code=[0.9, 0.9, 0.9])
+    assert jobs.missing(place, Run("b", 0), 0) == []
+    assert table.summarise(place)["about"]["domains"]["code"]["teacher"] == pytest.approx(0.9)
 
 
 def test_what_was_measured_of_a_variant_that_is_no_more_is_ignored(place):

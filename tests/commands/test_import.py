@@ -15,7 +15,7 @@ from cascade.commands.import_model import importer, loading
 from cascade.commands.import_model.capabilities import capabilities
 from cascade.errors import CascadeError
 from cascade.policy import make_policy
-from tests import hub_of_files as hub
+from tests import hub
 from tests.chat import test_round_trips
 from tests.policy import tiny
 

@@ -54,6 +54,7 @@ def test_one_domain_with_demonstrations(model: Path, tmp_path: Path) -> None:
         4,
     )
     assert list(recipe.training) == ["sft", "math_rl"]
+    assert lines[-1] == "written to recipes/made.yaml: sft, math_rl, release"
     assert (recipe.rl["math_rl"].init, recipe.rl["math_rl"].rollout.thinking) == ("sft", True)
     assert recipe.gate["release"].against == ["sft"]
     assert recipe.curation.max_tokens == recipe.curation.sequence_length == 256

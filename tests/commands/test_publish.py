@@ -45,9 +45,9 @@ def project(tmp_path):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    with hub.serving() as found:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", found.address)
+def server(tmp_path, monkeypatch):
+    with hub.serve(tmp_path / "hub") as found:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", found.url)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)  # as of `cascade publish`
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         yield found
@@ -178,13 +178,16 @@ def test_what_no_gate_passed_is_refused_and_nothing_written(project, tmp_path):
 
 
 def test_the_hub_gets_the_files_in_one_commit_and_loses_old_weights(project, server):
-    server.files = {"model-00001-of-00002.safetensors": b"old", "notes.md": b"mine"}
+    repository = server.root / "models" / "org" / "name"
+    write_atomic(repository / "model-00001-of-00002.safetensors", "old")
+    write_atomic(repository / "notes.md", "mine")
     url = publish_model(RECIPE, project, "mopd", "hf://org/name")
-    assert url == f"{server.address}/org/name/commit/{'1' * 40}"
-    (made,) = server.made
-    assert (made["name"], made["organization"], made["visibility"]) == ("name", "org", "private")
-    assert sorted(server.files) == ["DATA_CARD.md", "README.md", "config.json", "notes.md"]
-    assert server.files["README.md"].decode() == model_card(RECIPE, project, "mopd")
+    assert url == f"{server.url}/org/name/commit/{hub.COMMIT}"
+    (created,) = server.created
+    assert (created["name"], created["organization"], created["visibility"]) == ("name", "org", "private")
+    files = sorted(path.name for path in repository.iterdir())
+    assert files == ["DATA_CARD.md", "README.md", "config.json", "notes.md"]
+    assert (repository / "README.md").read_text() == model_card(RECIPE, project, "mopd")
     assert len(server.commits) == 1
     assert server.tokens == {"Bearer hf_secret"}
     assert not (project.work("publish") / "mopd").exists()
@@ -192,7 +195,7 @@ def test_the_hub_gets_the_files_in_one_commit_and_loses_old_weights(project, ser
 
 @pytest.mark.parametrize(("status", "remedy"), [(401, "set HF_TOKEN"), (403, "set HF_TOKEN"), (400, "publish again")])
 def test_what_the_hub_refuses_is_one_line(project, server, status, remedy):
-    server.refuse = status
+    server.status = {"api": status}
     with pytest.raises(CascadeError, match=remedy) as error:
         publish_model(RECIPE, project, "mopd", "hf://org/name")
     assert "\n" not in str(error.value)

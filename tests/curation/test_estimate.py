@@ -1,6 +1,7 @@
 """The dry run: estimates against what curation then does."""
 
 import gzip
+import random
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -40,6 +41,33 @@ def test_a_sample_tells_what_the_whole_gives(layout: Layout, make_recipe: Callab
     lines = as_lines(recipe, [found], 2)
     assert "empty 25.0%" in lines[1]
     assert lines[2].startswith("time: about")
+
+
+WORDS = [
+    a + b for a in ("ba", "ce", "di", "fo", "gu", "ha", "ke", "li", "mo", "nu") for b in ("rn", "st", "lk", "mp", "t")
+]
+
+
+def math_row_of(n: int) -> dict:
+    """Every other row differs from its kind by a number alone, the rest have words of their own."""
+    words = " ".join(random.Random(n).choices(WORDS, k=25)) if n % 2 else "of sheep in the field behind the old mill"
+    return {"question": f"What is the number {n} {words}?", "answer": f"It is {n}.\n#### {n}"}
+
+
+@pytest.mark.parametrize(("sample", "tolerance"), [(400, 0.0), (200, 0.1)])
+def test_what_the_benchmark_takes_and_what_is_like_it_is_not_kept(
+    layout: Layout, make_recipe: Callable[..., Recipe], sample: int, tolerance: float
+):
+    write_jsonl(layout.root / "rows.jsonl", [math_row_of(n) for n in range(400)])
+    source = {"path": "rows.jsonl", "domain": "math", "environment": "math", "sft": -1, "rl": -1, "benchmark": 40}
+    recipe = make_recipe({"rows": source})
+    found = {e.use: e for e in estimate(recipe, layout, sample)}
+    report = build(recipe, layout, Journal(layout.root / "journal.jsonl"))
+    for use in ("benchmark", "rl", "sft"):
+        assert found[use].rows_kept == pytest.approx(report[use]["kept"], rel=tolerance)
+    # Of 200 rows with words of their own, all but those that are drawn.
+    assert 150 < report["rl"]["kept"] < 200
+    assert "held_out" not in found["rl"].reasons
 
 
 def test_of_a_number_of_rows_no_more_are_read_than_are_needed(layout: Layout, make_recipe: Callable[..., Recipe]):

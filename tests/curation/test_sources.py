@@ -16,7 +16,7 @@ from cascade.curation import sources
 from cascade.curation.rows import parse
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Source
-from tests import hub_of_files as hub
+from tests import hub
 
 from .conftest import chat_row, math_row, write_jsonl
 

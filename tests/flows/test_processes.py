@@ -1,18 +1,22 @@
 """Stages as processes, against a real DVC project of shell commands."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tasks import processes
+from tasks.inputs import missing_input
 from tasks.processes import outcome, run_stage, stopped_on_exit
 
+ROOT = Path(__file__).parents[2]
 DVC_YAML = """
 stages:
   good:
@@ -55,6 +59,20 @@ def test_a_command_that_says_no_has_failed_with_its_own_words(project: Path) -> 
 
 def test_a_killed_command_was_interrupted(project: Path) -> None:
     assert run_stage("killed", project, "", lambda line: None).kind == "interrupted"
+
+
+def test_inputs_are_checked_by_many_threads_at_once(project: Path) -> None:
+    """DVC by itself finds dvc.yaml wrong then."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, project / name)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = set(threads.map(lambda _: missing_input("sft@sft", project), range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == {"data/sft: no such file or directory; `dvc repro curate` makes it"}
 
 
 def alive(pid: int) -> bool:

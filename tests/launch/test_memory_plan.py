@@ -317,9 +317,15 @@ def test_what_does_not_fit_is_refused_with_a_remedy() -> None:
 
 
 def test_a_base_model_that_nobody_knows(tmp_path: Path) -> None:
-    with pytest.raises(CascadeError, match=r"config\.json: no such file, nor .*; the plan needs the base model"):
+    base = load(PAPER).base
+    with pytest.raises(
+        CascadeError, match=rf"config\.json: no such file, nor .*: `cascade import SOURCE --out {base}`$"
+    ):
         plan(load(PAPER), "mopd", Layout(tmp_path))
     (tmp_path / "recipes" / "base").mkdir(parents=True)
+    shutil.copy(ROOT / "recipes" / "base" / "one-gpu.yaml", tmp_path / "recipes" / "base")
+    with pytest.raises(CascadeError, match=r"`cascade pretrain recipes/base/one-gpu.yaml --out models/one-gpu`$"):
+        plan(load(ROOT / "recipes" / "one-gpu.yaml"), "sft", Layout(tmp_path))
     (tmp_path / "recipes" / "base" / LARGE.name).write_text("{}")
     with pytest.raises(CascadeError, match="not the configuration of a causal language model"):
         plan(load(PAPER), "mopd", Layout(tmp_path))

@@ -76,50 +76,6 @@ def test_importance_weights_drop_tokens_outside_the_range_and_keep_its_ends():
     assert at_ends.tolist() == [1.0]
 
 
-def test_effective_sample_size_by_hand():
-    assert losses.effective_sample_size(tensor(2, 2, 2)) == 1
-    assert losses.effective_sample_size(tensor(0, 0, 0, 5)) == 0.25
-    assert losses.effective_sample_size(tensor(1, 3)) == pytest.approx(16 / 20)
-
-
-def test_p3o_is_grpo_where_the_batch_is_on_policy():
-    log_probs, advantages = parameter(-1.0, -0.5, -2.0), tensor(1, -1, 0.5)
-    old = log_probs.detach().clone()
-    size = losses.effective_sample_size((log_probs.detach() - old).exp())
-    assert size == 1
-    (found,) = torch.autograd.grad(losses.p3o_loss(log_probs, old, advantages, size, 5), log_probs)
-    (expected,) = torch.autograd.grad(losses.policy_gradient_loss(log_probs, advantages, 5), log_probs)
-    assert found.tolist() == expected.tolist()
-
-
-def test_p3o_loss_by_hand():
-    log_probs, advantages = parameter(-1.0, -0.5), tensor(2, -1)
-    old = log_probs.detach() - tensor(math.log(2), math.log(0.5))  # ratios 2 and 0.5
-    loss = losses.p3o_loss(log_probs, old, advantages, 0.75, 4)
-    loss.backward()
-    kl = [2 * LOG2 - 2 + 1, -0.5 * LOG2 - 0.5 + 1]
-    assert loss.item() == pytest.approx((0.25 * sum(kl) - (0.75 * 2 * -1.0 + 0.5 * -1 * -0.5)) / 4)
-    by_hand = tensor(0.25 * 2 * LOG2 - 0.75 * 2, 0.25 * -0.5 * LOG2 + 0.5) / 4
-    torch.testing.assert_close(log_probs.grad, by_hand)
-
-
-def test_the_kl_term_of_p3o_has_the_value_and_gradient_of_the_kl_to_the_old_policy():
-    generator = torch.Generator().manual_seed(2)
-    logits = torch.randn(6, dtype=torch.float64, generator=generator).requires_grad_()
-    old = torch.randn(6, dtype=torch.float64, generator=generator).log_softmax(0)
-    policy = logits.log_softmax(0)
-    exact = (policy.exp() * (policy - old)).sum()
-    (exact_gradient,) = torch.autograd.grad(exact, logits)
-    policy = logits.log_softmax(0)
-    # Each token as often as the old policy samples it; without advantages and at effective size 0 only the KL is left.
-    ids = torch.arange(6)
-    parts = [losses.p3o_loss(policy[i : i + 1], old[i : i + 1], tensor(0), 0.0, 1) for i in ids]
-    expectation = sum(probability * part for probability, part in zip(old.exp(), parts, strict=True))
-    (gradient,) = torch.autograd.grad(expectation, logits)
-    assert expectation.item() == pytest.approx(exact.item())
-    torch.testing.assert_close(gradient, exact_gradient)
-
-
 def test_distillation_loss_by_hand():
     # Response A has two tokens, B one; A's second token is dropped but still counts in |V(A)|.
     log_probs = parameter(-1.0, -0.5, -2.0)

@@ -4,6 +4,7 @@ from safetensors.torch import load_file
 
 from cascade.errors import CascadeError, RecipeError
 from cascade.layout import Layout
+from cascade.policy.checkpoint import load_checkpoint
 from cascade.recipe import Recipe
 from cascade.training import off_policy
 from cascade.training.off_policy import accepted, run_off_policy
@@ -65,7 +66,8 @@ def test_without_a_good_answer_the_node_stops(project: Layout):
         run_off_policy(recipe_with(), "copy", project)
 
 
-def test_killed_it_goes_on_with_the_same_answers_and_the_same_bytes(taught: Layout, monkeypatch):
+@pytest.mark.parametrize("start", ["init", "merge"])
+def test_killed_it_goes_on_with_the_same_answers_and_the_same_bytes(taught: Layout, monkeypatch, start):
     class Killed(Exception):
         pass
 
@@ -73,13 +75,26 @@ def test_killed_it_goes_on_with_the_same_answers_and_the_same_bytes(taught: Layo
         if step == 3:
             raise Killed
 
-    run_off_policy(recipe_with(), "copy", taught)
+    run_off_policy(recipe_with(start=start), "copy", taught)
     whole = load_file(taught.checkpoint("copy") / "model.safetensors")
     with pytest.raises(Killed):
-        run_off_policy(recipe_with(), "copy", taught, kill)
+        run_off_policy(recipe_with(start=start), "copy", taught, kill)
     monkeypatch.setattr(off_policy, "sample_answers", lambda *_: pytest.fail("sampled again"))
-    run_off_policy(recipe_with(), "copy", taught)
+    run_off_policy(recipe_with(start=start), "copy", taught)
     torch.testing.assert_close(load_file(taught.checkpoint("copy") / "model.safetensors"), whole, rtol=0, atol=0)
+
+
+def test_it_starts_from_the_teachers_merge(taught: Layout):
+    begun = []
+    choose_teachers(taught, one="rl", two="sft")
+    still = OPTIMIZER | {"learning_rate": 1e-9, "weight_decay": 0.0}
+    recipe = recipe_with(start="merge", merge_scale=0.5, optimizer=still)
+    run_off_policy(recipe, "copy", taught, lambda _, policy, __: begun.append(policy.model.state_dict()))
+    teacher, start = (load_checkpoint(taught.checkpoint(node))[0].state_dict() for node in ("rl", "sft"))
+    for name, value in begun[0].items():
+        torch.testing.assert_close(value, (teacher[name] + start[name]) / 2, atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="merge_scale: is for start: merge; say so, or take it out"):
+        recipe_with(merge_scale=0.5)
 
 
 def test_it_is_a_node_of_the_graph():

@@ -53,30 +53,6 @@ def test_tokens_whose_ratio_is_out_of_range_do_not_train(project: Layout, sample
     assert step["train/gradient_norm"] == 0
 
 
-def test_p3o_learns_from_several_updates_a_batch(project: Layout):
-    for domain in ("one", "two"):
-        write_rows(project.prompts(domain), prompt_rows(domain, 20, word="w3"))
-    settings = {"steps": 4, "prompts": 8, "rollouts": 8, "objective": "p3o", "updates": 3}
-    run_on_policy(make_recipe(rl=settings), "rl", project)
-    steps = steps_of(project, "rl")
-    assert steps[-1]["rollout/reward"] > steps[0]["rollout/reward"] + 0.3
-    # Measured before the first update of a batch, where policy and sampler are the same.
-    assert all(step["train/effective_sample_size"] == pytest.approx(1) for step in steps)
-
-
-def test_one_update_of_p3o_on_policy_is_grpo(project: Layout):
-    made = []
-    for objective in ("grpo", "p3o"):
-        run_on_policy(make_recipe(rl={"steps": 1, "objective": objective}), "rl", project)
-        made.append(load_file(project.checkpoint("rl") / "model.safetensors"))
-    torch.testing.assert_close(made[0], made[1])
-
-
-def test_several_updates_of_grpo_are_refused():
-    with pytest.raises(ValueError, match="updates: grpo is for strictly on-policy batches; say objective: p3o"):
-        make_recipe(rl={"updates": 2})
-
-
 def test_a_gap_between_trainer_and_sampler_stops_the_node(project: Layout, sampler):
     sampler.offset = 0.2
     before = hash_directory(project.checkpoint("rl"))

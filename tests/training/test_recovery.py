@@ -9,7 +9,7 @@ from cascade.training import recovery
 from cascade.training.on_policy import run_on_policy
 from cascade.training.prompts import Prompt
 from cascade.training.recovery import Progress
-from cascade.utils.files import hash_directory
+from cascade.utils.files import hash_directory, read_json
 from tests.training.miniature import choose_teachers, make_recipe, prompt_rows, write_rows
 from tests.training.test_on_policy import steps_of
 
@@ -61,14 +61,16 @@ def test_recovery_is_measured_every_so_many_steps_and_the_teacher_scores_itself(
     assert all(step["held_out/tokens"] > 0 for step in steps[::2])
 
 
-def test_a_merged_start_is_the_teachers_mean(project: Layout):
-    still = {"learning_rate": 1e-12, "weight_decay": 0.0}
+def test_without_steps_the_checkpoint_is_the_merge(project: Layout):
     choose_teachers(project, one="rl", two="sft")
-    run_on_policy(make_recipe(mopd={"steps": 1, "start": "merge", "optimizer": still}), "mopd", project)
-    # The common start of rl and sft is sft, so the merge is rl.
-    merged, teacher = (load_checkpoint(project.checkpoint(node))[0].state_dict() for node in ("mopd", "rl"))
+    run_on_policy(make_recipe(mopd={"steps": 0, "start": "merge", "merge_scale": 0.75}), "mopd", project)
+    # The common start of rl and sft is sft.
+    merged, teacher, start = (load_checkpoint(project.checkpoint(n))[0].state_dict() for n in ("mopd", "rl", "sft"))
     for name, value in merged.items():
-        torch.testing.assert_close(value, teacher[name], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(value, start[name] + 0.75 * (teacher[name] - start[name]), atol=1e-7, rtol=1e-6)
+    assert any(not torch.equal(value, start[name]) for name, value in merged.items())
+    assert read_json(project.training("mopd") / "metrics.json") == {"steps": 0}
+    assert steps_of(project, "mopd") == []
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
@@ -97,6 +99,7 @@ def test_killed_it_goes_on_to_the_same_bytes(project: Layout, at: int):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"steps": 0}, "steps: 0 leaves the weights of init as they are; give a number, or say start: merge"),
         ({"merge_scale": 0.5}, "merge_scale: is for start: merge; say so, or take it out"),
         ({"start": "merge", "lora": {"rank": 2}}, "lora: adapters train on the weights of init"),
     ],

@@ -32,7 +32,7 @@ def export(recipe: Recipe, layout: Layout, out: Path, prompt_tokens: int) -> Ite
     Raises CascadeError for a recipe without RL and MOPD nodes.
     """
     nodes: dict[str, RLNode | DistillNode] = {
-        name: node for name, node in recipe.ordered().items() if isinstance(node, RLNode | DistillNode)
+        name: node for name, node in recipe.ordered().items() if isinstance(node, RLNode | DistillNode) and node.steps
     }
     if not nodes:
         raise CascadeError(f"{recipe.name}: no node of section rl or distill, and NeMo-RL runs no other")
@@ -47,7 +47,9 @@ def export(recipe: Recipe, layout: Layout, out: Path, prompt_tokens: int) -> Ite
         else:
             yield f"{prompts}: {gym.write_prompts(recipe, name, node, layout, prompts):,} prompts"
     for name, section in recipe.ordered().items():
-        if isinstance(section, OnPolicyNode) and name not in nodes:
+        if isinstance(section, DistillNode) and name not in nodes:
+            yield f"{name}: left out; it merges its teachers and trains nothing"
+        elif isinstance(section, OnPolicyNode) and name not in nodes:
             yield f"{name}: left out; whether a repair trains, and on whom, is decided in the run"
 
 
@@ -160,8 +162,6 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
             lines.append(
                 f"min_best_reward {node.min_best_reward:g}: no such filter there; any group with variance counts"
             )
-        if node.objective == "p3o":
-            lines.append(f"objective p3o, updates {node.updates}: not there; this is GRPO with one update")
     else:
         lines += [
             f"{key}: no such setting there, left out"
@@ -172,8 +172,6 @@ def differences(recipe: Recipe, name: str, node: RLNode | DistillNode) -> list[s
             "on-policy: MOPD runs on asynchronous GRPO there; a rollout may be a step older than the weights",
             f"teachers: {TO_FILL_IN} until {node.teachers} has chosen, then export again; their parallelism: to be set",
         ]
-    if node.optimizer.algorithm != "adamw":
-        lines.append(f"optimizer.algorithm {node.optimizer.algorithm}: Adam there")
     if node.lora is not None:
         lines.append(f"lora of rank {node.lora.rank}: all weights are trained there; set policy.dtensor_cfg.lora_cfg")
     if not node.rollout.thinking:

@@ -191,6 +191,14 @@ def test_a_recipe_without_such_nodes_is_refused(tmp_path: Path) -> None:
         list(export(Recipe.model_validate(content), Layout(tmp_path), tmp_path, 1))
 
 
+def test_a_node_that_only_merges_is_left_out(tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "recipes" / "smollm2.yaml").read_text())
+    content |= {"rl": {}, "distill": {"merge": content["distill"]["merge"]}, "gate": {}}
+    content["teachers"]["select_teachers"]["candidates"] = ["sft"]
+    with pytest.raises(CascadeError, match="no node of section rl or distill"):
+        list(export(Recipe.model_validate(content), Layout(tmp_path), tmp_path, 1))
+
+
 def test_rows_of_a_dataset_are_told_apart_by_agent() -> None:
     assert gym.served(PAPER, "tool_calling") == {"tool_calling": gym.SERVED["tool_calling"]}
     assert gym.served(PAPER, "swe_agentless") == {"swe_agentless": gym.SERVED["swe_agentless"]}
@@ -219,13 +227,3 @@ def test_settings_of_a_distillation_without_a_counterpart_are_listed() -> None:
     told = differences(PAPER, "mopd", other)
     assert "held_out: no such setting there, left out" in told
     assert "start: no such setting there, left out" in told
-
-
-def test_p3o_and_sgd_are_told() -> None:
-    node = NANO.rl["if_rl"]
-    optimizer = node.optimizer.model_copy(update={"algorithm": "sgd"})
-    told = differences(
-        NANO, "if_rl", node.model_copy(update={"objective": "p3o", "updates": 2, "optimizer": optimizer})
-    )
-    assert "objective p3o, updates 2: not there; this is GRPO with one update" in told
-    assert "optimizer.algorithm sgd: Adam there" in told
