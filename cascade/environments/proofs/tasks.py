@@ -102,7 +102,11 @@ def _sum_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
         if claim not in (None, str(value)):
             return notes
         total = value
-    return [*notes, f"{end_of(statement, total)}: {'left out' if '. ' in lines[-1] else 'right'}"]
+    end = end_of(statement, total)
+    if ". " in lines[-1]:
+        return [*notes, f"{end}, left out"]
+    claim = lines[-1].split()[0]
+    return [*notes, f"{end}, {claim}: {_compared(claim, str(total))}"]
 
 
 def _compared(claim: str, value: str) -> str:
@@ -151,7 +155,7 @@ def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
 
 
 def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: list[str] | None) -> list[str]:
-    """A proof such as a model gets wrong: without its end, or with a slip that it goes on with. Half of the sums have
+    """A proof such as a model gets wrong: without its end, or with a slip that it goes on with. Many of the sums have
     many slips, some as large as can be: where most totals are right, a small model that learns to verify finds it
     cheaper to copy them."""
     kind = rng.random()
@@ -162,7 +166,9 @@ def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: lis
     number = rng.randrange(1, len(right))
     if kind < 0.22 and number < len(right) - 1:  # a step left out
         return right[: number - 1] + right[number:]
-    often = kind > 0.55
+    if kind < 0.32:  # another total in the end
+        return [*right[:-1], end_of(statement, rng.choice([n for n in range(1, 100) if n != sum(statement["terms"])]))]
+    often = kind > 0.6
     total, steps = statement["terms"][0], list[str]()
     for step, term in enumerate(statement["terms"][1:], 1):
         if step == number or (often and rng.random() < 0.5):
