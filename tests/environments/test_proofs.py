@@ -1,6 +1,7 @@
 """Proofs: the checker on proofs made by hand, verifications, hostile answers, the generator's promises."""
 
 import random
+import re
 import time
 
 import pytest
@@ -13,9 +14,9 @@ from cascade.environments.registry import get
 from cascade.errors import CascadeError, RowError
 
 PROOFS = get("proofs")
-SUM = {"kind": "chain", "terms": [47, 30, -8, 9], "relation": ">", "bound": 70}
+SUM = {"kind": "sum", "terms": [47, 30, -8, 9], "relation": ">", "bound": 70}
 ORDER = {"kind": "order", "given": [["a", "b"], ["b", "c"], ["c", "d"], ["b", "x"]], "goal": ["a", "d"]}
-RIGHT_SUM = "b = 47 + 30 = 77\nc = 77 - 8 = 69\nd = 69 + 9 = 78\n78 > 70"
+RIGHT_SUM = "1. 77\n2. 69\n3. 78\n78 > 70"
 RIGHT_ORDER = "1. a < b\n2. b < c so a < c\n3. c < d so a < d"
 
 
@@ -34,7 +35,7 @@ def verdict(fields: dict, content: str):
 
 
 def test_a_statement_in_words():
-    assert in_words(SUM) == "Given a = 47, b = a + 30, c = b - 8, d = c + 9. Prove that d > 70."
+    assert in_words(SUM) == "Prove that 47 + 30 - 8 + 9 > 70."
     assert in_words(ORDER) == "Given a < b, b < c, c < d, b < x. Prove that a < d."
 
 
@@ -45,7 +46,7 @@ def test_a_statement_in_words():
         (SUM, f"\n{RIGHT_SUM}  \n\n"),
         (ORDER, RIGHT_ORDER),
         ({**SUM, "relation": "<", "bound": 79}, RIGHT_SUM.replace("> 70", "< 79")),
-        ({"kind": "chain", "terms": [5, -9], "relation": "<", "bound": 0}, "b = 5 - 9 = -4\n-4 < 0"),
+        ({"kind": "sum", "terms": [5, -9], "relation": "<", "bound": 0}, "1. -4\n-4 < 0"),
     ],
 )
 def test_right_proofs(statement, proof):
@@ -56,24 +57,29 @@ def test_right_proofs(statement, proof):
 @pytest.mark.parametrize(
     ("statement", "proof", "step", "score", "words"),
     [
-        (SUM, RIGHT_SUM.replace("= 69", "= 70"), 2, 0.0, "c is wrong: 77 - 8 = 69."),
-        (SUM, RIGHT_SUM.replace("c = 77", "c = 76"), 2, 0.0, "c is wrong: b is 77."),
-        (SUM, RIGHT_SUM.replace("- 8", "- 9"), 2, 0.0, "c is wrong: c = b - 8."),
-        (SUM, RIGHT_SUM.replace("c = ", "d = ", 1), 2, 0.0, "c is wrong: c = b - 8."),
-        (SUM, RIGHT_SUM.replace("c = ", "b = ", 1), 2, 0.0, "c is wrong: b is not next."),
-        (SUM, "b = 47 + 30 = 77\n77 > 70", 2, 0.0, "c is wrong: it is left out."),
+        (SUM, RIGHT_SUM.replace("69", "70"), 2, 0.0, "Step 2 is wrong: 77 - 8 = 69."),
+        # The first wrong step counts, whatever follows from it.
+        (SUM, "1. 76\n2. 68\n3. 77\n77 > 70", 1, 0.0, "Step 1 is wrong: 47 + 30 = 77."),
+        (SUM, RIGHT_SUM.replace("2. 69", "2. 77 - 8 = 69"), 2, 0.0, "Step 2 is wrong: it cannot be read."),
+        (SUM, RIGHT_SUM.replace("2. ", "1. "), 2, 0.0, "Step 1 is wrong: it is not next."),
+        (SUM, RIGHT_SUM.replace("3. ", "4. "), 3, 0.0, "Step 4 is wrong: it is not next."),
+        (SUM, f"0. 47\n{RIGHT_SUM}", 1, 0.0, "Step 0 is wrong: it is not next."),
+        (SUM, "78 > 70", 1, 0.0, "The end is wrong: step 1 is left out."),
+        (SUM, "1. 77\n77 > 70", 2, 0.0, "The end is wrong: step 2 is left out."),
         (SUM, RIGHT_SUM.replace("> 70", "> 77"), 4, 0.0, "The end is wrong: it must say > 70."),
-        (SUM, RIGHT_SUM.replace("78 >", "77 >"), 4, 0.0, "The end is wrong: d is 78."),
+        (SUM, RIGHT_SUM.replace("> 70", "< 79"), 4, 0.0, "The end is wrong: it must say > 70."),
+        (SUM, RIGHT_SUM.replace("78 >", "77 >"), 4, 0.0, "The end is wrong: the total is 78."),
         (SUM, f"{RIGHT_SUM}\n78 > 70", 5, 0.0, "It does not end there"),
-        (SUM, RIGHT_SUM.replace("c = ", "2. c = ", 1), 2, 0.0, "it cannot be read"),
+        (SUM, RIGHT_SUM.replace("2. ", ""), 2, 0.0, "it cannot be read"),
         (SUM, "47 + 30 - 8 + 9 = 78 > 70", 1, 0.0, "it cannot be read"),
-        (SUM, f"b = 47 + {'9' * 5000} = 1", 1, 0.0, "it cannot be read"),
+        (SUM, f"1. {'9' * 5000}", 1, 0.0, "it cannot be read"),
+        (SUM, RIGHT_SUM.replace("77", "\u0667\u0667"), 1, 0.0, "it cannot be read"),
         ({**SUM, "bound": 78}, RIGHT_SUM.replace("> 70", "> 78"), 4, 0.0, "it is not true"),
         (SUM, "\n".join(RIGHT_SUM.split("\n")[:3]), 4, 0.5, "The end is missing"),
         (SUM, "", 1, 0.5, "The end is missing"),
-        (SUM, "c = 47 + 30 - 8 = 69\nd = 69 + 9 = 78\n78 > 70", 1, 0.5, "b is left out."),
+        (SUM, "2. 69\n3. 78\n78 > 70", 1, 0.5, "Step 1 is left out."),
         # What is wrong counts before what is left out.
-        (SUM, "c = 47 + 30 - 8 = 69\nd = 69 + 9 = 79\n79 > 70", 2, 0.0, "69 + 9 = 78"),
+        (SUM, "2. 69\n3. 79\n79 > 70", 2, 0.0, "Step 3 is wrong: 69 + 9 = 78."),
         (ORDER, "1. a < b\n2. b < d so a < d", 2, 0.0, "b < d is not given"),
         (ORDER, "1. a < b\n2. c < d so a < d", 2, 0.5, "leaves out steps"),
         (ORDER, "1. b < c\n2. c < d so a < d", 1, 0.5, "leaves out steps"),
@@ -91,9 +97,7 @@ def test_the_first_fault(statement, proof, step, score, words):
     assert verdict(row(statement), proof).reward == 0.0
 
 
-@pytest.mark.parametrize(
-    ("proof", "score"), [(RIGHT_SUM, 1.0), (RIGHT_SUM.replace("= 69", "= 70"), 0.0), ("b = 47 + 30 = 77", 0.5)]
-)
+@pytest.mark.parametrize(("proof", "score"), [(RIGHT_SUM, 1.0), (RIGHT_SUM.replace("69", "70"), 0.0), ("1. 77", 0.5)])
 def test_a_verification_is_right_where_its_score_is(proof, score):
     for given in (0.0, 0.5, 1.0):
         content = f"Words.\n\\boxed{{{given:g}}}"
@@ -113,10 +117,10 @@ def test_a_proof_in_prose_is_verified_by_the_score_that_its_row_has():
         ({"statement": SUM, "task": "invent"}, "bad_task"),
         ({}, "no_judge"),
         ({"statement": None}, "bad_statement"),
-        ({"statement": {"kind": "chain", "terms": [1], "relation": "<", "bound": 3}}, "bad_statement"),
-        ({"statement": {"kind": "chain", "terms": [1, 2.5], "relation": "<", "bound": 3}}, "bad_statement"),
+        ({"statement": {"kind": "sum", "terms": [1], "relation": "<", "bound": 3}}, "bad_statement"),
+        ({"statement": {"kind": "sum", "terms": [1, 2.5], "relation": "<", "bound": 3}}, "bad_statement"),
         ({"statement": {"kind": "order", "given": [["a"]], "goal": ["a", "b"]}}, "bad_statement"),
-        ({"statement": {"kind": "chain", "terms": [1] * 27, "relation": "<", "bound": 3}}, "bad_statement"),
+        ({"statement": {"kind": "sum", "terms": [1] * 201, "relation": "<", "bound": 3}}, "bad_statement"),
         ({"statement": {"kind": "limit"}}, "bad_statement"),
         ({"statement": "1 + 1 > 1"}, "bad_statement"),
         ({"statement": SUM, "task": "verify"}, "bad_statement"),
@@ -130,7 +134,8 @@ def test_bad_rows_are_refused(fields, code):
 
 
 HOSTILE = ["", "\x00\ud800", "1. " * 50_000, "1. a < b\n" * 50_000, "\\boxed{" * 5000, "9" * 100_000,
-           "b = 1" + " + 1" * 50_000 + " = 2", "1. " + "a" * 100_000 + " < b", "b = ٤٧ + ٣٠ = ٧٧"]  # fmt: skip
+           "1. " + "7" * 100_000, "1. 77\n" * 50_000, "1. " + "a" * 100_000 + " < b",
+           "1. ٧٧\n2. ٦٩\n3. ٧٨\n٧٨ > ٧٠"]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", HOSTILE)
@@ -200,25 +205,64 @@ def test_a_proof_in_prose_is_graded_by_the_judge(monkeypatch):
 
 @pytest.mark.parametrize("level", [11, 12, 13, 14])
 def test_the_reasoning_of_a_verification_does_every_step(level):
-    """It finds no fault in a right proof, and in others none before the first one."""
+    """It finds no fault in a right proof, and in others ends with the first wrong step."""
     rng = random.Random(level)
     for _ in range(200):
         made = tasks.make_task(rng, level)
         fault = find_fault(made.fields["statement"], made.fields["proof"])
-        doubted = [line for line in made.reasoning.split("\n") if not line.endswith(", right")]
-        assert bool(doubted) == (fault is not None)
-        if doubted and doubted[0].endswith("wrong"):
-            assert fault.score == 0
+        *before, last = made.reasoning.split("\n")
+        assert all(re.fullmatch(r".*(left out|: \d - \d = 0(, \d - \d = 0)?)", line) for line in before)
+        assert (re.search(r": (\d - \d = 0, )?\d - \d = -?[1-9]$", last) is not None) == (
+            fault is not None and fault.score == 0
+        )
+        assert fault is None or fault.score == 0 or "left out" in made.reasoning
 
 
-def test_a_chain_is_compared_step_by_step():
-    statement = {"kind": "chain", "terms": [77, -8, 5], "relation": "<", "bound": 90}
-    notes = tasks._chain_notes(statement, ["b = 77 - 8 = 79", "c = 79 + 5 = 84", "84 < 90"])
-    assert notes == ["77 - 8 = 69, b = 79, 76, wrong", "79 + 5 = 84, c = 84, 88 44, right", "84 < 90, right"]
+def test_totals_are_compared_step_by_step():
+    statement = {"kind": "sum", "terms": [77, -8, 5, 6], "relation": "<", "bound": 90}
+    right = [
+        "77 - 8 = 69, 1. 69: 6 - 6 = 0, 9 - 9 = 0",
+        "69 + 5 = 74, 2. 74: 7 - 7 = 0, 4 - 4 = 0",
+        "74 + 6 = 80, 3. 80: 8 - 8 = 0, 0 - 0 = 0",
+    ]
+    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "80 < 90"]) == [
+        *right,
+        "80 < 90, 80: 8 - 8 = 0, 0 - 0 = 0",
+    ]
+    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80"]) == [*right, "80 < 90, left out"]
+    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "26 < 90"]) == [*right, "80 < 90, 26: 2 - 8 = -6"]
+    wrong = [right[0], "69 + 5 = 74, 2. 73: 7 - 7 = 0, 3 - 4 = -1"]
+    assert tasks._sum_notes(statement, ["1. 69", "2. 73", "3. 80", "80 < 90"]) == wrong
+    gap = [right[0], "69 + 5 = 74, 2. left out", right[2], "80 < 90, 80: 8 - 8 = 0, 0 - 0 = 0"]
+    assert tasks._sum_notes(statement, ["1. 69", "3. 80", "80 < 90"]) == gap
 
 
 @pytest.mark.parametrize(
-    ("claim", "value", "pairs"), [("79", "69", "76"), ("70", "71", "77 01"), ("9", "10", "01"), ("-4", "6", "-0")]
+    ("claim", "value", "differences"),
+    [
+        ("69", "69", "6 - 6 = 0, 9 - 9 = 0"),
+        ("79", "69", "7 - 6 = 1"),
+        ("70", "71", "7 - 7 = 0, 0 - 1 = -1"),
+        ("9", "10", "0 - 1 = -1"),
+        ("7", "7", "7 - 7 = 0"),
+    ],
 )
-def test_digits_are_compared_in_pairs(claim, value, pairs):
-    assert tasks._pairs(claim, value) == pairs
+def test_digits_are_compared_in_pairs(claim, value, differences):
+    assert tasks._compared(claim, value) == differences
+
+
+def test_the_better_proof_keeps_the_steps_before_the_fault():
+    statement = {"kind": "sum", "terms": [77, -8, 5, 6], "relation": "<", "bound": 90}
+    working = ["77 - 8 = 69, 1. 69", "69 + 5 = 74, 2. 74", "74 + 6 = 80, 3. 80"]
+    right = ["1. 69", "2. 74", "3. 80", "80 < 90"]
+    assert tasks._working(statement) == working
+    assert tasks._working_left(statement, "1. 69\n2. 84\n3. 90\n90 < 90", right) == working[1:]
+    assert tasks._working_left(statement, "1. 69\n3. 80\n80 < 90", right) == working[1:]
+    assert tasks._working_left(statement, "1. 69\n2. 74\n3. 80", right) == []
+
+
+def test_no_equation_of_a_proof_can_be_copied():
+    for level in (2, 13, 23):
+        for found in PROOFS.generate(50, 2, level):
+            prompt = found["responses_create_params"]["input"][0]["content"]
+            assert "=" not in prompt.partition("What reviewers say")[0]

@@ -1,13 +1,13 @@
-"""Statements whose proofs a rule can check step by step: chains of definitions, and chains of inequalities.
+"""Statements whose proofs a rule can check step by step: sums with a bound, and chains of inequalities.
 
 A statement is a row's `statement`, one of
 
-    {"kind": "chain", "terms": [47, 30, -8], "relation": ">", "bound": 50}
+    {"kind": "sum", "terms": [47, 30, -8], "relation": ">", "bound": 50}
     {"kind": "order", "given": [["a", "b"], ["b", "c"]], "goal": ["a", "c"]}      each pair: less than
 
-The first says: given a = 47, b = a + 30, c = b - 8, it is c > 50. A proof has a step a line. Of a chain, each has the
-next value (`b = 47 + 30 = 77`), and the last one compares (`69 > 50`). Of an order, each is numbered and goes on by a
-given fact (`2. b < c so a < c`).
+The first says: 47 + 30 - 8 > 50. A proof has a numbered step a line. Of a sum, step k is the total after k additions
+(`1. 77`), and a last line without a number compares (`69 > 50`). Of an order, each step goes on by a given fact
+(`2. b < c so a < c`).
 """
 
 import re
@@ -20,19 +20,13 @@ from cascade.errors import RowError
 GAP = 0.5
 """Score of a proof whose steps are right, but which leaves something out."""
 
-NAMES = "abcdefghijklmnopqrstuvwxyz"
-"""Of the values of a chain."""
-
 MAX_STEPS = 200
 MAX_DIGITS = 18
 
-_STEP = re.compile(r"(?P<number>\d{1,4})\. (?P<text>.+)")
+_STEP = re.compile(r"(?P<number>\d{1,4})\. (?P<text>.+)", re.ASCII)
 _NUMBER = rf"-?\d{{1,{MAX_DIGITS}}}"
-_EQUATION = re.compile(
-    rf"(?P<name>[a-z]) = (?P<left>{_NUMBER})(?P<added>(?: [+-] \d{{1,{MAX_DIGITS}}})+) = (?P<value>{_NUMBER})"
-)
-_COMPARISON = re.compile(rf"(?P<left>{_NUMBER}) (?P<relation>[<>]) (?P<right>{_NUMBER})")
-_ADDED = re.compile(rf" ([+-]) (\d{{1,{MAX_DIGITS}}})")
+_TOTAL = re.compile(rf"(?P<number>\d{{1,4}})\. (?P<total>{_NUMBER})", re.ASCII)
+_COMPARISON = re.compile(rf"(?P<left>{_NUMBER}) (?P<relation>[<>]) (?P<right>{_NUMBER})", re.ASCII)
 _FIRST = re.compile(r"(?P<low>\w+) < (?P<high>\w+)")
 _NEXT = re.compile(r"(?P<low>\w+) < (?P<high>\w+) so (?P<start>\w+) < (?P<end>\w+)")
 
@@ -49,8 +43,8 @@ class Fault:
 def check_statement(statement: Any) -> None:
     """Raises RowError (`bad_statement`)."""
     try:
-        if statement["kind"] == "chain":
-            known = statement["relation"] in ("<", ">") and 1 < len(statement["terms"]) <= len(NAMES)
+        if statement["kind"] == "sum":
+            known = statement["relation"] in ("<", ">") and 1 < len(statement["terms"]) <= MAX_STEPS
             known = known and all(type(number) is int for number in (*statement["terms"], statement["bound"]))
         else:
             pairs = [*statement["given"], statement["goal"]]
@@ -65,13 +59,9 @@ def check_statement(statement: Any) -> None:
 
 def in_words(statement: dict[str, Any]) -> str:
     """What is given, and what is to be proved."""
-    if statement["kind"] == "chain":
-        terms = statement["terms"]
-        later = [
-            f"{name} = {before}{signed(term)}" for (before, name), term in zip(pairwise(NAMES), terms[1:], strict=False)
-        ]
-        goal = f"{NAMES[len(terms) - 1]} {statement['relation']} {statement['bound']}"
-        return f"Given {', '.join([f'{NAMES[0]} = {terms[0]}', *later])}. Prove that {goal}."
+    if statement["kind"] == "sum":
+        first, *others = statement["terms"]
+        return f"Prove that {first}{''.join(map(signed, others))} {statement['relation']} {statement['bound']}."
     given = ", ".join(f"{low} < {high}" for low, high in statement["given"])
     low, high = statement["goal"]
     return f"Given {given}. Prove that {low} < {high}."
@@ -83,22 +73,22 @@ def signed(term: int) -> str:
 
 def steps_of(statement: dict[str, Any], path: list[str] | None = None) -> list[str]:
     """The steps of the right proof; of an order along `path`, from the goal's lower end to its upper one."""
-    if statement["kind"] == "chain":
-        terms = statement["terms"]
-        totals = list(accumulate(terms))
-        steps = [
-            f"{name} = {total}{signed(term)} = {total + term}"
-            for name, total, term in zip(NAMES[1:], totals, terms[1:], strict=False)
-        ]
-        return [*steps, f"{totals[-1]} {statement['relation']} {statement['bound']}"]
+    if statement["kind"] == "sum":
+        _, *totals = accumulate(statement["terms"])
+        return [*(f"{number}. {total}" for number, total in enumerate(totals, 1)), end_of(statement, totals[-1])]
     assert path is not None
     steps = [f"{path[0]} < {path[1]}"]
     return steps + [f"{a} < {b} so {path[0]} < {b}" for a, b in pairwise(path[1:])]
 
 
+def end_of(statement: dict[str, Any], total: int) -> str:
+    """The last line of a sum's proof."""
+    return f"{total} {statement['relation']} {statement['bound']}"
+
+
 def written(statement: dict[str, Any], steps: list[str]) -> str:
-    """A proof of these steps, a line each; those of an order are numbered."""
-    if statement["kind"] == "chain":
+    """A proof of these steps, a line each; those of an order are numbered here."""
+    if statement["kind"] == "sum":
         return "\n".join(steps)
     return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
 
@@ -108,8 +98,8 @@ def find_fault(statement: dict[str, Any], proof: str) -> Fault | None:
     steps = [line.strip() for line in proof.strip().split("\n") if line.strip()]
     if len(steps) > MAX_STEPS:
         return Fault(MAX_STEPS + 1, 0.0, f"There are more than {MAX_STEPS} steps.")
-    if statement["kind"] == "chain":
-        faults = _faults_of_chain(statement, steps)
+    if statement["kind"] == "sum":
+        faults = _faults_of_sum(statement, steps)
     else:
         for number, line in enumerate(steps, 1):
             match = _STEP.fullmatch(line)
@@ -120,41 +110,38 @@ def find_fault(statement: dict[str, Any], proof: str) -> Fault | None:
     return min(faults, key=lambda fault: (fault.score, fault.step), default=None)
 
 
-def _faults_of_chain(statement: dict[str, Any], steps: list[str]) -> list[Fault]:
-    terms, total, done = statement["terms"], statement["terms"][0], 1
+def _faults_of_sum(statement: dict[str, Any], steps: list[str]) -> list[Fault]:
+    terms, totals = statement["terms"], list(accumulate(statement["terms"]))
+    last, done = len(terms) - 1, 0
     faults: list[Fault] = []
-    for number, step in enumerate(steps, 1):
-        label = NAMES[done] if done < len(terms) else "The end"
+    for line, step in enumerate(steps, 1):
 
-        def wrong(words: str, number: int = number, label: str = label) -> list[Fault]:
-            return [*faults, Fault(number, 0.0, f"{label} is wrong: {words}.")]
+        def wrong(words: str, line: int = line) -> list[Fault]:
+            return [*faults, Fault(line, 0.0, words)]
 
         if comparison := _COMPARISON.fullmatch(step):
-            if done < len(terms):
-                return wrong("it is left out")
-            if int(comparison["left"]) != total:
-                return wrong(f"{NAMES[done - 1]} is {total}")
-            if (comparison["relation"], int(comparison["right"])) != (statement["relation"], statement["bound"]):
-                return wrong(f"it must say {statement['relation']} {statement['bound']}")
-            if not (total < statement["bound"] if statement["relation"] == "<" else total > statement["bound"]):
-                return wrong("it is not true")
-            return faults if number == len(steps) else [*faults, Fault(number + 1, 0.0, "It does not end there.")]
-        equation = _EQUATION.fullmatch(step)
-        if equation is None:
-            return wrong("it cannot be read")
-        added = [int(f"{sign}{digits}") for sign, digits in _ADDED.findall(equation["added"])]
-        if done == len(terms) or equation["name"] not in NAMES[done : len(terms)]:
-            return wrong(f"{equation['name']} is not next")
-        if int(equation["left"]) != total:
-            return wrong(f"{NAMES[done - 1]} is {total}")
-        if added != terms[done : done + len(added)] or equation["name"] != NAMES[done + len(added) - 1]:
-            return wrong(f"{NAMES[done]} = {NAMES[done - 1]}{signed(terms[done])}")
-        value = total + sum(added)
-        if int(equation["value"]) != value:
-            return wrong(f"{total}{equation['added']} = {value}")
-        if len(added) > 1:
-            faults.append(Fault(number, GAP, f"{label} is left out."))
-        total, done = value, done + len(added)
+            if done < last:
+                return wrong(f"The end is wrong: step {done + 1} is left out.")
+            left, right = int(comparison["left"]), int(comparison["right"])
+            if left != totals[last]:
+                return wrong(f"The end is wrong: the total is {totals[last]}.")
+            if (comparison["relation"], right) != (statement["relation"], statement["bound"]):
+                return wrong(f"The end is wrong: it must say {statement['relation']} {statement['bound']}.")
+            if not (left < right if comparison["relation"] == "<" else left > right):
+                return wrong("The end is wrong: it is not true.")
+            return faults if line == len(steps) else [*faults, Fault(line + 1, 0.0, "It does not end there.")]
+        match = _TOTAL.fullmatch(step)
+        if match is None:
+            return wrong(f"Step {done + 1} is wrong: it cannot be read.")
+        number = int(match["number"])
+        if not done < number <= last:
+            return wrong(f"Step {number} is wrong: it is not next.")
+        if int(match["total"]) != totals[number]:
+            equation = f"{totals[number - 1]}{signed(terms[number])} = {totals[number]}"
+            return wrong(f"Step {number} is wrong: {equation}.")
+        if number > done + 1:
+            faults.append(Fault(line, GAP, f"Step {done + 1} is left out."))
+        done = number
     return [*faults, Fault(len(steps) + 1, GAP, "The end is missing.")]
 
 

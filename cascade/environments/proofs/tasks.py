@@ -1,42 +1,66 @@
 """Nano statements with proofs, proofs to be verified, and proofs to be improved."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from random import Random
 from typing import Any
 
-from cascade.environments.proofs.statements import NAMES, Fault, find_fault, in_words, signed, steps_of, written
+from cascade.environments.proofs.statements import (
+    Fault,
+    end_of,
+    find_fault,
+    in_words,
+    signed,
+    steps_of,
+    written,
+)
 from cascade.environments.proofs.wording import critique, refine_prompt, verify_prompt
 from cascade.environments.synthetic.rows import NanoTask
 
 TASKS = ("write", "verify", "refine")
 LEVELS = 8
 """Difficulties of each task: levels 1 to 8 are proofs to write, 11 to 18 to verify, 21 to 28 to refine. The first four
-of each are chains, the others orders."""
+of each are sums, the others orders."""
 
 _LETTERS = "abcdefghkmnpqrstuvwxyz"
-_TERMS = {1: (3, 5), 2: (6, 8), 3: (9, 11), 4: (12, 15)}
+_TERMS = {1: (3, 4), 2: (4, 5), 3: (5, 6), 4: (6, 8)}
+"""Numbers that are added up."""
 _PATH = {5: (2, 3), 6: (3, 4), 7: (4, 5), 8: (5, 6)}
 _BRANCHES = {5: 1, 6: 1, 7: 2, 8: 3}
 
 
 def make_task(rng: Random, level: int) -> NanoTask:
     task, difficulty = TASKS[level // 10], level % 10
-    statement, path = _chain(rng, difficulty) if difficulty in _TERMS else _order(rng, difficulty)
+    statement, path = _sum(rng, difficulty) if difficulty in _TERMS else _order(rng, difficulty)
     fields: dict[str, Any] = {"task": task, "statement": statement}
     problem = in_words(statement)
     right = steps_of(statement, path)
-    plan = "One value after the other." if path is None else f"Go from {path[0]} to {path[-1]}."
+    plan = "\n".join(_working(statement)) if path is None else f"Go from {path[0]} to {path[-1]}."
     if task == "write":
         return NanoTask(problem, plan, written(statement, right), fields)
     faulty = written(statement, _spoiled(rng, statement, right, path))
     if task == "refine":
         fault = _fault(rng, statement, faulty, right, path)
         text = refine_prompt(problem, fault[0], [fault[1].words])
-        return NanoTask(text, f"{fault[1].words} {plan}", written(statement, right), fields)
-    if path is None and rng.random() < 0.8:
-        faulty = written(statement, _spoiled(rng, statement, right, path, often=True))
-    proof = written(statement, right) if rng.random() < 0.4 else faulty
+        plan = "\n".join(_working_left(statement, fault[0], right)) if path is None else plan
+        return NanoTask(text, f"{fault[1].words}\n{plan}".strip(), written(statement, right), fields)
+    proof = written(statement, right) if rng.random() < (0.3 if path is None else 0.4) else faulty
     return NanoTask(verify_prompt(problem, proof), *_verification(statement, proof), {**fields, "proof": proof})
+
+
+def _working(statement: dict[str, Any]) -> list[str]:
+    """What the steps are found with: `77 - 8 = 69, 2. 69`."""
+    totals = list(accumulate(statement["terms"]))
+    return [
+        f"{before}{signed(after - before)} = {after}, {number}. {after}"
+        for number, (before, after) in enumerate(pairwise(totals), 1)
+    ]
+
+
+def _working_left(statement: dict[str, Any], proof: str, right: list[str]) -> list[str]:
+    """From the first step on that is wrong or left out: those before are taken from the proof."""
+    lines = proof.split("\n")
+    done = next((done for done, step in enumerate(right) if step not in lines), len(right))
+    return _working(statement)[done:]
 
 
 def _fault(
@@ -49,44 +73,51 @@ def _fault(
 
 
 def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
-    """Reasoning and answer of the right verdict. The reasoning does each step itself, and only then says what the proof
-    has there and whether that is so."""
+    """Reasoning and answer of the right verdict, which goes up to the first step that is wrong."""
     fault = find_fault(statement, proof)
     lines = proof.split("\n")
-    notes = _chain_notes(statement, lines) if statement["kind"] == "chain" else _order_notes(lines, fault)
+    notes = _sum_notes(statement, lines) if statement["kind"] == "sum" else _order_notes(lines, fault)
     if fault is None:
         return "\n".join(notes), critique("Every step holds.", 1.0)
     return "\n".join(notes), critique(fault.words, fault.score)
 
 
-def _chain_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
-    """`77 - 8 = 69, c = 79, 76, wrong`: the value, what the proof says of it, their digits in pairs up to the first
-    that differ, the verdict. It goes on with what the proof says, so that every step is a comparison. A small model
-    learns to compare two digits side by side, but not two numbers."""
-    claims = {line[0]: line.rpartition(" = ")[2] for line in lines if " = " in line}
-    terms, notes = statement["terms"], list[str]()
-    total = terms[0]
-    for name, term in zip(NAMES[1:], terms[1:], strict=False):
-        computed = f"{total}{signed(term)} = {total + term}"
-        if name not in claims:
-            return [*notes, f"{computed}, {name} is left out"]
-        verdict = "right" if f"{name} = {computed}" in lines else "wrong"
-        notes.append(f"{computed}, {name} = {claims[name]}, {_pairs(claims[name], str(total + term))}, {verdict}")
-        total = int(claims[name])
-    end = f"{total} {statement['relation']} {statement['bound']}"
-    holds = total < statement["bound"] if statement["relation"] == "<" else total > statement["bound"]
-    return [*notes, f"{end}, {'left out' if ' = ' in lines[-1] else 'right' if holds and end in lines else 'wrong'}"]
+def _sum_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
+    """`77 - 8 = 69, 2. 79: 7 - 6 = 1`: the total, the proof's step, the differences of their digits; it ends where one
+    is not 0.
+
+    All of it is easy for a small model. A proof shows totals alone, so that there is no equation to copy from it:
+    otherwise its result would be copied too, and every step be right. The step is found by its number, which stands
+    right before it in both places. Differences of digits the base model knows; whether two numbers are the same, it
+    would have to learn.
+    """
+    claims = dict(line.split(". ") for line in lines if ". " in line)
+    total, *terms = statement["terms"]
+    notes = list[str]()
+    for number, term in enumerate(terms, 1):
+        value = total + term
+        computed = f"{total}{signed(term)} = {value}, {number}."
+        claim = claims.get(str(number))
+        notes.append(f"{computed} left out" if claim is None else f"{computed} {claim}: {_compared(claim, str(value))}")
+        if claim not in (None, str(value)):
+            return notes
+        total = value
+    end = end_of(statement, total)
+    if ". " in lines[-1]:
+        return [*notes, f"{end}, left out"]
+    claim = lines[-1].split()[0]
+    return [*notes, f"{end}, {claim}: {_compared(claim, str(total))}"]
 
 
-def _pairs(claim: str, value: str) -> str:
-    """`79` and `69` are `76`; `70` and `71` are `77 01`."""
+def _compared(claim: str, value: str) -> str:
+    """`79` and `69`: `7 - 6 = 1`; `70` and `71`: `7 - 7 = 0, 0 - 1 = -1`."""
     width = max(len(claim), len(value))
-    pairs = list[str]()
-    for digits in zip(claim.rjust(width, "0"), value.rjust(width, "0"), strict=True):
-        pairs.append("".join(digits))
+    differences = list[str]()
+    for digits in zip(map(int, claim.zfill(width)), map(int, value.zfill(width)), strict=True):
+        differences.append(f"{digits[0]} - {digits[1]} = {digits[0] - digits[1]}")
         if digits[0] != digits[1]:
             break
-    return " ".join(pairs)
+    return ", ".join(differences)
 
 
 def _order_notes(lines: list[str], fault: Fault | None) -> list[str]:
@@ -95,18 +126,20 @@ def _order_notes(lines: list[str], fault: Fault | None) -> list[str]:
     return notes + [f"{line}, {'wrong' if fault and fault.score == 0 else 'left out'}" for line in lines[at - 1 : at]]
 
 
-def _chain(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
+def _sum(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
     """A number, and ones or tens that are added or taken away: each is a step that needs no further ones. Totals stay
-    between 1 and 99."""
+    between 1 and 99. No number comes twice, so that one who has just used it finds the next one."""
     terms = [rng.randint(20, 79)]
     for _ in range(rng.randint(*_TERMS[difficulty]) - 1):
-        term, total = rng.randint(1, 9) * rng.choice((1, 1, 10)), sum(terms)
-        signs = [sign for sign in (1, -1) if 1 <= total + sign * term <= 99]
-        terms.append(rng.choice(signs or [0]) * term or (-1 if total > 50 else 1))
+        used, total = {abs(term) for term in terms}, sum(terms)
+        terms.append(rng.choice([term for term in _ADDENDS if abs(term) not in used and 1 <= total + term <= 99]))
     total = sum(terms)
     relation = rng.choice("<>")
     bound = total + rng.randint(1, 20) * (1 if relation == "<" else -1)
-    return {"kind": "chain", "terms": terms, "relation": relation, "bound": bound}, None
+    return {"kind": "sum", "terms": terms, "relation": relation, "bound": bound}, None
+
+
+_ADDENDS = [sign * digit * place for sign in (1, -1) for digit in range(1, 10) for place in (1, 1, 10)]
 
 
 def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
@@ -121,38 +154,40 @@ def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
     return {"kind": "order", "given": given, "goal": [path[0], path[-1]]}, path
 
 
-def _spoiled(
-    rng: Random, statement: dict[str, Any], right: list[str], path: list[str] | None, often: bool = False
-) -> list[str]:
-    """A proof such as a model gets wrong: most often one slip, with which it goes on; `often`: further ones after it,
-    so that who learns to verify sees more of them."""
-    if rng.random() < 0.15:  # without its end
+def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: list[str] | None) -> list[str]:
+    """A proof such as a model gets wrong: without its end, or with a slip that it goes on with. Many of the sums have
+    many slips, some as large as can be: where most totals are right, a small model that learns to verify finds it
+    cheaper to copy them."""
+    kind = rng.random()
+    if kind < 0.15:  # without its end
         return right[: rng.randint(max(1, len(right) - 2), len(right) - 1)]
     if path is not None:
         return _strayed(rng, statement, path)
-    terms, relation, bound = list(statement["terms"]), statement["relation"], statement["bound"]
-    slip, kind = rng.randrange(1, len(terms)), rng.random()
-    total, steps, number = terms[0], list[str](), 1
-    while number < len(terms):
-        term = terms[number]
-        if number == slip and kind < 0.1 and number + 1 < len(terms):  # two steps in one
-            both = signed(term) + signed(terms[number + 1])
-            steps.append(f"{NAMES[number + 1]} = {total}{both} = {total + term + terms[number + 1]}")
-            total, number = total + term + terms[number + 1], number + 2
-            continue
-        if number == slip and kind < 0.2:  # a term left out
-            number += 1
-            continue
-        if number == slip and kind < 0.3:  # a term misread
-            term = rng.choice(
-                (-term, term + rng.choice((-1, 1)) * (10 if abs(term) > 9 else 1) * (1 if term > 0 else -1))
-            )
-        value = total + term
-        if (number == slip and kind >= 0.3) or (often and number > slip and rng.random() < 0.5):
-            value += rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 20))
-        steps.append(f"{NAMES[number]} = {total}{signed(term)} = {value}")
-        total, number = value, number + 1
-    return [*steps, f"{total} {relation} {bound}"]
+    number = rng.randrange(1, len(right))
+    if kind < 0.22 and number < len(right) - 1:  # a step left out
+        return right[: number - 1] + right[number:]
+    if kind < 0.32:  # another total in the end
+        return [*right[:-1], end_of(statement, rng.choice([n for n in range(1, 100) if n != sum(statement["terms"])]))]
+    often = kind > 0.6
+    total, steps = statement["terms"][0], list[str]()
+    for step, term in enumerate(statement["terms"][1:], 1):
+        if step == number or (often and rng.random() < 0.5):
+            total = _slip(rng, statement["terms"], total, step, often)
+        else:
+            total += term
+        steps.append(f"{step}. {total}")
+    return [*steps, end_of(statement, total)]
+
+
+def _slip(rng: Random, terms: list[int], total: int, step: int, large: bool) -> int:
+    """A wrong total from 1 to 99: miscounted, with the sign or the number misread, or without the number."""
+    right = total + terms[step]
+    near = [right + sign * by for sign in (1, -1) for by in (1, 1, 2, 10, 10, 20)]
+    misread = [total - terms[step], total, *(total + term for term in terms[max(1, step - 1) : step + 2])]
+    while True:
+        wrong = rng.randint(1, 99) if large and rng.random() < 0.5 else rng.choice(rng.choice((near, misread)))
+        if wrong != right and 1 <= wrong <= 99:
+            return wrong
 
 
 def _strayed(rng: Random, statement: dict[str, Any], path: list[str]) -> list[str]:
