@@ -3,7 +3,7 @@
 #
 # For an image with Python 3.12, PyTorch 2.11 (CUDA 13) and its usual companions (numpy, pyarrow, tokenizers,
 # huggingface_hub, safetensors, einops, pytest); pure wheels and those of manylinux, without their own dependencies.
-# FOLDER (.carry) then holds site.tar.gz, about 41 MB, and setup.sh. causal_conv1d's extension has to be compiled for the
+# FOLDER (.carry) then holds site.tar.xz, about 20 MB, and setup.sh. causal_conv1d's extension has to be compiled for the
 # image: where FOLDER/causal_conv1d_cuda.so.xz is there already it is used; else setup.sh compiles it, in five minutes.
 set -eu
 to=$(mkdir -p "${1:-.carry}" && cd "${1:-.carry}" && pwd)
@@ -31,12 +31,12 @@ cp -r langdetect-*/langdetect antlr4-python3-runtime-*/src/antlr4 mamba_ssm-*/ma
 touch site/selective_scan_cuda.py # Mamba-1's kernels, which nothing here uses.
 rm -rf site/pycountry/locales site/mistral_common/data
 tar czf "$to/causal_conv1d.tar.gz" causal_conv1d-*
-tar czf "$to/site.tar.gz" -C site .
+tar cJf "$to/site.tar.xz" -C site .
 cat > "$to/setup.sh" << 'END'
 # Source it in the project's root on the GPU machine: unpacks once into /tmp/site and sets the environment.
 carry=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ ! -e /tmp/site/ready ]; then
-  mkdir -p /tmp/site && tar xzf "$carry/site.tar.gz" -C /tmp/site
+  python3 -m tarfile -e "$carry/site.tar.xz" /tmp/site
   if [ -e "$carry/causal_conv1d_cuda.so.xz" ]; then
     python3 -c "import lzma, shutil; shutil.copyfileobj(lzma.open('$carry/causal_conv1d_cuda.so.xz'), open('/tmp/site/causal_conv1d_cuda.so', 'wb'))"
   else

@@ -17,7 +17,8 @@ from cascade.layout import Layout
 from cascade.utils.files import hash_directory, read_json, write_json
 
 BASE = Path("models/base")
-LIMIT = 110
+LIMIT = 240
+"""Seconds of a node."""
 NODES = ("sft", "if_rl", "kl_rl", "mopd")
 TEACHERS = {"instruction_following": "sft", "mcqa": "kl_rl"}
 KILLED = "if_rl"
