@@ -56,7 +56,7 @@ def test_adapters_train_sample_and_resume(kind: str, tmp_path):
     for each in (trained, resumed):
         step(each, batch)
     again = adapters(resumed)
-    assert all(torch.equal(value, again[name]) for name, value in adapters(trained).items())
+    assert [name for name, value in adapters(trained).items() if not torch.equal(value, again[name])] == []
     trained.save(tmp_path / "merged")
     gap = HFPolicy(tmp_path / "merged", None, "cuda").score(batch).log_probs - trained.score(batch).log_probs
     assert gap.abs().max() < 1e-3
