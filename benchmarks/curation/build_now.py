@@ -6,7 +6,7 @@ of two nodes of this machine. --goes-on: what an interrupted run has left is not
 """
 
 import json
-import resource
+import os
 import shutil
 import sys
 import time
@@ -31,28 +31,36 @@ def recipe_of(base: str, max_tokens: int) -> Recipe:
 
 
 class Timed:
-    """A worker's context that leaves the CPU seconds of its jobs beside the pieces: importing is not counted."""
+    """A worker's context that leaves the CPU seconds of each job, without imports, and the process's peak of memory
+    beside the pieces."""
 
     def __init__(self, recipe: Recipe, root: Path, folder: Path):
         self._arguments = (recipe, root, folder)
-        self._seconds = folder / "seconds"
+        self._done = folder / "done"
 
     def __enter__(self):
         self._context = jobs.work(*self._arguments, 1)
         do = self._context.__enter__()
         do.warm_up("sft")
-        self._seconds.mkdir(exist_ok=True)
+        self._done.mkdir(exist_ok=True)
 
         def timed(job: str) -> str:
             began = time.process_time()
             result = do(job)
-            (self._seconds / f"{abs(hash(job))}-{time.time_ns()}").write_text(str(time.process_time() - began))
+            cost = {"cpu": time.process_time() - began, "gib": peak_gib()}
+            (self._done / f"{os.getpid()}-{time.time_ns()}.json").write_text(json.dumps(cost))
             return result
 
         return timed
 
     def __exit__(self, *error) -> None:
         self._context.__exit__(*error)
+
+
+def peak_gib() -> float:
+    """Of this process since it began: that of `getrusage` begins with what the process had that started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / (1 << 20)
 
 
 def two_nodes() -> str:
@@ -82,14 +90,12 @@ def main() -> None:
     wall, cpu = time.monotonic(), time.process_time()
     report = curation.run()
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    jobs_cpu = sum(float(path.read_text()) for path in work.glob("seconds/*"))
+    costs = [json.loads(path.read_text()) for path in work.glob("done/*")]
+    cpu_of_jobs = sum(cost["cpu"] for cost in costs)
     size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
     packed = sum(path.stat().st_size for path in (work / "sft").iterdir())
-    own, children = (
-        resource.getrusage(who).ru_maxrss / (1 << 20) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    result = {"cpu": cpu + jobs_cpu, "parent_cpu": cpu, "wall": wall, "disk": size, "packed": packed}
-    result |= {"parent_gib": own, "worker_gib": children, "peak_gib": max(own, children)}
+    result = {"cpu": cpu + cpu_of_jobs, "parent_cpu": cpu, "wall": wall, "disk": size, "packed": packed}
+    result |= {"parent_gib": peak_gib(), "worker_gib": max((cost["gib"] for cost in costs), default=0.0)}
     written = {path.name: hash_directory(path) for path in (work / "sft", work / "rejects")}
     result["written"] = fingerprint(written)
     print(json.dumps({**result, "kept": report["sft"]["kept"], **report["packing"]}))
