@@ -289,7 +289,7 @@ def child(command: Sequence[Any], environment: dict[str, str]) -> dict[str, Any]
         text=True,
     )
     if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 

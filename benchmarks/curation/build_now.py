@@ -12,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cascade.curation import jobs, pipeline, sources
 from cascade.launch.process_pool import in_processes
@@ -63,12 +64,13 @@ def peak_gib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / (1 << 20)
 
 
-def two_nodes() -> str:
+def two_nodes() -> Any:
+    """A Ray cluster, which lives as long as this object."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     cluster.add_node(num_cpus=1)
-    return cluster.address
+    return cluster
 
 
 def main() -> None:
@@ -78,14 +80,14 @@ def main() -> None:
     work = layout.work(CURATE)
     if "--goes-on" not in sys.argv:
         shutil.rmtree(work, ignore_errors=True)
-    run = None
+    run, cluster = None, two_nodes() if on_ray else None
     if workers > 1:
         pipeline.SMALL_BYTES = 0
         # Small files, too, are to give every process several shards.
         size = sum(path.stat().st_size for path in (folder / "rows").iterdir())
         sources.SHARD_BYTES = min(sources.SHARD_BYTES, size // (8 * workers) + 1)
         begin = partial(Timed, recipe, folder, work)
-        run = partial(in_cluster, two_nodes(), workers, begin) if on_ray else partial(in_processes, workers, begin)
+        run = partial(in_cluster, cluster.address, workers, begin) if cluster else partial(in_processes, workers, begin)
     curation = pipeline.Pipeline(recipe, layout, work, run)
     wall, cpu = time.monotonic(), time.process_time()
     report = curation.run()
@@ -96,6 +98,11 @@ def main() -> None:
     packed = sum(path.stat().st_size for path in (work / "sft").iterdir())
     result = {"cpu": cpu + cpu_of_jobs, "parent_cpu": cpu, "wall": wall, "disk": size, "packed": packed}
     result |= {"parent_gib": peak_gib(), "worker_gib": max((cost["gib"] for cost in costs), default=0.0)}
+    if cluster:  # Else its end takes this process along.
+        import ray
+
+        ray.shutdown()
+        cluster.shutdown()
     written = {path.name: hash_directory(path) for path in (work / "sft", work / "rejects")}
     result["written"] = fingerprint(written)
     print(json.dumps({**result, "kept": report["sft"]["kept"], **report["packing"]}))
