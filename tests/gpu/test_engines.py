@@ -113,20 +113,16 @@ def test_replays_read_the_refreshed_weights(policy):
     assert (policy.score(sequences(asked, after)).log_probs - sampled).abs().mean() < 0.05
 
 
-def test_a_step_gives_the_same_bytes_again_and_after_resuming(directory, policy):
+def test_a_step_gives_the_same_bytes_again_and_after_resuming(directory, policy, deterministic):
     asked = requests(40)
     batch = sequences(asked, TorchSampler(policy, stop=()).sample(asked, max_new_tokens=40))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        ends = []
-        for _ in range(2):
-            one = HFPolicy(directory, Optimizer(learning_rate=1e-3), "cuda")
-            one.step(batch, lambda log_probs, _: -log_probs.sum() / 1000, 1e-3)
-            resumed = HFPolicy(directory, Optimizer(learning_rate=1e-3), "cuda")
-            resumed.load_training_state(one.training_state())
-            for policy in (one, resumed):
-                policy.step(batch, lambda log_probs, _: -log_probs.sum() / 1000, 1e-3)
-                ends.append(policy.training_state())
-    finally:
-        torch.use_deterministic_algorithms(False)
+    ends = []
+    for _ in range(2):
+        one = HFPolicy(directory, Optimizer(learning_rate=1e-3), "cuda")
+        one.step(batch, lambda log_probs, _: -log_probs.sum() / 1000, 1e-3)
+        resumed = HFPolicy(directory, Optimizer(learning_rate=1e-3), "cuda")
+        resumed.load_training_state(one.training_state())
+        for policy in (one, resumed):
+            policy.step(batch, lambda log_probs, _: -log_probs.sum() / 1000, 1e-3)
+            ends.append(policy.training_state())
     assert all(torch.equal(end[name], value) for end in ends[1:] for name, value in ends[0].items())

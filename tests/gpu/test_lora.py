@@ -28,7 +28,7 @@ def step(of: HFPolicy, batch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nemotron_h", "qwen3"])
-def test_adapters_train_sample_and_resume(kind: str, tmp_path):
+def test_adapters_train_sample_and_resume(kind: str, tmp_path, deterministic):
     model = tiny.nemotron_h("ME*EM-", **WIDE) if kind == "nemotron_h" else tiny.MAKERS[kind]()
     tiny.save_checkpoint(model, tiny.tokenizer(), tmp_path / "model")
     trained, on_cpu = policy(tmp_path / "model"), policy(tmp_path / "model", "cpu")
