@@ -261,51 +261,6 @@ def test_the_better_proof_keeps_the_steps_before_the_fault():
     assert tasks._working_left(statement, "1. 69\n2. 74\n3. 80", right) == []
 
 
-BRANCHED = {
-    "kind": "order",
-    "given": [["a", "b"], ["b", "c"], ["c", "d"], ["b", "x"], ["x", "y"]],
-    "goal": ["a", "d"],
-}
-
-
-@pytest.mark.parametrize("level", [16, 18])
-def test_the_reasoning_of_a_verification_sets_each_fact_beside_the_one_that_is_given(level):
-    rng = random.Random(level)
-    for _ in range(200):
-        made = tasks.make_task(rng, level)
-        fault = find_fault(made.fields["statement"], made.fields["proof"])
-        *before, last = made.reasoning.split("\n")
-        assert all(re.fullmatch(r"(\w < \w), given \1: right", line) for line in before)
-        if fault is not None and fault.score == 0:
-            assert re.fullmatch(r"(\w < \w), given (?!\1)(\w < \w|nothing): wrong", last)
-        elif "left out" not in last:
-            goal, end = re.fullmatch(r"Goal (\w), end (\w)", last).groups()
-            assert (goal == end) == (fault is None)
-
-
-@pytest.mark.parametrize(
-    ("proof", "way"),
-    [
-        ("1. a < b\n2. b < x so a < x\n3. x < y so a < y", "y from x, x from b. From b not to x but to c."),
-        ("1. a < b\n2. b < x so a < x\n3. x < d so a < d", "x from b. From b not to x but to c."),
-        (
-            "1. a < b\n2. b < x so a < x\n3. x < y so a < y\n4. y < d so a < d",
-            "y from x, x from b. From b not to x but to c.",
-        ),
-        ("1. a < b\n2. c < d so a < d", "From b to c."),
-    ],
-)
-def test_the_way_out_of_a_dead_end(proof, way):
-    assert tasks._way_back(BRANCHED, proof, ["a", "b", "c", "d"]) == way
-
-
-def test_dead_ends_branch_off_different_places():
-    for found in PROOFS.generate(50, 4, 8):
-        lows = [low for low, _ in found["statement"]["given"]]
-        assert sorted(lows.count(low) for low in set(lows))[-5:] == [2] * 5
-        assert max(lows.count(low) for low in lows) == 2
-
-
 def test_no_equation_of_a_proof_can_be_copied():
     for level in (2, 13, 23):
         for found in PROOFS.generate(50, 2, level):

@@ -58,8 +58,8 @@ class Proofs(Environment):
         return Verdict(float(found == right), extracted=found, reason=f"the proof's score is {right:g}")
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
-        """Levels 1 to 4: write the proof of a sum of three to eight numbers; 5 to 8: of an order, in two to eight
-        steps with one to five dead ends. 11 to 18: verify a proof of such a statement. 21 to 28: refine one, given
+        """Levels 1 to 4: write the proof of a sum of three to eight numbers; 5 to 8: of an order, in two to six
+        steps among facts that lead nowhere. 11 to 18: verify a proof of such a statement. 21 to 28: refine one, given
         what is wrong with it first."""
         return nano_rows(self.name, self.name, count, seed, level, tasks.make_task)
 

@@ -21,11 +21,11 @@ LEVELS = 8
 """Difficulties of each task: levels 1 to 8 are proofs to write, 11 to 18 to verify, 21 to 28 to refine. The first four
 of each are sums, the others orders."""
 
-_LETTERS = "abcdefghijklmnopqrstwxy"
+_LETTERS = "abcdefghkmnpqrstuvwxyz"
 _TERMS = {1: (3, 4), 2: (4, 5), 3: (5, 6), 4: (6, 8)}
 """Numbers that are added up."""
-_PATH = {5: (2, 3), 6: (3, 4), 7: (5, 6), 8: (7, 8)}
-_BRANCHES = {5: 1, 6: 2, 7: 3, 8: 5}
+_PATH = {5: (2, 3), 6: (3, 4), 7: (4, 5), 8: (5, 6)}
+_BRANCHES = {5: 1, 6: 1, 7: 2, 8: 3}
 
 
 def make_task(rng: Random, level: int) -> NanoTask:
@@ -41,10 +41,7 @@ def make_task(rng: Random, level: int) -> NanoTask:
     if task == "refine":
         fault = _fault(rng, statement, faulty, right, path)
         text = refine_prompt(problem, fault[0], [fault[1].words])
-        if path is None:
-            plan = "\n".join(_working_left(statement, fault[0], right))
-        else:
-            plan = _way_back(statement, fault[0], path)
+        plan = "\n".join(_working_left(statement, fault[0], right)) if path is None else plan
         return NanoTask(text, f"{fault[1].words}\n{plan}".strip(), written(statement, right), fields)
     proof = written(statement, right) if rng.random() < (0.3 if path is None else 0.4) else faulty
     return NanoTask(verify_prompt(problem, proof), *_verification(statement, proof), {**fields, "proof": proof})
@@ -79,7 +76,7 @@ def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
     """Reasoning and answer of the right verdict, which goes up to the first step that is wrong."""
     fault = find_fault(statement, proof)
     lines = proof.split("\n")
-    notes = _sum_notes(statement, lines) if statement["kind"] == "sum" else _order_notes(statement, lines, fault)
+    notes = _sum_notes(statement, lines) if statement["kind"] == "sum" else _order_notes(lines, fault)
     if fault is None:
         return "\n".join(notes), critique("Every step holds.", 1.0)
     return "\n".join(notes), critique(fault.words, fault.score)
@@ -123,40 +120,10 @@ def _compared(claim: str, value: str) -> str:
     return ", ".join(differences)
 
 
-def _order_notes(statement: dict[str, Any], lines: list[str], fault: Fault | None) -> list[str]:
-    """`b < c, given b < c: right`: the step's fact, and the one that is given of its greater name, up to the first that
-    is wrong; then the goal, and how far the proof has come. A name has only one that is given to be less, so that it is
-    found by the greater one alone."""
-    less = {high: low for low, high in statement["given"]}
-    notes = list[str]()
-    for number, line in enumerate(lines, 1):
-        low, high = line.split(". ")[1].split(" so ")[0].split(" < ")
-        found = "right" if fault is None or number != fault.step else "wrong" if fault.score == 0 else "left out"
-        known = f"{less[high]} < {high}" if high in less else "nothing"
-        notes.append(f"{low} < {high}, given {known}: {found}")
-        if found != "right":
-            return notes
-    return [*notes, f"Goal {statement['goal'][1]}, end {lines[-1].split(' < ')[-1]}"]
-
-
-def _way_back(statement: dict[str, Any], proof: str, path: list[str]) -> str:
-    """`h from e, e from b. From b not to e but to c.`: out of the dead end, name by name, to where it branches off the
-    right way."""
-    less = {high: low for low, high in statement["given"]}
-    ends = [line.split(". ")[1].split(" so ")[0].split(" < ") for line in proof.split("\n")]
-    walk = [ends[0][0]]
-    for low, high in ends:
-        if low != walk[-1] or less.get(high) != low:
-            break
-        walk.append(high)
-    back = list[str]()
-    while walk[-1] not in path:
-        high = walk.pop()
-        back.append(f"{high} from {walk[-1]}")
-    onward = path[path.index(walk[-1]) + 1]
-    if not back:
-        return f"From {walk[-1]} to {onward}."
-    return f"{', '.join(back)}. From {walk[-1]} not to {back[-1].split()[0]} but to {onward}."
+def _order_notes(lines: list[str], fault: Fault | None) -> list[str]:
+    at = fault.step if fault else len(lines) + 1
+    notes = [f"{line}, right" for line in lines[: at - 1]]
+    return notes + [f"{line}, {'wrong' if fault and fault.score == 0 else 'left out'}" for line in lines[at - 1 : at]]
 
 
 def _sum(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
@@ -176,18 +143,14 @@ _ADDENDS = [sign * digit * place for sign in (1, -1) for digit in range(1, 10) f
 
 
 def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
-    """One path leads to the goal; dead ends of two steps branch off it, each from another place. Which of two ways is
-    the dead end is seen only further on: whoever writes from the start on guesses, whoever has a proof that ends in
-    one knows. Facts as far from the start stand together, so that the next one is near: a small model learns slowly to
-    look one up anywhere."""
+    """One path leads to the goal, dead ends branch off it."""
     letters = rng.sample(_LETTERS, len(_LETTERS))
     path = [letters.pop() for _ in range(rng.randint(*_PATH[difficulty]) + 1)]
-    facts = [(place, low, high) for place, (low, high) in enumerate(pairwise(path))]
-    for place in rng.sample(range(len(path) - 1), _BRANCHES[difficulty]):
+    given = [[low, high] for low, high in pairwise(path)]
+    for _ in range(_BRANCHES[difficulty]):
         away, further = letters.pop(), letters.pop()
-        facts += [(place, path[place], away), (place + 1, away, further)]
-    rng.shuffle(facts)
-    given = [[low, high] for _, low, high in sorted(facts, key=lambda fact: fact[0])]
+        given += [[rng.choice(path[:-1]), away], [away, further]]
+    rng.shuffle(given)
     return {"kind": "order", "given": given, "goal": [path[0], path[-1]]}, path
 
 
@@ -196,10 +159,10 @@ def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: lis
     many slips, some as large as can be: where most totals are right, a small model that learns to verify finds it
     cheaper to copy them."""
     kind = rng.random()
-    if path is not None:
-        return _strayed(rng, statement, path)
     if kind < 0.15:  # without its end
         return right[: rng.randint(max(1, len(right) - 2), len(right) - 1)]
+    if path is not None:
+        return _strayed(rng, statement, path)
     number = rng.randrange(1, len(right))
     if kind < 0.22 and number < len(right) - 1:  # a step left out
         return right[: number - 1] + right[number:]
@@ -228,27 +191,21 @@ def _slip(rng: Random, terms: list[int], total: int, step: int, large: bool) -> 
 
 
 def _strayed(rng: Random, statement: dict[str, Any], path: list[str]) -> list[str]:
-    """Seldom with a step left out; else as one goes who guesses at every branch. In a dead end it stops, or goes on
-    over a fact that is not given: to the goal, or to any name and from there on."""
-    steps = steps_of(statement, path)
-    if rng.random() < 0.1 and len(path) > 3:
+    """Into a dead end, over a fact that is not given, or with a step left out."""
+    onward = {low: [high for one, high in statement["given"] if one == low] for low, _ in statement["given"]}
+    kind = rng.random()
+    if kind < 0.25 and len(path) > 3:
         gap = rng.randrange(1, len(path) - 2)
+        steps = steps_of(statement, path)
         return steps[:gap] + steps[gap + 1 :]
-    onward: dict[str, list[str]] = {}
-    for low, high in statement["given"]:
-        onward.setdefault(low, []).append(high)
-    goal = path[-1]
-    while True:  # until it strays
-        walk, strayed = [path[0]], False
-        while walk[-1] != goal and len(walk) < 2 * len(path):
-            ways = onward.get(walk[-1], [])
-            if ways:
-                walk.append(rng.choice(ways))
-                continue
-            strayed = True
-            if rng.random() < 0.3:
-                break
-            others = [name for name in onward if name not in walk]
-            walk.append(rng.choice(others) if others and rng.random() < 0.6 else goal)
-        if strayed:
-            return steps_of(statement, walk)
+    if kind < 0.5:
+        at = rng.randrange(len(path) - 1)
+        return steps_of(statement, [*path[: at + 1], *path[at + 2 :]] if at + 2 < len(path) else [*path[:at], path[-1]])
+    branches = [i for i, name in enumerate(path[:-1]) if len(onward[name]) > 1]
+    at = rng.choice(branches)
+    walk = [*path[: at + 1], rng.choice([name for name in onward[path[at]] if name != path[at + 1]])]
+    if rng.random() < 0.5 and walk[-1] in onward:
+        walk.append(onward[walk[-1]][0])
+    if rng.random() < 0.7:  # as if the goal could be reached from there
+        walk.append(path[-1])
+    return steps_of(statement, walk)
