@@ -205,17 +205,17 @@ def test_a_proof_in_prose_is_graded_by_the_judge(monkeypatch):
 
 @pytest.mark.parametrize("level", [11, 12, 13, 14])
 def test_the_reasoning_of_a_verification_does_every_step(level):
-    """It finds no fault in a right proof, and in others ends with the first wrong step."""
+    """It finds no fault in a right proof, and in others ends with the first step that is wrong or left out."""
     rng = random.Random(level)
     for _ in range(200):
         made = tasks.make_task(rng, level)
         fault = find_fault(made.fields["statement"], made.fields["proof"])
         *before, last = made.reasoning.split("\n")
-        assert all(re.fullmatch(r".*(left out|: \d - \d = 0(, \d - \d = 0)?)", line) for line in before)
-        assert (re.search(r": (\d - \d = 0, )?\d - \d = -?[1-9]$", last) is not None) == (
-            fault is not None and fault.score == 0
-        )
-        assert fault is None or fault.score == 0 or "left out" in made.reasoning
+        assert all(re.fullmatch(r".*: \d - \d = 0(, \d - \d = 0)?", line) for line in before)
+        differs = re.search(r": (\d - \d = 0, )?\d - \d = -?[1-9]$", last) is not None
+        left_out = fault is not None and (fault.score == 0.5 or "left out" in fault.words)
+        assert last.endswith("left out") == left_out
+        assert differs == (fault is not None and not left_out)
 
 
 def test_totals_are_compared_step_by_step():
@@ -233,8 +233,35 @@ def test_totals_are_compared_step_by_step():
     assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "26 < 90"]) == [*right, "80 < 90, 26: 2 - 8 = -6"]
     wrong = [right[0], "69 + 5 = 74, 2. 73: 7 - 7 = 0, 3 - 4 = -1"]
     assert tasks._sum_notes(statement, ["1. 69", "2. 73", "3. 80", "80 < 90"]) == wrong
-    gap = [right[0], "69 + 5 = 74, 2. left out", right[2], "80 < 90, 80: 8 - 8 = 0, 0 - 0 = 0"]
+    gap = [right[0], "69 + 5 = 74, 2. left out"]
     assert tasks._sum_notes(statement, ["1. 69", "3. 80", "80 < 90"]) == gap
+
+
+@pytest.mark.parametrize(
+    ("total", "term", "parts"),
+    [
+        (77, -18, "77 - 10 = 67 - 8"),
+        (47, 38, "47 + 30 = 77 + 8"),
+        (47, 30, "47 + 30"),
+        (77, -8, "77 - 8"),
+        (21, 6, "21 + 6"),
+        (77, -30, "77 - 30"),
+    ],
+)
+def test_who_verifies_adds_tens_and_then_ones(total, term, parts):
+    assert tasks._in_parts(total, term) == parts
+    statement = {"kind": "sum", "terms": [total, term], "relation": "<", "bound": 99}
+    value = total + term
+    first, _ = tasks._sum_notes(statement, [f"1. {value}", f"{value} < 99"])
+    assert first.startswith(f"{parts} = {value}, 1. {value}: ")
+
+
+def test_the_numbers_of_a_sum_are_told_apart_by_their_last_digits():
+    for level in (3, 4):
+        for found in PROOFS.generate(100, 6, level):
+            terms = found["statement"]["terms"]
+            assert len({abs(term) % 10 for term in terms}) == len(terms)
+            assert all(10 < abs(term) < 50 for term in terms[1:])
 
 
 @pytest.mark.parametrize(
