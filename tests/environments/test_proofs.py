@@ -214,26 +214,26 @@ def test_the_reasoning_of_a_verification_does_every_step(level):
         assert all(re.fullmatch(r".*: \d - \d = 0(, \d - \d = 0)?", line) for line in before)
         differs = re.search(r": (\d - \d = 0, )?\d - \d = -?[1-9]$", last) is not None
         left_out = fault is not None and (fault.score == 0.5 or "left out" in fault.words)
-        assert last.endswith("left out") == left_out
+        assert ("left out" in last) == left_out
         assert differs == (fault is not None and not left_out)
 
 
 def test_totals_are_compared_step_by_step():
     statement = {"kind": "sum", "terms": [77, -8, 5, 6], "relation": "<", "bound": 90}
     right = [
-        "77 - 8 = 69, 1. 69: 6 - 6 = 0, 9 - 9 = 0",
-        "69 + 5 = 74, 2. 74: 7 - 7 = 0, 4 - 4 = 0",
-        "74 + 6 = 80, 3. 80: 8 - 8 = 0, 0 - 0 = 0",
+        "1. 69: 77 - 8 = 69: 6 - 6 = 0, 9 - 9 = 0",
+        "2. 74: 69 + 5 = 74: 7 - 7 = 0, 4 - 4 = 0",
+        "3. 80: 74 + 6 = 80: 8 - 8 = 0, 0 - 0 = 0",
     ]
     assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "80 < 90"]) == [
         *right,
-        "80 < 90, 80: 8 - 8 = 0, 0 - 0 = 0",
+        "80 < 90: 80: 8 - 8 = 0, 0 - 0 = 0",
     ]
-    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80"]) == [*right, "80 < 90, left out"]
-    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "26 < 90"]) == [*right, "80 < 90, 26: 2 - 8 = -6"]
-    wrong = [right[0], "69 + 5 = 74, 2. 73: 7 - 7 = 0, 3 - 4 = -1"]
+    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80"]) == [*right, "left out: 80 < 90"]
+    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "26 < 90"]) == [*right, "26 < 90: 80: 2 - 8 = -6"]
+    wrong = [right[0], "2. 73: 69 + 5 = 74: 7 - 7 = 0, 3 - 4 = -1"]
     assert tasks._sum_notes(statement, ["1. 69", "2. 73", "3. 80", "80 < 90"]) == wrong
-    gap = [right[0], "69 + 5 = 74, 2. left out"]
+    gap = [right[0], "2. left out: 69 + 5 = 74"]
     assert tasks._sum_notes(statement, ["1. 69", "3. 80", "80 < 90"]) == gap
 
 
@@ -253,7 +253,7 @@ def test_who_verifies_adds_tens_and_then_ones(total, term, parts):
     statement = {"kind": "sum", "terms": [total, term], "relation": "<", "bound": 99}
     value = total + term
     first, _ = tasks._sum_notes(statement, [f"1. {value}", f"{value} < 99"])
-    assert first.startswith(f"{parts} = {value}, 1. {value}: ")
+    assert first.startswith(f"1. {value}: {parts} = {value}: ")
 
 
 def test_the_numbers_of_a_sum_are_told_apart_by_their_last_digits():
@@ -278,14 +278,15 @@ def test_digits_are_compared_in_pairs(claim, value, differences):
     assert tasks._compared(claim, value) == differences
 
 
-def test_the_better_proof_keeps_the_steps_before_the_fault():
-    statement = {"kind": "sum", "terms": [77, -8, 5, 6], "relation": "<", "bound": 90}
-    working = ["77 - 8 = 69, 1. 69", "69 + 5 = 74, 2. 74", "74 + 6 = 80, 3. 80"]
-    right = ["1. 69", "2. 74", "3. 80", "80 < 90"]
+def test_the_better_proof_keeps_the_steps_before_the_fault_and_does_the_wrong_one_in_parts():
+    statement = {"kind": "sum", "terms": [77, -18, 15, 6], "relation": "<", "bound": 90}
+    working = ["77 - 18 = 59, 1. 59", "59 + 15 = 74, 2. 74", "74 + 6 = 80, 3. 80"]
+    right = ["1. 59", "2. 74", "3. 80", "80 < 90"]
+    again = "Step 2: 59 + 10 = 69 + 5 = 74, 2. 74"
     assert tasks._working(statement) == working
-    assert tasks._working_left(statement, "1. 69\n2. 84\n3. 90\n90 < 90", right) == working[1:]
-    assert tasks._working_left(statement, "1. 69\n3. 80\n80 < 90", right) == working[1:]
-    assert tasks._working_left(statement, "1. 69\n2. 74\n3. 80", right) == []
+    assert tasks._working_left(statement, "1. 59\n2. 84\n3. 90\n90 < 90", right) == [again, working[2]]
+    assert tasks._working_left(statement, "1. 59\n3. 80\n80 < 90", right) == [again, working[2]]
+    assert tasks._working_left(statement, "1. 59\n2. 74\n3. 80", right) == []
 
 
 def test_no_equation_of_a_proof_can_be_copied():

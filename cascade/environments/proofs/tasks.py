@@ -41,10 +41,9 @@ def make_task(rng: Random, level: int) -> NanoTask:
     if task == "refine":
         proof, fault = _fault(rng, statement, faulty, right, path)
         text = refine_prompt(problem, proof, [fault.words])
-        # Of a sum, it begins with the equation that the critique has, so that there is one copy to get wrong, not two.
         plan = f"{fault.words}\n{plan}" if path else "\n".join(_working_left(statement, proof, right)) or fault.words
         return NanoTask(text, plan, written(statement, right), fields)
-    proof = written(statement, right) if rng.random() < 0.4 else faulty
+    proof = written(statement, right) if rng.random() < 0.3 else faulty
     return NanoTask(verify_prompt(problem, proof), *_verification(statement, proof), {**fields, "proof": proof})
 
 
@@ -58,10 +57,16 @@ def _working(statement: dict[str, Any]) -> list[str]:
 
 
 def _working_left(statement: dict[str, Any], proof: str, right: list[str]) -> list[str]:
-    """From the first step on that is wrong or left out: those before are taken from the proof."""
+    """From the first step on that is wrong or left out: those before are taken from the proof. That step is done in
+    parts, as the verifier does it: done as before, it would come out as before."""
     lines = proof.split("\n")
     done = next((done for done, step in enumerate(right) if step not in lines), len(right))
-    return _working(statement)[done:]
+    if not (working := _working(statement)[done:]):
+        return []
+    number, terms = done + 1, statement["terms"]
+    value = sum(terms[: number + 1])
+    again = f"Step {number}: {_in_parts(value - terms[number], terms[number])} = {value}, {number}. {value}"
+    return [again, *working[1:]]
 
 
 def _fault(
@@ -84,35 +89,31 @@ def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
 
 
 def _sum_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
-    """`77 - 10 = 67 - 8 = 59, 2. 69: 6 - 5 = 1`: the total, the proof's step, the differences of their digits; it ends
+    """`2. 69: 77 - 10 = 67 - 8 = 59: 6 - 5 = 1`: the proof's step, the total, the differences of their digits; it ends
     where one is not 0, or where a step is left out.
 
+    All of it is easy for a small model. The step stands first: read after the total, it would be taken for the total.
     Who writes adds a number of two digits at once, who verifies adds its tens and then its ones: longer, and without
-    the writer's mistakes.
-
-    All of it is easy for a small model. A proof shows totals alone, so that there is no equation to copy from it:
-    otherwise its result would be copied too, and every step be right. The step is found by its number, which stands
-    right before it in both places. Differences of digits the base model knows; whether two numbers are the same, it
-    would have to learn.
+    the writer's mistakes. A proof shows totals alone, so that there is no equation to copy from it: otherwise its
+    result would be copied too, and every step be right. Differences of digits the base model knows; whether two numbers
+    are the same, it would have to learn.
     """
     claims = dict(line.split(". ") for line in lines if ". " in line)
     total, *terms = statement["terms"]
     notes = list[str]()
     for number, term in enumerate(terms, 1):
         value = total + term
-        computed = f"{_in_parts(total, term)} = {value}, {number}."
         claim = claims.get(str(number))
+        computed = f"{number}. {claim or 'left out'}: {_in_parts(total, term)} = {value}"
         if claim is None:
-            return [*notes, f"{computed} left out"]
-        notes.append(f"{computed} {claim}: {_compared(claim, str(value))}")
+            return [*notes, computed]
+        notes.append(f"{computed}: {_compared(claim, str(value))}")
         if claim != str(value):
             return notes
         total = value
-    end = end_of(statement, total)
     if ". " in lines[-1]:
-        return [*notes, f"{end}, left out"]
-    claim = lines[-1].split()[0]
-    return [*notes, f"{end}, {claim}: {_compared(claim, str(total))}"]
+        return [*notes, f"left out: {end_of(statement, total)}"]
+    return [*notes, f"{lines[-1]}: {total}: {_compared(lines[-1].split()[0], str(total))}"]
 
 
 def _in_parts(total: int, term: int) -> str:
