@@ -57,9 +57,9 @@ def test_right_proofs(statement, proof):
 @pytest.mark.parametrize(
     ("statement", "proof", "step", "score", "words"),
     [
-        (SUM, RIGHT_SUM.replace("69", "70"), 2, 0.0, "Step 2 is wrong: 77 - 8 = 69."),
+        (SUM, RIGHT_SUM.replace("69", "70"), 2, 0.0, "Step 2 is wrong: it must say 69."),
         # The first wrong step counts, whatever follows from it.
-        (SUM, "1. 76\n2. 68\n3. 77\n77 > 70", 1, 0.0, "Step 1 is wrong: 47 + 30 = 77."),
+        (SUM, "1. 76\n2. 68\n3. 77\n77 > 70", 1, 0.0, "Step 1 is wrong: it must say 77."),
         (SUM, RIGHT_SUM.replace("2. 69", "2. 77 - 8 = 69"), 2, 0.0, "Step 2 is wrong: it cannot be read."),
         (SUM, RIGHT_SUM.replace("2. ", "1. "), 2, 0.0, "Step 1 is wrong: it is not next."),
         (SUM, RIGHT_SUM.replace("3. ", "4. "), 3, 0.0, "Step 4 is wrong: it is not next."),
@@ -79,7 +79,7 @@ def test_right_proofs(statement, proof):
         (SUM, "", 1, 0.5, "The end is missing"),
         (SUM, "2. 69\n3. 78\n78 > 70", 1, 0.5, "Step 1 is left out."),
         # What is wrong counts before what is left out.
-        (SUM, "2. 69\n3. 79\n79 > 70", 2, 0.0, "Step 3 is wrong: 69 + 9 = 78."),
+        (SUM, "2. 69\n3. 79\n79 > 70", 2, 0.0, "Step 3 is wrong: it must say 78."),
         (ORDER, "1. a < b\n2. b < d so a < d", 2, 0.0, "b < d is not given"),
         (ORDER, "1. a < b\n2. c < d so a < d", 2, 0.5, "leaves out steps"),
         (ORDER, "1. b < c\n2. c < d so a < d", 1, 0.5, "leaves out steps"),
@@ -278,19 +278,27 @@ def test_digits_are_compared_in_pairs(claim, value, differences):
     assert tasks._compared(claim, value) == differences
 
 
-def test_the_better_proof_keeps_the_steps_before_the_fault_and_does_the_wrong_one_in_parts():
+def test_the_better_proof_keeps_the_steps_before_the_fault_and_takes_the_wrong_one_from_the_critique():
     statement = {"kind": "sum", "terms": [77, -18, 15, 6], "relation": "<", "bound": 90}
     working = ["77 - 18 = 59, 1. 59", "59 + 15 = 74, 2. 74", "74 + 6 = 80, 3. 80"]
     right = ["1. 59", "2. 74", "3. 80", "80 < 90"]
-    again = "Step 2: 59 + 10 = 69 + 5 = 74, 2. 74"
     assert tasks._working(statement) == working
-    assert tasks._working_left(statement, "1. 59\n2. 84\n3. 90\n90 < 90", right) == [again, working[2]]
-    assert tasks._working_left(statement, "1. 59\n3. 80\n80 < 90", right) == [again, working[2]]
+    assert tasks._working_left(statement, "1. 59\n2. 84\n3. 90\n90 < 90", right) == ["2. 74", working[2]]
+    assert tasks._working_left(statement, "1. 59\n3. 80\n80 < 90", right) == working[1:]
+    assert tasks._working_left(statement, "1. 59", right) == working[1:]
     assert tasks._working_left(statement, "1. 59\n2. 74\n3. 80", right) == []
+
+
+def test_a_refinement_begins_with_the_critique():
+    for level in (21, 24, 28):
+        for found in PROOFS.generate(50, 3, level):
+            prompt = found["responses_create_params"]["input"][0]["content"]
+            words = re.search(r"What reviewers say:\n- (.*)\n", prompt)[1]
+            assert found["demonstration"]["reasoning"].split("\n")[0] == words
 
 
 def test_no_equation_of_a_proof_can_be_copied():
     for level in (2, 13, 23):
         for found in PROOFS.generate(50, 2, level):
             prompt = found["responses_create_params"]["input"][0]["content"]
-            assert "=" not in prompt.partition("What reviewers say")[0]
+            assert "=" not in prompt

@@ -41,9 +41,10 @@ def make_task(rng: Random, level: int) -> NanoTask:
     if task == "refine":
         proof, fault = _fault(rng, statement, faulty, right, path)
         text = refine_prompt(problem, proof, [fault.words])
-        plan = f"{fault.words}\n{plan}" if path else "\n".join(_working_left(statement, proof, right)) or fault.words
-        return NanoTask(text, plan, written(statement, right), fields)
-    proof = written(statement, right) if rng.random() < 0.3 else faulty
+        plan = plan if path else "\n".join(_working_left(statement, proof, right))
+        return NanoTask(text, f"{fault.words}\n{plan}".strip(), written(statement, right), fields)
+    # Few of the sums are right: most steps of a wrong one are, and a small model that may take all for right does so.
+    proof = written(statement, right) if rng.random() < (0.25 if path is None else 0.4) else faulty
     return NanoTask(verify_prompt(problem, proof), *_verification(statement, proof), {**fields, "proof": proof})
 
 
@@ -57,16 +58,14 @@ def _working(statement: dict[str, Any]) -> list[str]:
 
 
 def _working_left(statement: dict[str, Any], proof: str, right: list[str]) -> list[str]:
-    """From the first step on that is wrong or left out: those before are taken from the proof. That step is done in
-    parts, as the verifier does it: done as before, it would come out as before."""
+    """From the first step on that is wrong or left out: those before are taken from the proof. A wrong step's total is
+    taken from the critique: added as before, it would come out as before."""
     lines = proof.split("\n")
     done = next((done for done, step in enumerate(right) if step not in lines), len(right))
-    if not (working := _working(statement)[done:]):
-        return []
-    number, terms = done + 1, statement["terms"]
-    value = sum(terms[: number + 1])
-    again = f"Step {number}: {_in_parts(value - terms[number], terms[number])} = {value}, {number}. {value}"
-    return [again, *working[1:]]
+    working = _working(statement)[done:]
+    if working and any(line.startswith(f"{done + 1}. ") for line in lines):
+        return [right[done], *working[1:]]
+    return working
 
 
 def _fault(
@@ -174,17 +173,17 @@ def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
 
 def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: list[str] | None) -> list[str]:
     """A proof such as a model gets wrong: without its end, or with a slip that it goes on with. Many of the sums have
-    many slips, some as large as can be: where most totals are right, a small model that learns to verify finds it
-    cheaper to copy them."""
+    many slips, some as large as can be, and slips come early rather than late: where most totals are right, a small
+    model that learns to verify finds it cheaper to copy them."""
     kind = rng.random()
-    if kind < 0.12:  # without its end
+    if kind < 0.1:  # without its end
         return right[: rng.randint(max(1, len(right) - 2), len(right) - 1)]
     if path is not None:
         return _strayed(rng, statement, path)
-    number = rng.randrange(1, len(right))
-    if kind < 0.22 and number < len(right) - 1:  # steps left out
+    number = rng.randrange(1, rng.randint(2, len(right)))
+    if kind < 0.18 and number < len(right) - 1:  # steps left out
         return right[: number - 1] + right[rng.choice((number, number, rng.randrange(number, len(right)))) :]
-    if kind < 0.28:  # another total in the end
+    if kind < 0.22:  # another total in the end
         return [*right[:-1], end_of(statement, rng.choice([n for n in range(1, 100) if n != sum(statement["terms"])]))]
     often = kind > 0.6
     total, steps = statement["terms"][0], list[str]()
