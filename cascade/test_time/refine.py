@@ -66,6 +66,13 @@ def final_grade(scores: Sequence[float | None]) -> float | None:
     return 0.0 if min(valid) == 0 else sum(valid) / len(valid)
 
 
+def to_refine(pool: Sequence[Candidate], count: int) -> list[Candidate]:
+    """The highest ratings, of equal ones those of the latest round: a refinement that is still wrong as a rule goes
+    wrong later than what it was made from, which one score for a whole answer does not show."""
+    rated = [candidate for candidate in ranked(pool) if candidate.rating is not None]
+    return sorted(rated, key=lambda each: (-(each.rating or 0.0), -each.round))[:count]
+
+
 def new_round(kept: Sequence[Candidate], refinements: int) -> list[tuple[Candidate, int]]:
     """Who is refined, and which refinement of it that is: first each of the best once, then each again."""
     return [(candidate, number) for number in range(refinements) for candidate in kept]
@@ -115,7 +122,7 @@ def _requests(
     problem: str, settings: GenerateVerifyRefine, writers: Sequence[int], pool: list[Candidate], number: int
 ) -> list[Generate]:
     """The answers of a round: from scratch, or refinements of the best so far by every checkpoint."""
-    kept = [candidate for candidate in ranked(pool) if candidate.rating is not None][: settings.keep]
+    kept = to_refine(pool, settings.keep)
     if not kept:
         return [
             Generate(f"r{number}/c{index}", "write", number, problem, writer)

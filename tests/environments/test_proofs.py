@@ -57,9 +57,9 @@ def test_right_proofs(statement, proof):
 @pytest.mark.parametrize(
     ("statement", "proof", "step", "score", "words"),
     [
-        (SUM, RIGHT_SUM.replace("69", "70"), 2, 0.0, "Step 2 is wrong: 77 - 8 = 69."),
+        (SUM, RIGHT_SUM.replace("69", "70"), 2, 0.0, "Step 2 is wrong: it must say 69."),
         # The first wrong step counts, whatever follows from it.
-        (SUM, "1. 76\n2. 68\n3. 77\n77 > 70", 1, 0.0, "Step 1 is wrong: 47 + 30 = 77."),
+        (SUM, "1. 76\n2. 68\n3. 77\n77 > 70", 1, 0.0, "Step 1 is wrong: it must say 77."),
         (SUM, RIGHT_SUM.replace("2. 69", "2. 77 - 8 = 69"), 2, 0.0, "Step 2 is wrong: it cannot be read."),
         (SUM, RIGHT_SUM.replace("2. ", "1. "), 2, 0.0, "Step 1 is wrong: it is not next."),
         (SUM, RIGHT_SUM.replace("3. ", "4. "), 3, 0.0, "Step 4 is wrong: it is not next."),
@@ -79,7 +79,7 @@ def test_right_proofs(statement, proof):
         (SUM, "", 1, 0.5, "The end is missing"),
         (SUM, "2. 69\n3. 78\n78 > 70", 1, 0.5, "Step 1 is left out."),
         # What is wrong counts before what is left out.
-        (SUM, "2. 69\n3. 79\n79 > 70", 2, 0.0, "Step 3 is wrong: 69 + 9 = 78."),
+        (SUM, "2. 69\n3. 79\n79 > 70", 2, 0.0, "Step 3 is wrong: it must say 78."),
         (ORDER, "1. a < b\n2. b < d so a < d", 2, 0.0, "b < d is not given"),
         (ORDER, "1. a < b\n2. c < d so a < d", 2, 0.5, "leaves out steps"),
         (ORDER, "1. b < c\n2. c < d so a < d", 1, 0.5, "leaves out steps"),
@@ -205,36 +205,63 @@ def test_a_proof_in_prose_is_graded_by_the_judge(monkeypatch):
 
 @pytest.mark.parametrize("level", [11, 12, 13, 14])
 def test_the_reasoning_of_a_verification_does_every_step(level):
-    """It finds no fault in a right proof, and in others ends with the first wrong step."""
+    """It finds no fault in a right proof, and in others ends with the first step that is wrong or left out."""
     rng = random.Random(level)
     for _ in range(200):
         made = tasks.make_task(rng, level)
         fault = find_fault(made.fields["statement"], made.fields["proof"])
         *before, last = made.reasoning.split("\n")
-        assert all(re.fullmatch(r".*(left out|: \d - \d = 0(, \d - \d = 0)?)", line) for line in before)
-        assert (re.search(r": (\d - \d = 0, )?\d - \d = -?[1-9]$", last) is not None) == (
-            fault is not None and fault.score == 0
-        )
-        assert fault is None or fault.score == 0 or "left out" in made.reasoning
+        assert all(re.fullmatch(r".*: \d - \d = 0(, \d - \d = 0)?", line) for line in before)
+        differs = re.search(r": (\d - \d = 0, )?\d - \d = -?[1-9]$", last) is not None
+        left_out = fault is not None and (fault.score == 0.5 or "left out" in fault.words)
+        assert ("left out" in last) == left_out
+        assert differs == (fault is not None and not left_out)
 
 
 def test_totals_are_compared_step_by_step():
     statement = {"kind": "sum", "terms": [77, -8, 5, 6], "relation": "<", "bound": 90}
     right = [
-        "77 - 8 = 69, 1. 69: 6 - 6 = 0, 9 - 9 = 0",
-        "69 + 5 = 74, 2. 74: 7 - 7 = 0, 4 - 4 = 0",
-        "74 + 6 = 80, 3. 80: 8 - 8 = 0, 0 - 0 = 0",
+        "1. 69: 77 - 8 = 69: 6 - 6 = 0, 9 - 9 = 0",
+        "2. 74: 69 + 5 = 74: 7 - 7 = 0, 4 - 4 = 0",
+        "3. 80: 74 + 6 = 80: 8 - 8 = 0, 0 - 0 = 0",
     ]
     assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "80 < 90"]) == [
         *right,
-        "80 < 90, 80: 8 - 8 = 0, 0 - 0 = 0",
+        "80 < 90: 80: 8 - 8 = 0, 0 - 0 = 0",
     ]
-    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80"]) == [*right, "80 < 90, left out"]
-    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "26 < 90"]) == [*right, "80 < 90, 26: 2 - 8 = -6"]
-    wrong = [right[0], "69 + 5 = 74, 2. 73: 7 - 7 = 0, 3 - 4 = -1"]
+    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80"]) == [*right, "left out: 80 < 90"]
+    assert tasks._sum_notes(statement, ["1. 69", "2. 74", "3. 80", "26 < 90"]) == [*right, "26 < 90: 80: 2 - 8 = -6"]
+    wrong = [right[0], "2. 73: 69 + 5 = 74: 7 - 7 = 0, 3 - 4 = -1"]
     assert tasks._sum_notes(statement, ["1. 69", "2. 73", "3. 80", "80 < 90"]) == wrong
-    gap = [right[0], "69 + 5 = 74, 2. left out", right[2], "80 < 90, 80: 8 - 8 = 0, 0 - 0 = 0"]
+    gap = [right[0], "2. left out: 69 + 5 = 74"]
     assert tasks._sum_notes(statement, ["1. 69", "3. 80", "80 < 90"]) == gap
+
+
+@pytest.mark.parametrize(
+    ("total", "term", "parts"),
+    [
+        (77, -18, "77 - 10 = 67 - 8"),
+        (47, 38, "47 + 30 = 77 + 8"),
+        (47, 30, "47 + 30"),
+        (77, -8, "77 - 8"),
+        (21, 6, "21 + 6"),
+        (77, -30, "77 - 30"),
+    ],
+)
+def test_who_verifies_adds_tens_and_then_ones(total, term, parts):
+    assert tasks._in_parts(total, term) == parts
+    statement = {"kind": "sum", "terms": [total, term], "relation": "<", "bound": 99}
+    value = total + term
+    first, _ = tasks._sum_notes(statement, [f"1. {value}", f"{value} < 99"])
+    assert first.startswith(f"1. {value}: {parts} = {value}: ")
+
+
+def test_the_numbers_of_a_sum_are_told_apart_by_their_last_digits():
+    for level in (3, 4):
+        for found in PROOFS.generate(100, 6, level):
+            terms = found["statement"]["terms"]
+            assert len({abs(term) % 10 for term in terms}) == len(terms)
+            assert all(10 < abs(term) < 50 for term in terms[1:])
 
 
 @pytest.mark.parametrize(
@@ -251,18 +278,27 @@ def test_digits_are_compared_in_pairs(claim, value, differences):
     assert tasks._compared(claim, value) == differences
 
 
-def test_the_better_proof_keeps_the_steps_before_the_fault():
-    statement = {"kind": "sum", "terms": [77, -8, 5, 6], "relation": "<", "bound": 90}
-    working = ["77 - 8 = 69, 1. 69", "69 + 5 = 74, 2. 74", "74 + 6 = 80, 3. 80"]
-    right = ["1. 69", "2. 74", "3. 80", "80 < 90"]
+def test_the_better_proof_keeps_the_steps_before_the_fault_and_takes_the_wrong_one_from_the_critique():
+    statement = {"kind": "sum", "terms": [77, -18, 15, 6], "relation": "<", "bound": 90}
+    working = ["77 - 18 = 59, 1. 59", "59 + 15 = 74, 2. 74", "74 + 6 = 80, 3. 80"]
+    right = ["1. 59", "2. 74", "3. 80", "80 < 90"]
     assert tasks._working(statement) == working
-    assert tasks._working_left(statement, "1. 69\n2. 84\n3. 90\n90 < 90", right) == working[1:]
-    assert tasks._working_left(statement, "1. 69\n3. 80\n80 < 90", right) == working[1:]
-    assert tasks._working_left(statement, "1. 69\n2. 74\n3. 80", right) == []
+    assert tasks._working_left(statement, "1. 59\n2. 84\n3. 90\n90 < 90", right) == ["2. 74", working[2]]
+    assert tasks._working_left(statement, "1. 59\n3. 80\n80 < 90", right) == working[1:]
+    assert tasks._working_left(statement, "1. 59", right) == working[1:]
+    assert tasks._working_left(statement, "1. 59\n2. 74\n3. 80", right) == []
+
+
+def test_a_refinement_begins_with_the_critique():
+    for level in (21, 24, 28):
+        for found in PROOFS.generate(50, 3, level):
+            prompt = found["responses_create_params"]["input"][0]["content"]
+            words = re.search(r"What reviewers say:\n- (.*)\n", prompt)[1]
+            assert found["demonstration"]["reasoning"].split("\n")[0] == words
 
 
 def test_no_equation_of_a_proof_can_be_copied():
     for level in (2, 13, 23):
         for found in PROOFS.generate(50, 2, level):
             prompt = found["responses_create_params"]["input"][0]["content"]
-            assert "=" not in prompt.partition("What reviewers say")[0]
+            assert "=" not in prompt

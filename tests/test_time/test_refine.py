@@ -18,6 +18,7 @@ from cascade.test_time.refine import (
     is_accepted,
     new_round,
     ranked,
+    to_refine,
 )
 from cascade.test_time.requests import Generate, Generated, Outcome, Stopped
 
@@ -57,6 +58,13 @@ def test_the_ranking_of_a_table():
         candidate("f", 0.5, 1),  # 0.75, as b
     ]
     assert [each.key for each in ranked(table)] == ["e", "d", "b", "f", "a", "c"]
+
+
+def test_of_equal_ratings_the_latest_round_is_refined():
+    table = [candidate("a", 0), candidate("b", 0, 0.5), candidate("c", 0), candidate("d", None)]
+    table[2].round = table[3].round = 2
+    assert [each.key for each in to_refine(table, 2)] == ["b", "c"]
+    assert [each.key for each in to_refine(table, 4)] == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize(

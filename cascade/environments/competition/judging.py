@@ -25,6 +25,7 @@ _OWN = Limits(cpu_seconds=20.0, wall_seconds=40.0, memory_bytes=1 << 30)
 _COMPILED: Once[bytes | Grade] = Once(256)
 _GENERATED: Once[list[str]] = Once(1024)
 _JUDGED: Once["Judgement"] = Once()
+_TRIED: Once["Trial"] = Once()
 _EXECUTE = "import os, sys; os.chmod('program', 0o700); os.execv('./program', ['program', *sys.argv[1:]])"
 
 
@@ -75,6 +76,10 @@ class Trial:
 def try_out(problem: Problem, answer: Answer, inputs: list[list[str]]) -> Trial:
     """On the public samples under the widest limits, and on inputs of each subtask under its own. What fails the
     samples is not run further. Raises as `judge`."""
+    return _TRIED.get(repr((problem, answer, inputs)), lambda: _try_out(problem, answer, inputs))
+
+
+def _try_out(problem: Problem, answer: Answer, inputs: list[list[str]]) -> Trial:
     widest = max(problem.subtasks, key=lambda each: (each.seconds, each.memory_bytes))
     [(share, words)] = _on_tests(problem, answer, [(widest, problem.samples)]) if problem.samples else [(1.0, "")]
     program = _built(answer)

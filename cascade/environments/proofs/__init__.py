@@ -58,9 +58,9 @@ class Proofs(Environment):
         return Verdict(float(found == right), extracted=found, reason=f"the proof's score is {right:g}")
 
     def generate(self, count: int, seed: int, level: int) -> Iterator[Row]:
-        """Levels 1 to 4: write the proof of a sum of three to eight numbers; 5 to 8: of an order, in two to six
-        steps among facts that lead nowhere. 11 to 18: verify a proof of such a statement. 21 to 28: refine one, given
-        what is wrong with it first."""
+        """Levels 1 and 2: write the proof of a sum of three to six numbers, ones or tens; 3 and 4: of four to seven
+        numbers, of two digits; 5 to 8: of an order, in two to six steps. 11 to 18: verify a proof of such a statement.
+        21 to 28: refine one, given what is wrong with it first."""
         return nano_rows(self.name, self.name, count, seed, level, tasks.make_task)
 
 

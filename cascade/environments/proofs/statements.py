@@ -137,8 +137,7 @@ def _faults_of_sum(statement: dict[str, Any], steps: list[str]) -> list[Fault]:
         if not done < number <= last:
             return wrong(f"Step {number} is wrong: it is not next.")
         if int(match["total"]) != totals[number]:
-            equation = f"{totals[number - 1]}{signed(terms[number])} = {totals[number]}"
-            return wrong(f"Step {number} is wrong: {equation}.")
+            return wrong(f"Step {number} is wrong: it must say {totals[number]}.")
         if number > done + 1:
             faults.append(Fault(line, GAP, f"Step {done + 1} is left out."))
         done = number

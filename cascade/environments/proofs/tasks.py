@@ -22,8 +22,8 @@ LEVELS = 8
 of each are sums, the others orders."""
 
 _LETTERS = "abcdefghkmnpqrstuvwxyz"
-_TERMS = {1: (3, 4), 2: (4, 5), 3: (5, 6), 4: (6, 8)}
-"""Numbers that are added up."""
+_TERMS = {1: (3, 4), 2: (4, 6), 3: (4, 5), 4: (6, 7)}
+"""Numbers that are added up: in levels 1 and 2 ones or tens, in 3 and 4 of two digits."""
 _PATH = {5: (2, 3), 6: (3, 4), 7: (4, 5), 8: (5, 6)}
 _BRANCHES = {5: 1, 6: 1, 7: 2, 8: 3}
 
@@ -39,11 +39,12 @@ def make_task(rng: Random, level: int) -> NanoTask:
         return NanoTask(problem, plan, written(statement, right), fields)
     faulty = written(statement, _spoiled(rng, statement, right, path))
     if task == "refine":
-        fault = _fault(rng, statement, faulty, right, path)
-        text = refine_prompt(problem, fault[0], [fault[1].words])
-        plan = "\n".join(_working_left(statement, fault[0], right)) if path is None else plan
-        return NanoTask(text, f"{fault[1].words}\n{plan}".strip(), written(statement, right), fields)
-    proof = written(statement, right) if rng.random() < (0.3 if path is None else 0.4) else faulty
+        proof, fault = _fault(rng, statement, faulty, right, path)
+        text = refine_prompt(problem, proof, [fault.words])
+        plan = plan if path else "\n".join(_working_left(statement, proof, right))
+        return NanoTask(text, f"{fault.words}\n{plan}".strip(), written(statement, right), fields)
+    # Few of the sums are right: most steps of a wrong one are, and a small model that may take all for right does so.
+    proof = written(statement, right) if rng.random() < (0.25 if path is None else 0.4) else faulty
     return NanoTask(verify_prompt(problem, proof), *_verification(statement, proof), {**fields, "proof": proof})
 
 
@@ -57,10 +58,14 @@ def _working(statement: dict[str, Any]) -> list[str]:
 
 
 def _working_left(statement: dict[str, Any], proof: str, right: list[str]) -> list[str]:
-    """From the first step on that is wrong or left out: those before are taken from the proof."""
+    """From the first step on that is wrong or left out: those before are taken from the proof. A wrong step's total is
+    taken from the critique: added as before, it would come out as before."""
     lines = proof.split("\n")
     done = next((done for done, step in enumerate(right) if step not in lines), len(right))
-    return _working(statement)[done:]
+    working = _working(statement)[done:]
+    if working and any(line.startswith(f"{done + 1}. ") for line in lines):
+        return [right[done], *working[1:]]
+    return working
 
 
 def _fault(
@@ -73,7 +78,7 @@ def _fault(
 
 
 def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
-    """Reasoning and answer of the right verdict, which goes up to the first step that is wrong."""
+    """Reasoning and answer of the right verdict, which goes up to the first step that is wrong or left out."""
     fault = find_fault(statement, proof)
     lines = proof.split("\n")
     notes = _sum_notes(statement, lines) if statement["kind"] == "sum" else _order_notes(lines, fault)
@@ -83,30 +88,39 @@ def _verification(statement: dict[str, Any], proof: str) -> tuple[str, str]:
 
 
 def _sum_notes(statement: dict[str, Any], lines: list[str]) -> list[str]:
-    """`77 - 8 = 69, 2. 79: 7 - 6 = 1`: the total, the proof's step, the differences of their digits; it ends where one
-    is not 0.
+    """`2. 69: 77 - 10 = 67 - 8 = 59: 6 - 5 = 1`: the proof's step, the total, the differences of their digits; it ends
+    where one is not 0, or where a step is left out.
 
-    All of it is easy for a small model. A proof shows totals alone, so that there is no equation to copy from it:
-    otherwise its result would be copied too, and every step be right. The step is found by its number, which stands
-    right before it in both places. Differences of digits the base model knows; whether two numbers are the same, it
-    would have to learn.
+    All of it is easy for a small model. The step stands first: read after the total, it would be taken for the total.
+    Who writes adds a number of two digits at once, who verifies adds its tens and then its ones: longer, and without
+    the writer's mistakes. A proof shows totals alone, so that there is no equation to copy from it: otherwise its
+    result would be copied too, and every step be right. Differences of digits the base model knows; whether two numbers
+    are the same, it would have to learn.
     """
     claims = dict(line.split(". ") for line in lines if ". " in line)
     total, *terms = statement["terms"]
     notes = list[str]()
     for number, term in enumerate(terms, 1):
         value = total + term
-        computed = f"{total}{signed(term)} = {value}, {number}."
         claim = claims.get(str(number))
-        notes.append(f"{computed} left out" if claim is None else f"{computed} {claim}: {_compared(claim, str(value))}")
-        if claim not in (None, str(value)):
+        computed = f"{number}. {claim or 'left out'}: {_in_parts(total, term)} = {value}"
+        if claim is None:
+            return [*notes, computed]
+        notes.append(f"{computed}: {_compared(claim, str(value))}")
+        if claim != str(value):
             return notes
         total = value
-    end = end_of(statement, total)
     if ". " in lines[-1]:
-        return [*notes, f"{end}, left out"]
-    claim = lines[-1].split()[0]
-    return [*notes, f"{end}, {claim}: {_compared(claim, str(total))}"]
+        return [*notes, f"left out: {end_of(statement, total)}"]
+    return [*notes, f"{lines[-1]}: {total}: {_compared(lines[-1].split()[0], str(total))}"]
+
+
+def _in_parts(total: int, term: int) -> str:
+    """`77 - 18`: `77 - 10 = 67 - 8`."""
+    ones = term % 10 if term > 0 else -(-term % 10)
+    if ones in (0, term):
+        return f"{total}{signed(term)}"
+    return f"{total}{signed(term - ones)} = {total + term - ones}{signed(ones)}"
 
 
 def _compared(claim: str, value: str) -> str:
@@ -127,19 +141,22 @@ def _order_notes(lines: list[str], fault: Fault | None) -> list[str]:
 
 
 def _sum(rng: Random, difficulty: int) -> tuple[dict[str, Any], None]:
-    """A number, and ones or tens that are added or taken away: each is a step that needs no further ones. Totals stay
-    between 1 and 99. No number comes twice, so that one who has just used it finds the next one."""
+    """A number, and others that are added or taken away. Totals stay between 1 and 99. No number comes twice, of those
+    of two digits no last digit either, so that one who has just used a number finds the next one."""
+    numbers, distinct = (_TWO_DIGITS, 10) if difficulty > 2 else (_ONES_AND_TENS, 100)
     terms = [rng.randint(20, 79)]
     for _ in range(rng.randint(*_TERMS[difficulty]) - 1):
-        used, total = {abs(term) for term in terms}, sum(terms)
-        terms.append(rng.choice([term for term in _ADDENDS if abs(term) not in used and 1 <= total + term <= 99]))
+        total, used = sum(terms), {abs(term) % distinct for term in terms}
+        free = [sign * number for sign in (1, -1) for number in numbers if number % distinct not in used]
+        terms.append(rng.choice([term for term in free if 1 <= total + term <= 99]))
     total = sum(terms)
     relation = rng.choice("<>")
     bound = total + rng.randint(1, 20) * (1 if relation == "<" else -1)
     return {"kind": "sum", "terms": terms, "relation": relation, "bound": bound}, None
 
 
-_ADDENDS = [sign * digit * place for sign in (1, -1) for digit in range(1, 10) for place in (1, 1, 10)]
+_ONES_AND_TENS = [digit * place for digit in range(1, 10) for place in (1, 1, 10)]
+_TWO_DIGITS = [number for number in range(11, 50) if number % 10]
 
 
 def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
@@ -156,17 +173,17 @@ def _order(rng: Random, difficulty: int) -> tuple[dict[str, Any], list[str]]:
 
 def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: list[str] | None) -> list[str]:
     """A proof such as a model gets wrong: without its end, or with a slip that it goes on with. Many of the sums have
-    many slips, some as large as can be: where most totals are right, a small model that learns to verify finds it
-    cheaper to copy them."""
+    many slips, some as large as can be, and slips come early rather than late: where most totals are right, a small
+    model that learns to verify finds it cheaper to copy them."""
     kind = rng.random()
-    if kind < 0.15:  # without its end
+    if kind < 0.1:  # without its end
         return right[: rng.randint(max(1, len(right) - 2), len(right) - 1)]
     if path is not None:
         return _strayed(rng, statement, path)
-    number = rng.randrange(1, len(right))
-    if kind < 0.22 and number < len(right) - 1:  # a step left out
-        return right[: number - 1] + right[number:]
-    if kind < 0.32:  # another total in the end
+    number = rng.randrange(1, rng.randint(2, len(right)))
+    if kind < 0.18 and number < len(right) - 1:  # steps left out
+        return right[: number - 1] + right[rng.choice((number, number, rng.randrange(number, len(right)))) :]
+    if kind < 0.22:  # another total in the end
         return [*right[:-1], end_of(statement, rng.choice([n for n in range(1, 100) if n != sum(statement["terms"])]))]
     often = kind > 0.6
     total, steps = statement["terms"][0], list[str]()
@@ -182,7 +199,7 @@ def _spoiled(rng: Random, statement: dict[str, Any], right: list[str], path: lis
 def _slip(rng: Random, terms: list[int], total: int, step: int, large: bool) -> int:
     """A wrong total from 1 to 99: miscounted, with the sign or the number misread, or without the number."""
     right = total + terms[step]
-    near = [right + sign * by for sign in (1, -1) for by in (1, 1, 2, 10, 10, 20)]
+    near = [right + sign * by for sign in (1, -1) for by in (1, 1, 2, 10, 10, 10)]
     misread = [total - terms[step], total, *(total + term for term in terms[max(1, step - 1) : step + 2])]
     while True:
         wrong = rng.randint(1, 99) if large and rng.random() < 0.5 else rng.choice(rng.choice((near, misread)))
