@@ -40,7 +40,7 @@ ROOT = HERE.parents[1]
 BEFORE = "6df6be7"
 """The revision before curation in shards."""
 NEMOTRON_ROWS = 15_900_000
-PARTS = ("speed", "memory", "bytes", "quality")
+PARTS = ("speed", "two_workers", "memory", "bytes", "quality")
 KILLS = 10
 THREADS = {
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "RAYON", "POLARS")},
@@ -51,6 +51,7 @@ THREADS = {
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rows", type=int, default=20_000)
+    arguments.add_argument("--many-rows", type=int, default=200_000, help="of the runs of one process and two")
     arguments.add_argument("--long-rows", type=int, default=20, help="of --long-words words")
     arguments.add_argument("--long-words", type=int, default=60_000)
     arguments.add_argument("--repeats", type=int, default=3)
@@ -125,7 +126,6 @@ class Bench:
                     taken[f"before, {shape}"].append(self._old(folder, tokens))
                 if self._options.peer_python and shape == "short":
                     taken[f"datatrove, {shape}"].append(self._peer(folder))
-            taken["now, short, 2 workers"].append(self._now(short, 8192, 2))
         speeds = {}
         for name, runs in taken.items():
             shape = name.split(", ")[1]
@@ -137,18 +137,30 @@ class Bench:
                 "mb_per_core_second": round(sizes[shape] / cpu / 1e6, 3),
             }
 
-        def ratio(other: str, one: str, key: str = "cpu_seconds") -> float | None:
-            return round(speeds[other][key] / speeds[one][key], 2) if {other, one} <= speeds.keys() else None
+        def ratio(other: str, one: str) -> float | None:
+            return round(speeds[other]["cpu_seconds"] / speeds[one]["cpu_seconds"], 2) if other in speeds else None
 
         yield {
             "machine": machine(),
             "rows": self._options.rows,
             "over_before": ratio("before, short", "now, short"),
             "over_before_long": ratio("before, long", "now, long"),
-            "two_workers": ratio("now, short", "now, short, 2 workers", "wall_seconds"),
-            "two_workers_cpu": ratio("now, short", "now, short, 2 workers"),
             "over_peer": ratio("datatrove, short", "now, short"),
             "speeds": speeds,
+        }
+
+    def two_workers(self) -> Iterator[dict[str, Any]]:
+        """One process and two, in turns, on rows of which the start of two is a small part."""
+        folder = self._folder / "many"
+        rows.write(folder / "rows", self._options.many_rows)
+        taken = [[self._now(folder, 8192, workers) for workers in (1, 2)] for _ in range(self._options.repeats)]
+        one, two = (
+            {key: statistics.median(runs[side][key] for runs in taken) for key in ("cpu", "wall")} for side in (0, 1)
+        )
+        yield {
+            "two_workers": round(one["wall"] / two["wall"], 2),
+            "two_workers_cpu": round(one["cpu"] / two["cpu"], 2),
+            "two_workers_seconds": {"rows": self._options.many_rows, "one": one, "two": two, "machine": machine()},
         }
 
     def memory(self) -> Iterator[dict[str, Any]]:
