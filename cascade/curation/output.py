@@ -17,8 +17,8 @@ from cascade.curation.selection import Share
 from cascade.curation.steps import STEPS
 from cascade.utils.seeds import derive_seed
 
-PART_TOKENS = 1 << 26
-"""Largest number of tokens in one file of packed sequences."""
+PART_TOKENS = 1 << 24
+"""Largest number of tokens in one file of packed sequences: few enough that all workers have files to write."""
 
 FOLDERS: dict[Use, str] = {"benchmark": "benchmarks", "rl": "rl", "sft": "sft", "held_out": "held_out"}
 
