@@ -9,8 +9,9 @@ from cascade.environments.synthetic import vocabulary as words
 
 @dataclass(frozen=True)
 class Question:
-    """The reasoning says `notes[i]` of option i, and then its letter. `key` is what the correct option's note ends
-    with, and no later one: the letter after it is the answer, so that a small model finds it by induction."""
+    """The reasoning says each option's letter and `notes[i]`. `key` is what the correct option's note ends with, and no
+    later one: repeated after the notes, it leads a small model back to the letter before it.
+    """
 
     text: str
     options: list[str]
