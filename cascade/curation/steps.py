@@ -22,7 +22,6 @@ from cascade.curation.sources import Raw
 from cascade.curation.text import Hashes, read_words
 from cascade.errors import CascadeError, RowError
 from cascade.recipe import Curation, Source
-from cascade.utils.start_time import without_sklearn
 
 DUPLICATES = "duplicates"
 STEPS: dict[Use, tuple[str, ...]] = {
@@ -159,7 +158,6 @@ class Steps:
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     """Raises CascadeError where there is none."""
-    without_sklearn()
     from transformers import AutoTokenizer  # It imports torch, which takes seconds; worker processes do without.
 
     if not (base / "tokenizer_config.json").exists():

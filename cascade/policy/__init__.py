@@ -9,9 +9,6 @@ from cascade.errors import CascadeError
 from cascade.policy.base import Policy
 from cascade.recipe import Lora, Optimizer, Parallel, Quantization
 from cascade.utils import distributed
-from cascade.utils.start_time import without_sklearn
-
-without_sklearn()  # Here, because modules of this package import transformers' models.
 
 ENGINES = {"hf": ("cascade.policy.hf", "HFPolicy"), "nemo": ("cascade.policy.nemo", "NemoPolicy")}
 
