@@ -72,35 +72,14 @@ def main() -> None:
                 known = json.loads(options.out.read_text()) if options.out.is_file() else {}
                 write_json(options.out, merged(known, result))
     result = json.loads(options.out.read_text())
-    summary = ("over_before", "two_workers", "over_peer", "peak_gib", "memory_growth", "precision", "recall")
+    summary = ("over_before", "two_workers", "over_peer", "peak_gib", "precision", "recall")
     print(json.dumps({name: result.get(name) for name in summary}, indent=2))
 
 
 def merged(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The file with new values: runs for memory are added to those of other numbers of rows."""
     added = ("peak_gib", "memory")
-    result = {**known, **new, **{key: {**known.get(key, {}), **new[key]} for key in added if key in new}}
-    return {**result, "memory_growth": growth(result["memory"])} if "memory" in result else result
-
-
-def growth(runs: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Of runs that differ in the number of rows alone: bytes a row of the parent, from the smallest to the largest run;
-    what it has beyond them in each, and the largest of these over the smallest; the same ratio of the workers' peaks.
-    None of fewer than three, of which nothing would follow."""
-    sizes = sorted(map(int, runs))
-    alike = {(run["words"], run["workers"], run["machine"]) for run in runs.values()}
-    if len(sizes) < 3 or len(alike) > 1:
-        return None
-    parent = {size: runs[str(size)]["parent"] for size in sizes}
-    worker = [runs[str(size)]["worker"] for size in sizes if runs[str(size)]["workers"] > 1]
-    a_row = (parent[sizes[-1]] - parent[sizes[0]]) / (sizes[-1] - sizes[0])
-    beyond = {size: parent[size] - a_row * size for size in sizes}
-    return {
-        "parent_bytes_a_row": round(a_row * (1 << 30)),
-        "parent_beyond_gib": {str(size): round(gib, 3) for size, gib in beyond.items()},
-        "parent_beyond_ratio": round(max(beyond.values()) / min(beyond.values()), 3),
-        "worker_ratio": round(max(worker) / min(worker), 3) if worker else None,
-    }
+    return {**known, **new, **{key: {**known.get(key, {}), **new[key]} for key in added if key in new}}
 
 
 class Bench:

@@ -67,8 +67,7 @@ def final_grade(scores: Sequence[float | None]) -> float | None:
 
 
 def to_refine(pool: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The highest ratings, of equal ones those of the latest round: a refinement that is still wrong as a rule goes
-    wrong later than what it was made from, which one score for a whole answer does not show."""
+    """The highest ratings, of equal ones those of the latest round: they have the corrections of the earlier ones."""
     rated = [candidate for candidate in ranked(pool) if candidate.rating is not None]
     return sorted(rated, key=lambda each: (-(each.rating or 0.0), -each.round))[:count]
 
