@@ -139,3 +139,17 @@ def test_gym_rows_load_and_tell_right_from_wrong():
 
 def test_the_environment_is_found_by_gym_s_names():
     assert environment_of({"agent_ref": {"name": "mcqa_simple_agent"}}) is MCQA
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_the_reasoning_repeats_what_the_answer_s_note_ends_with(level):
+    for task in MCQA.generate(200, seed=3, level=level):
+        letters = [letter for option in task["options"] for letter in option]
+        notes, looked_up, _ = task["demonstration"]["reasoning"].rsplit(". ", 2)
+        key, letter = looked_up.rsplit(" ", 1)
+        assert letter == task["expected_answer"]
+        said = notes.rsplit(". ", 1)[-1].split(", ")
+        assert [note.split(" ", 1)[0] for note in said] == letters
+        found = [note.split(" ", 1)[0] for note in said if note.endswith(f" {key}")]
+        assert found[-1] == letter, task["demonstration"]["reasoning"]
+        assert key == "best" or found == [letter]

@@ -9,17 +9,22 @@ from cascade.environments.synthetic import vocabulary as words
 
 @dataclass(frozen=True)
 class Question:
-    """`notes[i]` is what the reasoning says of option i; it may stop at the correct one."""
+    """The reasoning says each option's letter and `notes[i]`. `key` is what the correct option's note ends with, and no
+    later one: repeated after the notes, it leads a small model back to the letter before it.
+    """
 
     text: str
     options: list[str]
     correct: int
     notes: list[str]
+    key: str
     opening: str = ""
-    closing: str = ""
 
 
 Family = Callable[[Random, int], Question]
+
+BEST = "best"
+"""Marks, in the reasoning, an option that is better than all before it."""
 
 
 def _member(rng: Random, options: int) -> Question:
@@ -49,7 +54,7 @@ def _member(rng: Random, options: int) -> Question:
         )
     )
     correct = [kind for _, kind in chosen].index(category)
-    return Question(text, [word for word, _ in chosen], correct, _kinds(chosen))
+    return Question(text, [word for word, _ in chosen], correct, _kinds(chosen), _noun(category))
 
 
 def _odd_one_out(rng: Random, options: int) -> Question:
@@ -73,7 +78,7 @@ def _odd_one_out(rng: Random, options: int) -> Question:
         )
     )
     correct = [kind for _, kind in chosen].index(other)
-    return Question(text, [word for word, _ in chosen], correct, _kinds(chosen))
+    return Question(text, [word for word, _ in chosen], correct, _kinds(chosen), _noun(other))
 
 
 def _city(rng: Random, options: int) -> Question:
@@ -92,8 +97,7 @@ def _city(rng: Random, options: int) -> Question:
             f"To see {country}, which city do you visit?",
         )
     )
-    link = " is in" if options <= 4 else ""
-    return Question(text, cities, correct, [f"{city}{link} {words.CITY_COUNTRY[city]}" for city in cities])
+    return Question(text, cities, correct, [f"{city} {words.CITY_COUNTRY[city]}" for city in cities], country)
 
 
 def _country(rng: Random, options: int) -> Question:
@@ -112,7 +116,7 @@ def _country(rng: Random, options: int) -> Question:
             f"Which country do you visit to see {city}?",
         )
     )
-    return Question(text, countries, correct, _scan(countries, correct), f"{city} is in {countries[correct]}.")
+    return Question(text, countries, correct, countries, countries[correct], f"{city} is in {countries[correct]}.")
 
 
 def _extreme_number(rng: Random, options: int) -> Question:
@@ -132,12 +136,8 @@ def _extreme_number(rng: Random, options: int) -> Question:
             f"Choose the {word} of these numbers.",
         )
     )
-    notes, kept = [], numbers[0]
-    for i, number in enumerate(numbers):
-        better = number > kept if largest else number < kept
-        kept = number if better else kept
-        notes.append(f"{number} best" if better or i == 0 else f"{number}")
-    return Question(text, [str(n) for n in numbers], numbers.index(best), notes)
+    shown = [str(n) for n in numbers]
+    return Question(text, shown, numbers.index(best), _best_so_far(shown, numbers, largest), BEST)
 
 
 def _alphabet(rng: Random, options: int) -> Question:
@@ -163,13 +163,9 @@ def _alphabet(rng: Random, options: int) -> Question:
             f"Pick the word that comes {place} from A to Z.",
         )
     )
-    return Question(
-        text,
-        chosen,
-        chosen.index(best),
-        [f"{word} {word[0]}" for word in chosen],
-        closing=f"{place.capitalize()} is {best[0]}.",
-    )
+    initials = [word[0] for word in chosen]
+    shown = [f"{word} {initial}" for word, initial in zip(chosen, initials, strict=True)]
+    return Question(text, chosen, chosen.index(best), _best_so_far(shown, [ord(x) for x in initials], not first), BEST)
 
 
 def _opposite(rng: Random, options: int) -> Question:
@@ -190,7 +186,7 @@ def _opposite(rng: Random, options: int) -> Question:
         )
     )
     chosen = [pair[side] for pair in pairs]
-    return Question(text, chosen, correct, [f"{pair[side]} and {pair[1 - side]}" for pair in pairs])
+    return Question(text, chosen, correct, [f"{pair[side]} {pair[1 - side]}" for pair in pairs], word)
 
 
 def _sum(rng: Random, options: int) -> Question:
@@ -223,7 +219,7 @@ def _sum(rng: Random, options: int) -> Question:
         steps = f"{left} {sign} {tens} = {middle}, {middle} {sign} {units} = {result}."
     correct = chosen.index(result)
     shown = [str(n) for n in chosen]
-    return Question(text, shown, correct, _scan(shown, correct), steps)
+    return Question(text, shown, correct, shown, str(result), steps)
 
 
 def _calendar(rng: Random, options: int) -> Question:
@@ -250,7 +246,7 @@ def _calendar(rng: Random, options: int) -> Question:
         )
     )
     correct = chosen.index(result)
-    return Question(text, chosen, correct, _scan(chosen, correct), f"{', '.join(walk)}.")
+    return Question(text, chosen, correct, chosen, result, f"{', '.join(walk)}.")
 
 
 def _longest(rng: Random, options: int) -> Question:
@@ -275,17 +271,27 @@ def _longest(rng: Random, options: int) -> Question:
             f"By number of letters, which word is {'longest' if longest else 'shortest'}?",
         )
     )
-    notes = [f"{w} {n}" for w, n in zip(chosen, lengths, strict=True)]
-    return Question(text, chosen, lengths.index(best), notes, closing=f"{word.capitalize()} is {best}.")
+    shown = [f"{w} {n}" for w, n in zip(chosen, lengths, strict=True)]
+    return Question(text, chosen, lengths.index(best), _best_so_far(shown, lengths, longest), BEST)
 
 
 def _kinds(chosen: list[tuple[str, str]]) -> list[str]:
-    return [f"{word} is {words.a(kind)}" if len(chosen) <= 4 else f"{word} {kind}" for word, kind in chosen]
+    return [f"{word} {_noun(kind)}" for word, kind in chosen]
 
 
-def _scan(options: list[str], correct: int) -> list[str]:
-    """Options one after the other until the right one is found."""
-    return [f"{option} no" for option in options[:correct]] + [f"{options[correct]} yes"]
+def _noun(kind: str) -> str:
+    """Without "piece of"."""
+    return kind.split()[-1]
+
+
+def _best_so_far(shown: list[str], values: list[int], largest: bool) -> list[str]:
+    """What is shown of each option; those that are better than all before them are marked."""
+    notes, kept = [], values[0]
+    for i, (text, value) in enumerate(zip(shown, values, strict=True)):
+        better = i == 0 or (value > kept if largest else value < kept)
+        kept = value if better else kept
+        notes.append(f"{text} {BEST}" if better else text)
+    return notes
 
 
 def _one_per_country(rng: Random, count: int) -> list[str]:

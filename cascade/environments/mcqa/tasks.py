@@ -40,9 +40,9 @@ def make_task(rng: Random, level: int) -> NanoTask:
         prompt = "\n".join([rng.choice(BEFORE) + question.text, *lines, instruction])
     else:
         prompt = "\n".join([f"{instruction} {question.text}", *lines])
-    notes = ", ".join(f"{x} {note}" for x, note in zip(letters, question.notes, strict=False))
+    notes = ", ".join(f"{x} {note}" for x, note in zip(letters, question.notes, strict=True))
     close = rng.choice(("So {0}.", "The answer is {0}.", "So it is {0}.", "It is {0}.")).format(answer)
-    reasoning = " ".join(filter(None, (question.opening, f"{notes}.", question.closing, close)))
+    reasoning = " ".join(filter(None, (question.opening, f"{notes}.", f"{question.key} {answer}.", close)))
     return NanoTask(
         prompt=prompt,
         reasoning=reasoning,
