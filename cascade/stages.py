@@ -93,7 +93,8 @@ def _build(recipe: Recipe, name: str, layout: Layout) -> None:
         with process_setup.importing_engine():
             from cascade.curation import build
 
-        build(recipe, layout, Journal(layout.journal(CURATE)), curation_processes(recipe, layout))
+        with curation_processes(recipe, layout) as run:
+            build(recipe, layout, Journal(layout.journal(CURATE)), run)
         return
     node = recipe.node(name)
     if isinstance(node, TeachersNode):
@@ -150,18 +151,21 @@ def estimate_curation(layout: Layout, rows: int) -> list[str]:
     return as_lines(recipe, estimate(recipe, layout, rows), workers)
 
 
-def curation_processes(recipe: Recipe, layout: Layout) -> "Run":
-    """What does the jobs of curation: processes of this machine, or of the recipe's Ray cluster."""
+@contextmanager
+def curation_processes(recipe: Recipe, layout: Layout) -> Iterator["Run"]:
+    """What does the jobs of curation: processes of this machine, started once, or of the recipe's Ray cluster."""
     settings = recipe.curation_workers
     if settings.ray is not None:
         from cascade.launch.ray_jobs import in_cluster
 
-        return partial(in_cluster, settings.ray, settings.processes, partial(_curation_worker, layout.root, 1))
-    from cascade.launch.process_pool import in_processes
+        yield partial(in_cluster, settings.ray, settings.processes, partial(_curation_worker, layout.root, 1))
+        return
+    from cascade.launch.process_pool import ProcessPool
 
     cores = len(os.sched_getaffinity(0))
     count = settings.processes or cores
-    return partial(in_processes, count, partial(_curation_worker, layout.root, max(1, cores // count)))
+    with ProcessPool(count, partial(_curation_worker, layout.root, max(1, cores // count))) as pool:
+        yield pool.run
 
 
 @contextmanager

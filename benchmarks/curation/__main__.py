@@ -51,7 +51,7 @@ THREADS = {
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rows", type=int, default=20_000)
-    arguments.add_argument("--many-rows", type=int, default=200_000, help="of the runs of one process and two")
+    arguments.add_argument("--many-rows", type=int, default=600_000, help="of the runs of one process and two")
     arguments.add_argument("--long-rows", type=int, default=20, help="of --long-words words")
     arguments.add_argument("--long-words", type=int, default=60_000)
     arguments.add_argument("--repeats", type=int, default=3)
@@ -129,10 +129,13 @@ class Bench:
         }
 
     def two_workers(self) -> Iterator[dict[str, Any]]:
-        """One process and two, in turns, on rows of which the start of two is a small part."""
+        """One process on one core and two on two, in turns, on rows of which the start of two is a small part."""
         folder = self._folder / "many"
         rows.write(folder / "rows", self._options.many_rows)
-        taken = [[self._now(folder, 8192, workers) for workers in (1, 2)] for _ in range(self._options.repeats)]
+        taken = [
+            [self._now(folder, 8192, workers, "--core-each") for workers in (1, 2)]
+            for _ in range(self._options.repeats)
+        ]
         one, two = (
             {key: statistics.median(runs[side][key] for runs in taken) for key in ("cpu", "wall")} for side in (0, 1)
         )
@@ -192,8 +195,8 @@ class Bench:
             result["peer"] = {**scores(pairs, peer), "by_kind": by_kind(pairs, peer)}
         yield result
 
-    def _now(self, folder: Path, tokens: int, workers: int | str) -> dict[str, Any]:
-        command = [sys.executable, str(HERE / "build_now.py"), folder, self._options.base, tokens, workers]
+    def _now(self, folder: Path, tokens: int, workers: int | str, *flags: str) -> dict[str, Any]:
+        command = [sys.executable, str(HERE / "build_now.py"), folder, self._options.base, tokens, workers, *flags]
         return child(command, {"PYTHONPATH": str(ROOT)})
 
     def _old(self, folder: Path, tokens: int) -> dict[str, Any]:

@@ -61,7 +61,8 @@ class Worker:
             held_out = HeldOut() if use == "benchmark" else read_held_out(self._folder)
             base = self._root / self._recipe.base
             tokenizer = pickle.loads((self._folder / TOKENIZER).read_bytes())
-            self._steps[use] = Steps(self._recipe.curation, base, use, held_out, self._threads, tokenizer)
+            # Of one use at a time: each has an index of all that is held out.
+            self._steps = {use: Steps(self._recipe.curation, base, use, held_out, self._threads, tokenizer)}
         return self._steps[use]
 
     def _pairs(self, task: dict[str, Any]) -> str:

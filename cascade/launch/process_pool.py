@@ -4,7 +4,7 @@ A small model decodes hardly faster on two cores than on one, because its matrix
 processes with one core each do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
@@ -45,7 +45,7 @@ class ProcessPool(Generic[J, T]):
             worker.kill()
         self._here.__exit__(kind, error, trace)
 
-    def run(self, jobs: list[J]) -> Iterator[tuple[J, T]]:
+    def run(self, jobs: Sequence[J]) -> Iterator[tuple[J, T]]:
         """Yield each job and its result in the order of completion; jobs start in their order.
 
         Raises the CascadeError that a job raises, and a CascadeError where a worker process died.

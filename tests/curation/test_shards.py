@@ -14,7 +14,7 @@ import pytest
 from cascade.curation import build, jobs, output, pipeline, sources
 from cascade.environments.synthetic.vocabulary import CATEGORIES
 from cascade.errors import RowError
-from cascade.launch.process_pool import in_processes
+from cascade.launch.process_pool import ProcessPool
 from cascade.launch.ray_jobs import in_cluster
 from cascade.layout import Layout
 from cascade.recipe import CURATE, Recipe, Source
@@ -80,10 +80,10 @@ def test_several_processes_change_nothing(
     write_jsonl(layout.root / "a.jsonl", rows_with_copies(100, 1))
     recipe = make_recipe({"a": {"path": "a.jsonl", "domain": "chat", "sft": -1}})
     whole = built(recipe, layout)
-    monkeypatch.setattr(sources, "SHARD_BYTES", 8000)
-    monkeypatch.setattr(pipeline, "SMALL_BYTES", 0)
+    split_small(monkeypatch, 8000)
     begin = partial(jobs.work, recipe, layout.root, layout.work(CURATE), 1)
-    assert built(recipe, layout, partial(in_processes, processes, begin)) == whole
+    with ProcessPool(processes, begin) as pool:  # One for the pieces, the duplicates and the packed files.
+        assert built(recipe, layout, pool.run) == whole
 
 
 def test_two_nodes_of_a_ray_cluster_change_nothing(
