@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from cascade.errors import CascadeError, CheckpointError
+from cascade.policy.attention import deterministic_in_modules
 from cascade.policy.base import Objective, Scores, Sequence, StepReport
 from cascade.policy.batching import MicroBatch
 from cascade.policy.checkpoint import check_files, load_checkpoint, load_tokenizer, set_time_step_limit
@@ -132,7 +133,8 @@ class NemoPolicy(HFPolicy):
         self, sequences: list[Sequence], objective: Objective, learning_rate: float, parts: list[int] | None = None
     ) -> StepReport:
         distributed.main_thread_only("a step of engine nemo")
-        report = super().step(sequences, objective, learning_rate, parts)
+        with deterministic_in_modules():
+            report = super().step(sequences, objective, learning_rate, parts)
         self._reshard()
         assert self._masters is not None
         self._masters.write_back()

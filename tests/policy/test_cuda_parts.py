@@ -1,7 +1,10 @@
 """What only runs on CUDA in earnest, where the CPU can compute it too."""
 
+import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from cascade.policy import attention, moe
 
@@ -29,20 +32,49 @@ def test_gradients_of_the_experts_parts():
     assert torch.autograd.gradcheck(moe._WeightedSquaredRelu.apply, (y, weight))
 
 
-def test_deterministic_attention_is_attention_and_leaves_the_mode_as_it_was():
+class Modes(TorchDispatchMode):
+    """Whether operations had to be deterministic, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strict: dict[str, bool] = {}
+
+    def __torch_dispatch__(self, operation, types, arguments=(), settings=None):
+        wanted = torch.are_deterministic_algorithms_enabled()
+        self.strict[str(operation)] = wanted and not torch.is_deterministic_algorithms_warn_only_enabled()
+        return operation(*arguments, **(settings or {}))
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_deterministic_attention_is_attention_and_sets_the_mode_for_its_backward_pass_alone(checkpointed):
     torch.manual_seed(0)
-    inputs = [torch.randn(2, 3, n, 8, requires_grad=True) for n in (5, 9, 9)]
-    mask = torch.rand(2, 1, 5, 9) > 0.3
-    mask[..., 0] = True
-    weights = torch.randn(2, 3, 5, 8)
-    expected = torch.autograd.grad(
-        (F.scaled_dot_product_attention(*inputs, attn_mask=mask, scale=0.3) * weights).sum(), inputs
-    )
+    inputs = [torch.randn(2, 3, n, 8, requires_grad=True) for n in (9, 9, 9)]
+    weights = torch.randn(2, 3, 9, 8)
+
+    def loss(attend):
+        q, k, v = (x.sin() for x in inputs)
+        return (attend(q, k, v, is_causal=True, scale=0.3).cos() * weights).sum()
+
+    expected = torch.autograd.grad(loss(F.scaled_dot_product_attention), inputs)
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        y = attention._Deterministic.apply(*inputs, mask, 0.3)
-        found = torch.autograd.grad((y * weights).sum(), inputs)
+        with Modes() as modes:
+            total = (
+                checkpoint(loss, attention._deterministic, use_reentrant=False)
+                if checkpointed
+                else loss(attention._deterministic)
+            )
+            found = torch.autograd.grad(total, inputs)
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    strict = [name for name, mode in modes.strict.items() if mode and "detach" not in name]
+    assert strict and all("attention" in name and "backward" in name for name in strict)
+
+
+def test_modules_of_other_libraries_attend_so_too_within_the_block():
+    torchs = F.scaled_dot_product_attention
+    with attention.deterministic_in_modules():
+        assert F.scaled_dot_product_attention is attention.scaled_dot_product_attention
+    assert F.scaled_dot_product_attention is torchs
