@@ -20,9 +20,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 
 
 def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, *arguments: Any, **settings: Any) -> Tensor:
-    """torch.nn.functional's, with a deterministic backward pass where deterministic algorithms are asked for. CUDA's flash
-    and memory-efficient kernels have one, but use it only where all operations must be deterministic, not where that is
-    only warned of; so that mode is set for these kernels alone."""
+    """torch.nn.functional's, with a deterministic backward pass where deterministic algorithms are asked for. CUDA's
+    flash and memory-efficient kernels have one, but use it only where all operations must be deterministic, not where
+    that is only warned of; so that mode is set for these kernels alone."""
     if not (q.is_cuda and torch.is_grad_enabled() and torch.are_deterministic_algorithms_enabled()):
         return _sdpa(q, k, v, *arguments, **settings)
     return _deterministic(q, k, v, *arguments, **settings)

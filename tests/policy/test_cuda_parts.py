@@ -70,7 +70,8 @@ def test_deterministic_attention_is_attention_and_sets_the_mode_for_its_backward
         torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     strict = [name for name, mode in modes.strict.items() if mode and "detach" not in name]
-    assert strict and all("attention" in name and "backward" in name for name in strict)
+    assert strict
+    assert all("attention" in name and "backward" in name for name in strict)
 
 
 def test_modules_of_other_libraries_attend_so_too_within_the_block():
