@@ -129,16 +129,12 @@ class Bench:
         }
 
     def two_workers(self) -> Iterator[dict[str, Any]]:
-        """One process on one core and two on two, in turns, on rows of which the start of two is a small part."""
+        """One process and two, in turns, on rows of which the start of two is a small part."""
         folder = self._folder / "many"
         rows.write(folder / "rows", self._options.many_rows)
-        taken = [
-            [self._now(folder, 8192, workers, "--core-each") for workers in (1, 2)]
-            for _ in range(self._options.repeats)
-        ]
-        one, two = (
-            {key: statistics.median(runs[side][key] for runs in taken) for key in ("cpu", "wall")} for side in (0, 1)
-        )
+        taken = [[self._now(folder, 8192, workers) for workers in (1, 2)] for _ in range(self._options.repeats)]
+        keys = ("cpu", "parent_cpu", "wall")
+        one, two = ({key: statistics.median(runs[side][key] for runs in taken) for key in keys} for side in (0, 1))
         yield {
             "two_workers": round(one["wall"] / two["wall"], 2),
             "two_workers_cpu": round(one["cpu"] / two["cpu"], 2),
@@ -195,8 +191,8 @@ class Bench:
             result["peer"] = {**scores(pairs, peer), "by_kind": by_kind(pairs, peer)}
         yield result
 
-    def _now(self, folder: Path, tokens: int, workers: int | str, *flags: str) -> dict[str, Any]:
-        command = [sys.executable, str(HERE / "build_now.py"), folder, self._options.base, tokens, workers, *flags]
+    def _now(self, folder: Path, tokens: int, workers: int | str) -> dict[str, Any]:
+        command = [sys.executable, str(HERE / "build_now.py"), folder, self._options.base, tokens, workers]
         return child(command, {"PYTHONPATH": str(ROOT)})
 
     def _old(self, folder: Path, tokens: int) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Curate generated rows with this tree by WORKERS processes: one JSON line of CPU seconds, memory, disk, counts and the
 hash of what was written.
 
-Usage: build_now.py FOLDER BASE MAX_TOKENS WORKERS [--goes-on] [--core-each]; rows are FOLDER/rows/*.jsonl. WORKERS
-`ray`: a cluster of two nodes of this machine. --goes-on: what an interrupted run has left is not removed before.
---core-each: on as many cores as there are workers, which keeps one worker's libraries from using a second core.
+Usage: build_now.py FOLDER BASE MAX_TOKENS WORKERS [--goes-on]; rows are FOLDER/rows/*.jsonl. WORKERS `ray`: a cluster
+of two nodes of this machine. --goes-on: what an interrupted run has left is not removed before.
 """
 
 import json
@@ -78,21 +77,20 @@ def two_nodes() -> Any:
 def main() -> None:
     folder, base, max_tokens = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     on_ray, workers = sys.argv[4] == "ray", 2 if sys.argv[4] == "ray" else int(sys.argv[4])
-    if "--core-each" in sys.argv:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:workers])
     layout, recipe = Layout(folder), recipe_of(base, max_tokens)
     work = layout.work(CURATE)
     if "--goes-on" not in sys.argv:
         shutil.rmtree(work, ignore_errors=True)
-    run, pool, cluster = None, None, two_nodes() if on_ray else None
+    pool, cluster = None, two_nodes() if on_ray else None
+    run = None
     if workers > 1:
         pipeline.SMALL_BYTES = 0
         # Small files, too, are to give every process several shards.
         size = sum(path.stat().st_size for path in (folder / "rows").iterdir())
         sources.SHARD_BYTES = min(sources.SHARD_BYTES, size // (8 * workers) + 1)
         begin = partial(Timed, recipe, folder, work)
-        pool = ProcessPool(workers, begin)
-        run = partial(in_cluster, cluster.address, workers, begin) if cluster else pool.run
+        pool = None if cluster else ProcessPool(workers, begin)
+        run = pool.run if pool else partial(in_cluster, cluster.address, workers, begin)
     curation = pipeline.Pipeline(recipe, layout, work, run)
     wall, cpu = time.monotonic(), time.process_time()
     with pool or nullcontext():
