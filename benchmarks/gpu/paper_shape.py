@@ -21,7 +21,6 @@ which see `--work` under the same path.
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import tempfile
@@ -42,6 +41,7 @@ from cascade.policy.model_size import Shape, shape_of
 from cascade.recipe import DistillNode, Node, Optimizer, Parallel, Rollout, SFTNode, load
 from cascade.rollout import make_sampler
 from cascade.training.algorithms import MOPD
+from cascade.training.node_run import use_deterministic_algorithms
 from cascade.training.resume_state import State, load_state, save_state
 from cascade.training.sft import mean_negative_log_prob
 from cascade.training.teacher_scoring import Teacher, Teachers
@@ -257,10 +257,8 @@ def worker(task: dict[str, Any]) -> None:
     """One run, in every process of it; the first writes what was found."""
     began = time.perf_counter()
     gpu = torch.cuda.is_available()
-    if task["do"] in ("save", "resume"):  # Only these are compared to the bit. As in a node's process.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if task["do"] in ("save", "resume"):  # Only these are compared to the bit.
+        use_deterministic_algorithms()
     built = build(task)
     found = {"sft": sft, "rl": rl, "save": save, "resume": resume}[task["do"]](task)
     found |= {

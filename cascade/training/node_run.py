@@ -122,9 +122,7 @@ class NodeRun:
         import torch
 
         torch.set_num_threads(self._threads)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA is deterministic only with this.
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        use_deterministic_algorithms()
 
     def load_policy(self, checkpoint: Path | None = None, quantization: Quantization | None = None) -> Policy:
         """The parent's checkpoint, or another one, to be trained as the node says; with fake-quantised weights where
@@ -314,3 +312,12 @@ def _summary(steps: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
         for name, value in values.items():
             by_name[name].append(value)
     return {name: sum(values) / len(values) for name, values in sorted(by_name.items())}
+
+
+def use_deterministic_algorithms() -> None:
+    """As nodes train. Call before the first tensor is created."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA is deterministic only with this.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
