@@ -1,5 +1,5 @@
 #!/bin/sh
-# Packs vLLM for a GPU machine without a network, in parts of 44 MB: benchmarks/gpu/carry_vllm.sh [FOLDER]
+# Packs vLLM for a GPU machine without a network, in parts of 46 MB: benchmarks/gpu/carry_vllm.sh [FOLDER]
 #
 # For the image of carry.sh, whose PyTorch this vLLM is built for; what the image has is left out. FOLDER (.carry-vllm) then
 # holds vllm.tar.xz.00 and on, to be carried one or more at a time, and setup.sh, which joins and unpacks what has come.
@@ -31,15 +31,21 @@ mkdir site
 for wheel in wheels/*.whl; do python3 -m zipfile -e "$wheel" site; done
 # The image's card runs FlashAttention 3; deep_gemm's headers are for a format of products that is not measured.
 rm -rf site/vllm/vllm_flash_attn/_vllm_fa2_C* site/vllm/third_party/deep_gemm/include site/pycountry/locales
+rm -f "$to"/vllm.tar.xz.*
 tar cf - -C site . | xz -T0 -6 | split -b 44M -d - "$to/vllm.tar.xz."
 cat > "$to/setup.sh" << 'END'
 # Source it on the GPU machine, after carry.sh's: keeps the parts that are here, and unpacks them once all are.
 parts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-mkdir -p /tmp/vllm-parts && cp -n "$parts"/vllm.tar.xz.* /tmp/vllm-parts/ 2> /dev/null
-if [ ! -e /tmp/vllm/ready ] && [ "$(ls /tmp/vllm-parts | wc -l)" = COUNT ]; then
-  mkdir -p /tmp/vllm && cat /tmp/vllm-parts/* | python3 -c "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|xz').extractall('/tmp/vllm', filter='tar')" && touch /tmp/vllm/ready
+mkdir -p /tmp/vllm-parts
+for part in "$parts"/vllm.tar.xz.*; do [ ! -e "$part" ] || cp "$part" /tmp/vllm-parts/ || return 1; done
+if [ "$(ls /tmp/vllm-parts | wc -l)" != COUNT ]; then
+  echo "vLLM: $(ls /tmp/vllm-parts | wc -l) of COUNT parts are here"
+  return
+fi
+if [ ! -e /tmp/vllm/ready ]; then
+  mkdir -p /tmp/vllm && cat /tmp/vllm-parts/* | python3 -c "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|xz').extractall('/tmp/vllm', filter='tar')" && touch /tmp/vllm/ready || return 1
 fi
 export PYTHONPATH=/tmp/vllm:$PYTHONPATH VLLM_USE_FLASHINFER_MOE_FP16=0 VLLM_USE_FLASHINFER_SAMPLER=0
 END
-sed -i "s/COUNT/$(ls "$to" | grep -c xz)/" "$to/setup.sh"
+sed -i "s/COUNT/$(ls "$to" | grep -c xz)/g" "$to/setup.sh"
 ls -l "$to" wheels
