@@ -101,7 +101,7 @@ def main() -> None:
 def measure(part: str, options: argparse.Namespace) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     layers = options.layers or deepest(part, options)
-    where = f"{layers} layers, GPUs {options.gpus}"
+    where = f"{layers} layers, GPUs {options.gpus}" + (f", servers {len(options.servers)}" if options.servers else "")
     task = {
         "config": str(options.config.absolute()),
         "layers": layers,

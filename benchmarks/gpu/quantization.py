@@ -1,6 +1,6 @@
 """A fine-tuned model in every number format, on one GPU: size, distance, scores, what distillation wins back, products.
 
-    python -m benchmarks.gpu.quantization --parts model formats products --out results/gpu/quantization.json
+    python -m benchmarks.gpu.quantization [--parts model formats products vllm served] [--out FILE] [--work DIR]
 
 Parts, each written to --out as soon as it is known, beside what the file holds already; what is in --work is not made
 again, so an interrupted run goes on:
@@ -11,14 +11,19 @@ formats   a `quantize` node of each format and its evaluation, from what it wrot
           (regression check, distillation where it finds one) and its evaluation
 products  the matrix products of the model's layers in bfloat16 and in FP8 (weights by output, activations by token),
           by number of rows
+vllm      each written directory in vLLM: seconds to start, tokens a second of 128 responses of 256 tokens, and the
+          log-probabilities of what it samples from our own of the same directory
+served    the evaluation of each written directory, sampled by vLLM
 
-The evaluations compute with the weights' values in the trainer's precision. Where a card has no NVFP4, that is what its
-engines do too.
+The evaluations of `formats` compute with the weights' values in the trainer's precision. Where a card has no NVFP4,
+that is what its engines do too; in FP8 they also round activations.
 """
 
 import argparse
+import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -29,18 +34,28 @@ import yaml
 from torch import Tensor, nn
 
 from benchmarks.gpu.path import run
+from cascade.errors import CascadeError
+from cascade.evaluation.benchmark import evaluate
 from cascade.layout import Layout
+from cascade.policy.base import Sequence
 from cascade.policy.hf import HFPolicy
 from cascade.policy.quantization.fake import targets
 from cascade.pretraining.pretrain import pretrain
-from cascade.recipe import load
+from cascade.recipe import Rollout, load
 from cascade.report.results import load_results
+from cascade.rollout.base import SampleRequest
 from cascade.training.quantize import probe
 from cascade.utils.files import read_json, write_atomic, write_json
 from cascade.utils.machine import machine
+from cascade.utils.seeds import derive_seed
 
 FORMATS = ("fp8", "nvfp4", "int8", "int4", "int2")
+SERVED = ("sft", "fp8", "nvfp4", "int8", "int4")
+"""Of int2 vLLM has no kernel."""
+KEPT = {form: ["lm_head", "in_proj"] for form in ("nvfp4", "int8", "int4")}
+"""Of Mamba's input projection there are 3,224 outputs: vLLM's kernels for weights alone need a multiple of 64."""
 ROWS = (1, 16, 128, 512, 4096)
+PROMPT_TOKENS = 64
 E4M3 = torch.float8_e4m3fn
 
 
@@ -56,6 +71,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of a distillation")
     parser.add_argument("--batch", type=int, default=32, help="packed sequences a step")
     parser.add_argument("--jobs", type=int, default=3, help="formats at a time")
+    parser.add_argument("--memory", type=float, default=0.3, help="vLLM's share of the GPU's memory")
     parser.add_argument("--work", type=Path, default=Path(".cascade/quantization"))
     parser.add_argument("--out", type=Path, default=Path("results/gpu/quantization.json"))
     options = parser.parse_args()
@@ -87,7 +103,13 @@ def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
         **kept,
         "quantize": {
             # In bfloat16 a written int2 checkpoint was 0.0011 nats off its model; the default is for float32.
-            form: {"init": "sft", "round": 1, "format": form, "max_log_prob_gap": 0.01}
+            form: {
+                "init": "sft",
+                "round": 1,
+                "format": form,
+                "keep": KEPT.get(form, ["lm_head"]),
+                "max_log_prob_gap": 0.01,
+            }
             for form in options.formats
         },
         "qad": {
@@ -250,7 +272,78 @@ def microseconds(call: Any, repeats: int = 200) -> float:
     return 1000 * start.elapsed_time(end) / repeats
 
 
-PARTS = {"model": model, "formats": formats, "products": products}
+def vllm(options: argparse.Namespace, layout: Layout, found: dict[str, Any]) -> None:
+    import vllm
+
+    from benchmarks.gpu.vllm_sampling import PROMPTS, ROLLOUTS, rate, seconds
+    from cascade.rollout.vllm_engine.sampler import VLLMSampler
+
+    recipe, count = load(layout.params), 256
+    rows = probe(recipe, recipe.quantize[options.formats[0]], "vllm", layout, layout.root / "probe")
+    prompts = [row.token_ids[:PROMPT_TOKENS] for row in rows[:PROMPTS]]
+    requests = [
+        SampleRequest(prompt, derive_seed("quantization", n, rollout))
+        for n, prompt in enumerate(prompts)
+        for rollout in range(ROLLOUTS)
+    ]
+
+    def measure(name: str) -> dict[str, Any]:
+        policy = HFPolicy(layout.checkpoint(name), device="cuda")
+        sampler = VLLMSampler(policy, Rollout(engine="vllm", max_new_tokens=count, memory=options.memory), stop=())
+        try:
+            start = seconds(lambda: sampler.refresh(policy))
+            speed = rate(lambda: sampler.sample(requests, max_new_tokens=count), count, repeats=5)
+            samples = sampler.sample(requests, max_new_tokens=count)
+        finally:
+            sampler.close()
+        sequences = [
+            Sequence(r.prompt + s.token_ids, [False] * len(r.prompt) + [True] * count)
+            for r, s in zip(requests, samples, strict=True)
+        ]
+        theirs = torch.tensor([x for sample in samples for x in sample.log_probs])
+        gap = (policy.score(sequences).log_probs - theirs).abs()
+        return {
+            "bytes": sum(file.stat().st_size for file in layout.checkpoint(name).glob("*.safetensors")),
+            "start seconds": start,
+            **speed,
+            "log-probability gap": {"mean": gap.mean().item(), "max": gap.max().item(), "tokens": len(gap)},
+        }
+
+    found["vllm version"] = vllm.__version__
+    each(options, found, "vllm", measure)
+
+
+def served(options: argparse.Namespace, layout: Layout, found: dict[str, Any]) -> None:
+    recipe = load(layout.params)
+    rollout = recipe.evaluation.rollout.model_copy(update={"engine": "vllm", "memory": options.memory})
+    evaluation = recipe.evaluation.model_copy(update={"rollout": rollout})
+    in_vllm = recipe.model_copy(update={"evaluation": evaluation})
+
+    def measure(name: str) -> dict[str, Any]:
+        summary = evaluate(in_vllm, name, layout, layout.checkpoint(name), layout.root / "served" / name)
+        return {domain: summary["domains"][domain] for domain in recipe.domains}
+
+    each(options, found, "served", measure)
+
+
+def each(
+    options: argparse.Namespace, found: dict[str, Any], key: str, measure: Callable[[str], dict[str, Any]]
+) -> None:
+    """Of each directory that is served and not known yet; what vLLM refuses has its line instead."""
+    table = found.setdefault(key, {})
+    for name in SERVED:
+        if name == "sft" or name in options.formats:
+            if name in table and "refused" not in table[name]:
+                continue
+            try:
+                table[name] = measure(name)
+            except CascadeError as refused:
+                table[name] = {"refused": str(refused)}
+            print(json.dumps({key: {name: table[name]}}), flush=True)
+            write_json(options.out, found)
+
+
+PARTS = {"model": model, "formats": formats, "products": products, "vllm": vllm, "served": served}
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def main() -> None:
                 write_json(options.out, found)
 
 
-def measure(settings: dict[str, Any], directory: Path, options: argparse.Namespace):
+def measure(settings: dict[str, Any], directory: Path, options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """(what, value), as soon as it is known."""
     count = settings["new_tokens"]
     make_model({key: value for key, value in settings.items() if key != "new_tokens"}, directory)

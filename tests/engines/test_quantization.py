@@ -112,3 +112,29 @@ def test_vllm_computes_with_the_weights_that_were_written(dense: Path, tmp_path:
     # It computes in bfloat16, which without quantisation leaves 0.017 nats; what four bits change is 0.4.
     assert gap < 0.04
     assert gap_to_full > 5 * gap
+
+
+def test_vllm_rounds_the_activations_of_fp8(dense: Path, tmp_path: Path):
+    """To e4m3 with a scale for each token, as config.json asks; ours computes with what is rounded of the weights
+    alone."""
+    HFPolicy(dense, quantization=Quantization(format="fp8")).save(tmp_path / "fp8")
+    ours, rounding = HFPolicy(tmp_path / "fp8"), HFPolicy(tmp_path / "fp8")
+    for name, module in rounding.model.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            module.register_forward_pre_hook(rounded_by_tokens)
+    sampler = make_sampler(SETTINGS, ours)
+    try:
+        samples = sampler.sample(requests(24), max_new_tokens=24)
+    finally:
+        sampler.close()
+    theirs = torch.tensor([x for sample in samples for x in sample.log_probs])
+    exact, rounded = (of.score(sequences(requests(24), samples)).log_probs for of in (ours, rounding))
+    changes = torch.stack([theirs - exact, rounded - exact])
+    # That it computes in bfloat16 besides shifts what is rounded up and what down.
+    assert 0.7 < changes[0].std() / changes[1].std() < 1.4
+    assert torch.corrcoef(changes)[0, 1] > 0.3
+
+
+def rounded_by_tokens(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    scale = (inputs[0].abs().amax(-1, keepdim=True) / 448).clamp(min=1e-12)
+    return (inputs[0] / scale).to(torch.float8_e4m3fn).float() * scale

@@ -1,7 +1,8 @@
 """Number formats of quantised weights: codes, scales, and how both are stored.
 
-Only weights are quantised. A matrix is [outputs, inputs]; each scale is of a block of inputs of one output. The stored
-tensors have the names and layouts of compressed-tensors, which vLLM and transformers read (`config_group`).
+Only weights are quantised here; engines may round activations too (`Format.activations`). A matrix is [outputs,
+inputs]; each scale is of a block of inputs of one output. The stored tensors have the names and layouts of
+compressed-tensors, which vLLM and transformers read (`config_group`).
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,14 @@ class Format:
     def nested(self) -> bool:
         """Whether the blocks' scales are 8-bit floats themselves, with one scale for the matrix."""
         return self.kind == "float" and self.bits == 4
+
+    @property
+    def activations(self) -> dict[str, Any] | None:
+        """What an engine rounds activations to before the product; None: it leaves them as they come. Nothing is stored
+        for it: each token's scale is computed as it comes."""
+        if self.kind == "float" and self.bits == 8:
+            return {"num_bits": 8, "type": "float", "strategy": "token", "symmetric": True, "dynamic": True}
+        return None
 
     @property
     def storage(self) -> str:
@@ -151,29 +160,43 @@ def unpack(stored: dict[str, Tensor], form: Format) -> Quantized:
 
 
 def config_group(form: Format) -> dict[str, Any]:
-    """compressed-tensors' description of the format: weights alone, activations as they come."""
+    """compressed-tensors' description of the format."""
     strategy = "tensor_group" if form.nested else "group" if form.block else "channel"
-    weights = {
-        "num_bits": form.bits,
-        "type": form.kind,
-        "strategy": strategy,
-        "group_size": form.block,
-        "symmetric": True,
-        "dynamic": False,
+    return {
+        "targets": ["Linear"],
+        "weights": {
+            "num_bits": form.bits,
+            "type": form.kind,
+            "strategy": strategy,
+            "group_size": form.block,
+            "symmetric": True,
+            "dynamic": False,
+        },
+        "input_activations": form.activations,
+        "output_activations": None,
     }
-    return {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
 
 
 def format_of(group: Any) -> Format | None:
-    """The format that such a description is of; None where it is of none of these."""
-    return next((form for form in FORMATS.values() if _essence(config_group(form)) == _essence(group)), None)
-
-
-def _essence(group: Any) -> dict[str, Any] | None:
-    weights = group.get("weights") if isinstance(group, dict) else None
-    if not isinstance(weights, dict) or group.get("input_activations") is not None:
+    """The format that such a description is of, whether or not activations are rounded; None where it is of none of
+    these."""
+    if not isinstance(group, dict):
         return None
-    return {key: weights.get(key) for key in ("num_bits", "type", "strategy", "group_size", "symmetric")}
+    weights, activations = _essence(group.get("weights")), _essence(group.get("input_activations"))
+    return next(
+        (
+            form
+            for form in FORMATS.values()
+            if weights == _essence(config_group(form)["weights"]) and activations in (None, _essence(form.activations))
+        ),
+        None,
+    )
+
+
+def _essence(values: Any) -> dict[str, Any] | None:
+    if not isinstance(values, dict):
+        return None
+    return {key: values.get(key) for key in ("num_bits", "type", "strategy", "group_size", "symmetric", "dynamic")}
 
 
 def _blocks(weight: Tensor, form: Format) -> Tensor:

@@ -185,7 +185,20 @@ def test_parts_that_do_not_fit_are_named(name: str, change, line: str):
 def test_formats_are_recognised_by_their_description():
     for form in FORMATS.values():
         assert format_of(config_group(form)) == form
+        assert format_of({**config_group(form), "input_activations": None}) == form
     group = config_group(FORMATS["int4"])
     assert format_of({**group, "weights": {**group["weights"], "group_size": 128}}) is None
     assert format_of({**group, "input_activations": {"num_bits": 8}}) is None
     assert format_of(None) is None
+
+
+def test_only_fp8_has_engines_round_activations_and_stores_nothing_for_it():
+    """vLLM has no kernel for experts in FP8 but those that round activations."""
+    rounded = {name: config_group(form)["input_activations"] for name, form in FORMATS.items()}
+    assert rounded.pop("fp8") == {
+        "num_bits": 8, "type": "float", "strategy": "token", "symmetric": True, "dynamic": True
+    }  # fmt: skip
+    assert set(rounded.values()) == {None}
+    group = config_group(FORMATS["fp8"])
+    static = {**group["input_activations"], "strategy": "tensor", "dynamic": False}
+    assert format_of({**group, "input_activations": static}) is None
