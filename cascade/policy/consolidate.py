@@ -3,16 +3,18 @@
 The configuration, and the dtype of each stored weight, are those of the checkpoint that the model was loaded from.
 """
 
+import math
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub import StateDictSplit, split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
@@ -25,7 +27,10 @@ from cascade.utils import distributed
 from cascade.utils.files import publish_directory, write_json
 
 INDEX = "model.safetensors.index.json"
-SHARD_BYTES = "5GB"
+SHARD_BYTES = 5 * 10**9
+"""Size of a file at most, unless one weight is larger."""
+SMALL_BYTES = 10**8
+"""Files are not made smaller than this so that every process has one to write."""
 GATHERED_BYTES = 2**28
 """Size of the weights that are gathered at a time, unless one is larger."""
 CONFIGURATION = ("config.json", "generation_config.json")
@@ -34,50 +39,53 @@ CONFIGURATION = ("config.json", "generation_config.json")
 def save_consolidated(
     net: nn.Module, masters: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, source: Path, directory: Path
 ) -> None:
-    """Write `net` to `directory` atomically. All processes must call it; rank 0 writes.
+    """Write `net` to `directory` atomically. All processes must call it, and see the same `directory`.
 
     masters: float32 weights of this process's parts, by name, in place of the model's rounded ones.
-    source: the checkpoint that the model was loaded from. Rank 0 holds all weights in its host's memory.
+    source: the checkpoint that the model was loaded from.
+    Each process writes some of the files, and holds their weights in its host's memory; rank 0 all, if the class is
+    transformers'. Where one cannot write, it raises its error and the others CascadeError; nothing is published.
     """
+    values = list(_stored(net, masters))
+    parts = _parts(net, values, source)
+    empty = {key: part for of in parts.values() for key, part in of.items()}
+    plan = None if isinstance(net, PreTrainedModel) else _plan(empty)
+    files = _own_files(plan, empty) if plan else {}
+    own = {key for keys in files.values() for key in keys}
+    if plan is None and distributed.is_main():
+        own = set(empty)
     weights: dict[str, Tensor] = {}
-    types = stored_types(source)
-    for name, value in whole_tensors(_stored(net, masters)):
-        if distributed.is_main():
-            for key, tensor in _released_names(net, name, value.cpu()):
-                weights[key] = tensor
-    if distributed.is_main():
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
-            temporary = Path(scratch) / "checkpoint"
-            temporary.mkdir()
-            _write_weights(net, weights, types, temporary)
-            save_tokenizer(tokenizer, temporary)
-            for name in CONFIGURATION:
-                if (source / name).exists():
-                    shutil.copyfile(source / name, temporary / name)
-            temporary.chmod(0o755)
-            publish_directory(temporary, directory)
-    distributed.barrier()
+    for name, whole in whole_tensors((name, value.to(_narrower(value, parts[name]))) for name, value in values):
+        if own.isdisjoint(parts[name]):
+            continue
+        for key, part in _released_names(net, name, whole):
+            if key in own:
+                weights[key] = part.to(empty[key].dtype).contiguous().cpu()
+    with _beside(directory) as temporary:
+        with distributed.together():
+            for file, keys in files.items():
+                save_file({key: weights[key] for key in keys}, temporary / file, {"format": "pt"})
+            if distributed.is_main():
+                if isinstance(net, PreTrainedModel):
+                    net.save_pretrained(temporary, state_dict=weights)
+                if plan and plan.is_sharded:
+                    write_json(temporary / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+                save_tokenizer(tokenizer, temporary)
+                for name in CONFIGURATION:
+                    if (source / name).exists():
+                        shutil.copyfile(source / name, temporary / name)
+                temporary.chmod(0o755)
+        with distributed.together():
+            if distributed.is_main():
+                publish_directory(temporary, directory)
 
 
 def stored_narrower(net: nn.Module, source: Path) -> dict[str, torch.dtype]:
     """Name → dtype in the checkpoint, for parameters that the model holds in a wider dtype. NeMo keeps some of Mamba's
     in float32 for all checkpoints."""
-    types = stored_types(source)
-    usual = usual_type(types)
-    found = {}
-    for name, parameter in net.named_parameters():
-        name = name.replace(WRAPPER, "")
-        if parameter.dtype == torch.bfloat16:
-            continue
-        if isinstance(net, PreTrainedModel):
-            stored = usual  # The dtype in which `_write_weights` stores them.
-        else:
-            (key, _), *_ = _released_names(net, name, torch.empty(parameter.shape, device="meta"))
-            stored = types.get(key, parameter.dtype)
-        if stored.itemsize < parameter.dtype.itemsize:
-            found[name] = stored
-    return found
+    wide = [(n.replace(WRAPPER, ""), p) for n, p in net.named_parameters() if p.dtype != torch.bfloat16]
+    parts = _parts(net, wide, source)
+    return {name: dtype for name, p in wide if (dtype := _narrower(p, parts[name])) != p.dtype}
 
 
 @torch.no_grad()
@@ -202,17 +210,61 @@ def _released_names(net: nn.Module, name: str, value: Tensor) -> list[tuple[str,
     return [(name, value)] if adapter is None else adapter.convert_single_tensor_to_hf(name, value)
 
 
-def _write_weights(net: nn.Module, weights: dict[str, Tensor], types: dict[str, torch.dtype], directory: Path) -> None:
-    if isinstance(net, PreTrainedModel):
-        # transformers maps names in memory to names in files; all of its types are equal.
-        usual = usual_type(types)
-        net.save_pretrained(
-            directory, state_dict={n: w.to(usual) if w.is_floating_point() else w for n, w in weights.items()}
-        )
-        return
-    weights = {name: weight.to(types.get(name, weight.dtype)).contiguous() for name, weight in weights.items()}
-    plan = split_torch_state_dict_into_shards(weights, max_shard_size=SHARD_BYTES)
-    for file, names in plan.filename_to_tensors.items():
-        save_file({name: weights[name] for name in names}, directory / file, {"format": "pt"})
-    if plan.is_sharded:
-        write_json(directory / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+def _parts(net: nn.Module, values: Iterable[tuple[str, Tensor]], source: Path) -> dict[str, dict[str, Tensor]]:
+    """Name of a weight → the tensors that the checkpoint has of it: on the meta device, in the dtypes there."""
+    types = stored_types(source)
+    # transformers maps names in memory to names in files; all of its types are equal.
+    usual = usual_type(types) if isinstance(net, PreTrainedModel) else None
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in values:
+        found[name] = {}
+        for key, part in _released_names(net, name, torch.empty(value.shape, dtype=value.dtype, device="meta")):
+            dtype = types.get(key, part.dtype) if usual is None else usual if part.is_floating_point() else part.dtype
+            # Not `part.to`: its storage may be the whole weight's, and sizes are those of storages.
+            found[name][key] = torch.empty(part.shape, dtype=dtype, device="meta")
+    return found
+
+
+def _narrower(value: Tensor, parts: dict[str, Tensor]) -> torch.dtype:
+    """The dtype in which all `parts` of a weight are stored, if it is narrower than the weight's; else the weight's."""
+    dtypes = {part.dtype for part in parts.values()}
+    if len(dtypes) == 1 and (dtype := dtypes.pop()).itemsize < value.dtype.itemsize:
+        return dtype
+    return value.dtype
+
+
+def _plan(tensors: dict[str, Tensor]) -> StateDictSplit:
+    """Which file has which tensors. As many files for each process, of about the same size, except for small models."""
+    total, processes = sum(tensor.nbytes for tensor in tensors.values()), distributed.size()
+    files = processes * math.ceil(total / (processes * SHARD_BYTES))
+    size = max(SMALL_BYTES, math.ceil(total / files))
+    return split_torch_state_dict_into_shards(tensors, max_shard_size=min(SHARD_BYTES, size))
+
+
+def _own_files(plan: StateDictSplit, tensors: dict[str, Tensor]) -> dict[str, list[str]]:
+    """The files that this process writes, with what is in them. The largest first, each goes to the process with the
+    fewest bytes so far."""
+    sizes = {file: sum(tensors[key].nbytes for key in keys) for file, keys in plan.filename_to_tensors.items()}
+    own: dict[str, list[str]] = {}
+    loads = [0] * distributed.size()
+    for file in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        process = loads.index(min(loads))
+        loads[process] += sizes[file]
+        if process == distributed.rank():
+            own[file] = plan.filename_to_tensors[file]
+    return own
+
+
+@contextmanager
+def _beside(directory: Path) -> Iterator[Path]:
+    """A temporary directory in `directory`'s parent, one for all processes; the main process removes it."""
+    with ExitStack() as stack:
+
+        def make() -> Path:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.")
+            temporary = Path(stack.enter_context(scratch)) / "checkpoint"
+            temporary.mkdir()
+            return temporary
+
+        yield distributed.broadcast_from_main(make)

@@ -1,7 +1,8 @@
 """The processes of one node, as torchrun starts them. A process without torchrun is rank 0 of 1.
 
 Every process runs the same loop on the same batches and gets the same numbers; expensive work is sharded by rank and
-gathered. Only the main process (rank 0) writes journal, checkpoints and results. All processes share a file system.
+gathered. Only the main process (rank 0) writes journal and results, and publishes checkpoints. All processes share a
+file system.
 
 Collectives must be called from the main thread: from two threads, their order could differ between processes, and they
 would deadlock. A process that waits too long for another exits with an error that names the rank and where it is.
@@ -140,6 +141,23 @@ def gather(value: T) -> list[T]:
     with _collective("gather"):
         dist.all_gather_object(values, value)
     return values
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Wait at the end of the block until every process is there. Raises what the block raises, and CascadeError in the
+    other processes. The block must not contain collectives."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    failures = gather(None if failure is None else " ".join(str(failure).split()) or type(failure).__name__)
+    if failure is not None:
+        raise failure
+    for number, reason in enumerate(failures):
+        if reason is not None:
+            raise CascadeError(f"rank {number} failed: {reason}")
 
 
 def broadcast_from_main(make: Callable[[], T]) -> T:

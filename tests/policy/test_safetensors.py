@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from cascade.policy.consolidate import _write_weights
+from cascade.policy.consolidate import save_consolidated
 from cascade.policy.hf import HFPolicy
 from cascade.training.resume_state import State, save_state
 
@@ -32,9 +32,9 @@ def metadata(path: Path) -> dict[str, str]:
 
 def test_files_whose_bytes_count_have_one_key(tmp_path: Path) -> None:
     HFPolicy(tiny.checkpoint(tmp_path / "one")).save(tmp_path / "saved")
-    net, weights = torch.nn.Module(), {"a": torch.zeros(3), "b": torch.zeros(2)}
-    (tmp_path / "consolidated").mkdir()
-    _write_weights(net, weights, {}, tmp_path / "consolidated")
+    weights = {"a": torch.zeros(3), "b": torch.zeros(2)}
+    net = torch.nn.ParameterDict(weights)
+    save_consolidated(net, {}, tiny.tokenizer(), tmp_path / "one", tmp_path / "consolidated")
     save_state(
         tmp_path / "state" / "state.safetensors", State(3, {"order": [1], "more": 2}, weights), {"a": "b", "c": "d"}
     )
