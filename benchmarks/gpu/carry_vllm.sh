@@ -45,7 +45,9 @@ fi
 if [ ! -e /tmp/vllm/ready ]; then
   mkdir -p /tmp/vllm && cat /tmp/vllm-parts/* | python3 -c "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|xz').extractall('/tmp/vllm', filter='tar')" && touch /tmp/vllm/ready || return 1
 fi
-export PYTHONPATH=/tmp/vllm:$PYTHONPATH VLLM_USE_FLASHINFER_MOE_FP16=0 VLLM_USE_FLASHINFER_SAMPLER=0
+export PYTHONPATH=/tmp/vllm:$PYTHONPATH
+# FlashInfer's kernels would be compiled, for minutes.
+export VLLM_USE_FLASHINFER_MOE_FP16=0 VLLM_USE_FLASHINFER_MOE_FP8=0 VLLM_USE_FLASHINFER_MOE_FP4=0 VLLM_USE_FLASHINFER_SAMPLER=0
 END
 sed -i "s/COUNT/$(ls "$to" | grep -c xz)/g" "$to/setup.sh"
 ls -l "$to" wheels

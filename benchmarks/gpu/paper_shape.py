@@ -13,10 +13,10 @@ save   a step, its state saved, a second step, the checkpoint exported; in fresh
 `--layers`: the first L layers of the model; without it the most that the memory plan lets through for the part, and of
 which checkpoint and state fit on the disk of --work. Engine nemo, experts over all GPUs, activation checkpointing.
 
-Each run has processes of its own and ends after `--limit` seconds; one that failed leaves its error in the file. What
-the file has already is not run again (`--again` does), so an interrupted call is repeated as it is. Without
-`--servers` the torch sampler samples, which keeps the whole model on each GPU; with it vLLM servers do (docs/vllm.md),
-which see `--work` under the same path.
+Each run has processes of its own and ends after `--limit` seconds; one that failed leaves its error in the file, one
+that did not end what it had found. What the file has whole is not run again (`--again` does), so an interrupted call is
+repeated as it is. Without `--servers` the torch sampler samples, which keeps the whole model on each GPU; with it vLLM
+servers do (docs/vllm.md), which see `--weights` under the same path.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from cascade.training.resume_state import State, load_state, save_state
 from cascade.training.sft import mean_negative_log_prob
 from cascade.training.teacher_scoring import Teacher, Teachers
 from cascade.utils import distributed
-from cascade.utils.files import read_json, write_json
+from cascade.utils.files import read_json, write_atomic, write_json
 from cascade.utils.seeds import derive_seed
 
 OUT = Path("results/gpu/paper_shape.json")
@@ -68,6 +68,9 @@ PARTS = ("sft", "rl", "save")
 PEAK = 989e12
 """bfloat16 operations a second of an H100 or H200 as its data sheet has it."""
 
+Found = Iterator[dict[str, Any]]
+"""What a run has found so far; the last is all."""
+
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,6 +80,7 @@ def main() -> None:
     arguments.add_argument("--config", type=Path, default=CONFIG, help="of another model; for trying it out")
     arguments.add_argument("--engine", choices=["hf", "nemo"], default="nemo")
     arguments.add_argument("--servers", nargs="+", default=[], help="addresses of vLLM servers that sample")
+    arguments.add_argument("--weights", type=Path, help="where servers read the weights; by default in --work")
     arguments.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="of packed sequences")
     arguments.add_argument("--steps", type=int, default=STEPS)
     arguments.add_argument("--new-tokens", type=int, default=NEW_TOKENS)
@@ -111,13 +115,14 @@ def measure(part: str, options: argparse.Namespace) -> None:
         "steps": options.steps,
         "new_tokens": options.new_tokens,
         "servers": options.servers,
+        "weights": str(options.weights or options.work / "weights"),
     }
     runs: list[tuple[str, str, int]] = [(f"{part}, {where}", part, options.gpus)]
     if part == "save":
         runs = [(f"save, {where}", "save", options.gpus), (f"resume, {where}", "resume", options.gpus)]
     began = time.perf_counter()
     known = read_json(options.out).get("runs", {}) if options.out.exists() else {}
-    done = {name for name, run in known.items() if "error" not in run and not options.again}
+    done = {name for name, run in known.items() if not {"error", "unfinished"} & set(run) and not options.again}
     if part == "save" and runs[1][0] not in done and not _saved(task).exists():
         done.discard(runs[0][0])  # Of another machine, whose files are not here.
     for name, do, gpus in runs:
@@ -254,24 +259,32 @@ def planned_recipe() -> dict[str, Any]:
 
 
 def worker(task: dict[str, Any]) -> None:
-    """One run, in every process of it; the first writes what was found."""
+    """One run, in every process of it; the first writes what is found, as soon as it is known."""
     began = time.perf_counter()
-    gpu = torch.cuda.is_available()
     if task["do"] in ("save", "resume"):  # Only these are compared to the bit.
         use_deterministic_algorithms()
     built = build(task)
-    found = {"sft": sft, "rl": rl, "save": save, "resume": resume}[task["do"]](task)
-    found |= {
-        "device": torch.cuda.get_device_name() if gpu else "cpu",
+    shape = shape_of(checkpoint_of(task) / "config.json")
+    facts = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "processes": distributed.size(),
         "torch": torch.__version__,
-        "seconds": round(time.perf_counter() - began, 1),
+        "layers": task["layers"],
+        "engine": task["engine"],
+        "model built s": built,
+        "parameters": shape.parameters,
+        "active parameters": active(shape, experts_of(task)),
     }
-    shape = shape_of(checkpoint_of(task) / "config.json")
-    found |= {"layers": task["layers"], "engine": task["engine"], "model built s": built}
-    found |= {"parameters": shape.parameters, "active parameters": active(shape, experts_of(task))}
-    if distributed.is_main():
-        Path(task["result"]).write_text(json.dumps(found))
+
+    def write(found: dict[str, Any]) -> None:
+        if distributed.is_main():
+            found = {**found, "seconds": round(time.perf_counter() - began, 1)}
+            write_atomic(Path(task["result"]), json.dumps(found))
+
+    found: dict[str, Any] = {}
+    for found in DO[task["do"]](task):
+        write({**found, **facts, "unfinished": True})
+    write({**found, **facts})
 
 
 def active(shape: Shape, experts: int) -> int:
@@ -295,7 +308,7 @@ def build(task: dict[str, Any]) -> float:
     return round(time.perf_counter() - began, 1)
 
 
-def sft(task: dict[str, Any]) -> dict[str, Any]:
+def sft(task: dict[str, Any]) -> Found:
     checkpoint, gpu = checkpoint_of(task), torch.cuda.is_available()
     parallel = layout_of(task["engine"], distributed.size())
     limit = matrix_product() if gpu else None
@@ -338,7 +351,7 @@ def sft(task: dict[str, Any]) -> dict[str, Any]:
             else None,
             "kernels": profiled,
         }
-    return found
+        yield found
 
 
 def matrix_product() -> float:
@@ -369,7 +382,7 @@ def peaks() -> list[float]:
     return [round(value, 1) for value in distributed.gather(used)]
 
 
-def rl(task: dict[str, Any]) -> dict[str, Any]:
+def rl(task: dict[str, Any]) -> Found:
     """Rollouts of fixed prompts; the reward is the share of even tokens. What a teacher says takes the same time
     whatever its weights are: they are the student's first ones."""
     checkpoint = checkpoint_of(task)
@@ -382,8 +395,12 @@ def rl(task: dict[str, Any]) -> dict[str, Any]:
     loaded = time.perf_counter() - began
     rollout = node.rollout
     if task["servers"]:
-        shared = str(Path(task["work"]) / "weights")
-        rollout = Rollout(engine="vllm", servers=task["servers"], weights=shared, max_new_tokens=task["new_tokens"])
+        rollout = Rollout(
+            engine="vllm", servers=task["servers"], weights=task["weights"], max_new_tokens=task["new_tokens"]
+        )
+    plan = memory_plan.plan_node(
+        shape, node, distributed.size(), longest=task["new_tokens"], teachers=2, memory=_device_memory()
+    )
     sampler = make_sampler(rollout, policy)
     seconds: dict[str, list[float]] = {
         f"{kind}, {part}": []
@@ -406,21 +423,19 @@ def rl(task: dict[str, Any]) -> dict[str, Any]:
                 clock.end()
                 gap = (report.scores.log_probs - batch.sampler_log_probs).abs()
                 gaps.append([gap.mean().item(), gap.max().item()])
+            yield {
+                "load s, teachers included": round(loaded, 1),
+                "tokens": report.tokens,
+                "sampler": "vllm servers" if task["servers"] else "torch",
+                "bytes of the weights": size_of(checkpoint),
+                "median s": {name: statistics.median(values[1:]) for name, values in seconds.items() if values[1:]},
+                "all s": seconds,
+                "sampler against trainer, nats, mean and most": gaps,
+                "peak MiB": peaks(),
+                "planned MiB": round(plan.total / 2**20),
+            }
     finally:
         sampler.close()
-    plan = memory_plan.plan_node(
-        shape, node, distributed.size(), longest=task["new_tokens"], teachers=2, memory=_device_memory()
-    )
-    return {
-        "load s, teachers included": round(loaded, 1),
-        "tokens": report.tokens,
-        "sampler": "vllm servers" if task["servers"] else "torch",
-        "median s": {name: statistics.median(values[1:]) for name, values in seconds.items() if values[1:]},
-        "all s": seconds,
-        "sampler against trainer, nats, mean and most": gaps,
-        "peak MiB": peaks(),
-        "planned MiB": round(plan.total / 2**20),
-    }
 
 
 def _device_memory() -> float | None:
@@ -445,7 +460,7 @@ class Clock:
         self._seconds[f"{self._kind}, step"].append(round(time.perf_counter() - self._began, 4))
 
 
-def save(task: dict[str, Any]) -> dict[str, Any]:
+def save(task: dict[str, Any]) -> Found:
     """A step, its state; another step, the checkpoint."""
     policy, batch, load_seconds = _to_save(task, checkpoint_of(task))
     folder = _saved(task)
@@ -471,7 +486,7 @@ def save(task: dict[str, Any]) -> dict[str, Any]:
     if distributed.is_main():
         torch.save({"second": second, "scores": scores}, folder / "found.pt")
     distributed.barrier()
-    return {
+    yield {
         "load s": load_seconds,
         "losses": [first["loss"], second["loss"]],
         "state saved s": state_seconds,
@@ -483,7 +498,7 @@ def save(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def resume(task: dict[str, Any]) -> dict[str, Any]:
+def resume(task: dict[str, Any]) -> Found:
     """The state and the checkpoint of `save`, in fresh processes."""
     policy, batch, load_seconds = _to_save(task, checkpoint_of(task))
     folder = _saved(task)
@@ -506,7 +521,7 @@ def resume(task: dict[str, Any]) -> dict[str, Any]:
         lambda: made.append(make_policy(task["engine"], folder / "exported", None, parallel=parallel))
     )
     gap = (made[0].score(batch[:1]).log_probs - before["scores"]).abs()
-    return {
+    yield {
         "load s": load_seconds,
         "state loaded s": state_seconds,
         "resumed after step": read[0].step,
@@ -554,6 +569,9 @@ def timed_once(work: Callable[[], Any]) -> float:
 
 def size_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+DO = {"sft": sft, "rl": rl, "save": save, "resume": resume}
 
 
 if __name__ == "__main__":

@@ -199,7 +199,8 @@ def scores(layout: Layout, found: dict[str, Any]) -> None:
         node: {domain: summary["domains"][domain] for domain in recipe.domains} | {"mean": results.mean(node)}
         for node, summary in results.summaries.items()
     }
-    found["seconds"] = {command: round(seconds, 1) for command, seconds in found["seconds"].items()}
+    # In place: others add to it meanwhile.
+    found["seconds"] |= {command: round(seconds, 1) for command, seconds in list(found["seconds"].items())}
 
 
 def products(options: argparse.Namespace, layout: Layout, found: dict[str, Any]) -> None:

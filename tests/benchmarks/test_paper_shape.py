@@ -56,11 +56,13 @@ def test_a_cut_is_the_first_layers(tmp_path: Path) -> None:
 def test_every_part_at_a_small_size(tmp_path: Path) -> None:
     (tmp_path / "tiny.json").write_text(json.dumps(TINY))
     task = {"config": str(tmp_path / "tiny.json"), "layers": 4, "engine": "hf", "work": str(tmp_path / "work")}
-    task |= {"lengths": [64, 128], "steps": 2, "new_tokens": 4, "servers": [], "result": str(tmp_path / "found.json")}
+    task |= {"lengths": [64, 128], "steps": 2, "new_tokens": 4, "servers": [], "weights": ""}
+    task |= {"result": str(tmp_path / "found.json")}
     found = {}
     for do in ("sft", "rl", "save", "resume"):
         paper_shape.worker({**task, "do": do})
         found[do] = json.loads((tmp_path / "found.json").read_text())
+        assert "unfinished" not in found[do]
     for length in ("64 tokens", "128 tokens"):
         first, last = found["sft"][length]["losses"]
         assert last < first
@@ -72,3 +74,24 @@ def test_every_part_at_a_small_size(tmp_path: Path) -> None:
     assert found["resume"]["the next step's loss, norm and log-probabilities are the same to the bit"]
     mean, most = found["resume"]["exported against trainer, nats, mean and most"]
     assert 0 <= mean <= most < 1e-3
+
+
+def test_a_run_that_does_not_end_leaves_what_it_found_and_is_run_again(tmp_path: Path, monkeypatch) -> None:
+    """A second step of RL that fails: the first is in the file, marked."""
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    task = {"config": str(tmp_path / "tiny.json"), "layers": 4, "engine": "hf", "work": str(tmp_path / "work")}
+    task |= {"steps": 2, "new_tokens": 4, "servers": [], "weights": "", "result": str(tmp_path / "found.json")}
+    sampled, calls = paper_shape.two_gpus.sampled, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) > 2:
+            raise RuntimeError("no more")
+        return sampled(*arguments)
+
+    monkeypatch.setattr(paper_shape.two_gpus, "sampled", failing)
+    with pytest.raises(RuntimeError, match="no more"):
+        paper_shape.worker({**task, "do": "rl"})
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["unfinished"]
+    assert len(found["all s"]["mopd, step"]) == 1
