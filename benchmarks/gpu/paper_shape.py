@@ -3,6 +3,7 @@
     python -m benchmarks.gpu.paper_shape PART … [--gpus N] [--layers L] [--out FILE] [--work DIR]
 
 plan   what `cascade recipe plan` says of the paper's recipe on 4 and 8 cards of 80 and 141 GB; needs no GPU
+build  the model alone, for servers that are to start with it
 sft    ten SFT steps on packed sequences of 8,192 tokens, ten of 32,768: tokens/s, MFU, peak memory of each card beside
        the planned, the share of communication in one profiled step
 rl     five RL steps and five of distillation from two teachers in the host's memory, in turns: seconds of each part,
@@ -65,6 +66,7 @@ DOCUMENTS = (0.5, 0.25, 0.125, 0.0625, 0.0625)
 """Of a packed sequence, as shares of its length."""
 TEACHERS = ("one", "two")
 PARTS = ("sft", "rl", "save")
+OTHERS = ("plan", "build")
 PEAK = 989e12
 """bfloat16 operations a second of an H100 or H200 as its data sheet has it."""
 
@@ -74,7 +76,7 @@ Found = Iterator[dict[str, Any]]
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("parts", nargs="*", choices=["plan", *PARTS, []])
+    arguments.add_argument("parts", nargs="*", choices=[*OTHERS, *PARTS, []])
     arguments.add_argument("--gpus", type=int, default=max(1, torch.cuda.device_count()))
     arguments.add_argument("--layers", type=int)
     arguments.add_argument("--config", type=Path, default=CONFIG, help="of another model; for trying it out")
@@ -104,6 +106,8 @@ def main() -> None:
 
 def measure(part: str, options: argparse.Namespace) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
+    if part == "build" and not options.layers:
+        raise SystemExit("build: say --layers")
     layers = options.layers or deepest(part, options)
     where = f"{layers} layers, GPUs {options.gpus}" + (f", servers {len(options.servers)}" if options.servers else "")
     task = {
@@ -117,6 +121,9 @@ def measure(part: str, options: argparse.Namespace) -> None:
         "servers": options.servers,
         "weights": str(options.weights or options.work / "weights"),
     }
+    if part == "build":
+        print(f"{checkpoint_of(task)}: {build(task)} s", flush=True)
+        return
     runs: list[tuple[str, str, int]] = [(f"{part}, {where}", part, options.gpus)]
     if part == "save":
         runs = [(f"save, {where}", "save", options.gpus), (f"resume, {where}", "resume", options.gpus)]
@@ -390,23 +397,23 @@ def rl(task: dict[str, Any]) -> Found:
     node = distillation(task["engine"], parallel, task["new_tokens"])
     shape = shape_of(checkpoint / "config.json")
     began = time.perf_counter()
-    policy = make_policy(task["engine"], checkpoint, node.optimizer, parallel=parallel)
+    policy: Any = make_policy(task["engine"], checkpoint, node.optimizer, parallel=parallel)
     teachers = Teachers({domain: Teacher(domain, checkpoint, domain) for domain in TEACHERS}, node)
     loaded = time.perf_counter() - began
-    rollout = node.rollout
     if task["servers"]:
-        rollout = Rollout(
-            engine="vllm", servers=task["servers"], weights=task["weights"], max_new_tokens=task["new_tokens"]
-        )
+        servers = {"engine": "vllm", "servers": task["servers"], "weights": task["weights"]}
+        node = node.model_copy(update={"rollout": Rollout(**servers, max_new_tokens=task["new_tokens"])})
     plan = memory_plan.plan_node(
         shape, node, distributed.size(), longest=task["new_tokens"], teachers=2, memory=_device_memory()
     )
-    sampler = make_sampler(rollout, policy)
+    sampler = make_sampler(node.rollout, policy)
     seconds: dict[str, list[float]] = {
         f"{kind}, {part}": []
         for kind in ("rl", "mopd")
         for part in ("weights", "sampling", "scoring", "training", "step")
     }
+    written: list[float] = []
+    policy.save = timing(policy.save, written)
     gaps: list[list[float]] = []
     try:
         for _ in range(1 + task["steps"] // 2):
@@ -428,6 +435,7 @@ def rl(task: dict[str, Any]) -> Found:
                 "tokens": report.tokens,
                 "sampler": "vllm servers" if task["servers"] else "torch",
                 "bytes of the weights": size_of(checkpoint),
+                "weights written for servers, s": written,
                 "median s": {name: statistics.median(values[1:]) for name, values in seconds.items() if values[1:]},
                 "all s": seconds,
                 "sampler against trainer, nats, mean and most": gaps,
@@ -565,6 +573,15 @@ def timed_once(work: Callable[[], Any]) -> float:
     work()
     two_gpus.synchronize()
     return round(time.perf_counter() - began, 1)
+
+
+def timing(work: Callable[[Path], None], seconds: list[float]) -> Callable[[Path], None]:
+    def timed(directory: Path) -> None:
+        began = time.perf_counter()
+        work(directory)
+        seconds.append(round(time.perf_counter() - began, 2))
+
+    return timed
 
 
 def size_of(folder: Path) -> int:

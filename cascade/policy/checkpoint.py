@@ -182,7 +182,6 @@ def save_checkpoint(
             write_json(temporary / "config.json", dict(sorted(config.items())))
         if quantized is not None:
             quantize_files(temporary, full, quantized.form)
-        temporary.chmod(0o755)
         publish_directory(temporary, directory)
 
 

@@ -74,7 +74,6 @@ def save_consolidated(
                 for name in CONFIGURATION:
                     if (source / name).exists():
                         shutil.copyfile(source / name, temporary / name)
-                temporary.chmod(0o755)
         with distributed.together():
             if distributed.is_main():
                 publish_directory(temporary, directory)

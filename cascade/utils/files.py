@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +84,8 @@ def read_json(path: Path) -> Any:
 
 
 def publish_directory(source: Path, target: Path) -> None:
-    """Move a finished directory to `target`, replacing it."""
+    """Move a finished directory to `target`, replacing it. Others may read it as far as the umask lets them."""
+    _make_readable(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -91,6 +93,18 @@ def publish_directory(source: Path, target: Path) -> None:
         os.replace(target, old)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _make_readable(directory: Path) -> None:
+    """safetensors makes files, and tempfile directories, that only their owner can read: not a vLLM server of another
+    user, for one."""
+    probe = directory / ".mode"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in (directory, *directory.rglob("*")):
+        if not path.is_symlink() and not path.stat().st_mode & 0o044:
+            path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
 
 
 def link_directory(source: Path, target: Path) -> None:

@@ -1,10 +1,12 @@
 """Files are never seen half-written; hashes and seeds are the same everywhere."""
 
 import hashlib
+import os
 import random
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 from cascade.cli import main
 from cascade.errors import CascadeError
@@ -80,6 +83,32 @@ def test_what_a_kill_left_between_the_two_renames_does_not_stop_the_next(tmp_pat
     publish_directory(tmp_path / "aside", target)
     assert (target / "weights").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["sft"]
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770), (0o077, 0o600, 0o700)]
+)
+def test_a_published_directory_is_as_readable_as_the_umask_lets_it_be(
+    tmp_path: Path, umask: int, file: int, folder: int
+):
+    """Weights, which safetensors writes for their owner alone, in a directory that tempfile made; a file that is
+    read-only, as DVC's cache has them, stays so."""
+    before = os.umask(umask)
+    try:
+        aside = Path(tempfile.mkdtemp(dir=tmp_path))
+        (aside / "inner").mkdir(mode=0o700)
+        for path in (aside / "model.safetensors", aside / "inner" / "model.safetensors"):
+            save_file({"weight": torch.zeros(2)}, path)
+        (aside / "cached").touch()
+        (aside / "cached").chmod(0o444)
+        publish_directory(aside, tmp_path / "target")
+    finally:
+        os.umask(before)
+    target = tmp_path / "target"
+    modes = {str(path.relative_to(target)): path.stat().st_mode & 0o777 for path in (target, *target.rglob("*"))}
+    assert modes == {
+        ".": folder, "inner": folder, "model.safetensors": file, "inner/model.safetensors": file, "cached": 0o444
+    }  # fmt: skip
 
 
 def test_json_comes_back_and_its_errors_name_the_file(tmp_path: Path):
