@@ -9,6 +9,8 @@ response, so that no group is of zero variance and neither side may skip work.
 wall time, of CPU time, and of CPU time of the busiest thread, below which wall time cannot fall. On a machine that
 others use, that is the figure to compare.
 
+`--profile`: where the CPU time of our side goes, on one thread, by operation.
+
 With `--write` the ratios go to results/benchmarks/speed.json, as `trl`, by new tokens.
 """
 
@@ -47,6 +49,8 @@ from cascade.utils.seeds import derive_seed
 CUDA = torch.cuda.is_available()
 PROMPTS, ROLLOUTS = 16, 8
 LEARNING_RATE = 1e-5
+OPERATIONS = 16
+"""Printed of a profile."""
 WORDS = "a farmer has apples pears and some baskets how many remain when he sells half of them each day"
 
 
@@ -62,8 +66,9 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, help="JSON file for the times")
     arguments.add_argument("--write", action="store_true", help="the ratios into results/benchmarks/speed.json")
     arguments.add_argument("--before", type=Path, metavar="TREE", help="another checkout, in place of TRL")
+    arguments.add_argument("--profile", action="store_true", help="our step by operation, in place of TRL")
     options = arguments.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1 if options.profile else options.threads)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"
@@ -73,6 +78,10 @@ def main() -> None:
             model = Path(scratch) / "model"
             make_model(model)
             print(f"no model in {options.model}: a random one of the same kind")
+        if options.profile:
+            for count in options.tokens:
+                profile(model, count, options)
+            return
         print(f"{PROMPTS} prompts x {ROLLOUTS} rollouts, {options.threads} threads, medians of {options.steps} steps")
         if options.before:
             for count in options.tokens:
@@ -131,6 +140,33 @@ def compare_revisions(model: Path, count: int, options: argparse.Namespace) -> N
     for name, *columns in zip(names, *(zip(*rows, strict=True) for rows in (before, after, ratios)), strict=True):
         then, now, ratio = map(statistics.median, columns)
         print(f"{count:>10} {name:>18} {then:>8.2f} -> {now:>6.2f} {ratio:>6.2f}", flush=True)
+
+
+def profile(model: Path, count: int, options: argparse.Namespace) -> None:
+    """Print, of the sampling and of the training of one step: seconds, share, calls and rate of each operation."""
+    step: Any = OwnStep(model, made_up_texts(), count, options.micro_batch_tokens)
+    for number in range(options.warmup):
+        step(number)
+
+    def profiled(name: str, work: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as found:
+                result = work(*arguments, **named)
+            rows = sorted(found.key_averages(), key=lambda row: -row.self_cpu_time_total)
+            whole = sum(row.self_cpu_time_total for row in rows)
+            print(f"{name}, {count} new tokens: {whole / 1e6:.2f} s of operations")
+            for row in rows[:OPERATIONS]:
+                seconds = row.self_cpu_time_total / 1e6
+                rate = f"{row.flops / 1e9:8.1f} GFLOP {row.flops / 1e9 / seconds:6.0f} a second" if row.flops else ""
+                share = 100 * row.self_cpu_time_total / whole
+                print(f"  {row.key[:40]:40} {seconds:7.2f} s {share:5.1f} % {row.count:8} calls {rate}", flush=True)
+            return result
+
+        return call
+
+    step.sampler.sample = profiled("sampling", step.sampler.sample)
+    step.policy.step = profiled("training", step.policy.step)
+    step(options.warmup)
 
 
 def made_up_texts() -> list[str]:
