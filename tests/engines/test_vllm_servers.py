@@ -23,9 +23,10 @@ from tests.engines.test_vllm import GAP, largest_gap, requests
 
 
 class Server:
-    """A server as docs/vllm.md says to start it, in a process group of its own; it does not outlive the tests."""
+    """A server as docs/vllm.md says to start it, over `parallel` processes, in a process group of its own; it does not
+    outlive the tests."""
 
-    def __init__(self, checkpoint, port: int, tether: Tether):
+    def __init__(self, checkpoint, port: int, tether: Tether, parallel: int):
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
         command += [
             "--dtype",
@@ -35,11 +36,15 @@ class Server:
             "--port",
             str(port),
             "--gpu-memory-utilization",
-            "0.15",
+            "0.1",
+            "--tensor-parallel-size",
+            str(parallel),
         ]
         command += ["--enforce-eager", "--worker-cls", "cascade.rollout.vllm_engine.worker_cpu.ReloadingCPUWorker"]
         with tether.tie():
             environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+            if parallel > 1:
+                environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, range(parallel)))
             self._process = subprocess.Popen(command, env=environment, start_new_session=True)
 
     def kill(self) -> None:
@@ -55,12 +60,15 @@ def free_port() -> int:
 
 
 @pytest.mark.timeout(900)
-def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted_again(tmp_path, capfd, monkeypatch):
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted_again(
+    tmp_path, capfd, monkeypatch, parallel: int
+):
     monkeypatch.setattr(servers, "DEADLINE_SECONDS", 300)
     policy = HFPolicy(make_moe(tmp_path / "policy", seed=0))
     other, port = make_moe(tmp_path / "other", seed=1), free_port()
     tether = Tether()
-    running = [Server(other, port, tether)]
+    running = [Server(other, port, tether, parallel)]
     sampler = make_sampler(Rollout(engine="vllm", max_new_tokens=24, servers=[f"http://127.0.0.1:{port}"]), policy)
     killed = threading.Event()
 
@@ -68,7 +76,7 @@ def test_a_server_samples_from_the_policys_weights_and_once_killed_and_restarted
         if not killed.is_set():
             killed.set()
             running[0].kill()
-            running.append(Server(other, port, tether))
+            running.append(Server(other, port, tether, parallel))
 
     try:
         whole = sampler.sample(requests(), max_new_tokens=24)
