@@ -11,7 +11,7 @@ from typing import Protocol
 
 from cascade.decisions.earlier_runs import Earlier, earlier_results
 from cascade.errors import CascadeError
-from cascade.evaluation.results import EvaluationResult, load_result, read_prompts, record
+from cascade.evaluation.results import EvaluationResult, check_is_its_own, load_result, read_prompts, record
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.tracking import EVALUATED, evaluation_journal
@@ -112,7 +112,8 @@ def read_results(nodes: list[str], layout: Layout, history: History) -> dict[str
     results: dict[str, EvaluationResult] = {}
     for node in nodes:
         result = history.evaluation(node)
-        if result.checkpoint != hash_directory(layout.checkpoint(node)):
+        if result.checkpoint != (found := hash_directory(layout.checkpoint(node))):
+            check_is_its_own(node, found, layout)
             raise CascadeError(
                 f"{layout.checkpoint(node)}: the evaluation in {history.source} is of another checkpoint; "
                 f"`cascade evaluate {node}` repeats it"

@@ -18,6 +18,7 @@ from cascade import judges
 from cascade.errors import CascadeError
 from cascade.evaluation.results import (
     EvaluationResult,
+    check_is_its_own,
     prompt_results,
     record,
     summarise,
@@ -52,7 +53,8 @@ def evaluate(
     a domain's reward is relative, it is judged against the row's reference.
 
     Only an evaluation of the node's own checkpoint is written to the node's journal.
-    Raises CascadeError for a missing checkpoint or benchmark, or too many rollouts without a verdict.
+    Raises CascadeError for a missing checkpoint or benchmark, files that are not those that the node wrote, or too many
+    rollouts without a verdict.
     """
     source = checkpoint or checkpoint_of(recipe, layout, node)
     out_dir = out or layout.evaluation(node)
@@ -62,6 +64,8 @@ def evaluate(
     inputs = {**sampling_inputs(recipe, checkpoint_hash), "benchmarks": benchmarks}
     work = layout.work(f"{node}.evaluation") / fingerprint(inputs)[:16]
     own_checkpoint = out is None and checkpoint is None
+    if own_checkpoint:
+        check_is_its_own(node, checkpoint_hash, layout)
     lines: list[dict[str, Any]] = _reusable_rollouts(recipe, node, layout, inputs) if own_checkpoint else []
     if not lines:
         files = {domain: work / f"{domain}.parquet" for domain in recipe.domains}

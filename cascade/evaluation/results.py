@@ -90,6 +90,16 @@ def prompt_results(rollouts: list[dict[str, Any]]) -> dict[str, list[PromptResul
     return dict(domains)
 
 
+def check_is_its_own(node: str, checkpoint: str, layout: Layout) -> None:
+    """Raises CascadeError where `checkpoint`, the hash of what is under models/, is not of what the node wrote."""
+    path = layout.training(node) / "manifest.json"
+    if path.exists() and read_json(path).get("checkpoint", checkpoint) != checkpoint:
+        raise CascadeError(
+            f"{layout.checkpoint(node)}: its files are not those that the node wrote; "
+            f"`cascade node {node}` makes it again"
+        )
+
+
 def summarise(evaluation: EvaluationResult, rollouts: list[dict[str, Any]], k: int) -> dict[str, Any]:
     """The DVC metric: per domain and the mean over domains. Shares and rewards lie in [0, 1]."""
     domains: dict[str, dict[str, float]] = {}

@@ -319,7 +319,7 @@ class RepairNode(Distillation, RegressionCheck):
 
 class Quantization(Section):
     format: Literal["fp8", "nvfp4", "int8", "int4", "int2"]
-    """Of the weights (docs/quantization.md); activations stay as they are."""
+    """Of the weights (docs/quantization.md); of fp8 engines round activations too."""
     keep: tuple[str, ...] = ("lm_head",)
     """Linear layers and experts that are not quantised: names or ends of names, with * for anything, such as in_proj or
     layers.0.*. Embeddings, routers, convolutions, norms and all else that is no matrix product stay in any case."""

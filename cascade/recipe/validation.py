@@ -165,6 +165,9 @@ def _check_quantized(graph: Graph) -> None:
     for name, choice in graph.teachers.items():
         if found := [candidate for candidate in choice.candidates if candidate in quantized]:
             raise RecipeError(f"teachers.{name}.candidates: {found[0]!r} is quantised; leave it out")
+    for name, repair in graph.repair.items():
+        if found := [other for other in repair.against if other in quantized]:
+            raise RecipeError(f"repair.{name}.against: {found[0]!r} is quantised, and does not teach; leave it out")
 
 
 def _sft_of(name: str, graph: Graph) -> set[str]:

@@ -65,6 +65,19 @@ def test_model_card_of_an_evaluated_base_and_of_adapters(project):
     assert "| mopd | multi-domain on-policy distillation, adapters (LoRA) of rank 8 |" in text
 
 
+@pytest.mark.parametrize(("form", "rounds"), [("nvfp4", False), ("fp8", True)])
+def test_the_card_of_a_quantised_checkpoint_says_what_it_takes_to_load_it(project, form: str, rounds: bool):
+    write_evaluation(project, "small", {"one": share(16), "two": share(30)})
+    content = RECIPE.model_dump(mode="json")
+    content["quantize"] = {"small": {"init": "mopd", "round": 2, "format": form}}
+    text = model_card(Recipe.model_validate(content), project, "small")
+    assert f"The weights are in {form}, in compressed-tensors' layout: vLLM serves the directory (`vllm serve " in text
+    assert "`pip install compressed-tensors`" in text
+    assert ("Engines also round activations, which the scores above leave out." in text) == rounds
+    assert "as it is" not in text
+    assert "The directory loads in transformers as it is" in model_card(Recipe.model_validate(content), project, "mopd")
+
+
 def test_model_card_by_hand(project):
     text = model_card(RECIPE, project, "mopd")
     data = ModelCard(text).data

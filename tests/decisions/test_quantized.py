@@ -12,6 +12,7 @@ from cascade.decisions.gate import gate
 from cascade.decisions.history import FileHistory
 from cascade.decisions.repair import qad
 from cascade.errors import CascadeError, CheckpointError, RecipeError
+from cascade.evaluation.benchmark import evaluate
 from cascade.launch import memory_plan
 from cascade.layout import Layout
 from cascade.policy import checkpoint as checkpoint_module
@@ -148,8 +149,11 @@ def test_a_checkpoint_that_changed_after_its_evaluation_does_not_pass_the_gate(l
     exchange_scales(tensors)
     os.unlink(path)
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(CascadeError, match=r"models/small: the evaluation .* is of another checkpoint"):
+    line = r"models/small: its files are not those that the node wrote; `cascade node small` makes it again"
+    with pytest.raises(CascadeError, match=line):
         gate(recipe, "release", layout, FileHistory(layout))
+    with pytest.raises(CascadeError, match=line):
+        evaluate(recipe, "small", layout)
     assert not any(entry["kind"] == "model" for entry in Journal(layout.journal("release")).entries())
 
 
@@ -292,6 +296,16 @@ def test_what_is_quantised_is_not_in_the_comparisons_of_other_nodes():
 def test_what_cannot_be_is_refused(changes: dict, line: str):
     with pytest.raises((RecipeError, ValueError), match=line):
         recipe_with(**changes)
+
+
+def test_what_is_quantised_does_not_teach_a_repair():
+    settings = {"reads_round": 1, "round": 2, "steps": 1, "prompts": 4, "rollouts": 2, "optimizer": OPTIMIZER}
+    settings |= {"init": "rl", "against": ["sft", "small"], "mix": {"one": 0.5, "two": 0.5}}
+    settings |= {"rollout": {"max_new_tokens": 4}}
+    with pytest.raises(
+        (RecipeError, ValueError), match=r"repair.mend.against: 'small' is quantised, and does not teach"
+    ):
+        recipe_with(repair={"mend": settings})
 
 
 def test_what_is_quantised_is_not_trained_on():

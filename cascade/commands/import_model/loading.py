@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from cascade.errors import CascadeError, CheckpointError
 from cascade.policy.checkpoint import load_checkpoint
+from cascade.policy.quantization.store import is_quantized
 
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*"]
 """Files of a repository on the Hub that make a checkpoint; weights in other formats are not loaded."""
@@ -45,7 +46,10 @@ def load(source: str, dtype: torch.dtype | None = None) -> Loaded:
 
 
 def _directory(path: Path, dtype: torch.dtype | None, origin: str) -> Loaded:
-    model, tokenizer = load_checkpoint(path, dtype or _own_dtype(path))
+    dtype = dtype or _own_dtype(path)
+    model, tokenizer = load_checkpoint(path, dtype)
+    if is_quantized(path):
+        origin += f", dequantized to {str(dtype).removeprefix('torch.')}"
     card = path / "README.md"
     return Loaded(model, tokenizer, origin, card if card.is_file() else None)
 

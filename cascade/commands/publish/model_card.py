@@ -62,7 +62,7 @@ def model_card(recipe: Recipe, layout: Layout, node: str, base_model: str | None
         _stages(recipe, layout, results, line),
         _teachers(recipe, results, line),
         "## Use",
-        "The directory loads in transformers as it is; prompts follow its chat template.",
+        _how_to_load(recipe, node, name),
         f'```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nDIRECTORY = "{name}"\n'
         "tokenizer = AutoTokenizer.from_pretrained(DIRECTORY)\n"
         "model = AutoModelForCausalLM.from_pretrained(DIRECTORY)\n```",
@@ -74,6 +74,20 @@ def model_card(recipe: Recipe, layout: Layout, node: str, base_model: str | None
             [("checkpoint, SHA-256", results.summaries[node]["checkpoint"]), *provenance(recipe, layout).items()],
         ),
     )
+
+
+def _how_to_load(recipe: Recipe, node: str, name: str) -> str:
+    section = recipe.quantize.get(recipe.qad[node].init if node in recipe.qad else node)
+    if section is None:
+        return "The directory loads in transformers as it is; prompts follow its chat template."
+    text = (
+        f"The weights are in {section.format}, in compressed-tensors' layout: vLLM serves the directory (`vllm serve "
+        f"{name}`), transformers loads it where that package is installed (`pip install compressed-tensors`). Prompts "
+        "follow its chat template."
+    )
+    if section.format == "fp8" and recipe.evaluation.rollout.engine != "vllm":
+        text += " Engines also round activations, which the scores above leave out."
+    return text
 
 
 def registered_name(recipe: Recipe, node: str) -> str:

@@ -24,7 +24,8 @@ ROUTERS = ("Router", "Gate")
 class FakeQuantized:
     """The full weights of a model whose own are quantised. The model is changed.
 
-    Raises CheckpointError where nothing is left to quantise, or a matrix does not divide into blocks.
+    Raises CheckpointError where nothing is left to quantise, `keep` has a name that no layer has, or a matrix does not
+    divide into blocks.
     """
 
     def __init__(self, model: nn.Module, settings: Quantization):
@@ -77,7 +78,7 @@ def quantized_as(name: str, weight: Tensor, form: Format, largest: Tensor | None
 
 def targets(model: nn.Module, keep: tuple[str, ...]) -> dict[str, nn.Parameter]:
     """Name → weight [outputs, inputs] of each linear layer, [experts, outputs, inputs] of stacked experts; without what
-    `keep` names, routers and tied weights."""
+    `keep` names, routers and tied weights. Raises CheckpointError for a name in `keep` that no layer has."""
     embeddings = {
         id(parameter)
         for module in model.modules()
@@ -85,16 +86,22 @@ def targets(model: nn.Module, keep: tuple[str, ...]) -> dict[str, nn.Parameter]:
         for parameter in module.parameters(recurse=False)
     }
     found: dict[str, nn.Parameter] = {}
+    unused, layers = set(keep), []
     for path, module in model.named_modules():
-        if type(module).__name__.endswith(ROUTERS):
-            continue
         for leaf, parameter in module.named_parameters(recurse=False):
-            linear = type(module) is nn.Linear and leaf == "weight"
-            if not linear and not (parameter.ndim == 3 and path.rpartition(".")[2] == "experts"):
+            stacked = parameter.ndim == 3 and path.rpartition(".")[2] == "experts"
+            layer = f"{path}.{leaf}" if stacked else path
+            kept = {entry for entry in keep if fnmatch(f".{layer}", f"*.{entry}")}
+            unused -= kept
+            router = type(module).__name__.endswith(ROUTERS)
+            if router or not (stacked or (type(module) is nn.Linear and leaf == "weight")):
                 continue
-            layer = path if linear else f"{path}.{leaf}"
-            if id(parameter) not in embeddings and not any(fnmatch(f".{layer}", f"*.{kept}") for kept in keep):
+            layers.append(layer)
+            if not kept and id(parameter) not in embeddings:
                 found[f"{path}.{leaf}"] = parameter
+    if unused:
+        names = ", ".join(layers[:2])
+        raise CheckpointError(f"keep: no layer is called {min(unused)}; they are called {names}, …")
     return found
 
 

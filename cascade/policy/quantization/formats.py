@@ -135,7 +135,7 @@ def pack(found: Quantized, form: Format) -> dict[str, Tensor]:
 
 def unpack(stored: dict[str, Tensor], form: Format) -> Quantized:
     """The inverse of `pack`. Raises ValueError naming a tensor that is missing, or whose shape or type does not fit."""
-    scale = _part(stored, "weight_scale", _scale_type(form))
+    scale = _part(stored, "weight_scale", *_scale_types(form))
     matrix = None
     if form.kind == "int":
         outputs, inputs = _part(stored, "weight_shape", torch.int64).tolist()
@@ -220,16 +220,17 @@ def _nearest_e2m1(units: Tensor) -> Tensor:
     return grid[torch.bucketize(units.abs(), middles)].copysign(units)
 
 
-def _scale_type(form: Format) -> torch.dtype:
+def _scale_types(form: Format) -> tuple[torch.dtype, ...]:
+    """As they are written, and as other programs write them."""
     if form.nested:
-        return torch.float8_e4m3fn
-    return torch.bfloat16 if form.kind == "int" else torch.float32
+        return (torch.float8_e4m3fn,)
+    return (torch.bfloat16,) if form.kind == "int" else (torch.float32, torch.bfloat16)
 
 
-def _part(stored: dict[str, Tensor], name: str, dtype: torch.dtype) -> Tensor:
+def _part(stored: dict[str, Tensor], name: str, *dtypes: torch.dtype) -> Tensor:
     if name not in stored:
         raise ValueError(f"no {name}")
-    if stored[name].dtype != dtype:
-        kinds = [str(d).removeprefix("torch.") for d in (stored[name].dtype, dtype)]
+    if stored[name].dtype not in dtypes:
+        kinds = [str(dtype).removeprefix("torch.") for dtype in (stored[name].dtype, dtypes[0])]
         raise ValueError(f"{name} is {kinds[0]}, not {kinds[1]}")
     return stored[name]

@@ -28,7 +28,7 @@ INDEX = "model.safetensors.index.json"
 def is_quantized(directory: Path) -> bool:
     """Whether a checkpoint's weights are quantised, in whatever way."""
     path = directory / "config.json"
-    return path.is_file() and "quantization_config" in read_json(path)
+    return path.is_file() and read_json(path).get("quantization_config") is not None
 
 
 def quantize_files(directory: Path, names: Mapping[str, Tensor], form: Format) -> None:
@@ -120,7 +120,9 @@ def read_quantized(directory: Path) -> dict[str, Tensor]:
         try:
             tensors[f"{matrix}.weight"] = dequantize(unpack(stored, form))
         except ValueError as error:
-            raise CheckpointError(f"{directory}: {matrix}: {error}; quantise again") from None
+            raise CheckpointError(
+                f"{directory}: {matrix}: {error}; its files do not have the format that config.json says"
+            ) from None
     return tensors
 
 

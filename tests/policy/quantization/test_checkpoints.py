@@ -1,5 +1,6 @@
 """Fake-quantised policies, the directory that they write, and what is read from it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,18 @@ def test_linear_layers_and_experts_are_quantised_and_nothing_else(hybrid: Path):
 )
 def test_layers_that_are_kept_are_named_by_the_ends_of_their_names(hybrid: Path, keep: tuple[str, ...], left: int):
     assert len(targets(HFPolicy(hybrid).model, keep)) == left
+
+
+@pytest.mark.parametrize("entry", ["in_prj", "layers.0", "experts", "backbone.layers.0.*"])
+def test_a_name_that_no_layer_has_is_refused(hybrid: Path, entry: str):
+    line = rf"^keep: no layer is called {re.escape(entry)}; they are called model\.layers\.0\.mixer\.in_proj, "
+    with pytest.raises(CheckpointError, match=line):
+        targets(HFPolicy(hybrid).model, ("lm_head", entry))
+
+
+def test_what_stays_anyway_may_be_named(hybrid: Path):
+    model = HFPolicy(hybrid).model
+    assert targets(model, ("lm_head", "gate", "embeddings")).keys() == targets(model, ("lm_head",)).keys()
 
 
 def test_a_head_that_is_the_embeddings_stays(llama: Path):
@@ -250,9 +263,15 @@ def change_weights(directory: Path, change) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def test_a_checkpoint_whose_configuration_says_null_is_a_plain_one(llama: Path):
+    config = read_json(llama / "config.json")
+    write_json(llama / "config.json", {**config, "quantization_config": None})
+    HFPolicy(llama)
+
+
 def test_a_missing_scale_is_named(written: Path):
     change_weights(written, lambda t: t.pop("model.layers.0.mlp.up_proj.weight_scale"))
-    line = r"written: model.layers.0.mlp.up_proj: no weight_scale; quantise again$"
+    line = r"written: model.layers.0.mlp.up_proj: no weight_scale; its files do not have the format that config"
     with pytest.raises(CheckpointError, match=line):
         HFPolicy(written)
 

@@ -182,6 +182,13 @@ def test_parts_that_do_not_fit_are_named(name: str, change, line: str):
         unpack(stored, FORMATS[name])
 
 
+def test_scales_of_fp8_may_be_in_bfloat16_as_llm_compressor_writes_them():
+    stored = pack(quantize(matrix(6, 96), FORMATS["fp8"]), FORMATS["fp8"])
+    stored["weight_scale"] = stored["weight_scale"].bfloat16()
+    expected = stored["weight"].float() * stored["weight_scale"].float()
+    assert torch.equal(dequantize(unpack(stored, FORMATS["fp8"])), expected)
+
+
 def test_formats_are_recognised_by_their_description():
     for form in FORMATS.values():
         assert format_of(config_group(form)) == form
