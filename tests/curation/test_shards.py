@@ -68,7 +68,7 @@ def split_small(monkeypatch: pytest.MonkeyPatch, shard_bytes: int) -> None:
 
 def test_the_size_of_the_shards_changes_nothing(layout: Layout, recipe: Recipe, monkeypatch: pytest.MonkeyPatch):
     whole = built(recipe, layout)
-    for size in (700, 3000):
+    for size in (1500, 6000):
         split_small(monkeypatch, size)
         assert built(recipe, layout) == whole
 

@@ -190,6 +190,8 @@ def test_an_evaluation_of_anything_else_is_not_taken_over(
     elif change == "checkpoint":
         shutil.rmtree(layout.checkpoint("mend"))  # not written through: its files are those of mopd
         make_checkpoint(layout.checkpoint("mend"), seed=9)
+        path = layout.training("mend") / "manifest.json"
+        write_json(path, read_json(path) | {"checkpoint": hash_directory(layout.checkpoint("mend"))})
     else:
         shutil.copytree(layout.checkpoint("sft"), layout.checkpoint("rl"), dirs_exist_ok=True)
         benchmark.evaluate(recipe, "sft", layout)
