@@ -47,7 +47,7 @@ from cascade.training.resume_state import State, load_state, save_state
 from cascade.training.sft import mean_negative_log_prob
 from cascade.training.teacher_scoring import Teacher, Teachers
 from cascade.utils import distributed
-from cascade.utils.files import read_json, write_atomic, write_json
+from cascade.utils.files import read_json, write_json
 from cascade.utils.seeds import derive_seed
 
 OUT = Path("results/gpu/paper_shape.json")
@@ -285,8 +285,7 @@ def worker(task: dict[str, Any]) -> None:
 
     def write(found: dict[str, Any]) -> None:
         if distributed.is_main():
-            found = {**found, "seconds": round(time.perf_counter() - began, 1)}
-            write_atomic(Path(task["result"]), json.dumps(found))
+            write_json(Path(task["result"]), {**found, "seconds": round(time.perf_counter() - began, 1)})
 
     found: dict[str, Any] = {}
     for found in DO[task["do"]](task):

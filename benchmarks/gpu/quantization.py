@@ -333,15 +333,15 @@ def each(
     """Of each directory that is served and not known yet; what vLLM refuses has its line instead."""
     table = found.setdefault(key, {})
     for name in SERVED:
-        if name == "sft" or name in options.formats:
-            if name in table and "refused" not in table[name]:
-                continue
-            try:
-                table[name] = measure(name)
-            except CascadeError as refused:
-                table[name] = {"refused": str(refused)}
-            print(json.dumps({key: {name: table[name]}}), flush=True)
-            write_json(options.out, found)
+        known = name in table and "refused" not in table[name]
+        if known or name not in ("sft", *options.formats):
+            continue
+        try:
+            table[name] = measure(name)
+        except CascadeError as refused:
+            table[name] = {"refused": str(refused)}
+        print(json.dumps({key: {name: table[name]}}), flush=True)
+        write_json(options.out, found)
 
 
 PARTS = {"model": model, "formats": formats, "products": products, "vllm": vllm, "served": served}

@@ -93,7 +93,7 @@ def prompt_results(rollouts: list[dict[str, Any]]) -> dict[str, list[PromptResul
 def check_is_its_own(node: str, checkpoint: str, layout: Layout) -> None:
     """Raises CascadeError where `checkpoint`, the hash of what is under models/, is not of what the node wrote."""
     path = layout.training(node) / "manifest.json"
-    if path.exists() and read_json(path).get("checkpoint", checkpoint) != checkpoint:
+    if path.exists() and read_json(path)["checkpoint"] != checkpoint:
         raise CascadeError(
             f"{layout.checkpoint(node)}: its files are not those that the node wrote; "
             f"`cascade node {node}` makes it again"

@@ -37,17 +37,20 @@ def load_checkpoint(
     check_files(directory)
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
-        own = {}
         if getattr(config, "quantization_config", "") is None:
             del config.quantization_config  # transformers would look into it.
-            own = {"config": config}
         # transformers' warning of missing kernels does not apply: NemotronH does not run through transformers here.
         logging.getLogger("transformers").setLevel(logging.ERROR)
         loaded: Any = (
             _load_quantized(directory, config, dtype)
             if is_quantized(directory)
             else AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **own
+                directory,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
             )
         )
         model, report = loaded

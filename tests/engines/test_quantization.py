@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from cascade.policy.base import Sequence
 from cascade.policy.checkpoint import save_checkpoint
 from cascade.policy.hf import HFPolicy
 from cascade.policy.quantization.formats import FORMATS, config_group, dequantize, pack, quantize
@@ -96,19 +97,21 @@ def dense(tmp_path: Path) -> Path:
     return tmp_path / "dense"
 
 
-def test_vllm_computes_with_the_weights_that_were_written(dense: Path, tmp_path: Path):
-    HFPolicy(dense, quantization=Quantization(format="int4")).save(tmp_path / "int4")
-    policy = HFPolicy(tmp_path / "int4")
+def in_vllm(policy: HFPolicy) -> tuple[list[Sequence], torch.Tensor]:
+    """What vLLM samples from the policy's directory, and its log-probabilities."""
     sampler = make_sampler(SETTINGS, policy)
     try:
         samples = sampler.sample(requests(24), max_new_tokens=24)
     finally:
         sampler.close()
-    theirs = torch.tensor([x for sample in samples for x in sample.log_probs])
-    gap, gap_to_full = (
-        (of.score(sequences(requests(24), samples)).log_probs - theirs).abs().mean().item()
-        for of in (policy, HFPolicy(dense))
-    )
+    return sequences(requests(24), samples), torch.tensor([x for sample in samples for x in sample.log_probs])
+
+
+def test_vllm_computes_with_the_weights_that_were_written(dense: Path, tmp_path: Path):
+    HFPolicy(dense, quantization=Quantization(format="int4")).save(tmp_path / "int4")
+    policy = HFPolicy(tmp_path / "int4")
+    sampled, theirs = in_vllm(policy)
+    gap, gap_to_full = ((of.score(sampled).log_probs - theirs).abs().mean().item() for of in (policy, HFPolicy(dense)))
     # It computes in bfloat16, which without quantisation leaves 0.017 nats; what four bits change is 0.4.
     assert gap < 0.04
     assert gap_to_full > 5 * gap
@@ -122,13 +125,8 @@ def test_vllm_rounds_the_activations_of_fp8(dense: Path, tmp_path: Path):
     for name, module in rounding.model.named_modules():
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
             module.register_forward_pre_hook(rounded_by_tokens)
-    sampler = make_sampler(SETTINGS, ours)
-    try:
-        samples = sampler.sample(requests(24), max_new_tokens=24)
-    finally:
-        sampler.close()
-    theirs = torch.tensor([x for sample in samples for x in sample.log_probs])
-    exact, rounded = (of.score(sequences(requests(24), samples)).log_probs for of in (ours, rounding))
+    sampled, theirs = in_vllm(ours)
+    exact, rounded = (of.score(sampled).log_probs for of in (ours, rounding))
     changes = torch.stack([theirs - exact, rounded - exact])
     # That it computes in bfloat16 besides shifts what is rounded up and what down.
     assert 0.7 < changes[0].std() / changes[1].std() < 1.4
