@@ -15,7 +15,7 @@ from cascade.decisions.teacher_selection import select_teachers
 from cascade.errors import CascadeError
 from cascade.layout import Layout
 from cascade.recipe import Recipe
-from cascade.utils.files import read_json, write_atomic, write_json
+from cascade.utils.files import hash_directory, read_json, write_atomic, write_json
 from tests import hub
 from tests.evaluation.project import recipe_with_gate, share, write_evaluation
 
@@ -32,7 +32,8 @@ def project(tmp_path):
     write_evaluation(layout, "sft", {"one": share(16), "two": share(30)})
     write_evaluation(layout, "rl", {"one": share(36), "two": share(20)})
     write_evaluation(layout, "mopd", {"one": share(35), "two": share(28)})
-    write_json(layout.training("mopd") / "manifest.json", {"node": "mopd", "seconds": 90.0, "tokens": 1234})
+    written = {"node": "mopd", "checkpoint": hash_directory(layout.checkpoint("mopd"))}
+    write_json(layout.training("mopd") / "manifest.json", {**written, "seconds": 90.0, "tokens": 1234})
     write_atomic(layout.training("mopd") / "steps.csv", "step,rollout/groups,rollout/length\n0,4,10\n1,6,20\n")
     counts = {"kept": 10, "drawn": 12, "steps": {"read": STEP}, "sources": {"one": {"kept": 7}, "two": {"kept": 3}}}
     write_json(layout.root / "data" / "report.json", {"rl": counts})
@@ -187,6 +188,9 @@ def test_what_no_gate_passed_is_refused_and_nothing_written(project, tmp_path):
     refused("mopd", "has not decided yet; `cascade node release`")
     write_json(project.decision("release"), decision)
     write_atomic(project.checkpoint("mopd") / "config.json", '{"node": "another"}')
+    refused("mopd", "its files are not those that the node wrote; `cascade node mopd` makes it again")
+    manifest = project.training("mopd") / "manifest.json"
+    write_json(manifest, read_json(manifest) | {"checkpoint": hash_directory(project.checkpoint("mopd"))})
     refused("mopd", "passed another checkpoint")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from cascade.commands.publish.data_card import data_card
 from cascade.commands.publish.model_card import model_card
 from cascade.errors import CascadeError
+from cascade.evaluation.results import check_is_its_own
 from cascade.layout import Layout
 from cascade.recipe import Recipe
 from cascade.utils.files import hash_directory, link_directory, read_json, write_atomic
@@ -69,6 +70,7 @@ def require_passed(recipe: Recipe, layout: Layout, node: str) -> str:
                 f"{node}: gate {name} has not passed it: {decision['words']}; change the recipe and `cascade run`"
             )
         if decision["checkpoint"] != content:
+            check_is_its_own(node, content, layout)
             raise CascadeError(
                 f"{node}: gate {name} passed another checkpoint ({decision['checkpoint'][:12]}) than {content[:12]} in "
                 f"{layout.checkpoint(node)}; run `cascade evaluate {node}` and `cascade node {name}` again"
