@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -29,20 +30,29 @@ from cascade.utils.files import publish_directory, write_json
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 """Size of a file at most, unless one weight is larger."""
-SMALL_BYTES = 10**8
-"""Files are not made smaller than this so that every process has one to write."""
+SMALL_BYTES = 10**9
+"""Files are not made smaller than this so that every process has some to write."""
+WRITERS = 4
+"""Files that a process writes at a time: one thread does not reach what memory or a file system takes."""
 GATHERED_BYTES = 2**28
 """Size of the weights that are gathered at a time, unless one is larger."""
 CONFIGURATION = ("config.json", "generation_config.json")
 
 
 def save_consolidated(
-    net: nn.Module, masters: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, source: Path, directory: Path
+    net: nn.Module,
+    masters: dict[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    source: Path,
+    directory: Path,
+    host: dict[str, Tensor] | None = None,
 ) -> None:
     """Write `net` to `directory` atomically. All processes must call it, and see the same `directory`.
 
     masters: float32 weights of this process's parts, by name, in place of the model's rounded ones.
     source: the checkpoint that the model was loaded from.
+    host: this process's weights as an earlier call wrote them, memory to fill anew: new memory takes far longer to get
+        than the copy.
     Each process writes some of the files, and holds their weights in its host's memory; rank 0 all, if the class is
     transformers'. Where one cannot write, it raises its error and the others CascadeError; nothing is published.
     """
@@ -54,17 +64,23 @@ def save_consolidated(
     own = {key for keys in files.values() for key in keys}
     if plan is None and distributed.is_main():
         own = set(empty)
-    weights: dict[str, Tensor] = {}
+    weights = {} if host is None else host
     for name, whole in whole_tensors((name, value.to(_narrower(value, parts[name]))) for name, value in values):
         if own.isdisjoint(parts[name]):
             continue
         for key, part in _released_names(net, name, whole):
             if key in own:
-                weights[key] = part.to(empty[key].dtype).contiguous().cpu()
+                if key not in weights:
+                    weights[key] = torch.empty(part.shape, dtype=empty[key].dtype)
+                weights[key].copy_(part)
     with _beside(directory) as temporary:
+
+        def write(file: str) -> None:
+            save_file({key: weights[key] for key in files[file]}, temporary / file, {"format": "pt"})
+
         with distributed.together():
-            for file, keys in files.items():
-                save_file({key: weights[key] for key in keys}, temporary / file, {"format": "pt"})
+            with ThreadPoolExecutor(WRITERS) as writers:
+                list(writers.map(write, files))
             if distributed.is_main():
                 if isinstance(net, PreTrainedModel):
                     net.save_pretrained(temporary, state_dict=weights)
@@ -184,9 +200,10 @@ def _places(
 
 
 def _stored(net: nn.Module, masters: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Every weight and buffer of the state dict, those that have master weights in float32."""
+    """Every weight and buffer of the state dict, tied ones once; those that have master weights in float32."""
+    tied = getattr(net, "all_tied_weights_keys", None) or {}
     for name, value in net.state_dict().items():
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or name in tied:
             continue
         whole = value.detach()
         if name in masters:
@@ -233,9 +250,9 @@ def _narrower(value: Tensor, parts: dict[str, Tensor]) -> torch.dtype:
 
 
 def _plan(tensors: dict[str, Tensor]) -> StateDictSplit:
-    """Which file has which tensors. As many files for each process, of about the same size, except for small models."""
-    total, processes = sum(tensor.nbytes for tensor in tensors.values()), distributed.size()
-    files = processes * math.ceil(total / (processes * SHARD_BYTES))
+    """Which file has which tensors. As many files for each writer, of about the same size, except for small models."""
+    total, writers = sum(tensor.nbytes for tensor in tensors.values()), distributed.size() * WRITERS
+    files = writers * math.ceil(total / (writers * SHARD_BYTES))
     size = max(SMALL_BYTES, math.ceil(total / files))
     return split_torch_state_dict_into_shards(tensors, max_shard_size=min(SHARD_BYTES, size))
 

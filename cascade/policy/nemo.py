@@ -91,6 +91,7 @@ class NemoPolicy(HFPolicy):
         self._whole: PreTrainedModel | None = None
         self._changed = False
         self._hosted: list[tuple[torch.UntypedStorage, Tensor]] | None = None
+        self._written: dict[str, Tensor] = {}
 
     @property
     def sharded(self) -> bool:  # type: ignore[override]
@@ -144,7 +145,7 @@ class NemoPolicy(HFPolicy):
     def save(self, directory: Path) -> None:
         distributed.main_thread_only("saving with engine nemo")
         masters = {n: w.detach() for n, w in self._masters.weights.items()} if self._masters else {}
-        save_consolidated(self._net, masters, self.tokenizer, self._source, directory)
+        save_consolidated(self._net, masters, self.tokenizer, self._source, directory, self._written)
 
     def to_host(self) -> None:
         """For a policy that is not trained. Moves only this process's shards, so no other process is needed."""

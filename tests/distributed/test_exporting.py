@@ -8,9 +8,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cascade.policy import consolidate
+from cascade.policy.checkpoint import save_checkpoint
 from cascade.utils.files import read_json
 from tests.distributed import exporting
 from tests.distributed.launch import launch
+from tests.policy import tiny
 
 CASES = exporting.CASES
 
@@ -96,6 +98,35 @@ def test_a_process_that_cannot_write_fails_all_and_publishes_nothing(rank: int, 
     assert said[rank] == "OSError: [Errno 28] No space left on device"
     assert said[1 - rank] == f"CascadeError: rank {rank} failed: [Errno 28] No space left on device"
     assert found[f"left {rank}"] == ["model", "old"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_memory_of_an_earlier_call_is_filled_anew(case: str, folder: Path, tmp_path: Path) -> None:
+    host: dict[str, Tensor] = {}
+
+    def saved() -> tuple[dict[str, Tensor], dict[str, int]]:
+        consolidate.save_consolidated(net, masters, tiny.tokenizer(), folder / f"source-{case}", tmp_path / case, host)
+        return tensors(tmp_path / case), {name: value.data_ptr() for name, value in host.items()}
+
+    net, masters = exporting.make_net(case)
+    first, places = saved()
+    with torch.no_grad():
+        for value in (*masters.values(), net.get_parameter(exporting.FROZEN)):
+            value.neg_()
+    second, again = saved()
+    assert places == again
+    assert places.keys() == first.keys()
+    assert_same({name: -value if value.is_floating_point() else value for name, value in first.items()}, second)
+
+
+def test_tied_weights_are_written_once(tmp_path: Path) -> None:
+    net = tiny.qwen3()
+    save_checkpoint(net, tiny.tokenizer(), tmp_path / "source")
+    masters = {name: value.detach().neg() for name, value in net.named_parameters()}
+    consolidate.save_consolidated(net, masters, tiny.tokenizer(), tmp_path / "source", tmp_path / "saved")
+    source = tensors(tmp_path / "source")
+    assert "lm_head.weight" not in source
+    assert_same({name: -value for name, value in source.items()}, tensors(tmp_path / "saved"))
 
 
 def test_a_small_model_is_one_file(folder: Path, found: dict) -> None:
