@@ -8,8 +8,8 @@ sft    ten SFT steps on packed sequences of 8,192 tokens, ten of 32,768: tokens/
        the planned, the share of communication in one profiled step
 rl     five RL steps and five of distillation from two teachers in the host's memory, in turns: seconds of each part,
        the sampler's log-probabilities against the trainer's
-save   a step, its state saved, a second step, the checkpoint exported; in fresh processes the state loaded, the second
-       step again, the exported checkpoint loaded: seconds and bytes, and whether both came to the same
+save   a step, its state saved, a second step, the checkpoint exported twice; in fresh processes the state loaded, the
+       second step again, the exported checkpoint loaded: seconds and bytes, and whether both came to the same
 
 `--layers`: the first L layers of the model; without it the most that the memory plan lets through for the part, and of
 which checkpoint and state fit on the disk of --work. Engine nemo, experts over all GPUs, activation checkpointing.
@@ -488,7 +488,7 @@ def save(task: dict[str, Any]) -> Found:
 
     state_seconds = timed_once(write_state)
     second = _step(policy, batch)
-    export_seconds = timed_once(export)
+    export_seconds, again_seconds = timed_once(export), timed_once(export)
     scores = policy.score(batch[:1]).log_probs
     if distributed.is_main():
         torch.save({"second": second, "scores": scores}, folder / "found.pt")
@@ -500,6 +500,8 @@ def save(task: dict[str, Any]) -> Found:
         "state bytes": sum(file.stat().st_size for file in folder.glob("state*.safetensors")),
         "state files": len(list(folder.glob("state*.safetensors"))),
         "exported s": export_seconds,
+        "exported again s": again_seconds,
+        "exported files": len(list((folder / "exported").glob("*.safetensors"))),
         "exported bytes": size_of(folder / "exported"),
         "peak MiB": peaks(),
     }
