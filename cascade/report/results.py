@@ -126,6 +126,9 @@ class QuantizedRow:
 
 
 def quantized_rows(results: Results) -> list[QuantizedRow]:
+    """A node without a distillation of its own, whose checkpoint is its start's, has none."""
+    recipe = results.recipe
+    made = {**recipe.quantize, **{node: recipe.quantize[section.init] for node, section in recipe.qad.items()}}
     return [
         QuantizedRow(
             node,
@@ -135,8 +138,8 @@ def quantized_rows(results: Results) -> list[QuantizedRow]:
             series["quantize/size_share"][-1][1],
             series["quantize/forward_kl"][-1][1],
         )
-        for node, section in results.recipe.quantize.items()
-        if (series := results.steps.get(node))
+        for node, section in made.items()
+        if "quantize/bytes" in (series := results.steps.get(node, {}))
     ]
 
 

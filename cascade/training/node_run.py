@@ -200,11 +200,11 @@ class NodeRun:
         policy: Policy,
         probe: list[Sequence] | None = None,
         max_gap: float = MAX_RELOAD_GAP,
-        measured: Callable[[Path], dict[str, float]] | None = None,
+        measure: Callable[[Path], None] | None = None,
     ) -> None:
         """Write the checkpoint, reload and verify it, publish it with its results, delete the state. It is verified on
-        the sequences `probe`, by default one of the vocabulary's first tokens. `measured`: metrics of what was written,
-        for a node without steps."""
+        the sequences `probe`, by default one of the vocabulary's first tokens. `measure` is called with what was
+        written, and may write metrics."""
         directory = self.work / "checkpoint"
         if distributed.is_main():
             shutil.rmtree(directory, ignore_errors=True)
@@ -213,8 +213,8 @@ class NodeRun:
                 policy.save(directory)
         distributed.barrier()
         self._check_reload(policy, directory, probe, max_gap)
-        if measured is not None:
-            self.journal.metrics(measured(directory), 0)
+        if measure is not None:
+            measure(directory)
         if distributed.is_main():
             self._publish(directory)
         distributed.barrier()
@@ -258,7 +258,11 @@ class NodeRun:
 
     def _write_results(self, checkpoint_hash: str) -> None:
         results = self._layout.training(self.name)
-        steps = [(e["step"], e["values"]) for e in self.journal.entries() if e["kind"] == "metrics"]
+        by_step: dict[int, dict[str, float]] = {}
+        for entry in self.journal.entries():
+            if entry["kind"] == "metrics":
+                by_step.setdefault(entry["step"], {}).update(entry["values"])
+        steps = list(by_step.items())
         write_atomic(results / "steps.csv", _csv(steps))
         if isinstance(self.node, OnPolicyNode):
             write_curves(results, steps, list(self.node.mix))

@@ -173,8 +173,9 @@ def test_where_a_domain_is_lost_it_is_distilled_from_what_it_was_quantised_from(
     decision = qad(recipe, "small_qad", layout, FileHistory(layout))
     assert decision["regressed"] == ["one"]
     assert {domain: t["node"] for domain, t in decision["teachers"].items()} == {"one": "sft", "two": "sft"}
-    steps = steps_of(layout, "small_qad")
-    assert len(steps) == 30
+    *steps, written = steps_of(layout, "small_qad")
+    assert len(steps) == read_json(layout.training("small_qad") / "metrics.json")["steps"] == 30
+    assert written.keys() == {"quantize/forward_kl", "quantize/bytes", "quantize/size_share"}
     teacher = HFPolicy(layout.checkpoint("sft"))
     rows = probe(recipe, recipe.quantize["small"], "small", layout, layout.root / "again")
     before, after = (
@@ -220,6 +221,13 @@ def test_the_report_sets_it_beside_what_it_was_made_from(layout: Layout):
     text = result_table(recipe, layout)
     share_of_size = steps_of(layout, "small")[0]["quantize/size_share"]
     assert f"small: nvfp4, {100 * share_of_size:.0f} % of the size of sft, KL " in text
+    last = steps_of(layout, "small_qad")[-1]
+    assert last["quantize/size_share"] == share_of_size
+    divergence = last["quantize/forward_kl"]
+    rows = probe(recipe, recipe.quantize["small"], "small", layout, layout.root / "again")
+    after, whole = (HFPolicy(layout.checkpoint(node)) for node in ("small_qad", "sft"))
+    assert divergence == pytest.approx(after.forward_kl(rows, whole).mean().item(), rel=1e-4)
+    assert f"small_qad: nvfp4, {100 * share_of_size:.0f} % of the size of sft, KL {divergence:.4f} " in text
     assert "small_qad: recovered 50 % of what its start lacked on the teachers (one 50 %)." in text
     assert "1 of 1 regression checks led to a repair." in text
     page = build_report(recipe, layout).read_text(encoding="utf-8")
