@@ -83,7 +83,8 @@ def _check_references(key: str, node: Any, graph: Graph, curation: Curation) -> 
     for field, (values, candidates) in references.items():
         for value in values:
             if value is not None and value not in candidates:
-                raise RecipeError(f"{key}.{field}: no such node {value!r}; have {', '.join(candidates) or 'none'}")
+                wrong = f"{value!r} cannot be used here" if value in (BASE, *makers) else f"no such node {value!r}"
+                raise RecipeError(f"{key}.{field}: {wrong}; have {', '.join(candidates) or 'none'}")
     sources = curation.sources.values()
     for domain in getattr(node, "mix", {}):
         if not any(source.rl for source in sources if source.domain == domain):

@@ -289,7 +289,7 @@ def test_what_is_quantised_is_not_in_the_comparisons_of_other_nodes():
         ),
         ({"quantize": {"engine": "nemo"}}, "engine: nemo does not quantise; say hf"),
         ({"quantize": {"lora": {}}}, "lora: all weights are quantised and trained; take it out"),
-        ({"distil": {"init": "sft"}}, "qad.small_qad.init: no such node 'sft'; have small"),
+        ({"distil": {"init": "sft"}}, "qad.small_qad.init: 'sft' cannot be used here; have small"),
         ({"distil": {"round": 3}}, "qad.small_qad.round: 3; qad opens the round after the one it reads, 2"),
         (
             {"distil": {"against": ["rl"]}},

@@ -318,7 +318,7 @@ def test_a_node_whose_evaluation_alone_is_awaited_comes_first(repaired: dict) ->
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("init", "base", "repair.mend.init: no such node 'base'; have sft, if_rl"),
+        ("init", "base", "repair.mend.init: 'base' cannot be used here; have sft, if_rl"),
         ("against", ["x"], "repair.mend.against: no such node 'x'; have sft"),
         ("against", [], "repair.mend.against: List should have at least 1 item"),
         ("against", ["mend"], "repair.mend.reads_round: 2, but its against 'mend' is of round 3"),
