@@ -5,12 +5,14 @@ continue, and the fingerprint of the inputs. All of it is of the same step. `nod
 restores it, and rewinds journal and samples to its step.
 
 Where every process holds a shard of the policy, the other processes' tensors are in files beside it, named after step
-and rank. They are written before the main process's file names their step, and deleted after it names another, so the
-set is consistent too. It is resumed by as many processes as wrote it, with the same bytes as a result.
+and rank. All are written at the same time; the main process's gets its name last, and the others' earlier ones are
+deleted after that, so the set is consistent too. It is resumed by as many processes as wrote it, with the same bytes as
+a result.
 """
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,35 +40,30 @@ class State:
 def save_state(path: Path, state: State, inputs: dict[str, Any], sharded: bool = False) -> None:
     """`sharded`: every process calls it, each with its own tensors; else only the main process.
 
-    Raises CascadeError where the disk is full; the previous state stays.
+    Raises CascadeError where the disk is full; the previous state stays. So it does where one of several processes
+    cannot write: that raises its error, the others CascadeError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {_KEY: json.dumps({"step": state.step, "progress": state.progress, "inputs": inputs})}
-    if not sharded:
-        _write(path, state.tensors, metadata)
-        return
-    part = _part(path, state.step)
-    if not distributed.is_main():
-        _write(part, state.tensors, metadata)
-    distributed.barrier()
-    if distributed.is_main():
-        _write(path, state.tensors, metadata)
-    distributed.barrier()
-    for old in path.parent.glob(_part_name(path, "*")):
-        if old != part:
-            old.unlink()
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    temporary = path.with_suffix(".tmp")
+    part = _part(path, state.step) if sharded else path
+    temporary = part.with_suffix(".tmp")
+    together = distributed.together if sharded else nullcontext
     try:
-        with room_for(path):
-            save_file(tensors, temporary, metadata)
+        with together(), room_for(part):
+            save_file(state.tensors, temporary, metadata)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            if part != path:
+                os.replace(temporary, part)
+        with together():
+            if part == path:
+                os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    if sharded:
+        for old in path.parent.glob(_part_name(path, "*")):
+            if old != part:
+                old.unlink()
 
 
 def _part(path: Path, step: int) -> Path:

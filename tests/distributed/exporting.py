@@ -1,7 +1,10 @@
-"""A small model, split over the processes and written as one directory by all of them: exporting.py FOLDER"""
+"""A small model, split over the processes and written as one directory by all of them, and states of which each process
+has a part: exporting.py FOLDER"""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,8 +13,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
+from cascade.errors import CascadeError
 from cascade.policy import consolidate
 from cascade.policy.master_weights import local
+from cascade.training import resume_state
+from cascade.training.resume_state import State, load_state, save_state
 from cascade.utils import distributed
 from tests.policy import tiny
 
@@ -133,6 +139,45 @@ def failing(case: str, source: Path, directory: Path, rank: int) -> str:
     return ""
 
 
+def state_of(step: int) -> State:
+    return State(step, {"order": step}, {"weights": torch.full((3,), 10.0 * step + distributed.rank())})
+
+
+def states(path: Path) -> dict:
+    """One is written, each process's part only while the other's is; of a second, once each, a process has no room."""
+    write = resume_state.save_file
+
+    def waiting(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+        write(tensors, file, metadata)
+        end = time.monotonic() + 60
+        while len(list(path.parent.iterdir())) < distributed.size():
+            if time.monotonic() > end:
+                raise OSError("the other process does not write")
+            time.sleep(0.01)
+
+    def full(rank: int, tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+        if distributed.rank() == rank:
+            raise OSError(28, "No space left on device")
+        write(tensors, file, metadata)
+
+    found: dict = {"said": []}
+    try:
+        resume_state.save_file = waiting
+        save_state(path, state_of(1), {}, sharded=True)
+        for rank in range(distributed.size()):
+            resume_state.save_file = partial(full, rank)
+            try:
+                save_state(path, state_of(2), {}, sharded=True)
+            except CascadeError as error:
+                found["said"].append(str(error))
+            distributed.barrier()
+            found[f"after {rank}"] = load_state(path, {}, sharded=True)[0]
+    finally:
+        resume_state.save_file = write
+    save_state(path, state_of(3), {}, sharded=True)
+    return {**found, "last": load_state(path, {}, sharded=True)[0]}
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     consolidate.SHARD_BYTES, consolidate.GATHERED_BYTES = SHARD_BYTES, 300
@@ -146,6 +191,7 @@ def main(folder: Path) -> None:
         distributed.barrier()
     consolidate.SHARD_BYTES = 10**9
     found["small"] = distributed.gather(export("plain", folder / "source-plain", folder / "small"))
+    found["states"] = distributed.gather(states(folder / "states" / "state.safetensors"))
     if distributed.is_main():
         torch.save(found, folder / "found.pt")
 

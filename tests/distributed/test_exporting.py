@@ -1,4 +1,4 @@
-"""Two processes write one checkpoint: together the tensors that one process writes, or nothing."""
+"""Two processes write one checkpoint: together the tensors that one process writes, or nothing. And so a state."""
 
 from pathlib import Path
 
@@ -137,3 +137,17 @@ def test_a_small_model_is_one_file(folder: Path, found: dict) -> None:
 
 def test_nothing_is_left_beside_the_checkpoint(folder: Path, found: dict) -> None:
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_parts_of_a_state_are_written_at_the_same_time_and_count_together(folder: Path, found: dict) -> None:
+    files = [folder / "states" / name for name in ("state.safetensors", "state.2.1.safetensors")]
+    remedy = "make room and run it again: it goes on from what was saved last"
+    full = [f"{file}: cannot be written (No space left on device); {remedy}" for file in files]
+    for rank, of in enumerate(found["states"]):
+        assert of["said"] == [
+            line if rank == other else f"rank {other} failed: {line}" for other, line in enumerate(full)
+        ]
+        for name, step in (("after 0", 1), ("after 1", 1), ("last", 3)):
+            assert (of[name].step, of[name].progress) == (step, {"order": step})
+            assert of[name].tensors["weights"].tolist() == [10.0 * step + rank] * 3
+    assert {path.name for path in (folder / "states").iterdir()} == {"state.safetensors", "state.3.1.safetensors"}
