@@ -30,7 +30,7 @@ from cascade.utils.files import publish_directory, write_json
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 """Size of a file at most, unless one weight is larger."""
-SMALL_BYTES = 10**9
+SMALL_BYTES = 10**8
 """Files are not made smaller than this so that every process has some to write."""
 WRITERS = 4
 """Files that a process writes at a time: one thread does not reach what memory or a file system takes."""
@@ -45,14 +45,14 @@ def save_consolidated(
     tokenizer: PreTrainedTokenizerBase,
     source: Path,
     directory: Path,
-    host: dict[str, Tensor] | None = None,
+    weights: dict[str, Tensor],
 ) -> None:
     """Write `net` to `directory` atomically. All processes must call it, and see the same `directory`.
 
     masters: float32 weights of this process's parts, by name, in place of the model's rounded ones.
     source: the checkpoint that the model was loaded from.
-    host: this process's weights as an earlier call wrote them, memory to fill anew: new memory takes far longer to get
-        than the copy.
+    weights: what this process wrote at an earlier call, empty at the first: memory to fill anew, since getting new
+        memory takes far longer than the copy.
     Each process writes some of the files, and holds their weights in its host's memory; rank 0 all, if the class is
     transformers'. Where one cannot write, it raises its error and the others CascadeError; nothing is published.
     """
@@ -64,7 +64,6 @@ def save_consolidated(
     own = {key for keys in files.values() for key in keys}
     if plan is None and distributed.is_main():
         own = set(empty)
-    weights = {} if host is None else host
     for name, whole in whole_tensors((name, value.to(_narrower(value, parts[name]))) for name, value in values):
         if own.isdisjoint(parts[name]):
             continue

@@ -113,7 +113,7 @@ def export(case: str, source: Path, directory: Path) -> dict:
     consolidate.save_file, consolidate.whole_tensors = writing, gathering
     try:
         net, masters = make_net(case)
-        consolidate.save_consolidated(net, masters, tiny.tokenizer(), source, directory)
+        consolidate.save_consolidated(net, masters, tiny.tokenizer(), source, directory, {})
     finally:
         consolidate.save_file, consolidate.whole_tensors = write, gather
     return {"files": files, "dtypes": dtypes}
@@ -131,7 +131,7 @@ def failing(case: str, source: Path, directory: Path, rank: int) -> str:
     consolidate.save_file = full
     try:
         net, masters = make_net(case)
-        consolidate.save_consolidated(net, masters, tiny.tokenizer(), source, directory)
+        consolidate.save_consolidated(net, masters, tiny.tokenizer(), source, directory, {})
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:

@@ -123,7 +123,7 @@ def test_tied_weights_are_written_once(tmp_path: Path) -> None:
     net = tiny.qwen3()
     save_checkpoint(net, tiny.tokenizer(), tmp_path / "source")
     masters = {name: value.detach().neg() for name, value in net.named_parameters()}
-    consolidate.save_consolidated(net, masters, tiny.tokenizer(), tmp_path / "source", tmp_path / "saved")
+    consolidate.save_consolidated(net, masters, tiny.tokenizer(), tmp_path / "source", tmp_path / "saved", {})
     source = tensors(tmp_path / "source")
     assert "lm_head.weight" not in source
     assert_same({name: -value for name, value in source.items()}, tensors(tmp_path / "saved"))

@@ -34,7 +34,7 @@ def test_files_whose_bytes_count_have_one_key(tmp_path: Path) -> None:
     HFPolicy(tiny.checkpoint(tmp_path / "one")).save(tmp_path / "saved")
     weights = {"a": torch.zeros(3), "b": torch.zeros(2)}
     net = torch.nn.ParameterDict(weights)
-    save_consolidated(net, {}, tiny.tokenizer(), tmp_path / "one", tmp_path / "consolidated")
+    save_consolidated(net, {}, tiny.tokenizer(), tmp_path / "one", tmp_path / "consolidated", {})
     save_state(
         tmp_path / "state" / "state.safetensors", State(3, {"order": [1], "more": 2}, weights), {"a": "b", "c": "d"}
     )
