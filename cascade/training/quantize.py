@@ -33,8 +33,7 @@ def run_quantize(recipe: Recipe, name: str, layout: Layout) -> None:
 
     def measure(written: Path) -> None:
         parent = HFPolicy(run.parent, device=str(policy.device))
-        found = beside(written, policy, run.parent, parent, rows)
-        report(name, node, found)
+        found = beside(name, node, written, policy, run.parent, parent, rows)
         tokens, seconds = float(sum(len(row.token_ids) for row in rows)), time.perf_counter() - began
         run.journal.metrics({**found, "train/tokens": tokens, "time/step_seconds": seconds}, 0)
 
@@ -63,11 +62,11 @@ def run_qad(
         began = time.perf_counter()
         batch = [data[order[position]] for position in range(step * node.batch, (step + 1) * node.batch)]
         rate = learning_rate(node.optimizer, step, node.steps)
-        stepped = policy.distill(batch, teacher, mean(sum(sum(s.trained) for s in batch)), rate)
+        report = policy.distill(batch, teacher, mean(sum(sum(s.trained) for s in batch)), rate)
         seconds = time.perf_counter() - began
-        metrics = {**step_metrics(stepped, rate, seconds), "time/step_seconds": seconds}
+        metrics = {**step_metrics(report, rate, seconds), "time/step_seconds": seconds}
         run.journal.metrics(metrics, step)
-        progress.step(step, {"KL": f"{stepped.loss:.4f}", "tokens/s": f"{stepped.tokens / seconds:,.0f}"})
+        progress.step(step, {"KL": f"{report.loss:.4f}", "tokens/s": f"{report.tokens / seconds:,.0f}"})
         step += 1
         if after_step is not None:
             after_step(step, policy, metrics)
@@ -76,24 +75,26 @@ def run_qad(
     rows = probe(recipe, quantized, node.init, layout, run.work)  # Those on which `init` was measured.
 
     def measure(written: Path) -> None:
-        found = beside(written, policy, whole, teacher, rows)
-        report(name, quantized, found)
-        run.journal.metrics(found, step - 1)
+        run.journal.metrics(beside(name, quantized, written, policy, whole, teacher, rows), step - 1)
 
     run.finish(policy, rows, quantized.max_log_prob_gap, measure)
 
 
-def beside(written: Path, policy: HFPolicy, whole: Path, reference: HFPolicy, rows: list[Sequence]) -> Metrics:
+def beside(
+    name: str,
+    node: QuantizeNode,
+    written: Path,
+    policy: HFPolicy,
+    whole: Path,
+    reference: HFPolicy,
+    rows: list[Sequence],
+) -> Metrics:
     """What was written of `policy`, beside `whole`, which it was quantised from (loaded: `reference`): bytes, share of
     its size, and the mean forward KL to it over the trained tokens of `rows`, in nats."""
     ours, theirs = (sum(f.stat().st_size for f in path.glob("*.safetensors")) for path in (written, whole))
     divergence = policy.forward_kl(rows, reference).mean().item()
+    say(f"{name}: {node.format}, {100 * ours / theirs:.0f} % of the size, KL to {node.init} {divergence:.4f} nats")
     return {"quantize/forward_kl": divergence, "quantize/bytes": float(ours), "quantize/size_share": ours / theirs}
-
-
-def report(name: str, node: QuantizeNode, found: Metrics) -> None:
-    size, divergence = 100 * found["quantize/size_share"], found["quantize/forward_kl"]
-    say(f"{name}: {node.format}, {size:.0f} % of the size, KL to {node.init} {divergence:.4f} nats")
 
 
 def fake_quantized_policy(run: NodeRun, checkpoint: Path, node: QuantizeNode) -> HFPolicy:
