@@ -31,6 +31,17 @@ def is_quantized(directory: Path) -> bool:
     return path.is_file() and read_json(path).get("quantization_config") is not None
 
 
+def stored_format(directory: Path) -> Format | None:
+    """The format of a checkpoint's weights; None where they are not quantised, or in a way that is not read here."""
+    if not is_quantized(directory):
+        return None
+    settings = read_json(directory / "config.json")["quantization_config"]
+    groups = settings.get("config_groups") or {}
+    if settings.get("quant_method") != METHOD or len(groups) != 1:
+        return None
+    return format_of(next(iter(groups.values())))
+
+
 def quantize_files(directory: Path, names: Mapping[str, Tensor], form: Format) -> None:
     """Quantise a checkpoint's files in place: the matrices of these weights of the model, by name. The files have their
     full weights.
@@ -101,10 +112,9 @@ def read_quantized(directory: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError where the format is another, or a part of a matrix is missing or does not fit.
     """
-    settings = read_json(directory / "config.json")["quantization_config"]
-    groups = settings.get("config_groups") or {}
-    form = format_of(next(iter(groups.values()), None)) if settings.get("quant_method") == METHOD else None
-    if form is None or len(groups) != 1:
+    form = stored_format(directory)
+    if form is None:
+        settings = read_json(directory / "config.json")["quantization_config"]
         raise CheckpointError(
             f"{directory}: quantised in a way that is not read here ({settings.get('quant_method')}, "
             f"{settings.get('format')}); give the checkpoint that it was quantised from"

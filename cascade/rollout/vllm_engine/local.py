@@ -14,7 +14,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from cascade.errors import CascadeError
-from cascade.policy.quantization.store import is_quantized
+from cascade.policy.quantization.formats import FORMATS
+from cascade.policy.quantization.store import is_quantized, stored_format
 from cascade.rollout.base import Sample, SampleRequest
 from cascade.rollout.vllm_engine.engine import Sampling
 from cascade.utils.orphans import Tether
@@ -26,6 +27,12 @@ WORKERS = {
 }
 MAX_DEATHS = 3
 """After more than so many consecutive engine failures without a response, the engine is not restarted."""
+
+
+def has_avx512() -> bool:
+    """False on an x86 processor without; others have kernels of their own."""
+    found = torch.cpu.get_capabilities()
+    return found["architecture"] != "x86_64" or bool(found["avx512_f"])
 
 
 class LocalEngine:
@@ -142,6 +149,12 @@ class LocalEngine:
 
     def _make(self) -> AsyncLLM:
         self._asleep = set()
+        if not self._shares_gpu and stored_format(self._weights) == FORMATS["int4"] and not has_avx512():
+            # vLLM (seen in 0.32) starts nevertheless, and each of its engines ends at the first request.
+            raise CascadeError(
+                "rollout engine vllm: its CPU build multiplies by int4 with AVX-512 alone, which this processor does "
+                "not have; set rollout.engine to torch, or sample on a GPU"
+            )
         settings = AsyncEngineArgs(
             model=str(self._weights),
             skip_tokenizer_init=True,
