@@ -73,6 +73,9 @@ def uv_environment() -> dict[str, str]:
                 options[option] = str(ast.literal_eval(value))
     # pip takes the best version of all indexes; uv by itself the first index that has the package at all.
     found = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+    if sys.dont_write_bytecode:
+        # As pip does in any case. Otherwise every process would compile what it imports, which takes longer than to run it.
+        found["UV_COMPILE_BYTECODE"] = "1"
     for option, variable in HANDED_OVER.items():
         if option in options:
             found[variable] = ("," if variable in SEVERAL_BY_COMMA else " ").join(options[option].split())

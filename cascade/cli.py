@@ -5,7 +5,6 @@ import gc
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +48,6 @@ def _layout() -> "Layout":
 def main() -> None:
     """Post-train a language model by the Nemotron-Cascade 2 recipe."""
     os.environ.update(QUIET)
-    # reasoning-gym imports it, and its first import, which compiles it, would print four of these.
-    warnings.filterwarnings("ignore", category=SyntaxWarning, module=".*cellpylib")
     # Without this, the last garbage collection takes seconds at the end of every stage that imported torch or MLflow.
     atexit.register(gc.freeze)
 

@@ -22,6 +22,7 @@ def configured(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     file = tmp_path / "pip.conf"
     monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     return file
 
 
@@ -47,6 +48,12 @@ def test_pips_configuration_is_handed_to_uv(configured, monkeypatch):
     }
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://set.for.uv")
     assert "UV_DEFAULT_INDEX" not in install.uv_environment()
+
+
+def test_uv_compiles_where_python_would_keep_no_bytecode(configured, monkeypatch):
+    assert "UV_COMPILE_BYTECODE" not in install.uv_environment()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert install.uv_environment()["UV_COMPILE_BYTECODE"] == "1"
 
 
 def tool(path: Path, code: int) -> str:

@@ -1,6 +1,11 @@
+import importlib.util
 import inspect
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +24,20 @@ GYM = get("reasoning_gym")
 
 def library_row(family, **config):
     return dict(reasoning_gym.create_dataset(family, size=1, seed=1, **config)[0])
+
+
+def test_where_python_keeps_no_bytecode_its_import_prints_nothing(tmp_path):
+    for path in Path(importlib.util.find_spec("cellpylib").origin).parent.glob("*.py"):  # Its code, without bytecode.
+        (tmp_path / "cellpylib").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "cellpylib")
+    told = subprocess.run(
+        [sys.executable, "-Bc", "import cascade.environments.reasoning_gym, cellpylib; print(cellpylib.__file__)"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (told.stdout, told.stderr) == (f"{tmp_path}/cellpylib/__init__.py\n", "")
 
 
 @pytest.mark.parametrize(

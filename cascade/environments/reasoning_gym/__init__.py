@@ -7,10 +7,14 @@ partial credit is for form (0.05 for any countdown) or for likeness (half of it 
 <answer>…</answer>, else the first \\boxed{…}, else the whole response; here braces inside the box are balanced.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from reasoning_gym.utils import extract_answer
+with warnings.catch_warnings():
+    # Of cellpylib, where Python has no bytecode of it yet, or keeps none.
+    warnings.simplefilter("ignore", SyntaxWarning)
+    from reasoning_gym.utils import extract_answer
 
 from cascade.chat import Response, Row
 from cascade.environments.base import Environment, Verdict, in_gym
