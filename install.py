@@ -74,7 +74,7 @@ def uv_environment() -> dict[str, str]:
     # pip takes the best version of all indexes; uv by itself the first index that has the package at all.
     found = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
     if sys.dont_write_bytecode:
-        # As pip does in any case. Otherwise every process would compile what it imports, which takes longer than to run it.
+        # As pip does in any case. Otherwise every process would compile all that it imports.
         found["UV_COMPILE_BYTECODE"] = "1"
     for option, variable in HANDED_OVER.items():
         if option in options:
