@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -59,16 +58,6 @@ def test_recipe_use_check_and_show(project: Path) -> None:
     shown = cascade("recipe", "show")
     assert "select_teachers" in shown
     assert (project / "params.yaml").read_text() == (ROOT / "recipes" / "nano.yaml").read_text()
-
-
-def test_what_a_library_is_compiled_with_is_not_printed() -> None:
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        cascade("recipe", "--help")
-        compile("1 is 2", "/site-packages/cellpylib/ca_functions.py", "exec")
-        assert not said
-        compile("1 is 2", "/project/mine.py", "exec")
-        assert len(said) == 1
 
 
 def test_an_error_is_one_line_without_traceback(project: Path) -> None:
