@@ -20,8 +20,9 @@ from tasks.watchdog import Watchdog
 _NOISE = re.compile(
     r"^(Running stage '|> cascade |(Generating|Updating) lock file|To (track the changes|enable auto staging)|"
     r"Stage '.*didn't change|Data and pipelines are up to date|\s+git add|\s+dvc config|Use `dvc push`|"
-    r"Verifying data sources|$)"
+    r"Verifying data sources|WARNING: '.*samples\.jsonl' is empty|$)"
 )
+"""Lines of DVC that are not passed on. A check that needed no repair has no samples."""
 _EXIT = re.compile(r"exited with (-?\d+)")
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 _TAIL = 50

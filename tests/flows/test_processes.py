@@ -22,6 +22,9 @@ stages:
   good:
     cmd: echo working && echo $CASCADE_RUN_ID > good
     outs: [good]
+  empty:
+    cmd: ": > samples.jsonl; : > scores.json"
+    outs: [samples.jsonl, scores.json]
   bad:
     cmd: "echo 'Error: rl.if_rl: no such thing' >&2; exit 1"
     outs: [bad]
@@ -50,6 +53,12 @@ def test_a_stage_is_built_once_and_its_lines_come_through(project: Path) -> None
     assert (project / "good").read_text() == "run-7\n"
     assert run_stage("good", project, "run-8", lines.append).kind == "unchanged"
     assert (project / "good").read_text() == "run-7\n"
+
+
+def test_a_node_without_samples_is_no_cause_for_a_warning(project: Path) -> None:
+    lines: list[str] = []
+    assert run_stage("empty", project, "", lines.append).kind == "built"
+    assert lines[1:] == ["WARNING: 'scores.json' is empty."]
 
 
 def test_a_command_that_says_no_has_failed_with_its_own_words(project: Path) -> None:
