@@ -1,6 +1,7 @@
 """The command line: quick help, one-line errors, the recipe commands, nodes in processes of their own."""
 
 import os
+import py_compile
 import signal
 import subprocess
 import sys
@@ -70,11 +71,24 @@ def test_the_page_of_bad_inputs_is_current() -> None:
     assert bad_inputs.page() == bad_inputs.PAGE.read_text(encoding="utf-8")
 
 
+def test_doctor_says_where_every_process_compiles_what_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert "bytecode" not in [finding.what for finding in doctor.packages()]
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    *_, found = doctor.packages()
+    assert (found.what, found.needed) == ("bytecode", False)
+    py_compile.compile(Path(found.remedy.split()[-1], "transformers", "__init__.py").as_posix())
+    assert "bytecode" not in [finding.what for finding in doctor.packages()]
+
+
 def test_doctor_names_what_is_missing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = cascade("doctor", code=1)
     assert "cascade recipe use nano" in told
     assert "git init" in told
-    assert all(finding.remedy == "" for finding in doctor.packages())
+    assert all(finding.remedy == "" for finding in doctor.packages() if finding.needed)
     for recipe, remedy in (
         ("nano", "cascade pretrain"),
         ("one-gpu", "cascade pretrain recipes/base/one-gpu.yaml --out models/one-gpu"),

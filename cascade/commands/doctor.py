@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 import click
@@ -78,6 +78,13 @@ def packages() -> Iterator[Finding]:
     for name in NEEDED:
         version = version_of(name)
         yield Finding(name, version or "missing", "" if version else "make setup", needed=True)
+    spec = find_spec("transformers")  # Of its modules a process imports more than of all others.
+    if sys.dont_write_bytecode and spec and spec.origin and not Path(cache_from_source(spec.origin)).exists():
+        yield Finding(
+            "bytecode",
+            "none, and none is kept (PYTHONDONTWRITEBYTECODE): every process compiles what it imports",
+            f"python -m compileall -q {Path(spec.origin).parents[1]}",
+        )
 
 
 def engines() -> Iterator[Finding]:
