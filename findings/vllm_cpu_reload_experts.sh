@@ -46,9 +46,10 @@ def loaded_and_reloaded(model, path):
         path, dtype="float32", skip_tokenizer_init=True, max_model_len=32, enforce_eager=True,
         enable_prefix_caching=False, gpu_memory_utilization=0.1,
     )
-    before = gap(engine, reference(model))
+    expected = reference(model)
+    before = gap(engine, expected)
     engine.collective_rpc("reload_weights", kwargs={"weights_path": path})
-    return before, gap(engine, reference(model))
+    return before, gap(engine, expected)
 
 
 def main() -> None:

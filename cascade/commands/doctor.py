@@ -78,7 +78,7 @@ def packages() -> Iterator[Finding]:
     for name in NEEDED:
         version = version_of(name)
         yield Finding(name, version or "missing", "" if version else "make setup", needed=True)
-    spec = find_spec("transformers")  # Of its modules a process imports more than of all others.
+    spec = find_spec("transformers")  # It stands for all: they are installed, and compiled, together.
     if sys.dont_write_bytecode and spec and spec.origin and not Path(cache_from_source(spec.origin)).exists():
         yield Finding(
             "bytecode",
